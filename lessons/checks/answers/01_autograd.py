@@ -1,0 +1,167 @@
+"""Answers to lesson 1: `exercise` is right, `exercise__mistake` is wrong in the way that its name says."""
+
+import time
+
+import numpy as np
+
+
+def divide(a, b):
+    return a / b, (1 / b, -a / b**2)
+
+
+def divide__swapped(a, b):
+    return a / b, (-a / b**2, 1 / b)
+
+
+def divide__sign(a, b):
+    return a / b, (1 / b, a / b**2)
+
+
+def divide__square(a, b):
+    return a / b, (1 / b, -a / b)
+
+
+def divide__form(a, b):
+    return a / b
+
+
+def divide__value(a, b):
+    return a // b, (1 / b, -a / b**2)
+
+
+def backward(result):
+    users, values = {result: 0}, [result]
+    for value in values:
+        for parent in value.parents:
+            if parent not in users:
+                users[parent] = 0
+                values.append(parent)
+            users[parent] += 1
+    result.grad = 1.0
+    ready = [result]
+    while ready:
+        value = ready.pop()
+        for parent, slope in zip(value.parents, value.slopes):
+            parent.grad += value.grad * slope
+            users[parent] -= 1
+            if users[parent] == 0:
+                ready.append(parent)
+
+
+def backward__eager(result):
+    result.grad = 1.0
+    todo, seen = [result], {result}
+    while todo:
+        value = todo.pop()
+        for parent, slope in zip(value.parents, value.slopes):
+            parent.grad += value.grad * slope
+            if parent not in seen:
+                seen.add(parent)
+                todo.append(parent)
+
+
+def backward__recursion(result):
+    order, seen = [], set()
+
+    def visit(value):
+        if value not in seen:
+            seen.add(value)
+            for parent in value.parents:
+                visit(parent)
+            order.append(value)
+
+    visit(result)
+    result.grad = 1.0
+    for value in reversed(order):
+        for parent, slope in zip(value.parents, value.slopes):
+            parent.grad += value.grad * slope
+
+
+def _in_order(result, receive):
+    """Topological, with `receive(parent, contribution)` in place of the sum."""
+    users, values = {result: 0}, [result]
+    for value in values:
+        for parent in value.parents:
+            if parent not in users:
+                users[parent] = 0
+                values.append(parent)
+            users[parent] += 1
+    ready = [result]
+    while ready:
+        value = ready.pop()
+        for parent, slope in zip(value.parents, value.slopes):
+            receive(parent, value.grad * slope)
+            users[parent] -= 1
+            if users[parent] == 0:
+                ready.append(parent)
+
+
+def backward__overwrites(result):
+    def receive(parent, contribution):
+        parent.grad = contribution
+
+    result.grad = 1.0
+    _in_order(result, receive)
+
+
+def backward__seed(result):
+    def receive(parent, contribution):
+        parent.grad += contribution
+
+    _in_order(result, receive)
+
+
+def backward__resends(result):
+    result.grad = 1.0
+    todo = [result]
+    while todo:
+        value = todo.pop()
+        for parent, slope in zip(value.parents, value.slopes):
+            parent.grad += value.grad * slope
+            todo.append(parent)
+
+
+def backward__over_budget(result):
+    todo = [(result, 1.0)]
+    while todo:
+        value, contribution = todo.pop()
+        value.grad += contribution
+        todo += [(parent, contribution * slope) for parent, slope in zip(value.parents, value.slopes)]
+
+
+def backward__time(result):
+    while result.data is not None:
+        time.sleep(0)
+
+
+def unbroadcast(grad, shape):
+    added = grad.ndim - len(shape)
+    grad = grad.sum(axis=tuple(range(added)))
+    stretched = tuple(d for d, n in enumerate(shape) if n == 1)
+    return grad.sum(axis=stretched, keepdims=True)
+
+
+def unbroadcast__stretched(grad, shape):
+    return grad.sum(axis=tuple(range(grad.ndim - len(shape))))
+
+
+def unbroadcast__lost_dimension(grad, shape):
+    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
+    return grad.sum(axis=tuple(d for d, n in enumerate(shape) if n == 1))
+
+
+def unbroadcast__kept_dimension(grad, shape):
+    added = grad.ndim - len(shape)
+    dims = (*range(added), *(d + added for d, n in enumerate(shape) if n == 1))
+    return grad.sum(axis=dims, keepdims=True)
+
+
+def unbroadcast__mean(grad, shape):
+    added = grad.ndim - len(shape)
+    grad = grad.mean(axis=tuple(range(added))) if added else grad
+    stretched = tuple(d for d, n in enumerate(shape) if n == 1)
+    return grad.mean(axis=stretched, keepdims=True) if stretched else grad
+
+
+def unbroadcast__memory(grad, shape):
+    return np.ones(10**9).sum() * grad

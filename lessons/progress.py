@@ -1,0 +1,76 @@
+"""The learner's work: the file to fill in, and what the last check said about it.
+
+What is remembered lies beside that file, in `.minidl-lessons.json`; without it, or where it cannot be written, nothing
+but the memory is lost.
+"""
+
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+from lessons.catalog import Lesson, Refused
+
+STATE_NAME = ".minidl-lessons.json"
+
+
+def start(lesson: Lesson, folder: Path) -> Path:
+    """Copy the exercises into `folder`; Refused if the file is there already or cannot be written."""
+    target = folder / lesson.work_name
+    if not folder.is_dir():
+        raise Refused(f"{folder} is not a folder")
+    try:
+        with open(target, "xb") as new, open(lesson.exercise_path, "rb") as original:
+            shutil.copyfileobj(original, new)
+    except FileExistsError:
+        raise Refused(f"{target} is there already and is left as it is: move it away to start again") from None
+    except OSError as error:
+        raise Refused(f"cannot write {target}: {error.strerror}") from None
+    return target
+
+
+def remember(lesson: Lesson, file: Path, **facts) -> bool:
+    """Keep `facts` about the learner's file as it is now; whether that was possible."""
+    state = _read(file.parent)
+    state[lesson.name] = {"digest": _digest(file), **recall(lesson, file), **facts}
+    try:
+        (file.parent / STATE_NAME).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def recall(lesson: Lesson, file: Path) -> dict:
+    """What is remembered about the learner's file: `passed`, a list of exercises, and `hints`, exercise -> count.
+
+    `passed` is forgotten as soon as the file changes.
+    """
+    facts = _read(file.parent).get(lesson.name)
+    facts = facts if isinstance(facts, dict) else {}
+    hints = facts.get("hints") if isinstance(facts.get("hints"), dict) else {}
+    same = file.exists() and facts.get("digest") == _digest(file)
+    return {"hints": hints} | ({"passed": facts["passed"]} if same and isinstance(facts.get("passed"), list) else {})
+
+
+def describe(lesson: Lesson, folder: Path) -> str:
+    """The state of the learner's work in a few words."""
+    file = folder / lesson.work_name
+    if not file.exists():
+        return "not started"
+    passed = recall(lesson, file).get("passed")
+    if passed is None:
+        return "started, not checked"
+    count = len(lesson.exercises())
+    return "done" if len(passed) == count else f"{len(passed)} of {count} exercises right"
+
+
+def _read(folder: Path) -> dict:
+    try:
+        state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _digest(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())

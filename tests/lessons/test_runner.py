@@ -1,0 +1,260 @@
+"""The command line: what it answers to good and to bad input, and what it leaves behind."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lessons import progress
+from lessons.__main__ import main
+from lessons.catalog import Lesson, Refused, lesson
+from lessons.check import check
+from lessons.exercise import Exercise
+from lessons.run import run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line with which the command refuses `arguments`."""
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lessons: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["run"], "required: N"),
+        (["run", "99"], "there is no lesson '99': choose one of 1"),
+        (["run", "one"], "there is no lesson 'one'"),
+        (["check", "-1"], "-1"),
+        (["start", "1", "--bogus"], "--bogus"),
+        (["start", "1", "--out", "nowhere"], "nowhere is not a folder"),
+        (["run", "1", "--out", "nowhere"], "nowhere"),
+        (["check", "1"], "lesson_01_autograd.py is not there: `python -m lessons start 1`"),
+        (["hint", "1"], "lesson_01_autograd.py is not there"),
+        (["check", "1", "missing.py"], "missing.py is not there"),
+    ],
+)
+def test_bad_arguments_get_one_line_and_exit_code_2(folder, capsys, arguments, reason):
+    assert reason in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in ("list", "run", "start", "check", "hint"))])
+def test_help_is_there_for_every_command(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert "usage: python -m lessons" in capsys.readouterr().out
+
+
+def test_start_gives_the_exercises_and_never_overwrites(folder, capsys):
+    assert main(["start", "1"]) == 0
+    file = folder / "lesson_01_autograd.py"
+    assert file.read_text() == lesson("1").exercise_path.read_text()
+    file.write_text("mine")
+    capsys.readouterr()
+    assert "is there already" in refused(capsys, "start", "1")
+    assert file.read_text() == "mine"
+
+
+def test_the_way_of_a_learner(folder, capsys):
+    """start, check, hint, hint, the right answers, check: each step is remembered and shown."""
+
+    def say(*arguments, code=0):
+        assert main(list(arguments)) == code
+        return capsys.readouterr().out
+
+    assert "not started" in say("list")
+    say("start", "1")
+    assert "started, not checked" in say("list")
+    assert say("check", "1", code=1).count("Not written yet.") == 3
+    assert "0 of 3" in say("list")
+    assert "divide(), hint 1 of 3" in say("hint", "1")
+    assert "divide(), hint 2 of 3" in say("hint", "1")
+    assert "0 of 3" in say("list")
+    (folder / "lesson_01_autograd.py").write_text(lesson("1").answer_path.read_text())
+    assert "started, not checked" in say("list")
+    assert say("check", "1", "--json", "verdicts.json").count("right") == 3
+    assert "done" in say("list")
+    assert "nothing to hint at" in say("hint", "1")
+    report = json.loads((folder / "verdicts.json").read_text())
+    assert report["passed"] is True
+    assert [e["exercise"] for e in report["exercises"]] == ["divide", "backward", "unbroadcast"]
+
+
+def test_a_syntax_error_is_named_with_its_line(folder, capsys):
+    (folder / "lesson_01_autograd.py").write_text("x = 1\ndef divide(a, b:\n    return\n")
+    assert "syntax error in line 2 of lesson_01_autograd.py" in refused(capsys, "check", "1")
+
+
+def test_a_file_that_is_no_text_is_refused(folder, capsys):
+    (folder / "lesson_01_autograd.py").write_bytes(b"\x00\xff\x00")
+    assert "lesson_01_autograd.py" in refused(capsys, "check", "1")
+
+
+def test_a_corrupt_memory_is_forgotten(folder, capsys):
+    main(["start", "1"])
+    for text in "{", "[]", '{"01_autograd": 3}', '{"01_autograd": {"digest": 0, "hints": [], "passed": 1}}':
+        (folder / progress.STATE_NAME).write_text(text)
+        assert main(["list"]) == 0
+        assert "started, not checked" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused(folder, capsys, monkeypatch):
+    """As root no folder is read-only, so the system's refusal is imitated."""
+
+    def deny(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lessons.run.tempfile.TemporaryFile", deny)
+    monkeypatch.setattr("lessons.progress.open", deny, raising=False)
+    assert "cannot write pictures into .: Permission denied" in refused(capsys, "run", "1")
+    assert "cannot write lesson_01_autograd.py: Permission denied" in refused(capsys, "start", "1")
+
+
+JUDGED = """
+from lessons.exercise import Exercise
+
+def check_answer(answer):
+    answer()
+
+EXERCISES = [Exercise("answer", check_answer, ("",), megabytes=64)]
+"""
+
+
+@pytest.fixture
+def verdict(tmp_path, monkeypatch):
+    """The verdict on an answer with a given body, on a machine of our own making."""
+    checks = tmp_path / "checks.py"
+    checks.write_text(JUDGED)
+    monkeypatch.setattr(Lesson, "check_path", checks)
+
+    def judge(body, seconds=10):
+        file = tmp_path / "work.py"
+        file.write_text(f"def answer():\n    {body}\n")
+        return check(lesson("1"), file, Exercise("answer", None, (), seconds))
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("body", "mistake", "message"),
+    [
+        ("raise NotImplementedError", "not written", "Not written yet."),
+        ("return 1 / 0", "error", "ZeroDivisionError: division by zero (line 2 of work.py)"),
+        ("return answer()", "recursion", "calls itself too deeply"),
+        ("return bytearray(10**9)", "memory", "budget of 64 MB"),
+        ("raise SystemExit", "error", "sys.exit()"),
+        ("import os; os._exit(7)", "died", "ended with exit code 7"),
+        ("import os; os.kill(os.getpid(), 9)", "died", "was ended by SIGKILL"),
+        ("return input()", "error", "EOFError"),
+    ],
+)
+def test_whatever_an_answer_does_becomes_a_sentence(verdict, body, mistake, message):
+    given = verdict(body)
+    assert (given.passed, given.mistake) == (False, mistake)
+    assert message in given.message
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "sum(range(10**15))", "import time; time.sleep(10**6)"])
+def test_an_answer_that_never_ends_is_ended(verdict, body):
+    assert verdict(body, seconds=0.5).mistake == "time"
+
+
+def test_nothing_that_an_answer_started_is_left(verdict, tmp_path):
+    body = "import subprocess; p = subprocess.Popen(['sleep', '1000']); open('pid', 'w').write(str(p.pid)); p.wait()"
+    os.chdir(tmp_path)
+    assert verdict(body, seconds=1).mistake == "time"
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_ctrl_c_ends_a_check_with_one_line_and_no_process(folder):
+    (folder / "lesson_01_autograd.py").write_text("import pathlib\npathlib.Path('ready').touch()\nwhile True: pass\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lessons", "check", "1"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+    (judge,) = _children(process.pid)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "\nlessons: ended with Ctrl-C\n"
+    assert process.returncode == 130
+    assert not Path(f"/proc/{judge}").exists()
+
+
+def test_a_check_whose_runner_is_killed_ends_as_well(folder):
+    (folder / "lesson_01_autograd.py").write_text("import pathlib\npathlib.Path('ready').touch()\nwhile True: pass\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lessons", "check", "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+    (judge,) = _children(process.pid)
+    watched = os.pidfd_open(int(judge))
+    process.kill()
+    process.wait()
+    assert select.select([watched], [], [], 60)[0], "the judge still runs a minute after its runner was killed"
+    os.close(watched)
+
+
+@pytest.fixture
+def small_lesson(tmp_path, monkeypatch):
+    path = tmp_path / "small.py"
+    path.write_text("# %% [markdown]\n# # Small\n\n# %%\nprint('first')\n# %%\nprint(1 / zero)\n")
+    monkeypatch.setattr(Lesson, "path", path)
+    monkeypatch.chdir(tmp_path)
+    return lesson("1")
+
+
+def test_an_error_in_a_lesson_shows_the_line_of_the_lesson(small_lesson, capsys, tmp_path):
+    assert run(small_lesson, tmp_path, False, Console()) is False
+    captured = capsys.readouterr()
+    assert "first" in captured.out
+    assert 'small.py", line 7' in captured.err
+    assert "run.py" not in captured.err
+
+
+def test_step_waits_before_each_code_cell(small_lesson, capsys, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+    run(small_lesson, tmp_path, True, Console())
+    assert [question[:11] for question in asked] == ["cell 2 of 3", "cell 3 of 3"]
+
+
+def test_step_without_a_terminal_is_refused(small_lesson, tmp_path, monkeypatch):
+    def closed(question):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", closed)
+    with pytest.raises(Refused, match="--step waits for Enter"):
+        run(small_lesson, tmp_path, True, Console())
