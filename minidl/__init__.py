@@ -1,0 +1,58 @@
+"""minidl: a deep-learning framework small enough to read, that trains in parallel.
+
+The names here are PyTorch's. `minidl.nn`, `minidl.optim` and `minidl.data` come with it; `minidl.models` and
+`minidl.parallel` are imported when asked for.
+"""
+
+from minidl import data, nn, ops, optim
+from minidl.io import load, save
+from minidl.ops import (
+    abs,
+    amax,
+    argmax,
+    cat,
+    conv2d,
+    dropout,
+    embedding,
+    exp,
+    flatten,
+    layer_norm,
+    log,
+    log_softmax,
+    matmul,
+    max,
+    max_pool2d,
+    maximum,
+    mean,
+    permute,
+    relu,
+    reshape,
+    sigmoid,
+    softmax,
+    split,
+    sqrt,
+    squeeze,
+    sum,
+    tanh,
+    transpose,
+    unsqueeze,
+    where,
+)
+from minidl.random import manual_seed
+from minidl.tensor import (
+    Op,
+    Tensor,
+    arange,
+    bool_,
+    device,
+    float32,
+    float64,
+    full,
+    int64,
+    no_grad,
+    ones,
+    rand,
+    randn,
+    tensor,
+    zeros,
+)

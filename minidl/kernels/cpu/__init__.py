@@ -1,0 +1,13 @@
+"""Kernels for the CPU, in NumPy, one family a file.
+
+Arrays are C-contiguous unless a kernel says otherwise. A kernel whose docstring says "in place"
+changes its arguments; all others leave them alone.
+"""
+
+from minidl.kernels.cpu.arrays import *
+from minidl.kernels.cpu.convolution import *
+from minidl.kernels.cpu.elementwise import *
+from minidl.kernels.cpu.fused import *
+from minidl.kernels.cpu.updates import *
+
+DEVICE = "cpu"

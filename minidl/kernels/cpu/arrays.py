@@ -1,0 +1,129 @@
+"""Making, moving, reducing, reshaping, indexing and multiplying arrays."""
+
+import numpy as np
+
+__all__ = [
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "full", "index",
+    "index_grad", "linear", "matmul", "max", "permute", "reshape", "slice_last", "sum", "swap_last",
+    "to_numpy",
+]  # fmt: skip
+
+
+# Making and moving
+
+
+def array(value, dtype):
+    """A new contiguous array with a copy of `value`."""
+    return np.array(value, dtype, order="C")
+
+
+def full(shape, value, dtype):
+    return np.full(shape, value, dtype)
+
+
+def empty(shape, dtype):
+    return np.empty(shape, dtype)
+
+
+def copy(x):
+    return x.copy()
+
+
+def cast(x, dtype):
+    return x.astype(dtype)
+
+
+def assign(target, x):
+    """target[...] = x, in place."""
+    np.copyto(target, x)
+
+
+def accumulate(target, x):
+    """target += x, in place."""
+    np.add(target, x, out=target)
+
+
+def to_numpy(x):
+    return x
+
+
+# Reductions
+
+
+def sum(x, dim, keepdim):
+    """Sum over the dimensions `dim` (an int or a tuple; None for all)."""
+    return np.asarray(x.sum(axis=dim, keepdims=keepdim))
+
+
+def max(x, dim, keepdim):
+    return np.asarray(x.max(axis=dim, keepdims=keepdim))
+
+
+def argmax(x, dim):
+    """The index of the (first) largest element along `dim`, in the flat array if None."""
+    return np.asarray(x.argmax(axis=dim))
+
+
+# Shapes
+
+
+def reshape(x, shape):
+    return x.reshape(shape)
+
+
+def permute(x, dims):
+    """A view with the dimensions in the order `dims`: not contiguous."""
+    return x.transpose(dims)
+
+
+def swap_last(x):
+    """A view with the last two dimensions exchanged: not contiguous."""
+    return x.swapaxes(-1, -2)
+
+
+def broadcast_to(x, shape):
+    """A read-only view in which stretched dimensions repeat the same memory."""
+    return np.broadcast_to(x, shape)
+
+
+def concatenate(arrays, dim):
+    return np.concatenate(arrays, axis=dim)
+
+
+def slice_last(x, start, length):
+    """The view x[..., start : start + length]: not contiguous."""
+    return x[..., start : start + length]
+
+
+def index(x, key):
+    """x[key] by NumPy's rules: a view for ints and slices, a copy for index arrays."""
+    return np.asarray(x[key])
+
+
+def index_grad(grad, key, shape):
+    """Zeros of `shape` with `grad` added at `key`; an element named several times by index arrays gets every part."""
+    out = np.zeros(shape, grad.dtype)
+    if any(isinstance(k, np.ndarray) for k in key):
+        np.add.at(out, key, grad)
+    else:
+        out[key] = grad
+    return out
+
+
+# Matrix products
+
+
+def matmul(a, b):
+    """a (..., m, k) times b (..., k, n); leading dimensions broadcast."""
+    if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
+        rows = a.reshape(-1, a.shape[-1]) if a.size else np.empty((0, a.shape[-1]), a.dtype)
+        return np.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+    return np.matmul(a, b)
+
+
+def linear(x, weight, bias):
+    """x (..., in) times weight (out, in) transposed, plus bias (out) or None -> (..., out)."""
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y

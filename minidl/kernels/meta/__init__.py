@@ -1,0 +1,15 @@
+"""Kernels that compute nothing: they give the shape of the result and record what the computation would cost.
+
+Everything that prices a model reads these records; nothing else in the project knows how many FLOPs a layer has.
+"""
+
+from minidl.kernels.meta.arrays import *
+from minidl.kernels.meta.convolution import *
+from minidl.kernels.meta.elementwise import *
+from minidl.kernels.meta.fused import *
+from minidl.kernels.meta.record import KernelCall, MetaArray, note, record
+from minidl.kernels.meta.updates import *
+
+__all__ = ["DEVICE", "KernelCall", "MetaArray", "note", "record"]
+
+DEVICE = "meta"

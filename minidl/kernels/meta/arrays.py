@@ -1,0 +1,143 @@
+"""Making, moving, reducing, reshaping, indexing and multiplying arrays: shapes and costs."""
+
+import math
+from builtins import sum as total
+
+import numpy as np
+
+from minidl.kernels import shapes
+from minidl.kernels.meta.record import MetaArray, in_place, result, view
+
+__all__ = [
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "full", "index",
+    "index_grad", "linear", "matmul", "max", "permute", "reshape", "slice_last", "sum", "swap_last",
+    "to_numpy",
+]  # fmt: skip
+
+
+# Making and moving
+
+
+def array(value, dtype):
+    return MetaArray(np.shape(value), dtype)
+
+
+def full(shape, value, dtype):
+    return result("full", (), shape, dtype, 0)
+
+
+def empty(shape, dtype):
+    return MetaArray(tuple(shape), dtype)
+
+
+def copy(x):
+    return result("copy", (x,), x.shape, x.dtype, 0)
+
+
+def cast(x, dtype):
+    return result("cast", (x,), x.shape, dtype, 0)
+
+
+def assign(target, x):
+    in_place("assign", target, (x,), 0)
+
+
+def accumulate(target, x):
+    in_place("accumulate", target, (target, x), target.size)
+
+
+def to_numpy(x):
+    raise ValueError("a tensor on meta has a shape and no values: build it on cpu to read them")
+
+
+# Reductions
+
+
+def sum(x, dim, keepdim):
+    dtype = x.dtype if x.dtype.kind == "f" else np.int64
+    return result("sum", (x,), shapes.reduced(x.shape, dim, keepdim), dtype, flops=x.size)
+
+
+def max(x, dim, keepdim):
+    return result("max", (x,), shapes.reduced(x.shape, dim, keepdim), x.dtype, flops=x.size)
+
+
+def argmax(x, dim):
+    return result("argmax", (x,), shapes.reduced(x.shape, dim, False), np.int64, flops=x.size)
+
+
+# Shapes
+
+
+def reshape(x, shape):
+    shape = tuple(shape)
+    if -1 in shape:
+        known = -math.prod(shape)
+        shape = tuple(x.size // known if n == -1 else n for n in shape)
+    if math.prod(shape) != x.size:
+        raise ValueError(f"cannot reshape an array of shape {x.shape} into {shape}")
+    return view("reshape", x if x.contiguous else copy(x), shape)
+
+
+def permute(x, dims):
+    return view("permute", x, (x.shape[d] for d in dims), contiguous=False)
+
+
+def swap_last(x):
+    return view("swap_last", x, (*x.shape[:-2], x.shape[-1], x.shape[-2]), contiguous=False)
+
+
+def broadcast_to(x, shape):
+    return view("broadcast_to", x, shape, contiguous=False)
+
+
+def concatenate(arrays, dim):
+    shape = list(arrays[0].shape)
+    shape[dim] = total(x.shape[dim] for x in arrays)
+    return result("concatenate", arrays, shape, arrays[0].dtype, 0)
+
+
+def slice_last(x, start, length):
+    return view("slice_last", x, (*x.shape[:-1], length), contiguous=False)
+
+
+def _indexed(shape, key):
+    """The shape that x[key] has, by NumPy's own rules: an array of this shape that takes no memory is asked."""
+    key = tuple(np.zeros(k.shape, np.int64) if isinstance(k, MetaArray) else k for k in key)
+    return np.broadcast_to(np.empty((), bool), shape)[key].shape
+
+
+def index(x, key):
+    shape = _indexed(x.shape, key)
+    arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
+    if not arrays:
+        return view("index", x, shape, contiguous=False)
+    out = math.prod(shape) * x.dtype.itemsize
+    read = out + total(k.nbytes for k in arrays)
+    return result("index", (x,), shape, x.dtype, 0, read=read)
+
+
+def index_grad(grad, key, shape):
+    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+
+
+# Matrix products
+
+
+def matmul(a, b):
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
+    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    batch = math.prod(leading)
+    if b.ndim == 2:  # one product, whatever the number of rows
+        m, batch = m * batch, 1
+    return result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
+                  flops=2 * batch * m * n * k, shapes=((batch, m, n, k),))  # fmt: skip
+
+
+def linear(x, weight, bias):
+    y = matmul(x, swap_last(weight))
+    if bias is not None:
+        in_place("accumulate", y, (y, bias), y.size)
+    return y

@@ -1,0 +1,41 @@
+"""Convolution and pooling of images (batch, channels, height, width): shapes and costs."""
+
+import math
+
+import numpy as np
+
+from minidl.kernels import shapes
+from minidl.kernels.meta.record import MetaArray, result
+
+__all__ = [
+    "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
+]  # fmt: skip
+
+
+def conv2d(x, weight, bias, stride, padding):
+    out_size = shapes.windows(x.shape[2:], weight.shape[2:], stride, padding)
+    shape = (x.shape[0], weight.shape[0], *out_size)
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    flops = math.prod(shape) * (2 * math.prod(weight.shape[1:]) + (bias is not None))
+    return result("conv2d", inputs, shape, x.dtype, flops=flops)
+
+
+def conv2d_grad_weight(grad, x, weight_shape, stride, padding):
+    flops = 2 * grad.size * math.prod(weight_shape[1:])
+    return result("conv2d_grad_weight", (grad, x), weight_shape, x.dtype, flops=flops)
+
+
+def conv2d_grad_input(grad, weight, x_shape, stride, padding):
+    flops = 2 * grad.size * math.prod(weight.shape[1:])
+    return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops)
+
+
+def max_pool2d(x, kernel, stride, padding):
+    shape = (*x.shape[:2], *shapes.windows(x.shape[2:], kernel, stride, padding))
+    which = MetaArray(shape, np.uint8 if math.prod(kernel) <= 256 else np.int32)
+    y = result("max_pool2d", (x,), shape, x.dtype, math.prod(kernel), also_written=(which,))
+    return y, which
+
+
+def max_pool2d_grad(grad, which, x_shape, kernel, stride, padding):
+    return result("max_pool2d_grad", (grad, which), x_shape, grad.dtype, flops=grad.size)

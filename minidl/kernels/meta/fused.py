@@ -1,0 +1,89 @@
+"""Layers that are one kernel: shapes and costs. A transcendental function counts as 10 FLOPs."""
+
+import math
+
+from minidl.kernels.meta.record import MetaArray, in_place, result
+
+__all__ = [
+    "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
+    "embedding", "embedding_grad", "gelu", "gelu_grad", "layer_norm", "layer_norm_grad", "log_softmax",
+    "log_softmax_grad", "softmax", "softmax_grad",
+]  # fmt: skip
+
+
+def softmax(x, dim):
+    return result("softmax", (x,), x.shape, x.dtype, 14)
+
+
+def softmax_grad(grad, y, dim):
+    return result("softmax_grad", (grad, y), y.shape, y.dtype, 4)
+
+
+def log_softmax(x, dim):
+    return result("log_softmax", (x,), x.shape, x.dtype, 14)
+
+
+def log_softmax_grad(grad, y, dim):
+    return result("log_softmax_grad", (grad, y), y.shape, y.dtype, 13)
+
+
+def cross_entropy(logits, target):
+    probabilities = MetaArray(logits.shape, logits.dtype)
+    flops = 14 * logits.size
+    loss = result("cross_entropy", (logits, target), (), logits.dtype, flops=flops, also_written=(probabilities,))
+    return loss, probabilities
+
+
+def cross_entropy_grad(grad, probabilities, target):
+    in_place("cross_entropy_grad", probabilities, (grad, probabilities, target), 2 * probabilities.size)
+    return probabilities
+
+
+def attention_weights(scores, scale, is_causal):
+    in_place("attention_weights", scores, (scores,), 15 * scores.size)
+    return scores
+
+
+def attention_weights_grad(grad, weights, scale):
+    in_place("attention_weights_grad", grad, (grad, weights), 5 * grad.size)
+    return grad
+
+
+def layer_norm(x, weight, bias, eps):
+    mean, inverse = MetaArray((x.shape[0], 1), x.dtype), MetaArray((x.shape[0], 1), x.dtype)
+    y = result("layer_norm", (x, weight, bias), x.shape, x.dtype, 8, also_written=(mean, inverse))
+    return y, mean, inverse
+
+
+def layer_norm_grad(grad, x, mean, inverse, weight):
+    grad_weight, grad_bias = MetaArray(weight.shape, x.dtype), MetaArray(weight.shape, x.dtype)
+    inputs = grad, x, mean, inverse, weight
+    grad_x = result("layer_norm_grad", inputs, x.shape, x.dtype, 14, also_written=(grad_weight, grad_bias))
+    return grad_x, grad_weight, grad_bias
+
+
+def gelu(x, approximate):
+    return result("gelu", (x,), x.shape, x.dtype, 16)
+
+
+def gelu_grad(grad, x, approximate):
+    return result("gelu_grad", (grad, x), x.shape, x.dtype, 24)
+
+
+def dropout(x, p):
+    mask = MetaArray(x.shape, bool)
+    return result("dropout", (x,), x.shape, x.dtype, 8, also_written=(mask,)), mask
+
+
+def dropout_grad(grad, mask, p):
+    return result("dropout_grad", (grad, mask), grad.shape, grad.dtype, 2)
+
+
+def embedding(weight, indices):
+    shape = (*indices.shape, weight.shape[1])
+    read = indices.nbytes + math.prod(shape) * weight.dtype.itemsize
+    return result("embedding", (weight, indices), shape, weight.dtype, 0, read=read)
+
+
+def embedding_grad(grad, indices, rows):
+    return result("embedding_grad", (grad, indices), (rows, grad.shape[-1]), grad.dtype, flops=grad.size)

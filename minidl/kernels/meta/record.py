@@ -1,0 +1,101 @@
+"""MetaArray, an array without elements; KernelCall, what one kernel call would cost; `record`, which collects them."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class MetaArray:
+    """An array without elements. Views of one array share its `storage`, so that memory is counted once.
+
+    contiguous: False for a view whose elements do not lie in row-major order: to reshape it costs a copy.
+    """
+
+    __slots__ = ("shape", "dtype", "storage", "contiguous")
+
+    def __init__(self, shape: tuple[int, ...], dtype, storage: object = None, contiguous: bool = True):
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.storage = storage if storage is not None else object()
+        self.contiguous = contiguous
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"MetaArray(shape={self.shape}, dtype={self.dtype})"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One kernel call: `shapes` are those of its arrays, the result last; a matrix product's is (batch, m, n, k)."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+
+_profile: list | None = None
+
+
+@contextmanager
+def record() -> Iterator[list]:
+    """Collect, in order, the calls made in the `with` block: KernelCalls and what groups add with `note`."""
+    global _profile
+    outer, _profile = _profile, []
+    try:
+        yield _profile
+    finally:
+        _profile = outer
+
+
+def note(call) -> None:
+    """Add a call to the profile being recorded, if any."""
+    if _profile is not None:
+        _profile.append(call)
+
+
+def result(name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=()):
+    """A new array, and the record of the kernel that fills it (and `also_written`) from `inputs`."""
+    out = MetaArray(tuple(shape), dtype)
+    if _profile is not None:
+        if flops is None:
+            flops = flops_per_element * out.size
+        if read is None:
+            read = sum(x.nbytes for x in inputs)
+        shapes = shapes or (*(x.shape for x in inputs), out.shape)
+        written = out.nbytes + sum(x.nbytes for x in also_written)
+        _profile.append(KernelCall(name, shapes, out.dtype.name, flops, read, written))
+    return out
+
+
+def view(name, x, shape, contiguous=True):
+    """The same storage in another shape: no FLOPs, no bytes, but a call all the same."""
+    shape = tuple(shape)
+    if _profile is not None:
+        _profile.append(KernelCall(name, (x.shape, shape), x.dtype.name, 0, 0, 0))
+    return MetaArray(shape, x.dtype, x.storage, contiguous)
+
+
+def in_place(name, target, reads, flops, also_written=()):
+    """`target` (and `also_written`) is overwritten from the arrays `reads`."""
+    if _profile is not None:
+        shapes = tuple(x.shape for x in reads)
+        read = sum(x.nbytes for x in reads)
+        written = target.nbytes + sum(x.nbytes for x in also_written)
+        _profile.append(KernelCall(name, (*shapes, target.shape), target.dtype.name, flops, read, written))

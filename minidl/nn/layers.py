@@ -1,0 +1,160 @@
+"""The layers, with PyTorch's names, arguments and initialisation."""
+
+import math
+
+from minidl import ops
+from minidl.nn import init
+from minidl.nn.module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x @ weight^T + bias, on the last dimension."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter((out_features, in_features), init.fan_in_uniform(in_features))
+        self.bias = Parameter((out_features,), init.fan_in_uniform(in_features)) if bias else None
+
+    def forward(self, x):
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class Conv2d(Module):
+    """Convolution of images (batch, in_channels, height, width); sizes are an int or a pair (vertical, horizontal)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True):
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.stride, self.padding = stride, padding
+        recipe = init.fan_in_uniform(in_channels * math.prod(kernel))
+        self.weight = Parameter((out_channels, in_channels, *kernel), recipe)
+        self.bias = Parameter((out_channels,), recipe) if bias else None
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self):
+        out_channels, in_channels, *kernel = self.weight.shape
+        return (
+            f"{in_channels}, {out_channels}, kernel_size={tuple(kernel)}, stride={self.stride}, padding={self.padding}"
+        )
+
+
+class MaxPool2d(Module):
+    """The largest element of each window of images (batch, channels, height, width)."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x):
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride or self.kernel_size}, padding={self.padding}"
+
+
+class LayerNorm(Module):
+    """Normalise the last dimension, of `width`, to mean 0 and variance 1; then a learned scale and offset."""
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        self.eps = eps
+        self.weight = Parameter((width,), init.constant(1))
+        self.bias = Parameter((width,), init.constant(0))
+
+    def forward(self, x):
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self):
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class Embedding(Module):
+    """A table of `num_embeddings` learned rows of `embedding_dim`, looked up by index; it starts normal with `std`."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, std: float = 1.0):
+        self.weight = Parameter((num_embeddings, embedding_dim), init.normal(std))
+
+    def forward(self, indices):
+        return ops.embedding(indices, self.weight)
+
+    def extra_repr(self):
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+class Dropout(Module):
+    """In training, zero a random fraction p of the elements and divide the rest by 1 - p."""
+
+    def __init__(self, p: float = 0.5):
+        self.p = p
+
+    def forward(self, x):
+        return ops.dropout(x, self.p, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """Join the dimensions from start_dim to end_dim into one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x):
+        return ops.flatten(x, self.start_dim, self.end_dim)
+
+
+class Identity(Module):
+    """Gives back its input."""
+
+    def forward(self, x):
+        return x
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        return ops.relu(x)
+
+
+class GELU(Module):
+    """x times the normal distribution function of x; approximate: "none" or "tanh"."""
+
+    def __init__(self, approximate: str = "none"):
+        self.approximate = approximate
+
+    def forward(self, x):
+        return ops.gelu(x, self.approximate)
+
+    def extra_repr(self):
+        return f"approximate={self.approximate!r}"
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x):
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x):
+        return ops.sigmoid(x)
+
+
+class Softmax(Module):
+    """exp(x) / sum(exp(x)) along `dim`."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, x):
+        return ops.softmax(x, self.dim)
+
+    def extra_repr(self):
+        return f"dim={self.dim}"

@@ -1,0 +1,33 @@
+"""Comparisons, elementwise with broadcasting; they give bool tensors and have no derivative."""
+
+from minidl.ops.arithmetic import pair
+from minidl.tensor import Tensor
+
+
+def _compare(name, a, b):
+    a, b = pair(name, a, b)
+    return Tensor(getattr(a.kernels, name)(a.data, b.data))
+
+
+def equal(a, b) -> Tensor:
+    return _compare("equal", a, b)
+
+
+def not_equal(a, b) -> Tensor:
+    return _compare("not_equal", a, b)
+
+
+def greater(a, b) -> Tensor:
+    return _compare("greater", a, b)
+
+
+def greater_equal(a, b) -> Tensor:
+    return _compare("greater_equal", a, b)
+
+
+def less(a, b) -> Tensor:
+    return _compare("less", a, b)
+
+
+def less_equal(a, b) -> Tensor:
+    return _compare("less_equal", a, b)

@@ -1,0 +1,28 @@
+"""Dropout."""
+
+from minidl.tensor import Op, Tensor
+
+
+class Dropout(Op):
+    """Zero a random fraction p of the elements and divide the rest by 1 - p (Srivastava et al. 2014)."""
+
+    def __init__(self, p: float):
+        self.p = p
+
+    def forward(self, x):
+        y, mask = self.kernels.dropout(x, self.p)
+        self.mask = mask if self.needs[0] else None
+        return y
+
+    def backward(self, grad):
+        return self.kernels.dropout_grad(grad, self.mask, self.p)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero a random fraction p of x and divide the rest by 1 - p; x itself unless `training`.
+
+    Inside `random.scope` the mask is keyed by (seed, step, sample, layer), the first dimension of x being the samples.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p={p}, it must be at least 0 and below 1")
+    return Dropout(p)(x) if training and p else x

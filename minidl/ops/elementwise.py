@@ -1,0 +1,98 @@
+"""Elementwise functions of one tensor, and choices between two."""
+
+from minidl.ops.arithmetic import pair, unbroadcast
+from minidl.tensor import Op, Tensor
+
+
+class Exp(Op):
+    def forward(self, x):
+        self.y = self.kernels.exp(x)
+        return self.y
+
+    def backward(self, grad):
+        return self.kernels.multiply(grad, self.y)
+
+
+class Log(Op):
+    def forward(self, x):
+        self.x = x
+        return self.kernels.log(x)
+
+    def backward(self, grad):
+        return self.kernels.divide(grad, self.x)
+
+
+class Sqrt(Op):
+    def forward(self, x):
+        self.y = self.kernels.sqrt(x)
+        return self.y
+
+    def backward(self, grad):  # d/dx = 1 / (2 sqrt(x))
+        return self.kernels.divide(self.kernels.multiply(grad, 0.5), self.y)
+
+
+class Abs(Op):
+    def forward(self, x):
+        self.x = x
+        return self.kernels.absolute(x)
+
+    def backward(self, grad):
+        return self.kernels.multiply(grad, self.kernels.sign(self.x))
+
+
+class Where(Op):
+    """a where the condition is true, else b."""
+
+    one_dtype = False
+
+    def forward(self, condition, a, b):
+        self.condition, self.shapes = condition, (a.shape, b.shape)
+        return self.kernels.where(condition, a, b)
+
+    def backward(self, grad):
+        k, (a, b) = self.kernels, self.shapes
+        grad_a = k.multiply(grad, self.condition)
+        return None, unbroadcast(k, grad_a, a), unbroadcast(k, k.subtract(grad, grad_a), b)
+
+
+class Maximum(Op):
+    """The larger of a and b, elementwise; where they are equal each gets half of the gradient."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return self.kernels.maximum(a, b)
+
+    def backward(self, grad):
+        k, a, b = self.kernels, self.a, self.b
+        half = k.multiply(grad, 0.5)
+        grad_a = k.add(k.multiply(half, k.greater(a, b)), k.multiply(half, k.greater_equal(a, b)))
+        return unbroadcast(k, grad_a, a.shape), unbroadcast(k, k.subtract(grad, grad_a), b.shape)
+
+
+def exp(x: Tensor) -> Tensor:
+    return Exp()(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm."""
+    return Log()(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    return Sqrt()(x)
+
+
+def abs(x: Tensor) -> Tensor:
+    return Abs()(x)
+
+
+def where(condition: Tensor, a, b) -> Tensor:
+    """a where the bool tensor `condition` is true, else b; all three broadcast."""
+    a, b = pair("where", a, b)
+    if a.dtype != b.dtype:
+        raise TypeError(f"where needs a choice of one dtype, not of {a.dtype} and {b.dtype}")
+    return Where()(condition, a, b)
+
+
+def maximum(a, b) -> Tensor:
+    return Maximum()(*pair("maximum", a, b))

@@ -1,0 +1,71 @@
+"""Matrix products."""
+
+from minidl.ops.arithmetic import unbroadcast
+from minidl.ops.shape import reshape
+from minidl.tensor import Op, Tensor
+
+
+class MatMul(Op):
+    """C[..., m, n] = A[..., m, k] @ B[..., k, n]; leading dimensions broadcast."""
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        self.a = a if self.needs[1] else None
+        self.b = b if self.needs[0] else None
+        return self.kernels.matmul(a, b)
+
+    def backward(self, grad):  # grad: (..., m, n)
+        k, (a, b) = self.kernels, self.shapes
+        grad_a = unbroadcast(k, k.matmul(grad, k.swap_last(self.b)), a) if self.needs[0] else None
+        grad_b = unbroadcast(k, k.matmul(k.swap_last(self.a), grad), b) if self.needs[1] else None
+        return grad_a, grad_b
+
+
+class Linear(Op):
+    """y[..., out] = x[..., in] @ weight[out, in]^T + bias[out]."""
+
+    def forward(self, x, weight, bias=None):
+        self.shape = weight.shape
+        self.x = x if self.needs[1] else None
+        self.weight = weight if self.needs[0] else None
+        return self.kernels.linear(x, weight, bias)
+
+    def backward(self, grad):  # grad: (..., out)
+        k, (out_features, in_features) = self.kernels, self.shape
+        count = grad.size // out_features if out_features else 0
+        rows = k.reshape(grad, (count, out_features))  # (rows, out)
+        grad_x = k.matmul(grad, self.weight) if self.needs[0] else None  # (..., in)
+        grad_weight = None
+        if self.needs[1]:
+            grad_weight = k.matmul(k.swap_last(rows), k.reshape(self.x, (count, in_features)))
+        if len(self.needs) == 2:
+            return grad_x, grad_weight
+        return grad_x, grad_weight, k.sum(rows, (0,), False) if self.needs[2] else None
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product over the last two dimensions; a vector is a row on the left and a column on the right."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        raise TypeError(f"matmul needs two tensors, not {type(a).__name__} and {type(b).__name__}")
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape}, both need a dimension at least")
+    rows = reshape(a, 1, -1) if a.ndim == 1 else a
+    columns = reshape(b, -1, 1) if b.ndim == 1 else b
+    if rows.shape[-1] != columns.shape[-2]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
+    out = MatMul()(rows, columns)
+    if b.ndim == 1:
+        out = reshape(out, out.shape[:-1])
+    if a.ndim == 1:
+        dim = out.ndim - (1 if b.ndim == 1 else 2)
+        out = reshape(out, (*out.shape[:dim], *out.shape[dim + 1 :]))
+    return out
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., in) @ weight (out, in) transposed + bias (out) -> (..., out)."""
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: the input has shape {x.shape}, its last size must be {weight.shape[1]}")
+    rows = reshape(x, 1, -1) if x.ndim == 1 else x
+    y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)
+    return reshape(y, -1) if x.ndim == 1 else y
