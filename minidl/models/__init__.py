@@ -1,0 +1,10 @@
+"""The models that lessons, experiments and the simulator share, and builders of them by name.
+
+Each is an nn.Sequential whose children are the blocks of the chain. It carries `example`: a function that gives, for a
+batch size, input and target (x, y) on the current default device.
+"""
+
+from minidl.models.catalog import BUILDERS, builder
+from minidl.models.cnn import cnn
+from minidl.models.gpt import gpt
+from minidl.models.mlp import mlp

@@ -1,0 +1,38 @@
+"""Builders by name: a builder takes a mesh and builds the model; to have one allocates nothing."""
+
+from collections.abc import Callable
+from functools import partial
+
+from minidl.models.cnn import cnn
+from minidl.models.gpt import gpt
+from minidl.models.mlp import mlp
+from minidl.nn import Sequential
+
+Builder = Callable[..., Sequential]
+
+# GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The larger ones: Narayanan et al. 2021
+# ("Megatron-LM", SC'21), table 1, whose vocabulary of 51,200 is GPT-2's 50,257 padded.
+BUILDERS: dict[str, Builder] = {
+    "mlp-digits": partial(mlp, (64, 128, 10)),
+    "mlp-784": partial(mlp, (784, 1024, 1024, 10)),
+    "cnn-digits": partial(cnn, channels=1, size=8),
+    "cnn-32": partial(cnn, channels=3, size=32, widths=(32, 64, 64)),
+    "gpt-tiny": partial(gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128),
+    "gpt2-small": partial(gpt, layers=12, hidden=768, heads=12, vocabulary=50304, sequence=1024),
+    "gpt2-medium": partial(gpt, layers=24, hidden=1024, heads=16, vocabulary=50304, sequence=1024),
+    "gpt2-large": partial(gpt, layers=36, hidden=1280, heads=20, vocabulary=50304, sequence=1024),
+    "gpt2-xl": partial(gpt, layers=48, hidden=1600, heads=25, vocabulary=50304, sequence=1024),
+    "gpt3-6.7b": partial(gpt, layers=32, hidden=4096, heads=32, vocabulary=51200, sequence=2048),
+    "gpt3-13b": partial(gpt, layers=40, hidden=5120, heads=40, vocabulary=51200, sequence=2048),
+    "gpt3-175b": partial(gpt, layers=96, hidden=12288, heads=96, vocabulary=51200, sequence=2048),
+    "gpt-530b": partial(gpt, layers=105, hidden=20480, heads=128, vocabulary=51200, sequence=2048),
+    "gpt-1t": partial(gpt, layers=128, hidden=25600, heads=160, vocabulary=51200, sequence=2048),
+}
+
+
+def builder(name: str) -> Builder:
+    """The builder `mesh -> Sequential` of a model; without a mesh nothing is split. ValueError lists the names."""
+    if name not in BUILDERS:
+        raise ValueError(f"unknown model {name!r}: there are {', '.join(BUILDERS)}")
+    build = BUILDERS[name]
+    return lambda mesh=None: build(mesh=mesh)

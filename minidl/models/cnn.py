@@ -1,0 +1,28 @@
+"""A small convolutional network."""
+
+from minidl import nn
+from minidl.models.examples import images
+
+
+def cnn(channels: int = 1, size: int = 8, classes: int = 10, widths=(16, 32, 64), mesh=None) -> nn.Sequential:
+    """Three 3×3 convolutions with ReLU, of `widths` channels, pooling 2×2 after the first two; then a linear layer.
+
+    For images (batch, channels, size, size); ValueError if size is not divisible by 4. It is not split over a mesh.
+    """
+    if size % 4:
+        raise ValueError(f"cnn: size={size}, it must be divisible by 4 to be halved twice")
+    first, second, third = widths
+    model = nn.Sequential(
+        nn.Conv2d(channels, first, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(second, third, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(third * (size // 4) ** 2, classes),
+    )
+    model.example = images((channels, size, size), classes)
+    return model
