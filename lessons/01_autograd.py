@@ -20,6 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
+from minidl.ops.arithmetic import Add, unbroadcast
+from minidl.tensor import run_backward
 
 # %% [markdown]
 # ## A number that remembers
@@ -54,7 +56,7 @@ class Value:
 
     def send(self):
         """The chain rule, one step back."""
-        for parent, slope in zip(self.parents, self.slopes):
+        for parent, slope in zip(self.parents, self.slopes, strict=True):
             parent.grad += self.grad * slope
 
 
@@ -73,7 +75,8 @@ out = s2.tanh()
 out.grad = 1.0  # the result changes exactly as much as itself
 for value in (out, s2, s1, p2, p1):
     value.send()
-print(f"out = {out.data:.4f}   d out/d w1 = {w1.grad:.4f}   d out/d w2 = {w2.grad:.4f}   d out/d b = {b.grad:.4f}")
+print(f"out = {out.data:.4f}")
+print(f"d out/d w1 = {w1.grad:.4f}, d out/d w2 = {w2.grad:.4f}, d out/d b = {b.grad:.4f}")
 
 # %% [markdown]
 # ## The judge: finite differences
@@ -192,7 +195,7 @@ def backward_every_path(result):
         value, contribution = todo.pop()
         visits += 1
         value.grad += contribution
-        todo += [(parent, contribution * slope) for parent, slope in zip(value.parents, value.slopes)]
+        todo += [(parent, contribution * slope) for parent, slope in zip(value.parents, value.slopes, strict=True)]
     return visits
 
 
@@ -286,9 +289,7 @@ for length in 100, 100_000:
 # `op.backward(grad)` takes the place of the slopes. This is the real code; find the two walks in it:
 
 # %%
-from minidl.tensor import _backward  # noqa: E402
-
-print(inspect.getsource(_backward))
+print(inspect.getsource(run_backward))
 
 # %%
 x = minidl.tensor(0.0, requires_grad=True)
@@ -324,8 +325,6 @@ print("gradient of w", w.grad.shape, "and of b", b.grad.shape, "have the shapes 
 # dimension for the samples) and those that it **stretched** (from size 1 to size n):
 
 # %%
-from minidl.ops.arithmetic import Add, unbroadcast  # noqa: E402
-
 print(inspect.getsource(unbroadcast))
 print(inspect.getsource(Add))
 

@@ -41,7 +41,7 @@ def backward(result):
     ready = [result]
     while ready:
         value = ready.pop()
-        for parent, slope in zip(value.parents, value.slopes):
+        for parent, slope in zip(value.parents, value.slopes, strict=True):
             parent.grad += value.grad * slope
             users[parent] -= 1
             if users[parent] == 0:
@@ -53,7 +53,7 @@ def backward__eager(result):
     todo, seen = [result], {result}
     while todo:
         value = todo.pop()
-        for parent, slope in zip(value.parents, value.slopes):
+        for parent, slope in zip(value.parents, value.slopes, strict=True):
             parent.grad += value.grad * slope
             if parent not in seen:
                 seen.add(parent)
@@ -73,7 +73,7 @@ def backward__recursion(result):
     visit(result)
     result.grad = 1.0
     for value in reversed(order):
-        for parent, slope in zip(value.parents, value.slopes):
+        for parent, slope in zip(value.parents, value.slopes, strict=True):
             parent.grad += value.grad * slope
 
 
@@ -89,7 +89,7 @@ def _in_order(result, receive):
     ready = [result]
     while ready:
         value = ready.pop()
-        for parent, slope in zip(value.parents, value.slopes):
+        for parent, slope in zip(value.parents, value.slopes, strict=True):
             receive(parent, value.grad * slope)
             users[parent] -= 1
             if users[parent] == 0:
@@ -116,7 +116,7 @@ def backward__resends(result):
     todo = [result]
     while todo:
         value = todo.pop()
-        for parent, slope in zip(value.parents, value.slopes):
+        for parent, slope in zip(value.parents, value.slopes, strict=True):
             parent.grad += value.grad * slope
             todo.append(parent)
 
@@ -126,7 +126,7 @@ def backward__over_budget(result):
     while todo:
         value, contribution = todo.pop()
         value.grad += contribution
-        todo += [(parent, contribution * slope) for parent, slope in zip(value.parents, value.slopes)]
+        todo += [(parent, contribution * slope) for parent, slope in zip(value.parents, value.slopes, strict=True)]
 
 
 def backward__time(result):
