@@ -1,0 +1,89 @@
+"""Anonymous shared memory with one row per rank, and the heap of a row.
+
+The memory has no name (`memfd_create`; on macOS a temporary file that is unlinked at once), so nothing can be left
+behind, however the processes die. Pages are allocated when they are first touched: a row may be as large as the machine's
+memory.
+"""
+
+import math
+import mmap
+import os
+import tempfile
+import weakref
+
+import numpy as np
+
+LINE = 64  # bytes of a cache line: one writer each, so that ranks do not slow each other down
+WORDS = LINE // 8
+
+
+class Arena:
+    """`rows` rows of `row_bytes` each. A process that gets `fd` maps the same memory."""
+
+    def __init__(self, rows: int, row_bytes: int | None = None, fd: int | None = None):
+        self.rows = rows
+        self.row_bytes = row_bytes or _memory_bytes() // rows // mmap.PAGESIZE * mmap.PAGESIZE
+        total = rows * self.row_bytes
+        self.fd = fd if fd is not None else _anonymous_file(total)
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_NORESERVE", 0)
+        self.map = mmap.mmap(self.fd, total, flags=flags)
+        self.bytes = np.frombuffer(self.map, np.uint8)
+        self.words = memoryview(self.map).cast("q")  # 8-byte words: reading one is a single load
+        self._address = self.bytes.__array_interface__["data"][0]
+
+    def word(self, row: int, offset: int) -> int:
+        """Index into `words` of the byte `offset` of `row`."""
+        return (row * self.row_bytes + offset) // 8
+
+    def view(self, row: int, offset: int, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """The array that lies at `offset` of `row`."""
+        start = row * self.row_bytes + offset
+        dtype = np.dtype(dtype)
+        return self.bytes[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+    def offset_in(self, row: int, x: np.ndarray) -> int | None:
+        """Where in `row` the contiguous array `x` lies; None if it lies elsewhere or is not contiguous."""
+        offset = x.__array_interface__["data"][0] - self._address - row * self.row_bytes
+        return offset if 0 <= offset < self.row_bytes and x.flags.c_contiguous else None
+
+
+class Heap:
+    """Allocates arrays in one row of an arena, from byte `start` on. An array's memory is free again when it is dropped."""
+
+    def __init__(self, arena: Arena, row: int, start: int):
+        self.arena, self.row = arena, row
+        self._top = start
+        self._free: dict[int, list[int]] = {}  # size of a block -> offsets of free ones
+
+    def empty(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An uninitialised array. MemoryError when the row is full."""
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        size = max(LINE, 1 << (nbytes - 1).bit_length()) if nbytes < 1 << 20 else -(-nbytes >> 20) << 20
+        blocks = self._free.get(size)
+        if blocks:
+            offset = blocks.pop()
+        else:
+            offset = self._top
+            if offset + size > self.arena.row_bytes:
+                raise MemoryError(f"the shared row of rank {self.row} ({self.arena.row_bytes >> 20} MiB) is full")
+            self._top += size
+        start = self.row * self.arena.row_bytes + offset
+        # A view's base is the last array whose own base is no array: this one, which every view of the result keeps alive.
+        block = np.frombuffer(self.arena.map, np.uint8, nbytes, start)
+        weakref.finalize(block, self._free.setdefault(size, []).append, offset).atexit = False
+        return block.view(dtype).reshape(shape)
+
+
+def _anonymous_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("minidl")
+    else:
+        fd, path = tempfile.mkstemp()
+        os.unlink(path)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

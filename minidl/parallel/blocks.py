@@ -1,0 +1,84 @@
+"""Running a chain block by block: each block has a tape of its own, so that its gradients are ready when it is done.
+
+The worker runs these functions on real arrays, the profile runs the same ones on meta arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from minidl.kernels.meta import MetaArray
+from minidl.nn.module import Module
+from minidl.tensor import Op, Tensor, no_grad, run_backward, tape
+
+
+class _Input(Tensor):
+    """A block's input: hands its gradient on, and does not keep the data alive if no op of the block does."""
+
+    __slots__ = ("device_kernels",)
+
+    def __init__(self, data, requires_grad: bool):
+        super().__init__(data, requires_grad)
+        self.device_kernels = super().kernels
+
+    def accumulate_grad(self, grad, owned: bool) -> None:
+        self.grad = grad if self.grad is None else self.device_kernels.add(self.grad, grad)
+
+
+class SavedBlock:
+    """What a block's forward keeps for its backward."""
+
+    __slots__ = ("input", "op")
+
+    def __init__(self, input: _Input, op: Op | None):
+        self.input, self.op = input, op
+
+    def backward(self, grad):
+        """Add to the block's parameters their gradients; return the input's, None where it is not wanted."""
+        if self.op is None:  # the block has nothing to differentiate
+            return grad if self.input.requires_grad else None
+        op, self.op = self.op, None
+        run_backward(op, grad)
+        return self.input.grad
+
+    def nbytes(self, parameters: Iterable[Tensor]) -> int:
+        """Bytes kept on the tape beside the parameters. On meta only: views of one array count once."""
+        known = {id(p.data.storage) for p in parameters}
+        total = 0
+        for op in tape(self.op) if self.op else ():
+            for value in vars(op).values():
+                for array in value if isinstance(value, (tuple, list)) else (value,):
+                    if isinstance(array, MetaArray) and id(array.storage) not in known:
+                        known.add(id(array.storage))
+                        total += array.nbytes
+        return total
+
+
+def forward(block: Module, x, wants_grad: bool):
+    """Run `block` on the array `x`. Returns the output array and the SavedBlock."""
+    entry = _Input(x, wants_grad)
+    out = block(entry)
+    saved = SavedBlock(entry, out.op)
+    entry.data = None
+    return (x if out is entry else out.data), saved
+
+
+def infer(block: Module, x):
+    """Run `block` on the array `x`, keeping nothing."""
+    with no_grad():
+        return block(Tensor(x)).data
+
+
+def loss_and_gradient(loss, output, target):
+    """The sum and the weight of the loss of arrays `output` and `target`, and the gradient of the sum: an array."""
+    entry = Tensor(output, requires_grad=True)
+    total, weight = loss.sum_and_weight(entry, Tensor(target))
+    total.backward()
+    return total.data, weight, entry.grad.data
+
+
+def score(loss, output, target) -> tuple[float, float]:
+    """The sum and the weight of the loss of arrays `output` and `target`."""
+    with no_grad():
+        total, weight = loss.sum_and_weight(Tensor(output), Tensor(target))
+    return float(total), weight

@@ -1,0 +1,377 @@
+"""The vocabulary of a Program: one step of one rank, as plain data.
+
+An instruction names the buffers it reads, writes and frees; they are the only dependency between lanes. Within a lane,
+instructions run first-in first-out. Nothing here says how long an instruction takes or how many bytes it moves: the worker
+measures that, the simulator looks it up.
+
+Buffers are tuples, private to a rank:
+
+    ("input", c, m)        what chunk c takes for micro-batch m        ("target", m)  the labels
+    ("output", c, m)       what it gives                               ("loss", m)    sum and weight of the loss
+    ("saved", c, m)        what its forward keeps for its backward     ("total",)     the loss of the global batch
+    ("gradient", c, m, b)  gradient with respect to the output of bucket b of chunk c: for the last bucket what comes
+                           from the next stage or the loss, for -1 what goes to the previous stage
+    ("weights", c, b, m)   gradient of the parameters of bucket b, accumulated up to micro-batch m
+    ("reduced", c, b)      the same, summed over the replicas
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+Buffer = tuple
+COMPUTE, COMMUNICATION = "compute", "communication"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What every instruction has: its lane, and the buffers it reads, writes and frees (freed ones are read first)."""
+
+    lane: ClassVar[str] = COMPUTE
+    label: ClassVar[str] = ""
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        return ()
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        return ()
+
+    @property
+    def frees(self) -> tuple[Buffer, ...]:
+        return ()
+
+    @property
+    def name(self) -> str:
+        """A short name for timelines: the label and the micro-batch."""
+        return self.label + (str(self.micro_batch) if hasattr(self, "micro_batch") else "")
+
+
+@dataclass(frozen=True)
+class LoadInput(Instruction):
+    """Take this replica's inputs of `micro_batch` from the data set: the first stage's work."""
+
+    micro_batch: int
+    label = "input"
+
+    @property
+    def writes(self):
+        return (("input", 0, self.micro_batch),)
+
+
+@dataclass(frozen=True)
+class LoadTarget(Instruction):
+    """Take this replica's labels of `micro_batch` from the data set: the last stage's work."""
+
+    micro_batch: int
+    label = "target"
+
+    @property
+    def writes(self):
+        return (("target", self.micro_batch),)
+
+
+@dataclass(frozen=True)
+class Forward(Instruction):
+    """Run the blocks of `chunk` on `micro_batch`, keeping what backward needs."""
+
+    chunk: int
+    micro_batch: int
+    label = "F"
+
+    @property
+    def reads(self):
+        return (("input", self.chunk, self.micro_batch),)
+
+    @property
+    def writes(self):
+        return (("output", self.chunk, self.micro_batch), ("saved", self.chunk, self.micro_batch))
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class Infer(Instruction):
+    """Run the blocks of `chunk` on `micro_batch`, keeping nothing: evaluation."""
+
+    chunk: int
+    micro_batch: int
+    label = "infer"
+
+    @property
+    def reads(self):
+        return (("input", self.chunk, self.micro_batch),)
+
+    @property
+    def writes(self):
+        return (("output", self.chunk, self.micro_batch),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class Loss(Instruction):
+    """Sum and weight of the loss of `micro_batch`, and the gradient of the sum with respect to the output of `chunk`.
+
+    The sum is not divided here: the weight of the global batch is known only when every rank has reported its own.
+    """
+
+    chunk: int
+    micro_batch: int
+    last_bucket: int
+    label = "loss"
+
+    @property
+    def reads(self):
+        return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
+
+    @property
+    def writes(self):
+        return (("gradient", self.chunk, self.micro_batch, self.last_bucket), ("loss", self.micro_batch))
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class Score(Instruction):
+    """Loss and number of correct answers of `micro_batch`, without a gradient: evaluation."""
+
+    chunk: int
+    micro_batch: int
+    label = "score"
+
+    @property
+    def reads(self):
+        return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
+
+    @property
+    def writes(self):
+        return (("loss", self.micro_batch),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class Backward(Instruction):
+    """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
+
+    Adds to the gradients that were accumulated up to micro-batch `after`; None means that this one is the first.
+    """
+
+    chunk: int
+    micro_batch: int
+    first: int
+    last: int
+    after: int | None
+    label = "B"
+
+    @property
+    def buckets(self) -> range:
+        return range(self.first, self.last + 1)
+
+    @property
+    def reads(self):
+        gradient = ("gradient", self.chunk, self.micro_batch, self.last)
+        return (("saved", self.chunk, self.micro_batch), gradient, *self._weights(self.after))
+
+    @property
+    def writes(self):
+        gradient = ("gradient", self.chunk, self.micro_batch, self.first - 1)
+        wanted = self.first > 0 or self.chunk > 0  # nobody wants the gradient of the data
+        return (*((gradient,) if wanted else ()), *self._weights(self.micro_batch))
+
+    @property
+    def frees(self):
+        return self.reads if self.first == 0 else self.reads[1:]
+
+    def _weights(self, micro_batch):
+        return () if micro_batch is None else tuple(("weights", self.chunk, b, micro_batch) for b in self.buckets)
+
+
+@dataclass(frozen=True)
+class SendActivation(Instruction):
+    """Hand the output of `chunk` for `micro_batch` to the next stage.
+
+    Pairs with that stage's RecvActivation of the same micro-batch. Does not block: the bytes go out on the
+    communication lane while this rank goes on computing.
+    """
+
+    chunk: int
+    micro_batch: int
+    to: int                                                     # rank
+    lane = COMMUNICATION
+    label = "send"
+
+    @property
+    def reads(self):
+        return (("output", self.chunk, self.micro_batch),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class RecvActivation(Instruction):
+    """Take the input of `chunk` for `micro_batch` from the previous stage: pairs with its SendActivation."""
+
+    chunk: int
+    micro_batch: int
+    source: int                                                 # rank
+    lane = COMMUNICATION
+    label = "recv"
+
+    @property
+    def writes(self):
+        return (("input", self.chunk, self.micro_batch),)
+
+
+@dataclass(frozen=True)
+class SendGradient(Instruction):
+    """Hand the gradient with respect to the input of `chunk` to the previous stage: pairs with its RecvGradient."""
+
+    chunk: int
+    micro_batch: int
+    to: int                                                     # rank
+    lane = COMMUNICATION
+    label = "send grad"
+
+    @property
+    def reads(self):
+        return (("gradient", self.chunk, self.micro_batch, -1),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class RecvGradient(Instruction):
+    """Take the gradient with respect to the output of `chunk` from the next stage: pairs with its SendGradient."""
+
+    chunk: int
+    micro_batch: int
+    last_bucket: int
+    source: int                                                 # rank
+    lane = COMMUNICATION
+    label = "recv grad"
+
+    @property
+    def writes(self):
+        return (("gradient", self.chunk, self.micro_batch, self.last_bucket),)
+
+
+@dataclass(frozen=True)
+class ReduceGradients(Instruction):
+    """Sum the gradients of one bucket of `chunk` over the data axis. Pairs with the same one of every replica.
+
+    It may start as soon as the backward of the bucket's blocks is done, while earlier blocks still compute theirs.
+    """
+
+    chunk: int
+    bucket: int
+    micro_batch: int                                            # the last one accumulated
+    axes: ClassVar[tuple[str, ...]] = ("data",)
+    lane = COMMUNICATION
+    label = "reduce"
+
+    @property
+    def name(self):
+        return f"{self.label} {self.bucket}"
+
+    @property
+    def reads(self):
+        return (("weights", self.chunk, self.bucket, self.micro_batch),)
+
+    @property
+    def writes(self):
+        return (("reduced", self.chunk, self.bucket),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class ReduceLoss(Instruction):
+    """Sum the loss, its weight and, in evaluation, the correct answers over all replicas and stages.
+
+    Every rank of those axes takes part, also the stages that have no loss: all divide by the global weight.
+    """
+
+    micro_batches: tuple[int, ...]                              # whose losses this rank holds
+    axes: ClassVar[tuple[str, ...]] = ("pipeline", "data")
+    lane = COMMUNICATION
+    label = "reduce loss"
+
+    @property
+    def reads(self):
+        return tuple(("loss", m) for m in self.micro_batches)
+
+    @property
+    def writes(self):
+        return (("total",),)
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class ReduceNorm(Instruction):
+    """Sum the squared norms of the gradients over stages and tensor ranks, to clip by the norm of the whole gradient."""
+
+    gradients: tuple[Buffer, ...]
+    axes: ClassVar[tuple[str, ...]] = ("pipeline", "tensor")
+    lane = COMMUNICATION
+    label = "reduce norm"
+
+    @property
+    def reads(self):
+        return self.gradients
+
+    @property
+    def writes(self):
+        return (("norm",),)
+
+
+@dataclass(frozen=True)
+class OptimizerStep(Instruction):
+    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`)."""
+
+    gradients: tuple[Buffer, ...]
+    clip: bool
+    label = "update"
+
+    @property
+    def reads(self):
+        return (*self.gradients, ("total",), *((("norm",),) if self.clip else ()))
+
+    @property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
+class EndEvaluation(Instruction):
+    """Take the total of the evaluated batch."""
+
+    label = "evaluated"
+
+    @property
+    def reads(self):
+        return (("total",),)
+
+    @property
+    def frees(self):
+        return self.reads

@@ -1,0 +1,81 @@
+"""The ranks laid out as an array with named axes, and the groups that this makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from minidl.parallel.group import MetaGroup, ProcessGroup
+
+AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
+
+
+class Mesh:
+    """Where `rank` stands among all ranks.
+
+    sizes: the size of each axis; an absent axis has size 1. connect: makes the process group of the axes it is given;
+    by default groups only record, as on the meta device.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        rank: int = 0,
+        connect: Callable[[Mesh, tuple[str, ...]], ProcessGroup] | None = None,
+    ):
+        unknown = set(sizes) - set(AXES)
+        if unknown:
+            raise ValueError(f"unknown mesh axis {', '.join(sorted(unknown))}: the axes are {', '.join(AXES)}")
+        self.shape = tuple(sizes.get(axis, 1) for axis in AXES)
+        self.rank = rank
+        self._ranks = np.arange(np.prod(self.shape)).reshape(self.shape)
+        if not 0 <= rank < self._ranks.size:
+            raise ValueError(f"rank {rank} is not on a mesh of {self._ranks.size} ranks")
+        self._coordinates = tuple(int(c) for c in np.unravel_index(rank, self.shape))
+        self._connect = connect or _record
+        self._groups: dict[tuple[str, ...], ProcessGroup] = {}
+
+    @property
+    def world_size(self) -> int:
+        return self._ranks.size
+
+    def size(self, axis: str) -> int:
+        return self.shape[_axis(axis)]
+
+    def coordinate(self, axis: str) -> int:
+        """This rank's place along `axis`, from 0."""
+        return self._coordinates[_axis(axis)]
+
+    def rank_at(self, **coordinates: int) -> int:
+        """The rank with these coordinates, and this rank's own on the axes not named."""
+        place = tuple(coordinates.get(axis, own) for axis, own in zip(AXES, self._coordinates))
+        return int(self._ranks[place])
+
+    def ranks(self, *axes: str) -> tuple[int, ...]:
+        """The ranks that differ from this one at most along `axes`, in order."""
+        chosen = {_axis(axis) for axis in axes}
+        place = tuple(slice(None) if i in chosen else own for i, own in enumerate(self._coordinates))
+        return tuple(int(r) for r in self._ranks[place].ravel())
+
+    @property
+    def world(self) -> ProcessGroup:
+        """The group of all ranks."""
+        return self.group(*AXES)
+
+    def group(self, *axes: str) -> ProcessGroup:
+        """The process group of `ranks(*axes)`."""
+        if axes not in self._groups:
+            self._groups[axes] = self._connect(self, axes)
+        return self._groups[axes]
+
+
+def _axis(name: str) -> int:
+    if name not in AXES:
+        raise ValueError(f"unknown mesh axis {name!r}: the axes are {', '.join(AXES)}")
+    return AXES.index(name)
+
+
+def _record(mesh: Mesh, axes: tuple[str, ...]) -> MetaGroup:
+    ranks = mesh.ranks(*axes)
+    return MetaGroup(ranks.index(mesh.rank), len(ranks), "+".join(axes))

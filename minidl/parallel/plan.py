@@ -1,0 +1,69 @@
+"""Plan: how training is to be spread over workers. What the user asks for, validated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from minidl.parallel.mesh import AXES, Mesh
+
+SCHEDULES = ("naive", "gpipe", "1f1b")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of the mesh axes and the way a step is scheduled. The number of workers is the product of the axes.
+
+    data: replicas of the model; each takes its share of every batch.
+    pipeline: stages the chain of blocks is cut into.
+    tensor: ranks that share each split layer.
+    micro_batches: slices of a replica's batch, one after the other through the pipeline; gradients are accumulated.
+    schedule: the order of forwards and backwards: "naive" (one micro-batch at a time), "gpipe" (all forwards, then all
+        backwards; Huang et al. 2019) or "1f1b" (one forward, one backward in turn; Narayanan et al. 2019).
+    bucket_mb: gradients are reduced over the data axis in buckets of about this many MiB (Li et al. 2020, section 4.2).
+    """
+
+    data: int = 1
+    pipeline: int = 1
+    tensor: int = 1
+    micro_batches: int = 1
+    schedule: str = "1f1b"
+    bucket_mb: float = 1.0
+
+    def __post_init__(self):
+        for name in ("data", "pipeline", "tensor", "micro_batches"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a whole number of at least 1")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if not self.bucket_mb > 0:
+            raise ValueError(f"bucket_mb={self.bucket_mb!r} is not positive")
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Size of each mesh axis that is larger than 1."""
+        return {axis: size for axis in AXES if (size := getattr(self, axis, 1)) > 1}
+
+    @property
+    def workers(self) -> int:
+        return math.prod(self.axes.values())
+
+    def mesh(self, rank: int = 0) -> Mesh:
+        """The mesh as `rank` sees it, with groups that record instead of communicating."""
+        return Mesh(self.axes, rank)
+
+    def check_batch(self, batch_size: int) -> None:
+        """ValueError unless a batch can be cut into replicas and micro-batches of equal size."""
+        parts = self.data * self.micro_batches
+        if batch_size < 1 or batch_size % parts:
+            raise ValueError(
+                f"batch_size {batch_size} is not divisible by "
+                f"data={self.data} × micro_batches={self.micro_batches} (= {parts})"
+            )
+
+    def __str__(self) -> str:
+        axes = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
+        if self.pipeline > 1:
+            axes += f", {self.schedule}"
+        return axes + (f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else "")

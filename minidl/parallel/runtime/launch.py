@@ -1,0 +1,160 @@
+"""Starting worker processes, watching them, and ending them: whatever happens, none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+
+import cloudpickle
+
+from minidl.arena import Arena
+from minidl.parallel.runtime.logs import LogRelay
+from minidl.parallel.runtime.shared import ABORT, Status
+
+GRACE_SECONDS = 2.0  # for the other workers to notice that the run is over, before they are killed
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class WorkerError(RuntimeError):
+    """A worker raised, was killed, or hung. `rank` is the one that failed, None for a hang of the whole run."""
+
+    def __init__(self, message: str, rank: int | None = None):
+        super().__init__(message)
+        self.rank = rank
+
+
+def launch(
+    work: Callable,
+    workers: int,
+    args: Sequence = (),
+    kwargs: dict | None = None,
+    *,
+    timeout: float | None = None,
+    threads: int = 1,
+    pin: bool = True,
+    on_report: Callable[[int, object], None] | None = None,
+) -> list:
+    """Run `work(group, *args, **kwargs)` in `workers` processes and return what each returned, in rank order.
+
+    `work` may be a lambda or defined in a notebook cell or a REPL: it is sent by value. group is the ProcessGroup of
+    all workers; `group.report(message)` calls `on_report(rank, message)` here. threads: BLAS threads of each worker.
+    pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
+    instruction, after which the run counts as hanging.
+
+    Raises WorkerError with the failing rank's own traceback; by then all workers have ended.
+    """
+    if not callable(work):
+        raise TypeError(f"launch needs a function to run in the workers, not a {type(work).__name__}")
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers={workers!r} is not a whole number of at least 1")
+    payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
+    arena = Arena(workers)
+    crew = _Crew(arena, on_report)
+    try:
+        with LogRelay() as logs:
+            crew.start(payload, threads, pin)
+            return crew.watch(logs, timeout)
+    finally:
+        crew.end()
+        os.close(arena.fd)
+
+
+class _Crew:
+    """The processes of one run and the connections to them."""
+
+    def __init__(self, arena: Arena, on_report):
+        self.arena, self.on_report = arena, on_report
+        self.processes: list[subprocess.Popen] = []
+        self.connections: list[Connection] = []
+
+    def start(self, payload: bytes, threads: int, pin: bool) -> None:
+        cores = sorted(os.sched_getaffinity(0)) if pin and hasattr(os, "sched_getaffinity") else None
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
+        for rank in range(self.arena.rows):
+            ours, theirs = Pipe()
+            command = [sys.executable, "-m", "minidl.parallel.runtime.child", str(theirs.fileno()), str(self.arena.fd)]
+            self.processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                    pass_fds=(theirs.fileno(), self.arena.fd),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the workers
+                )
+            )
+            theirs.close()
+            self.connections.append(ours)
+        for rank, connection in enumerate(self.connections):
+            setup = {
+                "rank": rank,
+                "workers": self.arena.rows,
+                "row_bytes": self.arena.row_bytes,
+                "core": cores[rank % len(cores)] if cores else None,
+                "path": sys.path,
+                "log_level": logging.getLogger().getEffectiveLevel(),
+            }
+            with contextlib.suppress(BrokenPipeError):  # it has died: watch() will say so
+                connection.send_bytes(pickle.dumps(setup))
+                connection.send_bytes(payload)
+
+    def watch(self, logs: LogRelay, timeout: float | None) -> list:
+        """The workers' results. Raises WorkerError at the first failure."""
+        results: dict[int, object] = {}
+        waiting = {connection: rank for rank, connection in enumerate(self.connections)}
+        counts, moved = None, time.monotonic()
+        while waiting:
+            for connection in wait(list(waiting), timeout=None if timeout is None else min(timeout / 4, 1.0)):
+                rank = waiting[connection]
+                try:
+                    kind, content = pickle.loads(connection.recv_bytes())
+                except (EOFError, ConnectionResetError):
+                    raise WorkerError(self._obituary(rank), rank) from None
+                if kind == "log":
+                    logs.handle(content)
+                elif kind == "report":
+                    if self.on_report is not None:
+                        self.on_report(rank, content)
+                elif kind == "error":
+                    text, error = content
+                    raise WorkerError(f"rank {rank} of {self.arena.rows} raised:\n\n{text}", rank) from error
+                else:  # "aborted" comes only after a failure that has been raised
+                    results[rank] = content
+                    del waiting[connection]
+            if timeout is not None:
+                now = [Status(self.arena, rank).read()[0] for rank in range(self.arena.rows)]
+                if now != counts:
+                    counts, moved = now, time.monotonic()
+                elif time.monotonic() - moved > timeout:
+                    raise WorkerError(f"no worker moved for {timeout:g} s; last seen: {self._last_seen()}")
+        return [results[rank] for rank in range(self.arena.rows)]
+
+    def _obituary(self, rank: int) -> str:
+        code = self.processes[rank].wait(GRACE_SECONDS)
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        _, doing = Status(self.arena, rank).read()
+        return f"rank {rank} of {self.arena.rows} {how}" + (f"; it was last seen in {doing}" if doing else "")
+
+    def _last_seen(self) -> str:
+        seen = (Status(self.arena, rank).read()[1] or "before its first instruction" for rank in range(self.arena.rows))
+        return ", ".join(f"rank {rank} in {doing}" for rank, doing in enumerate(seen))
+
+    def end(self) -> None:
+        """Tell workers still running to stop, give them a moment, kill those that do not."""
+        self.arena.words[ABORT] = 1
+        for connection in self.connections:
+            connection.close()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

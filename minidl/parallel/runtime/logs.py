@@ -1,0 +1,42 @@
+"""Log records of workers, handed to the parent's handlers through multiprocessing-logging."""
+
+import logging
+import multiprocessing
+import warnings
+
+from multiprocessing_logging import MultiProcessingHandler, install_mp_handler, uninstall_mp_handler
+
+
+class LogRelay:
+    """Hands records to the parent's loggers; while it does, the root's handlers have one writer for all processes.
+
+    The handlers are wrapped when the first record comes and unwrapped, all records written, at the end of the `with`
+    block. A record carries `rank`.
+    """
+
+    def __enter__(self):
+        self._installed = False
+        return self
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if not self._installed:
+            self._installed = True
+            if multiprocessing.get_start_method() == "fork":
+                install_mp_handler()
+            else:
+                warnings.warn(
+                    "multiprocessing-logging needs the start method 'fork', this Python uses "
+                    f"{multiprocessing.get_start_method()!r}: workers' log records go to the handlers directly",
+                    stacklevel=2,
+                )
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+    def __exit__(self, *error):
+        wrapped = [h for h in logging.getLogger().handlers if isinstance(h, MultiProcessingHandler)]
+        if self._installed and wrapped:
+            uninstall_mp_handler()
+            for handler in wrapped:  # not handler.close(), which would close the user's handler too
+                handler._is_closed = True
+                handler._receive_thread.join()

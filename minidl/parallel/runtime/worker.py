@@ -1,0 +1,282 @@
+"""The worker: runs the instruction list of its rank on its part of the model.
+
+Lanes: compute instructions run one after the other on this process; those of the communication lane are brought on
+between them, as far as they go without waiting, and waited for only when a buffer they write is needed. So a rank never
+idles for a message it does not need yet; the bytes are still moved by this core, there is no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minidl import random
+from minidl.nn.module import Module, Parameter, Sequential
+from minidl.parallel import blocks
+from minidl.parallel import instructions as I
+from minidl.parallel.group import CollectiveCall, Handle, Steps
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.partition import Layout
+from minidl.parallel.profile import chain_of
+from minidl.trace import COMMUNICATION, COMPUTE, Event
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of a global batch: the sum of the losses, its weight, and how many answers were right."""
+
+    loss: float
+    weight: float
+    correct: float
+
+
+class Stage:
+    """The blocks of the chain that a rank holds, with gradients in flat buffers, one for each bucket."""
+
+    def __init__(self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype):
+        stage = mesh.coordinate("pipeline")
+        self.first, end = layout.stages[stage]
+        self.blocks = chain_of(model)[self.first : end]
+        self.bucket_ranges = [(a - self.first, b - self.first) for a, b in layout.buckets[stage]]
+        self.dtype = dtype
+        for i, block in enumerate(self.blocks, self.first):
+            block.materialize(seed, str(i) if isinstance(model, Sequential) else "", dtype)
+        self.gradients: list[np.ndarray] = []
+        self.bucket_parameters: list[list[Parameter]] = []
+        for first, last in self.bucket_ranges:
+            parameters = [p for block in self.blocks[first:last] for p in block.parameters()]
+            flat = mesh.group("data").empty((sum(p.numel() for p in parameters),), dtype).data
+            offset = 0
+            for p in parameters:
+                p.gradient_buffer = flat[offset : offset + p.numel()].reshape(p.shape)
+                offset += p.numel()
+            self.gradients.append(flat)
+            self.bucket_parameters.append(parameters)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        return [p for bucket in self.bucket_parameters for p in bucket]
+
+    def train(self, mode: bool) -> None:
+        for block in self.blocks:
+            block.train(mode)
+
+
+class Worker:
+    """Executes programs on one rank.
+
+    loss: gives sum and weight. optimizer: over this rank's parameters, None if it has none. events: what happened, until somebody takes it.
+    """
+
+    def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
+        self.stage, self.mesh, self.loss, self.optimizer = stage, mesh, loss, optimizer
+        self.seed, self.clip_norm, self.status = seed, clip_norm, mesh.world.status
+        self.buffers: dict[I.Buffer, object] = {}
+        self.lane: deque[tuple[I.Instruction, Steps | None]] = deque()
+        self.events: list[Event] = []
+        self.step = 0
+        self.totals: Totals | None = None
+        self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
+        self._sums = mesh.group(*I.ReduceLoss.axes).empty((3,), "float64").data
+        self._norm = mesh.group(*I.ReduceNorm.axes).empty((1,), "float64").data
+        mesh.group("tensor").on_collective = self._inside_layer
+
+    def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
+        """Run one step on the samples `micro_batches` of `dataset`; returns the totals of the global batch."""
+        self.dataset, self.samples, self.step = dataset, micro_batches, step
+        self.lane = deque((i, None) for i in program if i.lane == COMMUNICATION)
+        for instruction in program:
+            if instruction.lane != COMPUTE:
+                continue
+            for buffer in instruction.reads:
+                while buffer not in self.buffers:
+                    self._communicate(wait=True)
+            self._name = instruction.name
+            self.status.tell(self._name)
+            self._segment = time.perf_counter()
+            COMPUTE_HANDLERS[type(instruction)](self, instruction)
+            self._record(COMPUTE, self._name, self._segment, time.perf_counter())
+            self._free(instruction)
+            self._communicate()
+        while self.lane:
+            self._communicate(wait=True)
+        return self.totals
+
+    # Lanes
+
+    def _communicate(self, wait: bool = False) -> None:
+        """Bring the communication lane on as far as it goes; with `wait`, give way for a moment if it does not move."""
+        while self.lane:
+            instruction, steps = self.lane[0]
+            if steps is None:
+                if any(buffer not in self.buffers for buffer in instruction.reads):
+                    break
+                steps = COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
+                self.lane[0] = (instruction, steps)
+            try:
+                next(steps)
+                break
+            except StopIteration as finished:
+                self.lane.popleft()
+                self._record(COMMUNICATION, instruction.name, finished.value, time.perf_counter())
+                self._free(instruction)
+        if wait:
+            self.mesh.world.pause()
+
+    def _record(self, lane: str, name: str, start: float, end: float) -> None:
+        self.events.append(Event(self.mesh.rank, lane, name, start, end, self.step))
+
+    def _inside_layer(self, call: CollectiveCall, began: float, matched: float) -> None:
+        """A collective inside a layer: it interrupts the compute lane, and is an event of the communication lane."""
+        now = time.perf_counter()
+        self._record(COMPUTE, self._name, self._segment, began)
+        self._record(COMMUNICATION, call.name, matched, now)
+        self._segment = now
+
+    def _free(self, instruction: I.Instruction) -> None:
+        for buffer in instruction.frees:
+            del self.buffers[buffer]
+
+    # Compute
+
+    def load_input(self, i: I.LoadInput) -> None:
+        x, _ = self.dataset[self.samples[i.micro_batch]]
+        self.buffers[i.writes[0]] = self._cast(x)
+
+    def load_target(self, i: I.LoadTarget) -> None:
+        _, y = self.dataset[self.samples[i.micro_batch]]
+        self.buffers[i.writes[0]] = self._cast(y)
+
+    def _cast(self, array: np.ndarray) -> np.ndarray:
+        return array.astype(self.stage.dtype, copy=False) if array.dtype.kind == "f" else array
+
+    def forward(self, i: I.Forward) -> None:
+        x, saved = self.buffers[i.reads[0]], []
+        for index, block in self._in_scope(i.micro_batch):
+            x, kept = blocks.forward(block, x, wants_grad=index > 0)
+            saved.append(kept)
+        output, keep = i.writes
+        self.buffers[output], self.buffers[keep] = x, saved
+
+    def infer(self, i: I.Infer) -> None:
+        x = self.buffers[i.reads[0]]
+        for block in self.stage.blocks:
+            x = blocks.infer(block, x)
+        self.buffers[i.writes[0]] = x
+
+    def _in_scope(self, micro_batch: int) -> Iterator[tuple[int, Module]]:
+        """The blocks with their index in the chain, random numbers keyed to each while it runs."""
+        with random.scope(random.Scope(self.seed, self.step, self.samples[micro_batch])) as keys:
+            for index, block in enumerate(self.stage.blocks, self.stage.first):
+                keys.enter_block(index)
+                yield index, block
+
+    def compute_loss(self, i: I.Loss) -> None:
+        output, target = (self.buffers[b] for b in i.reads)
+        total, weight, gradient = blocks.loss_and_gradient(self.loss, output, target)
+        gradient_buffer, loss_buffer = i.writes
+        self.buffers[gradient_buffer] = gradient
+        self.buffers[loss_buffer] = (float(total), weight, 0.0)
+
+    def score(self, i: I.Score) -> None:
+        output, target = (self.buffers[b] for b in i.reads)
+        total, weight = blocks.score(self.loss, output, target)
+        correct = (output.argmax(-1) == target).sum() if target.dtype.kind == "i" else 0
+        self.buffers[i.writes[0]] = (total, weight, float(correct))
+
+    def backward(self, i: I.Backward) -> None:
+        saved, gradient = (self.buffers[b] for b in i.reads[:2])
+        if i.after is None:
+            for bucket in i.buckets:
+                for p in self.stage.bucket_parameters[bucket]:
+                    p.grad = None
+        for bucket in reversed(i.buckets):
+            first, end = self.stage.bucket_ranges[bucket]
+            for block in range(end - 1, first - 1, -1):
+                if gradient is not None:
+                    gradient = saved[block].backward(gradient)
+            for p in self.stage.bucket_parameters[bucket]:
+                if p.grad is None:  # no op of this micro-batch used it
+                    p.gradient_buffer[...] = 0
+        for buffer in i.writes:
+            self.buffers[buffer] = gradient if buffer[0] == "gradient" else self.stage.gradients[buffer[2]]
+
+    def update(self, i: I.OptimizerStep) -> None:
+        self.totals = self.buffers[("total",)]
+        scale = 1.0 / self.totals.weight if self.totals.weight else 0.0
+        if i.clip:
+            norm = scale * self.buffers[("norm",)] ** 0.5
+            scale *= min(1.0, self.clip_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
+        if self.optimizer is not None:
+            self.optimizer.step(scale)
+
+    def take_totals(self, i: I.EndEvaluation) -> None:
+        self.totals = self.buffers[("total",)]
+
+    # Communication: each yields while it waits, and returns the time at which its peers were there
+
+    def send(self, i: I.SendActivation | I.SendGradient) -> Steps:
+        world = self.mesh.world
+        yield from _until_done(world.send(self.buffers[i.reads[0]], i.to, async_op=True))
+        return world.matched
+
+    def receive(self, i: I.RecvActivation | I.RecvGradient) -> Steps:
+        world = self.mesh.world
+        message = yield from _until_done(world.recv(src=i.source, async_op=True))
+        self.buffers[i.writes[0]] = message.data
+        return world.matched
+
+    def reduce_gradients(self, i: I.ReduceGradients) -> Steps:
+        group = self.mesh.group(*i.axes)
+        flat = self.buffers[i.reads[0]]
+        self.buffers[i.writes[0]] = yield from _until_done(group.all_reduce(flat, async_op=True))
+        return group.matched
+
+    def reduce_loss(self, i: I.ReduceLoss) -> Steps:
+        group = self.mesh.group(*i.axes)
+        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0, 0.0, 0.0)], axis=0)
+        yield from _until_done(group.all_reduce(self._sums, async_op=True))
+        self.buffers[i.writes[0]] = Totals(*map(float, self._sums))
+        return group.matched
+
+    def reduce_norm(self, i: I.ReduceNorm) -> Steps:
+        group = self.mesh.group(*i.axes)
+        first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
+        own = [p.gradient_buffer for p in self.stage.parameters if first or p.shard is not None]
+        self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
+        yield from _until_done(group.all_reduce(self._norm, async_op=True))
+        self.buffers[i.writes[0]] = float(self._norm[0])
+        return group.matched
+
+
+def _until_done(handle: Handle) -> Steps:
+    while not handle.poll():
+        yield
+    return handle.result
+
+
+COMPUTE_HANDLERS: dict[type, Callable] = {
+    I.LoadInput: Worker.load_input,
+    I.LoadTarget: Worker.load_target,
+    I.Forward: Worker.forward,
+    I.Infer: Worker.infer,
+    I.Loss: Worker.compute_loss,
+    I.Score: Worker.score,
+    I.Backward: Worker.backward,
+    I.OptimizerStep: Worker.update,
+    I.EndEvaluation: Worker.take_totals,
+}
+
+COMMUNICATION_HANDLERS: dict[type, Callable] = {
+    I.SendActivation: Worker.send,
+    I.RecvActivation: Worker.receive,
+    I.SendGradient: Worker.send,
+    I.RecvGradient: Worker.receive,
+    I.ReduceGradients: Worker.reduce_gradients,
+    I.ReduceLoss: Worker.reduce_loss,
+    I.ReduceNorm: Worker.reduce_norm,
+}

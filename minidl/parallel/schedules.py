@@ -1,0 +1,190 @@
+"""Plan -> Program: the order of forwards and backwards on each stage, and the instructions that this makes.
+
+A schedule is a function (stage, stages, micro_batches) -> the order in which that stage runs its forwards and backwards.
+Everything around them (loading, sending, reducing, updating) is the same for all schedules and is added here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from minidl.parallel.instructions import (
+    Backward,
+    EndEvaluation,
+    Forward,
+    Infer,
+    Instruction,
+    LoadInput,
+    LoadTarget,
+    Loss,
+    OptimizerStep,
+    RecvActivation,
+    RecvGradient,
+    ReduceGradients,
+    ReduceLoss,
+    ReduceNorm,
+    Score,
+    SendActivation,
+    SendGradient,
+)
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.partition import Layout
+from minidl.parallel.plan import Plan
+
+Order = Iterator[tuple[str, int]]  # ("forward" or "backward", micro-batch)
+
+
+def naive(stage: int, stages: int, micro_batches: int) -> Order:
+    """One micro-batch at a time, forward through all stages and back: at any moment one stage works."""
+    for m in range(micro_batches):
+        yield "forward", m
+        yield "backward", m
+
+
+def gpipe(stage: int, stages: int, micro_batches: int) -> Order:
+    """All forwards, then all backwards (Huang et al. 2019). Bubble (p-1)/(m+p-1); m micro-batches are kept alive."""
+    for m in range(micro_batches):
+        yield "forward", m
+    for m in range(micro_batches):
+        yield "backward", m
+
+
+def one_forward_one_backward(stage: int, stages: int, micro_batches: int) -> Order:
+    """After a warm-up, one forward and one backward in turn (Narayanan et al. 2019, PipeDream-Flush).
+
+    The bubble is GPipe's, but stage s keeps only min(p - s, m) micro-batches alive.
+    """
+    warm_up = min(stages - stage - 1, micro_batches)
+    for m in range(warm_up):
+        yield "forward", m
+    for m in range(warm_up, micro_batches):
+        yield "forward", m
+        yield "backward", m - warm_up
+    for m in range(micro_batches - warm_up, micro_batches):
+        yield "backward", m
+
+
+SCHEDULES: dict[str, Callable[[int, int, int], Order]] = {
+    "naive": naive,
+    "gpipe": gpipe,
+    "1f1b": one_forward_one_backward,
+}
+
+
+@dataclass(frozen=True)
+class RankProgram:
+    """The instructions of one rank: once before the first step, in every step, once after the last."""
+
+    prologue: tuple[Instruction, ...]
+    step: tuple[Instruction, ...]
+    epilogue: tuple[Instruction, ...]
+
+
+class Program:
+    """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
+
+    plan, layout: what the program was made from. edited: ranks whose list was replaced (see `without`).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        layout: Layout,
+        make: Callable[[Mesh], tuple[Instruction, ...]],
+        edited: dict[int, RankProgram] | None = None,
+    ):
+        self.plan, self.layout, self._make = plan, layout, make
+        self.edited = edited or {}
+        self._ranks: dict[int, RankProgram] = dict(self.edited)
+
+    @property
+    def world_size(self) -> int:
+        return self.plan.workers
+
+    def __getitem__(self, rank: int) -> RankProgram:
+        if rank not in self._ranks:
+            self._ranks[rank] = RankProgram((), self._make(self.plan.mesh(rank)), ())
+        return self._ranks[rank]
+
+    def without(self, rank: int, index: int) -> Program:
+        """The same program, but that `rank` lacks instruction `index` of its step."""
+        own = self[rank]
+        step = own.step[:index] + own.step[index + 1 :]
+        edited = self.edited | {rank: RankProgram(own.prologue, step, own.epilogue)}
+        return Program(self.plan, self.layout, self._make, edited)
+
+    def representatives(self) -> tuple[int, ...]:
+        """One rank of each stage: the others of its stage have the same list but for their peers. All, if any is edited."""
+        if self.edited:
+            return tuple(range(self.world_size))
+        return self.plan.mesh(0).ranks("pipeline")
+
+
+def training_program(plan: Plan, layout: Layout, clip: bool = False) -> Program:
+    """The program of one training step under `plan`. clip: gradients are to be clipped by their norm."""
+    return Program(plan, layout, lambda mesh: tuple(_training_step(plan, layout, mesh, clip)))
+
+
+def evaluation_program(plan: Plan, layout: Layout) -> Program:
+    """The program that evaluates one batch: forwards alone."""
+    return Program(plan, layout, lambda mesh: tuple(_evaluation(plan, layout, mesh)))
+
+
+def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterator[Instruction]:
+    stage, stages, m_last = mesh.coordinate("pipeline"), plan.pipeline, plan.micro_batches - 1
+    last_bucket = len(layout.buckets[stage]) - 1
+    reduces = plan.data > 1
+    accumulated = None  # the micro-batch up to which gradients are accumulated
+
+    order = list(SCHEDULES[plan.schedule](stage, stages, plan.micro_batches))
+    final = [m for kind, m in order if kind == "backward"][-1]
+    for kind, m in order:
+        if kind == "forward":
+            yield from _forward(mesh, stage, stages, m, Forward(stage, m), Loss(stage, m, last_bucket))
+            continue
+        if stage < stages - 1:
+            yield RecvGradient(stage, m, last_bucket, mesh.rank_at(pipeline=stage + 1))
+        if m == final and reduces and stage == 0:
+            # Bucket by bucket, so that each is reduced while the blocks before it still go backward.
+            for bucket in range(last_bucket, -1, -1):
+                yield Backward(stage, m, bucket, bucket, accumulated)
+                yield ReduceGradients(stage, bucket, m)
+        else:
+            yield Backward(stage, m, 0, last_bucket, accumulated)
+            if stage > 0:
+                yield SendGradient(stage, m, mesh.rank_at(pipeline=stage - 1))
+            if m == final and reduces:
+                # The earlier stage waits for this gradient, so it goes first; the reductions fill the pipeline's drain.
+                for bucket in range(last_bucket, -1, -1):
+                    yield ReduceGradients(stage, bucket, m)
+        accumulated = m
+
+    yield ReduceLoss(tuple(range(m_last + 1)) if stage == stages - 1 else ())
+    buckets = range(last_bucket + 1)
+    gradients = tuple(("reduced", stage, b) if reduces else ("weights", stage, b, final) for b in buckets)
+    if clip:
+        yield ReduceNorm(gradients)
+    yield OptimizerStep(gradients, clip)
+
+
+def _evaluation(plan: Plan, layout: Layout, mesh: Mesh) -> Iterator[Instruction]:
+    stage, stages = mesh.coordinate("pipeline"), plan.pipeline
+    for m in range(plan.micro_batches):
+        yield from _forward(mesh, stage, stages, m, Infer(stage, m), Score(stage, m))
+    yield ReduceLoss(tuple(range(plan.micro_batches)) if stage == stages - 1 else ())
+    yield EndEvaluation()
+
+
+def _forward(mesh, stage, stages, m, forward: Instruction, loss: Instruction) -> Iterator[Instruction]:
+    """`forward` between its input and what follows it: the next stage, or on the last stage `loss`."""
+    if stage == 0:
+        yield LoadInput(m)
+    else:
+        yield RecvActivation(stage, m, mesh.rank_at(pipeline=stage - 1))
+    yield forward
+    if stage < stages - 1:
+        yield SendActivation(stage, m, mesh.rank_at(pipeline=stage + 1))
+    else:
+        yield LoadTarget(m)
+        yield loss

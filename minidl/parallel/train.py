@@ -1,0 +1,273 @@
+"""train: the one way in which a model is trained, whatever the plan."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minidl.data.batches import batch_indices, cut, epoch_order
+from minidl.kernels import for_device
+from minidl.kernels.meta import MetaArray
+from minidl.nn.module import Module, Shard
+from minidl.parallel.check import check
+from minidl.parallel.mesh import AXES, Mesh
+from minidl.parallel.partition import Layout, layout
+from minidl.parallel.plan import Plan
+from minidl.parallel.profile import profile_chain
+from minidl.parallel.runtime.launch import launch
+from minidl.parallel.runtime.worker import Stage, Worker
+from minidl.parallel.schedules import Program, evaluation_program, training_program
+from minidl.tensor import device as default_device
+from minidl.tensor import dtype_of
+from minidl.trace import Event, Trace
+
+REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
+Builder = Callable[[Mesh], Module]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and accuracy (share of right answers; 0 where the targets are no labels) after `step` steps."""
+
+    step: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a callback is told after step `step` (from 0): its mean loss, and its seconds."""
+
+    step: int
+    loss: float
+    seconds: float
+    evaluation: Evaluation | None = None
+
+
+@dataclass
+class Run:
+    """The result of `train`. losses and step_times have one entry a step; step_seconds is the median time."""
+
+    plan: Plan
+    program: Program
+    losses: list[float]
+    step_times: list[float]
+    trace: Trace
+    evaluations: list[Evaluation]
+    _state: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    @property
+    def step_seconds(self) -> float:
+        return statistics.median(self.step_times)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """name -> array: the whole parameters, whatever the plan."""
+        return dict(self._state)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker needs to know."""
+
+    build: Builder
+    dataset: object
+    plan: Plan
+    layout: Layout
+    training: Program
+    evaluation: Program
+    optimizer: Callable
+    loss: object
+    batch_size: int
+    steps: int
+    seed: int
+    dtype: np.dtype
+    evaluate: object
+    evaluate_every: int
+    lr_schedule: Callable[[int], float] | None
+    clip_norm: float | None
+    trace_steps: int
+
+
+def train(
+    build: Builder,
+    dataset,
+    plan: Plan | None = None,
+    *,
+    optimizer: Callable,
+    loss,
+    batch_size: int,
+    steps: int,
+    seed: int = 0,
+    evaluate=None,
+    evaluate_every: int | None = None,
+    callbacks: Iterable[Callable[[StepRecord], None]] = (),
+    lr_schedule: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+    dtype="float32",
+    device: str = "cpu",
+    timeout: float | None = None,
+    trace_steps: int = 200,
+) -> Run:
+    """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
+
+    optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one of
+    an epoch may be short. evaluate: a data set, evaluated every `evaluate_every` steps and after the last. callbacks: each is called in
+    this process with a StepRecord. lr_schedule: step -> factor on the learning rate. clip_norm: bound on the norm of the
+    whole gradient. dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps
+    the trace holds.
+
+    From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
+    Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does.
+    """
+    plan = plan or Plan()
+    plan.check_batch(batch_size)
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps={steps!r} is not a whole number of at least 1")
+    if len(dataset) == 0:
+        raise ValueError("the data set is empty")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm={clip_norm!r} is not positive")
+    if device != "cpu":
+        for_device(device)
+        raise ValueError(f"device {device!r} computes nothing: train on 'cpu', or price the plan with the simulator")
+    dtype = dtype_of(dtype)
+    cut_chain = plan_layout(build, dataset, plan, loss, optimizer, batch_size, dtype)
+    training = training_program(plan, cut_chain, clip=clip_norm is not None)
+    evaluation = evaluation_program(plan, cut_chain)
+    check(training)
+    check(evaluation)
+    job = _Job(
+        build, dataset, plan, cut_chain, training, evaluation, optimizer, loss, batch_size, steps, seed, dtype,
+        evaluate, evaluate_every or steps, lr_schedule, clip_norm, trace_steps,
+    )  # fmt: skip
+
+    callbacks = list(callbacks)
+    records: list[StepRecord] = []
+
+    def on_report(rank: int, new: Sequence[StepRecord]) -> None:
+        records.extend(new)
+        for record in new:
+            for callback in callbacks:
+                callback(record)
+
+    results = launch(_run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report)
+    return Run(
+        plan,
+        training,
+        [r.loss for r in records],
+        [r.seconds for r in records],
+        Trace(event for events, _ in results for event in events),
+        [r.evaluation for r in records if r.evaluation],
+        _join([parts for _, parts in results]),
+    )
+
+
+def plan_layout(build: Builder, dataset, plan: Plan, loss, optimizer, batch_size: int, dtype) -> Layout:
+    """Build the chain on meta, price its blocks on one micro-batch, and cut it into stages and buckets."""
+    samples = batch_size // (plan.data * plan.micro_batches)
+    x, y = (_meta_batch(array, samples, dtype) for array in dataset[np.arange(1)])
+    with default_device("meta"):
+        model = build(plan.mesh(0))
+    if not isinstance(model, Module):
+        raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
+    for parameter in model.parameters():
+        parameter.data = MetaArray(parameter.shape, dtype)
+    profile = profile_chain(model, x, y, loss, optimizer)
+    return layout(plan, profile.costs, profile.parameter_bytes)
+
+
+def _meta_batch(array: np.ndarray, samples: int, dtype) -> MetaArray:
+    return MetaArray((samples, *array.shape[1:]), dtype if array.dtype.kind == "f" else array.dtype)
+
+
+def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray, Shard | None]]]:
+    """What one worker does: returns its events, and its parts of the parameters if it is of the first replica."""
+    plan = job.plan
+    mesh = Mesh(plan.axes, group.rank, _connect(group))
+    for axes in (("data",), ("tensor",), ("pipeline",), ("pipeline", "data"), ("pipeline", "tensor")):
+        mesh.group(*axes)  # made by all ranks in the same order
+    with default_device("meta"):
+        model = job.build(mesh)
+    stage = Stage(model, job.layout, mesh, job.seed, job.dtype)
+    stage.train(True)
+    optimizer = job.optimizer(stage.parameters) if stage.parameters else None
+    worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
+    training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
+    base_lr = optimizer.lr if optimizer else 0.0
+    replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
+    per_epoch = -(-len(job.dataset) // job.batch_size)
+    events: deque[list[Event]] = deque(maxlen=job.trace_steps)
+    records, reported = [], time.perf_counter()
+
+    epoch, order = -1, None
+    for step in range(job.steps):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = epoch_order(len(job.dataset), job.seed, epoch)
+        samples = cut(batch_indices(order, step % per_epoch, job.batch_size), plan.data, plan.micro_batches)[replica]
+        if job.lr_schedule is not None and optimizer:
+            optimizer.lr = base_lr * job.lr_schedule(step)
+        start = time.perf_counter()
+        totals = worker.run(training, job.dataset, samples, step)
+        seconds = time.perf_counter() - start
+        events.append(worker.events)
+        worker.events = []
+
+        evaluated = None
+        last = step == job.steps - 1
+        if job.evaluate is not None and (last or (step + 1) % job.evaluate_every == 0):
+            evaluated = _evaluate(worker, evaluation, job, replica, step + 1)
+        if reports:
+            records.append(StepRecord(step, totals.loss / totals.weight, seconds, evaluated))
+            if last or time.perf_counter() - reported > REPORT_SECONDS:
+                group.report(records)
+                records, reported = [], time.perf_counter()
+
+    parts = {p.name: (p.data, p.shard) for p in stage.parameters} if replica == 0 else {}
+    return [event for step in events for event in step], parts
+
+
+def _evaluate(worker: Worker, program, job: _Job, replica: int, step: int) -> Evaluation:
+    worker.stage.train(False)
+    order, batch_size = np.arange(len(job.evaluate)), job.batch_size
+    loss = weight = correct = 0.0
+    for batch in range(-(-len(order) // batch_size)):
+        samples = cut(batch_indices(order, batch, batch_size), job.plan.data, job.plan.micro_batches)[replica]
+        totals = worker.run(program, job.evaluate, samples, step)
+        loss, weight, correct = loss + totals.loss, weight + totals.weight, correct + totals.correct
+    worker.stage.train(True)
+    worker.events = []
+    return Evaluation(step, loss / weight, correct / weight)
+
+
+def _connect(world) -> Callable:
+    """Makes the groups of a mesh by splitting `world`: those of the same axes do not overlap."""
+
+    def connect(mesh: Mesh, axes: tuple[str, ...]):
+        if axes == AXES:
+            return world
+        ranks = mesh.ranks(*axes)
+        group = world.split(color=ranks[0])
+        group.axis = "+".join(axes)
+        return group
+
+    return connect
+
+
+def _join(parts: Sequence[dict[str, tuple[np.ndarray, Shard | None]]]) -> dict[str, np.ndarray]:
+    """Whole parameters from the parts that the ranks hold, in the order of the chain."""
+    whole: dict[str, np.ndarray] = {}
+    for held in parts:
+        for name, (part, shard) in held.items():
+            if shard is None:
+                whole[name] = part
+            else:
+                if name not in whole:
+                    whole[name] = np.empty(shard.whole_shape(part.shape), part.dtype)
+                shard.paste(part, whole[name])
+    return whole

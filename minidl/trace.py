@@ -1,0 +1,133 @@
+"""Event and Trace: what happened when, measured or simulated, and the numbers read from it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+COMPUTE, COMMUNICATION = "compute", "communication"
+LANES = (COMPUTE, COMMUNICATION, "copy")
+
+Interval = tuple[float, float]
+
+
+class Event(NamedTuple):
+    """Something a lane of a rank did from `start` to `end`, in seconds, in a step of the run."""
+
+    rank: int
+    lane: str
+    name: str
+    start: float
+    end: float
+    step: int = 0
+
+
+class Trace:
+    """All events of one run. `kind` says whether they were "measured" or "simulated"."""
+
+    def __init__(self, events: Iterable[Event], kind: str = "measured"):
+        self.events = sorted(events, key=lambda e: e.start)
+        self.kind = kind
+
+    @property
+    def ranks(self) -> list[int]:
+        return sorted({e.rank for e in self.events})
+
+    def of_step(self, step: int) -> Trace:
+        return Trace((e for e in self.events if e.step == step), self.kind)
+
+    def steps(self) -> list[Trace]:
+        """The trace of each step, in order."""
+        by_step: dict[int, list[Event]] = {}
+        for event in self.events:
+            by_step.setdefault(event.step, []).append(event)
+        return [Trace(events, self.kind) for _, events in sorted(by_step.items())]
+
+    @property
+    def step_seconds(self) -> float:
+        """Median over the steps of the time from the first event's start to the last one's end, on any rank."""
+        return statistics.median(_span(step.events) for step in self.steps())
+
+    def busy_fraction(self, rank: int) -> float:
+        """Share of the steps' time in which the compute lane of `rank` was busy."""
+        return _mean(
+            _length(_merged(step._intervals(rank, COMPUTE))) / _span(step.events) for step in self.steps()
+        )
+
+    @property
+    def exposed_communication(self) -> float:
+        """Seconds of a step in which a rank communicates and does not compute: mean over the ranks and the steps."""
+        return _mean(step._exposed(rank) for step in self.steps() for rank in self.ranks)
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Share of a step in which a rank neither computes nor communicates: mean over the ranks and the steps."""
+        return _mean(
+            1 - _length(_merged(step._intervals(rank, COMPUTE, COMMUNICATION))) / _span(step.events)
+            for step in self.steps()
+            for rank in self.ranks
+        )
+
+    def _intervals(self, rank: int, *lanes: str) -> list[Interval]:
+        return [(e.start, e.end) for e in self.events if e.rank == rank and e.lane in lanes]
+
+    def _exposed(self, rank: int) -> float:
+        both = _length(_merged(self._intervals(rank, COMPUTE, COMMUNICATION)))
+        return both - _length(_merged(self._intervals(rank, COMPUTE)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace in Chrome's format, which Perfetto opens: a process for each rank, a thread for each lane."""
+        zero = min((e.start for e in self.events), default=0.0)
+        rows: list[dict] = []
+        for rank in self.ranks:
+            rows.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}})
+            for thread, lane in enumerate(LANES):
+                rows.append({"ph": "M", "name": "thread_name", "pid": rank, "tid": thread, "args": {"name": lane}})
+        for e in self.events:
+            rows.append({
+                "ph": "X", "name": e.name, "cat": self.kind, "pid": e.rank, "tid": LANES.index(e.lane),
+                "ts": (e.start - zero) * 1e6, "dur": (e.end - e.start) * 1e6, "args": {"step": e.step},
+            })  # fmt: skip
+        document = {"traceEvents": rows, "displayTimeUnit": "ms", "otherData": {"kind": self.kind}}
+        Path(path).write_text(json.dumps(document))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace that `save` wrote. ValueError for any other file."""
+        try:
+            document = json.loads(Path(path).read_text())
+            events = [
+                Event(r["pid"], LANES[r["tid"]], r["name"], r["ts"] / 1e6, (r["ts"] + r["dur"]) / 1e6, r["args"]["step"])
+                for r in document["traceEvents"]
+                if r["ph"] == "X"
+            ]
+            return cls(events, document["otherData"]["kind"])
+        except (KeyError, TypeError, IndexError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a trace that minidl saved: {error!r}") from error
+
+
+def _span(events: list[Event]) -> float:
+    return max(e.end for e in events) - events[0].start
+
+
+def _merged(intervals: list[Interval]) -> list[Interval]:
+    """The union of intervals, as disjoint ones."""
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _length(intervals: list[Interval]) -> float:
+    return sum(end - start for start, end in intervals)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
