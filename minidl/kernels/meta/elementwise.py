@@ -15,7 +15,10 @@ def _kernel(name, flops_per_element=1, dtype=None):
     def kernel(*inputs):
         arrays = [x for x in inputs if isinstance(x, MetaArray)]  # the others are plain numbers
         shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(x.shape for x in arrays))
-        return result(name, arrays, shape, dtype or arrays[-1].dtype, flops_per_element)
+        found = arrays[0].dtype
+        if any(x.dtype != found for x in arrays):  # a mask and numbers
+            found = np.result_type(*(x.dtype for x in arrays))
+        return result(name, arrays, shape, dtype or found, flops_per_element)
 
     kernel.__name__ = name
     return kernel
@@ -42,6 +45,15 @@ greater = _kernel("greater", dtype=bool)
 greater_equal = _kernel("greater_equal", dtype=bool)
 less = _kernel("less", dtype=bool)
 less_equal = _kernel("less_equal", dtype=bool)
-relu = _kernel("relu")
-relu_grad = _kernel("relu_grad", 2)
-sigmoid = _kernel("sigmoid", 10)
+
+
+def relu(x):
+    return result("relu", (x,), x.shape, x.dtype)
+
+
+def relu_grad(grad, y):
+    return result("relu_grad", (grad, y), y.shape, y.dtype, 2)
+
+
+def sigmoid(x):
+    return result("sigmoid", (x,), x.shape, x.dtype, 12)

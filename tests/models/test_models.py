@@ -1,0 +1,126 @@
+"""The models: shapes, builders, splitting and learning."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import data, models, nn, optim
+
+
+def mesh(size, rank=0):
+    group = SimpleNamespace(size=size, rank=rank)
+    return SimpleNamespace(group=lambda axis: group)
+
+
+@pytest.mark.parametrize("name", ["mlp-digits", "mlp-784", "cnn-digits", "cnn-32", "gpt-tiny"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_model_runs_on_its_own_example(name, device):
+    with minidl.device(device):
+        model = models.builder(name)()
+        x, y = model.example(2)
+        loss = nn.CrossEntropyLoss()(model(x), y)
+        loss.backward()
+    assert loss.shape == () and loss.device == device
+    assert all(p.grad.shape == p.shape for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("gpt3-175b", 175), ("gpt3-13b", 13), ("gpt2-xl", 1.64), ("gpt-1t", 1008)]
+)
+def test_the_large_models_have_as_many_parameters_as_published(name, billions):
+    with minidl.device("meta"):
+        model = models.builder(name)()
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, rel=0.02)
+
+
+def test_an_unknown_model_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match="unknown model 'gpt5': there are mlp-digits, mlp-784"):
+        models.builder("gpt5")
+
+
+def test_a_chain_has_one_child_per_block():
+    with minidl.device("meta"):
+        assert [type(b).__name__ for b in models.builder("gpt-tiny")()] == [
+            "GPTEmbedding", *["GPTBlock"] * 4, "GPTHead"
+        ]  # fmt: skip
+        assert len(models.mlp((4, 8, 8, 2))) == 1 + 3 + 2
+
+
+def test_the_shards_of_a_split_model_make_up_the_whole_one():
+    for name, model in [
+        ("mlp", lambda m: models.mlp((64, 32, 16, 10), m)),
+        ("gpt", lambda m: models.gpt(1, 8, 4, 12, 5, m)),
+    ]:
+        with minidl.device("meta"):
+            whole, parts = model(None), [model(mesh(2, rank)) for rank in range(2)]
+        whole.materialize(seed=0)
+        again = {n: np.full(p.shape, np.nan, np.float32) for n, p in whole.named_parameters()}
+        for part in parts:
+            part.materialize(seed=0)
+            for n, p in part.named_parameters():
+                if p.shard is None:
+                    again[n][...] = p.numpy()
+                else:
+                    p.shard.paste(p.numpy(), again[n])
+        for n, p in whole.named_parameters():
+            np.testing.assert_array_equal(again[n], p.numpy(), err_msg=f"{name} {n}")
+
+
+def test_the_future_does_not_change_the_logits_of_the_past():
+    model = models.gpt(2, 16, 2, 11, 8)
+    text = np.random.default_rng(0).integers(11, size=(1, 8))
+    changed = text.copy()
+    changed[0, 5:] = (changed[0, 5:] + 1) % 11
+    a, b = (model(minidl.tensor(t)).numpy() for t in (text, changed))
+    np.testing.assert_array_equal(a[0, :5], b[0, :5])
+    assert (a[0, 5:] != b[0, 5:]).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: models.gpt(1, 10, 3, 7, 4), "hidden=10 is not divisible by heads=3"),
+        (lambda: models.gpt(1, 12, 3, 8, 4, mesh(2)), "heads=3 is not divisible by tensor=2"),
+        (lambda: models.gpt(1, 12, 2, 7, 4, mesh(2)), "vocabulary=7 is not divisible by tensor=2"),
+        (lambda: models.mlp((4, 5, 2), mesh(2)), "5 is not divisible by tensor=2"),
+        (lambda: models.mlp((4,)), "input and an output"),
+        (lambda: models.cnn(size=10), "divisible by 4"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("name", ["mlp-digits", "cnn-digits"])
+def test_a_small_model_reaches_95_percent_on_the_digits(name):
+    minidl.manual_seed(0)
+    train, test = data.digits()
+    model = models.builder(name)()
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loss = nn.CrossEntropyLoss()
+    loader = data.DataLoader(train, 64, shuffle=True)
+    for _ in range(8):
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+            optimizer.step()
+    with minidl.no_grad():
+        guess = model(minidl.tensor(test.x)).argmax(1).numpy()
+    assert np.mean(guess == test.y) >= 0.95
+
+
+def test_a_small_gpt_learns_a_text_by_heart():
+    minidl.manual_seed(0)
+    model = models.gpt(2, 32, 4, 16, 12)
+    x, y = model.example(4)
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    loss = nn.CrossEntropyLoss()
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+    assert value.item() < 0.1

@@ -1,0 +1,116 @@
+"""Modules: names, state, initialisation and layers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import nn, random
+from minidl.nn import Shard
+
+
+def model():
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.LayerNorm(4), nn.Dropout(0.5)))
+
+
+def test_parameters_are_named_by_their_path():
+    names = [name for name, _ in model().named_parameters()]
+    assert names == ["0.weight", "0.bias", "2.0.weight", "2.0.bias"]
+
+
+def test_a_shared_parameter_is_found_once():
+    layer = nn.Linear(2, 2)
+    assert len(list(nn.Sequential(layer, nn.ReLU(), layer).parameters())) == 2
+
+
+def test_state_is_loaded_by_name_and_a_wrong_one_is_refused():
+    first, second = model(), model()
+    second.load_state_dict(first.state_dict())
+    x = minidl.randn(5, 3)
+    np.testing.assert_array_equal(first.eval()(x).numpy(), second.eval()(x).numpy())
+    state = first.state_dict()
+    state["extra"] = state.pop("0.bias")
+    with pytest.raises(ValueError, match=r"missing \['0.bias'\], unexpected \['extra'\]"):
+        second.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"0.bias has shape \(4,\), the values given \(5,\)"):
+        second.load_state_dict({**first.state_dict(), "0.bias": np.zeros(5)})
+
+
+def test_train_and_eval_reach_every_module():
+    m = model()
+    m.eval()
+    assert not m[2][1].training
+    m.train()
+    assert m[2][1].training
+
+
+def test_the_layers_show_their_options():
+    text = repr(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.GELU("tanh")))
+    assert "(0): Conv2d(1, 4, kernel_size=(3, 3), stride=1, padding=1)" in text
+    assert "(2): GELU(approximate='tanh')" in text
+
+
+def test_the_layers_give_the_shapes_of_pytorch():
+    images = minidl.randn(2, 3, 8, 8)
+    assert nn.Conv2d(3, 5, (3, 2), stride=2, padding=(1, 0))(images).shape == (2, 5, 4, 4)
+    assert nn.MaxPool2d(3, 1)(images).shape == (2, 3, 6, 6)
+    assert nn.Flatten()(images).shape == (2, 192)
+    assert nn.Flatten()(minidl.ones(2, 5)).shape == (2, 5)
+    assert nn.Embedding(7, 4)(minidl.tensor([[1, 2, 3]])).shape == (1, 3, 4)
+    assert nn.Identity()(images) is images
+    assert nn.Softmax(1)(images).sum(1).numpy() == pytest.approx(1, abs=1e-6)
+    for layer in (nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.ReLU(), nn.LayerNorm(8)):
+        assert layer(images).shape == images.shape
+
+
+SHARDS = st.tuples(st.integers(0, 1), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
+
+
+@given(SHARDS)
+def test_the_shards_of_a_parameter_pasted_together_are_the_whole(case):
+    dim, count, parts, size, other = case
+    shape = [other, other]
+    shape[dim] = parts * count * size
+    whole = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    again = np.zeros_like(whole)
+    for index in range(count):
+        shard = Shard(dim, index, count, parts)
+        part = shard.cut(whole)
+        assert shard.whole_shape(part.shape) == whole.shape
+        shard.paste(part, again)
+    np.testing.assert_array_equal(again, whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_keyed_initialisation_does_not_depend_on_the_number_of_shards(count):
+    recipe = nn.init.fan_in_uniform(5)
+    with minidl.device("meta"):
+        layers = [nn.Module() for _ in range(count)]
+        for index, layer in enumerate(layers):
+            layer.weight = nn.Parameter((8 // count, 5), recipe, Shard(0, index, count))
+    whole = np.zeros((8, 5), np.float32)
+    for layer in layers:
+        layer.materialize(seed=3, prefix="block")
+        layer.weight.shard.paste(layer.weight.numpy(), whole)
+    expected = recipe(random.generator(3, "block.weight"), (8, 5)).astype(np.float32)
+    np.testing.assert_array_equal(whole, expected)
+
+
+def test_keyed_initialisation_differs_by_name_and_by_seed():
+    with minidl.device("meta"):
+        m = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    m.materialize(seed=0)
+    other.materialize(seed=1)
+    assert (m[0].weight.numpy() != m[1].weight.numpy()).all()
+    assert (m[0].weight.numpy() != other[0].weight.numpy()).all()
+
+
+def test_a_gradient_buffer_receives_the_gradient():
+    layer = nn.Linear(3, 2)
+    buffer = layer.weight.gradient_buffer = np.full((2, 3), np.nan, np.float32)
+    for _ in range(2):
+        layer(minidl.ones(4, 3)).sum().backward()
+    assert layer.weight.grad.data is buffer
+    np.testing.assert_array_equal(buffer, 8)

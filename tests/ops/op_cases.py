@@ -1,0 +1,114 @@
+"""Every differentiable op once or more, as (name, function, inputs): the tests of ops run over this list.
+
+Inputs are made by a function of a generator, so that no test shares arrays with another.
+"""
+
+import numpy as np
+
+from minidl import ops
+
+
+def floats(*shape):
+    return lambda g: g.standard_normal(shape)
+
+
+def positive(*shape):
+    return lambda g: g.uniform(0.5, 2, shape)
+
+
+def away_from_zero(*shape):
+    return lambda g: g.uniform(0.2, 2, shape) * g.choice([-1, 1], shape)
+
+
+def distinct(*shape):
+    """Elements at least 0.1 apart, so that the largest one stays the largest under a finite difference."""
+    return lambda g: g.permutation(int(np.prod(shape))).reshape(shape) * 0.1
+
+
+def ints(high, *shape):
+    return lambda g: g.integers(high, size=shape)
+
+
+def bools(*shape):
+    return lambda g: g.random(shape) < 0.5
+
+
+ROWS = slice(1, 3)
+PICK = np.array([[0, 2], [2, 2]])
+
+CASES = [
+    ("add", ops.add, floats(3, 4), floats(3, 4)),
+    ("add, broadcast", ops.add, floats(3, 1), floats(2, 1, 4)),
+    ("add, to a scalar", ops.add, floats(), floats(2, 3)),
+    ("subtract", ops.subtract, floats(3, 1), floats(4)),
+    ("multiply", ops.multiply, floats(2, 3), floats(3)),
+    ("multiply, by a number", lambda x: 2.5 * x, floats(2, 3)),
+    ("divide", ops.divide, floats(2, 3), away_from_zero(2, 1)),
+    ("divide, a number", lambda x: 2 / x, away_from_zero(2, 3)),
+    ("negative", ops.negative, floats(3)),
+    ("power", lambda x: x**3, floats(2, 3)),
+    ("power, root", lambda x: x**0.5, positive(2, 3)),
+    ("exp", ops.exp, floats(2, 3)),
+    ("log", ops.log, positive(2, 3)),
+    ("sqrt", ops.sqrt, positive(2, 3)),
+    ("abs", ops.abs, away_from_zero(2, 3)),
+    ("maximum", ops.maximum, floats(2, 3), floats(3)),
+    ("where", ops.where, bools(2, 3), floats(2, 3), floats(3)),
+    ("relu", ops.relu, away_from_zero(4, 3)),
+    ("tanh", ops.tanh, floats(2, 3)),
+    ("sigmoid", ops.sigmoid, floats(2, 3)),
+    ("gelu", ops.gelu, floats(4, 3)),
+    ("gelu, tanh", lambda x: ops.gelu(x, "tanh"), floats(4, 3)),
+    ("sum", ops.sum, floats(2, 3)),
+    ("sum, dim", lambda x: x.sum(1), floats(2, 3, 4)),
+    ("sum, dims kept", lambda x: x.sum((0, -1), keepdim=True), floats(2, 3, 4)),
+    ("mean", ops.mean, floats(2, 3)),
+    ("mean, dim", lambda x: x.mean(0), floats(2, 3)),
+    ("max", ops.max, distinct(2, 3)),
+    ("max, dim", lambda x: x.max(1)[0], distinct(2, 3)),
+    ("reshape", lambda x: x.reshape(3, -1), floats(2, 6)),
+    ("flatten", lambda x: ops.flatten(x, 1), floats(2, 3, 2)),
+    ("squeeze", ops.squeeze, floats(2, 1, 3)),
+    ("unsqueeze", lambda x: x.unsqueeze(1), floats(2, 3)),
+    ("permute", lambda x: x.permute(2, 0, 1), floats(2, 3, 4)),
+    ("transpose", lambda x: x.transpose(0, -1), floats(2, 3, 4)),
+    ("expand", lambda x: x.expand(2, 3, 4), floats(3, 1)),
+    ("cat", lambda x, y: ops.cat([x, y], 1), floats(2, 3), floats(2, 1)),
+    ("split", lambda x: ops.cat(ops.split(x, [1, 3], 1)[::-1], 1), floats(2, 4)),
+    ("index, slices", lambda x: x[ROWS, ..., 0], floats(4, 2, 3)),
+    ("index, arrays", lambda x: x[PICK, ROWS], floats(4, 3)),
+    ("index, repeated", lambda x: x[PICK], floats(4, 3)),
+    ("matmul", ops.matmul, floats(2, 3), floats(3, 4)),
+    ("matmul, batched", ops.matmul, floats(2, 1, 2, 3), floats(4, 3, 2)),
+    ("matmul, many by one", ops.matmul, floats(2, 2, 3), floats(3, 4)),
+    ("matmul, vectors", ops.matmul, floats(3), floats(3)),
+    ("matmul, by a vector", ops.matmul, floats(2, 2, 3), floats(3)),
+    ("matmul, of a vector", ops.matmul, floats(3), floats(2, 3, 2)),
+    ("linear", ops.linear, floats(5, 3), floats(2, 3), floats(2)),
+    ("linear, no bias", ops.linear, floats(2, 2, 3), floats(2, 3)),
+    ("linear, of a vector", ops.linear, floats(3), floats(2, 3), floats(2)),
+    ("softmax", lambda x: ops.softmax(x, -1), floats(2, 4)),
+    ("softmax, first dim", lambda x: ops.softmax(x, 0), floats(2, 4)),
+    ("log_softmax", lambda x: ops.log_softmax(x, -1), floats(2, 4)),
+    ("cross_entropy", ops.cross_entropy, floats(5, 4), ints(4, 5)),
+    ("cross_entropy, sequence", lambda x, y: ops.cross_entropy(x, y, "sum"), floats(2, 3, 4), ints(4, 2, 3)),
+    ("layer_norm", ops.layer_norm, floats(2, 3, 4), floats(4), floats(4)),
+    ("embedding", ops.embedding, ints(5, 2, 3), floats(5, 4)),
+    ("attention", ops.scaled_dot_product_attention, floats(2, 2, 3, 4), floats(2, 2, 5, 4), floats(2, 2, 5, 4)),
+    ("attention, causal", lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True),
+     floats(2, 2, 3, 4), floats(2, 2, 3, 4), floats(2, 2, 3, 4)),
+    ("attention, packed", lambda x: ops.packed_attention(x, is_causal=True), floats(2, 4, 3, 2, 3)),
+    ("conv2d", ops.conv2d, floats(2, 3, 5, 4), floats(4, 3, 3, 2), floats(4)),
+    ("conv2d, strided and padded", lambda x, w: ops.conv2d(x, w, stride=(2, 1), padding=(1, 2)),
+     floats(2, 2, 5, 6), floats(3, 2, 3, 3)),
+    ("max_pool2d", lambda x: ops.max_pool2d(x, 2), distinct(2, 3, 4, 6)),
+    ("max_pool2d, overlapping", lambda x: ops.max_pool2d(x, 3, 2, 1), distinct(2, 2, 5, 6)),
+    ("cast", lambda x: ops.cast(ops.cast(x, "float64"), x.dtype), floats(2, 3)),
+]  # fmt: skip
+
+NAMES = [name for name, *_ in CASES]
+
+
+def arrays(makers):
+    generator = np.random.default_rng(1)
+    return [make(generator) for make in makers]

@@ -1,0 +1,46 @@
+"""Wrong input to an op is refused in the user's words."""
+
+import pytest
+
+import minidl
+from minidl import ops
+
+
+def test_class_indices_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"targets lie in \[0, 3\], the classes in \[0, 3\)"):
+        ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([0, 3]))
+    with pytest.raises(ValueError, match=r"embedding: indices lie in \[-1, 1\]"):
+        ops.embedding(minidl.tensor([-1, 1]), minidl.ones(3, 2))
+
+
+def test_class_indices_must_be_integers():
+    with pytest.raises(TypeError, match="int64"):
+        ops.cross_entropy(minidl.ones(2, 3), minidl.ones(2))
+    with pytest.raises(TypeError, match="int64"):
+        ops.embedding(minidl.ones(2), minidl.ones(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.linear(minidl.ones(2, 3), minidl.ones(4, 5)), r"shape \(2, 3\), its last size must be 5"),
+        (lambda: ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([1])), r"need targets \(2,\), not \(1,\)"),
+        (lambda: ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([1, 1]), "max"), "reduction='max'"),
+        (lambda: ops.layer_norm(minidl.ones(2, 3), minidl.ones(4), minidl.ones(4)), "its last size must be 4"),
+        (lambda: ops.conv2d(minidl.ones(2, 3), minidl.ones(4, 3, 3, 3)), "needs images"),
+        (lambda: ops.conv2d(minidl.ones(2, 1, 5, 5), minidl.ones(4, 3, 3, 3)), "1 channels"),
+        (lambda: ops.conv2d(minidl.ones(2, 3, 2, 5), minidl.ones(4, 3, 3, 3)), "smaller than the kernel"),
+        (lambda: ops.max_pool2d(minidl.ones(2, 3, 2, 5), (1, 2, 3)), "one int or two"),
+        (lambda: ops.packed_attention(minidl.ones(2, 3, 2, 5)), "packed_attention needs"),
+        (lambda: ops.scaled_dot_product_attention(*[minidl.ones(2, 3)] * 3), "attention needs"),
+        (lambda: ops.dropout(minidl.ones(2), 1.0), "p=1.0"),
+        (lambda: ops.gelu(minidl.ones(2), "fast"), "approximate='fast'"),
+        (lambda: ops.cat([minidl.ones(2, 3), minidl.ones(3, 2)]), "the other sizes"),
+        (lambda: ops.split(minidl.ones(4), [1, 2]), "do not add up to 4"),
+        (lambda: minidl.ones(4).expand(3), "cannot be repeated"),
+        (lambda: minidl.ones(4, 2).permute(0, 0), "not an order"),
+    ],
+)
+def test_wrong_shapes_and_options_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

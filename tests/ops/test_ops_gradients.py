@@ -1,0 +1,83 @@
+"""Every op is held to finite differences, and on meta to the shapes and dtypes that it has on cpu."""
+
+import numpy as np
+import pytest
+from op_cases import CASES, NAMES, arrays
+
+import minidl
+from minidl import ops
+from minidl.testing import gradcheck
+
+
+@pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
+def test_the_gradient_equals_finite_differences(name, function, makers):
+    gradcheck(function, *arrays(makers))
+
+
+@pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
+def test_meta_gives_the_shapes_and_dtypes_of_cpu(name, function, makers):
+    results = {}
+    for device in ("cpu", "meta"):
+        inputs = [
+            minidl.tensor(a, "float32" if a.dtype.kind == "f" else None, a.dtype.kind == "f", device)
+            for a in map(np.asarray, arrays(makers))
+        ]
+        out = function(*inputs)
+        out.backward(minidl.ones(out.shape, device=device))
+        results[device] = [(x.shape, x.dtype) for x in (out, *(i.grad for i in inputs if i.requires_grad))]
+    assert results["meta"] == results["cpu"]
+    assert all(dtype == minidl.float32 for _, dtype in results["cpu"])
+
+
+def test_gradcheck_catches_a_wrong_derivative():
+    class Wrong(ops.activation.Tanh):
+        def backward(self, grad):
+            return grad
+
+    with pytest.raises(AssertionError, match="input 0: the gradient is off"):
+        gradcheck(lambda x: Wrong()(x), np.ones(3))
+
+
+EMPTY = {
+    "linear": (lambda x: ops.linear(x, minidl.ones(2, 3), minidl.ones(2)), (0, 3)),
+    "linear, sequence": (lambda x: ops.linear(x, minidl.ones(2, 3), minidl.ones(2)), (0, 4, 3)),
+    "matmul": (lambda x: x @ minidl.ones(3, 2), (0, 4, 3)),
+    "relu": (ops.relu, (0, 3)),
+    "gelu": (ops.gelu, (0, 3)),
+    "flatten": (lambda x: ops.flatten(x, 1), (0, 2, 3)),
+    "softmax": (lambda x: ops.softmax(x, -1), (0, 3)),
+    "log_softmax": (lambda x: ops.log_softmax(x, -1), (0, 3)),
+    "cross_entropy": (lambda x: ops.cross_entropy(x, minidl.zeros(0, dtype="int64"), "sum"), (0, 3)),
+    "layer_norm": (lambda x: ops.layer_norm(x, minidl.ones(3), minidl.ones(3)), (0, 2, 3)),
+    "dropout": (lambda x: ops.dropout(x, 0.5), (0, 3)),
+    "sum": (lambda x: x.sum(1), (0, 3)),
+    "mean": (lambda x: x.mean(-1), (0, 3)),
+    "max": (lambda x: x.max(-1)[0], (0, 3)),
+    "conv2d": (lambda x: ops.conv2d(x, minidl.ones(2, 3, 3, 3), minidl.ones(2), padding=1), (0, 3, 4, 4)),
+    "max_pool2d": (lambda x: ops.max_pool2d(x, 2), (0, 3, 4, 4)),
+    "attention": (lambda x: ops.packed_attention(x, is_causal=True), (0, 4, 3, 2, 5)),
+    "index": (lambda x: x[:, 1:], (0, 3)),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_batch_goes_forward_and_backward(name, device):
+    function, shape = EMPTY[name]
+    with minidl.device(device):
+        x = minidl.zeros(shape).requires_grad_()
+        out = function(x)
+        out.backward(minidl.ones(out.shape))
+    assert x.grad.shape == shape
+
+
+def test_an_empty_batch_gives_parameters_a_gradient_of_zero():
+    weight, bias = minidl.ones(2, 3).requires_grad_(), minidl.ones(2).requires_grad_()
+    ops.linear(minidl.zeros(0, 3), weight, bias).sum().backward()
+    table = minidl.ones(5, 3).requires_grad_()
+    ops.embedding(minidl.zeros(0, 4, dtype="int64"), table).sum().backward()
+    kernel = minidl.ones(2, 3, 3, 3).requires_grad_()
+    ops.conv2d(minidl.zeros(0, 3, 4, 4), kernel).sum().backward()
+    for parameter in (weight, bias, table, kernel):
+        assert parameter.grad.shape == parameter.shape
+        assert not parameter.grad.numpy().any()
