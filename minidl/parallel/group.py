@@ -82,16 +82,16 @@ class ProcessGroup:
 
     def all_reduce(self, x, op: str = "sum", async_op: bool = False):
         """Every rank's `x` becomes the reduction of all ranks' `x`, in place, the same bits everywhere."""
-        return self._run("all_reduce", x, self._all_reduce, _ufunc(op), async_op=async_op)
+        return self._run("all_reduce", x, self._all_reduce, reduction(op), async_op=async_op)
 
     def reduce(self, x, dst: int = 0, op: str = "sum", async_op: bool = False):
         """`x` of rank `dst` becomes the reduction, in place; the others' stay as they are."""
-        return self._run("reduce", x, self._reduce, _ufunc(op), self._member(dst), async_op=async_op)
+        return self._run("reduce", x, self._reduce, reduction(op), self._member(dst), async_op=async_op)
 
     def reduce_scatter(self, x, op: str = "sum", async_op: bool = False):
         """A new tensor: this rank's 1/size, along dimension 0, of the reduction of all ranks' `x`."""
         self._check_divisible("reduce_scatter", x)
-        return self._run("reduce_scatter", x, self._reduce_scatter, _ufunc(op), async_op=async_op)
+        return self._run("reduce_scatter", x, self._reduce_scatter, reduction(op), async_op=async_op)
 
     def all_gather(self, x, async_op: bool = False):
         """A new tensor: the ranks' `x`, joined along dimension 0 in rank order."""
@@ -222,7 +222,8 @@ def _like(x, array):
     return Tensor(array) if isinstance(x, Tensor) else array
 
 
-def _ufunc(op: str) -> np.ufunc:
+def reduction(op: str) -> np.ufunc:
+    """The elementwise function of a reduction's name. ValueError for an unknown one."""
     if op not in REDUCTIONS:
         raise ValueError(f"unknown reduction {op!r}: choose one of {', '.join(REDUCTIONS)}")
     return REDUCTIONS[op]
