@@ -1,0 +1,6 @@
+"""A cost model that predicts how the training programs of minidl scale on clusters that nobody here owns."""
+
+from simulator.hardware import Cluster
+from simulator.predict import Prediction, simulate
+
+__all__ = ["Cluster", "Prediction", "simulate"]

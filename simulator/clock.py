@@ -1,0 +1,82 @@
+"""A clock with future events, and processors that share their time among the jobs on them. Knows nothing of training."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+Action = Callable[[], None]
+
+
+class Clock:
+    """Runs actions in the order of their times."""
+
+    def __init__(self):
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Action]] = []
+        self._order = count()  # ties run in the order in which they were asked for
+
+    def after(self, seconds: float, action: Action) -> None:
+        heapq.heappush(self._queue, (self.now + seconds, next(self._order), action))
+
+    def run(self) -> None:
+        """Run until nothing is left to happen."""
+        while self._queue:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+
+
+@dataclass(slots=True)
+class _Job:
+    core: int
+    remaining: float  # seconds of work at full speed
+    contention: float  # by what factor the job is slower while every core is busy
+    done: Action
+
+
+class SharedCores:
+    """`cores` cores of one machine: jobs on one core share it equally, and busy cores slow one another down."""
+
+    def __init__(self, clock: Clock, cores: int):
+        self.clock, self.cores = clock, cores
+        self.jobs: list[_Job] = []
+        self._since, self._version = 0.0, 0
+
+    def work(self, core: int, seconds: float, contention: float, done: Action) -> None:
+        """Call `done` when the job has had `seconds` of its core at full speed."""
+        self._advance()
+        self.jobs.append(_Job(core, seconds, contention, done))
+        self._plan()
+
+    def _speed(self, job: _Job) -> float:
+        sharing = sum(other.core == job.core for other in self.jobs)
+        busy = len({other.core for other in self.jobs})
+        others = (busy - 1) / (self.cores - 1) if self.cores > 1 else 0.0
+        return 1 / sharing / (1 + (job.contention - 1) * others)
+
+    def _advance(self) -> None:
+        """Bring every job's remaining work up to now."""
+        elapsed, self._since = self.clock.now - self._since, self.clock.now
+        if elapsed:
+            for job, speed in [(job, self._speed(job)) for job in self.jobs]:
+                job.remaining -= elapsed * speed
+
+    def _plan(self) -> None:
+        """Wake up when the next job ends; an earlier plan is void."""
+        self._version += 1
+        if self.jobs:
+            version = self._version
+            soonest = min(max(job.remaining, 0.0) / self._speed(job) for job in self.jobs)
+            self.clock.after(soonest, lambda: self._finish(version))
+
+    def _finish(self, version: int) -> None:
+        if version != self._version:
+            return
+        self._advance()
+        ended = [job for job in self.jobs if job.remaining <= 1e-12]
+        self.jobs = [job for job in self.jobs if job.remaining > 1e-12]
+        self._plan()
+        for job in ended:
+            job.done()

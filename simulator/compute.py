@@ -1,0 +1,145 @@
+"""Time of one kernel call on one device: from a datasheet (Roofline), or from measurements of this machine (Measured)."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Protocol
+
+from minidl.kernels.meta import KernelCall
+
+BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
+Points = Sequence[tuple[float, float]]
+
+
+class Compute(Protocol):
+    """What prices kernel calls.
+
+    scale: bytes of an activation or gradient relative to float32. instruction_seconds: added to every instruction.
+    """
+
+    scale: float
+    instruction_seconds: float
+
+    def price(self, call: KernelCall) -> tuple[float, float]:
+        """Seconds of `call`, and by what factor it is slower while all cores of a shared machine are busy."""
+        ...
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A kernel takes as long as its arithmetic or its memory traffic, whichever is longer, and never less than a launch.
+
+    A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave that
+    does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
+    Background User's Guide). depth: the steps along k that a tile loses in starting and ending.
+    """
+
+    precision: str
+    matrix_flops: float
+    vector_flops: float
+    memory_bandwidth: float
+    launch_seconds: float
+    tile: tuple[int, int]
+    units: int
+    depth: float
+    instruction_seconds: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        return BYTES[self.precision] / 4
+
+    def price(self, call: KernelCall) -> tuple[float, float]:
+        moved = call.bytes_read + call.bytes_written
+        if not moved:
+            return 0.0, 1.0  # a view
+        # Parameters' masters and the optimizer's state stay in float32.
+        scale = self.scale if call.dtype == "float32" and not call.name.endswith("_update") else 1.0
+        if call.name == "matmul":
+            arithmetic = self._matmul(*call.shapes[0])
+        elif call.name.startswith("conv2d"):
+            arithmetic = call.flops / self.matrix_flops
+        else:
+            arithmetic = call.flops / self.vector_flops
+        return max(self.launch_seconds, arithmetic, moved * scale / self.memory_bandwidth), 1.0
+
+    def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
+        tile_m, tile_n = self.tile
+        tiles = batch * math.ceil(m / tile_m) * math.ceil(n / tile_n)
+        waves = math.ceil(tiles / self.units)
+        return 2 * waves * self.units * tile_m * tile_n * (k + self.depth) / self.matrix_flops
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Kernel calls as they were timed on this machine, interpolated between the sizes that were timed.
+
+    gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
+    each kernel's name, (bytes moved, seconds) by rising bytes; "conv2d…" by FLOPs instead. contention: by what factor
+    kernels are slower while all cores are busy, by bytes moved, and for "matmul". dispatch_seconds: of Python, per call.
+    training_factor: measured over predicted step time of a one-worker run; 1 leaves it out.
+    """
+
+    gemm_sizes: tuple[int, ...]
+    gemm_seconds: tuple[float, ...]
+    kernels: Mapping[str, Points]
+    contention: Points
+    matmul_contention: float
+    dispatch_seconds: float
+    instruction_seconds: float
+    training_factor: float = 1.0
+    scale = 1.0
+
+    def price(self, call: KernelCall) -> tuple[float, float]:
+        moved = call.bytes_read + call.bytes_written
+        if call.name == "matmul":
+            return self._scaled(self._matmul(*call.shapes[0])), self.matmul_contention
+        if not moved:
+            return self._scaled(0.0), 1.0
+        points = self.kernels.get(call.name) or self.kernels["add"]
+        size = call.flops if call.name.startswith("conv2d") else moved
+        return self._scaled(interpolate(points, size)), interpolate(self.contention, moved)
+
+    def _scaled(self, seconds: float) -> float:
+        return (seconds + self.dispatch_seconds) * self.training_factor
+
+    @cached_property
+    def _log_sizes(self) -> list[float]:
+        return [math.log(n) for n in self.gemm_sizes]
+
+    def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
+        """Trilinear interpolation of the time per FLOP, over the logarithms of m, n and k."""
+        if not batch * m * n * k:
+            return 0.0
+        corners = [self._corners(size) for size in (m, n, k)]
+        count, log_seconds = len(self.gemm_sizes), 0.0
+        for (i, wi), (j, wj), (l, wl) in product(*corners):
+            if weight := wi * wj * wl:
+                sizes = self.gemm_sizes
+                seconds = self.gemm_seconds[(i * count + j) * count + l]
+                log_seconds += weight * math.log(seconds / (sizes[i] * sizes[j] * sizes[l]))
+        return batch * m * n * k * math.exp(log_seconds)
+
+    def _corners(self, size: int) -> tuple[tuple[int, float], tuple[int, float]]:
+        """The two measured sizes around `size`, with their weights; beyond the ends, the end alone."""
+        logs = self._log_sizes
+        x = min(max(math.log(size), logs[0]), logs[-1])
+        i = min(max(bisect.bisect(logs, x) - 1, 0), len(logs) - 2)
+        weight = (x - logs[i]) / (logs[i + 1] - logs[i])
+        return (i, 1 - weight), (i + 1, weight)
+
+
+def interpolate(points: Points, x: float) -> float:
+    """Log-log interpolation between (x, y) points by rising x; below the first y stays, above the last it is scaled."""
+    if x <= points[0][0]:
+        return points[0][1]
+    i = min(bisect.bisect([p[0] for p in points], x), len(points) - 1)
+    (x0, y0), (x1, y1) = points[i - 1], points[i]
+    if x >= x1:
+        slope = 1.0 if y1 > y0 * 1.5 else 0.0  # times grow in proportion; factors stay
+        return y1 * (x / x1) ** slope
+    return y0 * (y1 / y0) ** (math.log(x / x0) / math.log(x1 / x0))

@@ -1,0 +1,108 @@
+"""Cluster: the devices of a machine, what connects them, and how they are loaded from the catalog."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simulator.compute import Compute, Roofline
+from simulator.network import Link, Links, Network
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CATALOG = Path(__file__).parent / "catalog"
+
+
+@dataclass(frozen=True)
+class Processors:
+    """The cores that the ranks of one machine share: rank r runs on core r modulo `cores`."""
+
+    cores: int
+
+    def core_of(self, rank: int) -> int:
+        return rank % self.cores
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Devices and what connects them.
+
+    compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peak_flops: of one device,
+    in FLOP/s at the precision used. processors: the cores, where ranks run on those of one machine and communicate with
+    them; None where every rank has a device, and a network that works beside it.
+    """
+
+    name: str
+    devices: int
+    compute: Compute
+    network: Network
+    memory_bytes: float
+    peak_flops: float
+    processors: Processors | None = None
+
+    @staticmethod
+    def catalog() -> list[str]:
+        """The names that `load` knows."""
+        return sorted(path.stem for path in CATALOG.glob("*.toml"))
+
+    @classmethod
+    def load(cls, name: str | Path, devices: int | None = None, precision: str | None = None) -> Cluster:
+        """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
+
+        precision: of the matrix products and activations, by default the system's own. ValueError for an unknown name,
+        a missing figure, or a precision that the device does not have.
+        """
+        path = CATALOG / f"{name}.toml"
+        if not path.exists():
+            path = Path(name)
+        if not path.exists():
+            raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {', '.join(cls.catalog())}")
+        try:
+            table = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from None
+        try:
+            return _from_table(table, devices, precision)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} lacks a figure or has one of the wrong kind: {error}") from None
+
+    def with_devices(self, devices: int) -> Cluster:
+        return replace(self, devices=devices)
+
+
+def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:
+    """A cluster from a catalog file: every figure is a table {value, source}."""
+    device, node, network = (_values(table[part]) for part in ("device", "node", "network"))
+    precision = precision or table["precision"]
+    peaks = _values(table["device"]["peak_flops"])
+    if precision not in peaks:
+        raise ValueError(f"{table['name']} has no {precision}: its precisions are {', '.join(peaks)}")
+    count = devices if devices is not None else table["devices"]
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"devices={count!r} is not a whole number of at least 1")
+    compute = Roofline(
+        precision=precision,
+        matrix_flops=peaks[precision] * device["gemm_fraction"],
+        vector_flops=device["vector_flops"],
+        memory_bandwidth=device["memory_bandwidth"] * device["memory_fraction"],
+        launch_seconds=device["launch_us"] * 1e-6,
+        tile=(device["gemm_tile_m"], device["gemm_tile_n"]),
+        units=device["gemm_units"],
+        depth=device["gemm_depth"],
+    )
+    links = Links(
+        node_devices=node["devices"],
+        node=Link(node["latency_us"] * 1e-6, node["bandwidth"] * node["bandwidth_fraction"]),
+        network=Link(network["latency_us"] * 1e-6, network["bandwidth"] * network["bandwidth_fraction"]),
+    )
+    return Cluster(table["name"], count, compute, links, device["memory_gb"] * 1e9, peaks[precision])
+
+
+def _values(table: Mapping) -> dict:
+    """The figures of a table without their sources."""
+    return {key: figure["value"] for key, figure in table.items() if "value" in figure}

@@ -1,0 +1,39 @@
+"""Bytes per device: parameters, gradients, optimizer state, activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minidl.parallel.partition import Layout
+from minidl.parallel.profile import ChainProfile
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a rank of one stage holds at its peak."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+def stage_memory(profile: ChainProfile, layout: Layout, stage: int, micro_batches: int, scale: float) -> Memory:
+    """Memory of a rank of `stage` that keeps the activations of `micro_batches` alive at once.
+
+    scale: bytes of an activation, gradient or parameter relative to float32. Below 1, training is in mixed precision:
+    the optimizer also keeps a float32 master of each parameter (Micikevicius et al. 2018, section 3.1).
+    """
+    blocks = profile.blocks[slice(*layout.stages[stage])]
+    parameters = sum(block.parameter_bytes for block in blocks)
+    master = parameters if scale < 1 else 0
+    return Memory(
+        parameters=parameters * scale,
+        gradients=parameters * scale,
+        optimizer=sum(block.state_bytes for block in blocks) + master,
+        activations=micro_batches * sum(block.saved_bytes for block in blocks) * scale,
+    )

@@ -1,0 +1,100 @@
+"""Time of one message and of one collective: on the links of a cluster, or in the shared memory of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from minidl.parallel.collectives import COSTS
+from simulator.compute import Points, interpolate
+
+
+class Network(Protocol):
+    """What prices communication. contention: see `Compute.price`."""
+
+    contention: float
+
+    def send_seconds(self, source: int, to: int, nbytes: float) -> float:
+        """Time for which a message occupies its sender."""
+        ...
+
+    def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
+        """Time for which it occupies its receiver after that."""
+        ...
+
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        """Time of a collective of the whole tensor's `nbytes` among `ranks`, once all have arrived."""
+        ...
+
+
+@dataclass(frozen=True)
+class Link:
+    """latency: alpha, in seconds. bandwidth: 1/beta, in bytes per second and direction."""
+
+    latency: float
+    bandwidth: float
+
+    def seconds(self, messages: int, nbytes: float) -> float:
+        return messages * self.latency + nbytes / self.bandwidth
+
+
+@dataclass(frozen=True)
+class Links:
+    """Nodes of `node_devices` devices joined by `node` links; `network` links join the nodes, one for each device."""
+
+    node_devices: int
+    node: Link
+    network: Link
+    contention: float = 1.0
+
+    def send_seconds(self, source: int, to: int, nbytes: float) -> float:
+        same = source // self.node_devices == to // self.node_devices
+        return (self.node if same else self.network).seconds(1, nbytes)
+
+    def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
+        return 0.0  # the two are busy at the same time
+
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        """A ring within each node, then rings between the nodes, each of the node's devices carrying its share.
+
+        The two levels are those of NCCL's hierarchical rings: inside a node all bytes, between nodes 1/local of them.
+        """
+        nodes: dict[int, int] = {}
+        for rank in ranks:
+            nodes[rank // self.node_devices] = nodes.get(rank // self.node_devices, 0) + 1
+        local = max(nodes.values())
+        cost = COSTS[name]
+        seconds = 0.0
+        if local > 1:
+            inside = cost(local, nbytes)
+            seconds += self.node.seconds(inside.steps, inside.nbytes)
+        if len(nodes) > 1:
+            between = cost(len(nodes), nbytes / local)
+            seconds += self.network.seconds(between.steps, between.nbytes)
+        return seconds
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """Collectives and messages as they were timed between two workers of this machine.
+
+    collectives: for each name, (bytes, seconds). send, receive: (bytes, seconds) of each side's copy. Every rank of a
+    group moves about twice the tensor's bytes, however many ranks there are, so the times serve for any size of group.
+    """
+
+    collectives: Mapping[str, Points]
+    send: Points
+    receive: Points
+    contention: float = 1.0  # they were timed with the other core busy
+
+    def send_seconds(self, source: int, to: int, nbytes: float) -> float:
+        return interpolate(self.send, nbytes)
+
+    def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
+        return interpolate(self.receive, nbytes)
+
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        if len(ranks) == 1:
+            return interpolate(self.collectives["alone"], nbytes)
+        return interpolate(self.collectives.get(name) or self.collectives["all_reduce"], nbytes)

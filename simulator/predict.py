@@ -1,0 +1,134 @@
+"""The front door: simulate(model, plan, cluster) -> Prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from minidl import nn, optim
+from minidl.kernels.meta import MetaArray
+from minidl.nn.module import Module
+from minidl.parallel.check import check
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.partition import layout
+from minidl.parallel.plan import Plan
+from minidl.parallel.profile import ChainProfile, build_on_meta, flops, profile_chain
+from minidl.parallel.schedules import Program, training_program
+from minidl.tensor import Tensor, device
+from minidl.trace import Trace
+from simulator.engine import Engine
+from simulator.hardware import Cluster
+from simulator.memory import Memory, stage_memory
+from simulator.prices import Prices
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a plan would do on a cluster. All of it is predicted, nothing measured.
+
+    step_seconds: of one step. throughput: samples per second. mfu: FLOPs of forward and backward over what the devices
+    could do in the step. flops: of forward and backward of the global batch. memory: of a rank of each stage.
+    memory_bytes: of the fullest device. fits: whether that is within a device's memory.
+    """
+
+    plan: Plan
+    cluster: Cluster
+    program: Program
+    step_seconds: float
+    batch_size: int
+    flops: float
+    memory: tuple[Memory, ...]
+    _engine: Engine = field(repr=False)
+
+    @property
+    def throughput(self) -> float:
+        return self.batch_size / self.step_seconds
+
+    @property
+    def mfu(self) -> float:
+        return self.flops / (self.step_seconds * self.plan.workers * self.cluster.peak_flops)
+
+    @property
+    def memory_bytes(self) -> float:
+        return max(memory.total for memory in self.memory)
+
+    @property
+    def fits(self) -> bool:
+        return self.memory_bytes <= self.cluster.memory_bytes
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The events of the ranks that were run: one of each stage, where the others do the same."""
+        return self._engine.trace()
+
+    @cached_property
+    def breakdown(self) -> dict[str, float]:
+        """Seconds of the step by what a rank does: mean over the ranks; they sum to step_seconds."""
+        busy = [self.trace.busy_fraction(rank) for rank in self.trace.ranks]
+        compute = self.step_seconds * sum(busy) / len(busy)
+        exposed = self.trace.exposed_communication
+        return {
+            "compute": compute,
+            "exposed communication": exposed,
+            "bubble": self.step_seconds - compute - exposed,
+        }
+
+
+def simulate(
+    model: Callable[[Mesh], Module],
+    plan: Plan,
+    cluster: Cluster,
+    batch_size: int,
+    *,
+    example: tuple | None = None,
+    loss=None,
+    optimizer: Callable | None = None,
+    edit: Callable[[Program], Program] | None = None,
+) -> Prediction:
+    """Predict one training step of the chain that `model(mesh)` builds, under `plan`, on `cluster`.
+
+    batch_size: samples of the global batch. example: (x, y) of one or more samples, for a model that carries no example
+    of its own. loss: CrossEntropyLoss by default. optimizer: a function of parameters, Adam by default. edit: changes
+    the program before it is checked and run. Nothing is allocated and nothing is trained.
+
+    Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
+    """
+    if not callable(model):
+        raise TypeError(f"simulate needs a builder, a function of a mesh, not a {type(model).__name__}")
+    plan.check_batch(batch_size)
+    if plan.workers > cluster.devices and cluster.processors is None:
+        raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
+    profile = profile_model(model, plan, batch_size, example, loss, optimizer)
+    cuts = layout(plan, profile.costs, profile.parameter_bytes)
+    program = training_program(plan, cuts)
+    if edit is not None:
+        program = edit(program)
+    report = check(program)
+    engine = Engine(program, Prices(cluster, plan, cuts, profile))
+    seconds = engine.run()
+    work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
+    stages = plan.mesh(0).ranks("pipeline")
+    memory = (
+        stage_memory(profile, cuts, stage, report.peak_micro_batches[rank], cluster.compute.scale)
+        for stage, rank in enumerate(stages)
+    )
+    return Prediction(
+        plan, cluster, program, seconds, batch_size, work * plan.micro_batches * plan.data * plan.tensor,
+        tuple(memory), engine,
+    )  # fmt: skip
+
+
+def profile_model(model, plan: Plan, batch_size: int, example=None, loss=None, optimizer=None) -> ChainProfile:
+    """The profile of one micro-batch of the chain that `model(mesh)` builds."""
+    chain = build_on_meta(model, plan.mesh(0))
+    samples = batch_size // (plan.data * plan.micro_batches)
+    if example is not None:
+        arrays = [e.data if isinstance(e, Tensor) else e for e in example]
+        x, y = (MetaArray((samples, *array.shape[1:]), array.dtype) for array in arrays)
+    elif hasattr(chain, "example"):
+        with device("meta"):
+            x, y = (tensor.data for tensor in chain.example(samples))
+    else:
+        raise ValueError("the model carries no example input: give simulate(…, example=(x, y))")
+    return profile_chain(chain, x, y, loss or nn.CrossEntropyLoss(), optimizer or optim.Adam)

@@ -1,0 +1,140 @@
+"""What each instruction of a program costs on a cluster: the profile's calls, priced by its device and its network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.parallel import instructions as I
+from minidl.parallel.group import CollectiveCall
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.partition import Layout
+from minidl.parallel.plan import Plan
+from minidl.parallel.profile import Call, ChainProfile
+from simulator.hardware import Cluster
+
+TOTALS_BYTES = 3 * 8  # what ReduceLoss reduces: loss, weight, correct answers, in float64
+NORM_BYTES = 8
+
+
+class Segment(NamedTuple):
+    """A stretch of a compute instruction: kernels, or one collective inside a layer.
+
+    contention: by what factor it is slower while all cores of a shared machine are busy.
+    """
+
+    seconds: float
+    contention: float
+    collective: CollectiveCall | None
+
+
+class Prices:
+    """Prices of a program's instructions; ranks of one stage pay the same for what they compute."""
+
+    def __init__(self, cluster: Cluster, plan: Plan, layout: Layout, profile: ChainProfile):
+        self.cluster, self.plan, self.layout, self.profile = cluster, plan, layout, profile
+        self._meshes: dict[int, Mesh] = {}
+        self._known: dict[tuple, object] = {}
+
+    # Compute
+
+    def segments(self, rank: int, instruction: I.Instruction) -> tuple[Segment, ...]:
+        """The stretches of a compute instruction, in order; at least one."""
+        stage = self.mesh(rank).coordinate("pipeline")
+        kind = type(instruction)
+        key = (kind, stage)
+        if kind is I.Backward:
+            key = (kind, stage, instruction.first, instruction.last, instruction.after is None)
+        if key not in self._known:
+            self._known[key] = self._segments(rank, CALLS[kind](self, stage, instruction))
+        return self._known[key]
+
+    def _segments(self, rank: int, calls: Sequence[Call]) -> tuple[Segment, ...]:
+        compute, network = self.cluster.compute, self.cluster.network
+        found: list[Segment] = []
+        busy, slowed = compute.instruction_seconds, compute.instruction_seconds
+        for call in calls:
+            if isinstance(call, KernelCall):
+                seconds, contention = self._kernel(call)
+                busy, slowed = busy + seconds, slowed + seconds * contention
+                continue
+            found.append(Segment(busy, slowed / busy if busy else 1.0, None))
+            busy = slowed = 0.0
+            ranks = self.mesh(rank).ranks(call.axis)
+            seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
+            found.append(Segment(seconds, network.contention, call))
+        found.append(Segment(busy, slowed / busy if busy else 1.0, None))
+        return tuple(found)
+
+    def _kernel(self, call: KernelCall) -> tuple[float, float]:
+        if call not in self._known:
+            self._known[call] = self.cluster.compute.price(call)
+        return self._known[call]
+
+    def _blocks(self, stage: int):
+        return self.profile.blocks[slice(*self.layout.stages[stage])]
+
+    def _forward(self, stage: int, i) -> list[Call]:
+        return [call for block in self._blocks(stage) for call in block.forward]
+
+    def _backward(self, stage: int, i: I.Backward) -> list[Call]:
+        calls: list[Call] = []
+        for bucket in reversed(i.buckets):
+            for block in reversed(self.profile.blocks[slice(*self.layout.buckets[stage][bucket])]):
+                calls += block.backward if i.after is None else block.accumulate
+        return calls
+
+    def _update(self, stage: int, i) -> list[Call]:
+        return [call for block in self._blocks(stage) for call in block.update]
+
+    def _load(self, array: MetaArray) -> list[Call]:
+        return [KernelCall("load", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
+
+    # Communication
+
+    def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> tuple[float, float]:
+        """(seconds, contention) of the sender."""
+        network = self.cluster.network
+        return network.send_seconds(rank, i.to, self._message_bytes(rank, i)), network.contention
+
+    def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> tuple[float, float]:
+        """(seconds, contention) of the receiver, after the sender is done."""
+        network = self.cluster.network
+        return network.receive_seconds(i.source, rank, self._message_bytes(rank, i)), network.contention
+
+    def collective(self, rank: int, i) -> tuple[float, float]:
+        """(seconds, contention) of each member's share of a collective instruction."""
+        network, ranks = self.cluster.network, self.mesh(rank).ranks(*i.axes)
+        return network.collective_seconds("all_reduce", ranks, self.collective_bytes(rank, i)), network.contention
+
+    def collective_bytes(self, rank: int, i) -> float:
+        if isinstance(i, I.ReduceGradients):
+            stage = self.mesh(rank).coordinate("pipeline")
+            blocks = self.profile.blocks[slice(*self.layout.buckets[stage][i.bucket])]
+            return sum(block.parameter_bytes for block in blocks) * self.cluster.compute.scale
+        return TOTALS_BYTES if isinstance(i, I.ReduceLoss) else NORM_BYTES
+
+    def _message_bytes(self, rank: int, i) -> float:
+        stage = self.mesh(rank).coordinate("pipeline")
+        # What crosses the border after a stage: the output of its last block, or the gradient with respect to it.
+        border = stage if isinstance(i, (I.SendActivation, I.RecvGradient)) else stage - 1
+        return self.profile.blocks[self.layout.stages[border][1] - 1].output.nbytes * self.cluster.compute.scale
+
+    def mesh(self, rank: int) -> Mesh:
+        if rank not in self._meshes:
+            self._meshes[rank] = self.plan.mesh(rank)
+        return self._meshes[rank]
+
+
+CALLS = {
+    I.LoadInput: lambda prices, stage, i: prices._load(prices.profile.input),
+    I.LoadTarget: lambda prices, stage, i: prices._load(prices.profile.target),
+    I.Forward: Prices._forward,
+    I.Infer: Prices._forward,
+    I.Loss: lambda prices, stage, i: prices.profile.loss,
+    I.Score: lambda prices, stage, i: prices.profile.score,
+    I.Backward: Prices._backward,
+    I.OptimizerStep: Prices._update,
+    I.EndEvaluation: lambda prices, stage, i: (),
+}
