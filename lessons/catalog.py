@@ -4,6 +4,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -54,7 +55,8 @@ class Lesson:
 
 def load(path: Path) -> ModuleType:
     """The module in the file `path`, whose name need not be an identifier."""
-    spec = importlib.util.spec_from_file_location(f"lesson_{path.parent.name}_{path.stem}", path)
+    name = f"lesson_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

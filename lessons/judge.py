@@ -23,6 +23,7 @@ def main(check_path: str, name: str, answer_path: str, descriptor: str) -> None:
     exercise = next(e for e in load(Path(check_path)).EXERCISES if e.name == name)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(exercise)
+    sys.dont_write_bytecode = True  # the learner's folder is the learner's
     parent.send_bytes(b"{}")
     verdict = judge(exercise, Path(answer_path))
     parent.send_bytes(json.dumps(verdict).encode())

@@ -110,6 +110,14 @@ def test_a_file_that_is_no_text_is_refused(folder, capsys):
     assert "lesson_01_autograd.py" in refused(capsys, "check", "1")
 
 
+def test_a_check_leaves_the_file_alone_whatever_its_name_and_adds_only_its_memory(folder, capsys):
+    file = folder / "mine.txt"
+    file.write_text(lesson("1").answer_path.read_text())
+    assert main(["check", "1", "mine.txt"]) == 0
+    assert {path.name for path in folder.iterdir()} == {"mine.txt", progress.STATE_NAME}
+    assert file.read_text() == lesson("1").answer_path.read_text()
+
+
 def test_a_corrupt_memory_is_forgotten(folder, capsys):
     main(["start", "1"])
     for text in "{", "[]", '{"01_autograd": 3}', '{"01_autograd": {"digest": 0, "hints": [], "passed": 1}}':
