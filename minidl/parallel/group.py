@@ -1,20 +1,22 @@
 """ProcessGroup: the ranks that communicate with one another, and the collectives they can call.
 
-The public methods are the same whatever carries the bytes. An engine (shared memory, later MPI) writes one generator
-for each collective: it yields while it must wait for other ranks, so that the caller chooses between waiting for it and
+The public methods are the same whatever carries the bytes. An engine (shared memory, later MPI) writes each collective
+as a generator that yields while it must wait for other ranks, so that the caller chooses between waiting for it and
 going on with other work in between.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from abc import ABC, abstractmethod
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 
 from minidl.kernels import meta
+from minidl.kernels.meta import MetaArray
 from minidl.tensor import Tensor
 
 REDUCTIONS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
@@ -32,11 +34,16 @@ class CollectiveCall:
 
 
 class Handle:
-    """A collective under way. `wait()` gives its result; `poll()` brings it on as far as it goes without waiting."""
+    """A collective under way. `wait()` gives its result; `poll()` brings it on as far as it goes without waiting.
 
-    def __init__(self, group: ProcessGroup, call: CollectiveCall, steps: Steps):
-        self.group, self.call, self.steps = group, call, steps
-        self.began = time.perf_counter()
+    began, matched: when it was called, and when all of its ranks had come (time.perf_counter).
+    """
+
+    __slots__ = ("group", "name", "x", "nbytes", "steps", "began", "matched", "done", "result")
+
+    def __init__(self, group: ProcessGroup, name: str, x, nbytes: int, steps: Steps):
+        self.group, self.name, self.x, self.nbytes, self.steps = group, name, x, nbytes, steps
+        self.began = self.matched = time.perf_counter()
         self.done, self.result = False, None
 
     def poll(self) -> bool:
@@ -46,73 +53,91 @@ class Handle:
         return self.done
 
     def wait(self):
-        while not self.poll():
+        while not self.done:
             self.group.pause()
         return self.result
 
+    def advance(self) -> bool:
+        """Go on as far as it goes without waiting; true if that is the end. For the group, which knows the order."""
+        try:
+            next(self.steps)
+            return False
+        except StopIteration as finished:
+            self.result, self.matched, self.done = _as_given(self.x, finished.value), self.group.matched, True
+        if self.group.on_collective is not None:
+            self.group.on_collective(self)
+        return True
 
-class ProcessGroup:
+    @property
+    def call(self) -> CollectiveCall:
+        return CollectiveCall(self.name, self.group.axis, self.group.size, self.nbytes)
+
+
+class ProcessGroup(ABC):
     """`size` ranks, of which this one is `rank`.
 
-    A collective must be called by every rank of the group, in the same order. Tensors and plain arrays of the device
-    are taken alike, and the same kind is returned. With `async_op=True` a method returns a Handle at once.
+    A collective must be called by every rank of the group, in the same order; messages from one rank to another arrive
+    in the order in which they were sent. Tensors and plain arrays of the device are taken alike, and the same kind is
+    returned. With `async_op=True` a method returns a Handle at once.
+
+    on_collective: is told the Handle of each collective that has finished.
     """
 
     def __init__(self, rank: int, size: int, axis: str = "world"):
         self.rank, self.size, self.axis = rank, size, axis
-        self.matched = 0.0  # when all ranks of the last collective had arrived (time.perf_counter)
-        self.on_collective: Callable[[CollectiveCall, float, float], None] | None = None  # told: call, began, matched
-        self._pending: deque[Handle] = deque()
+        self.on_collective: Callable[[Handle], None] | None = None
+        self.matched = 0.0  # when all ranks of the collective that advanced last had come
+        self._pending: defaultdict[tuple, deque[Handle]] = defaultdict(deque)  # what must run in order -> its handles
 
-    # What an engine must write. Arrays are contiguous.
+    # What an engine must write
 
-    def _all_reduce(self, x: np.ndarray, ufunc: np.ufunc) -> Steps: ...
-    def _reduce(self, x: np.ndarray, ufunc: np.ufunc, dst: int) -> Steps: ...
-    def _reduce_scatter(self, x: np.ndarray, ufunc: np.ufunc) -> Steps: ...
-    def _all_gather(self, x: np.ndarray) -> Steps: ...
-    def _all_to_all(self, x: np.ndarray) -> Steps: ...
-    def _broadcast(self, x: np.ndarray, src: int) -> Steps: ...
-    def _barrier(self) -> Steps: ...
-    def _send(self, x: np.ndarray, dst: int) -> Steps: ...
-    def _recv(self, x: np.ndarray | None, src: int) -> Steps: ...
+    @abstractmethod
+    def _steps(self, name: str, x, *arguments) -> Steps:
+        """Carry out the collective `name` on the array `x`; returns None or `x` itself where that was changed.
+
+        arguments: (op,) for all_reduce and reduce_scatter, (op, dst) for reduce, (src,) for broadcast and recv, (dst,)
+        for send.
+        """
+
+    @abstractmethod
     def pause(self) -> None:
-        """Give way to other processes for a moment; raises if the run was aborted."""
+        """Give way to other processes for a moment, then bring on what is pending here; raises if the run is over."""
 
     # Public
 
     def all_reduce(self, x, op: str = "sum", async_op: bool = False):
         """Every rank's `x` becomes the reduction of all ranks' `x`, in place, the same bits everywhere."""
-        return self._run("all_reduce", x, self._all_reduce, reduction(op), async_op=async_op)
+        return self._run("all_reduce", x, _known(op), async_op=async_op)
 
     def reduce(self, x, dst: int = 0, op: str = "sum", async_op: bool = False):
         """`x` of rank `dst` becomes the reduction, in place; the others' stay as they are."""
-        return self._run("reduce", x, self._reduce, reduction(op), self._member(dst), async_op=async_op)
+        return self._run("reduce", x, _known(op), self._member(dst), async_op=async_op)
 
     def reduce_scatter(self, x, op: str = "sum", async_op: bool = False):
         """A new tensor: this rank's 1/size, along dimension 0, of the reduction of all ranks' `x`."""
         self._check_divisible("reduce_scatter", x)
-        return self._run("reduce_scatter", x, self._reduce_scatter, reduction(op), async_op=async_op)
+        return self._run("reduce_scatter", x, _known(op), async_op=async_op)
 
     def all_gather(self, x, async_op: bool = False):
         """A new tensor: the ranks' `x`, joined along dimension 0 in rank order."""
-        return self._run("all_gather", x, self._all_gather, async_op=async_op, factor=self.size)
+        return self._run("all_gather", x, async_op=async_op, factor=self.size)
 
     def all_to_all(self, x, async_op: bool = False):
         """A new tensor: slice `rank` along dimension 0 of every rank's `x`, joined in rank order."""
         self._check_divisible("all_to_all", x)
-        return self._run("all_to_all", x, self._all_to_all, async_op=async_op)
+        return self._run("all_to_all", x, async_op=async_op)
 
     def broadcast(self, x, src: int = 0, async_op: bool = False):
         """Every rank's `x` becomes that of rank `src`, in place."""
-        return self._run("broadcast", x, self._broadcast, self._member(src), async_op=async_op)
+        return self._run("broadcast", x, self._member(src), async_op=async_op)
 
     def send(self, x, dst: int, async_op: bool = False):
         """Hand a copy of `x` to rank `dst`. Returns when `x` may be changed, not when it has arrived."""
-        return self._run("send", x, self._send, self._other(dst), async_op=async_op)
+        return self._run("send", x, self._other(dst), async_op=async_op, order=("send", dst))
 
     def recv(self, x=None, src: int = 0, async_op: bool = False):
         """The next tensor that rank `src` sent: into `x`, or as a new one where `x` is None."""
-        return self._run("recv", x, self._recv, self._other(src), async_op=async_op)
+        return self._run("recv", x, self._other(src), async_op=async_op, order=("recv", src))
 
     def gather(self, x, dst: int = 0):
         """On rank `dst` the ranks' `x`, joined along dimension 0 in rank order; None on the others."""
@@ -137,7 +162,7 @@ class ProcessGroup:
 
     def barrier(self, async_op: bool = False):
         """Returns when every rank has called it."""
-        return self._run("barrier", None, lambda _: self._barrier(), async_op=async_op)
+        return self._run("barrier", None, async_op=async_op)
 
     def split(self, color: int, key: int | None = None) -> ProcessGroup:
         """The group of the ranks that gave the same `color`, ordered by `key` (by rank where it is None)."""
@@ -149,28 +174,25 @@ class ProcessGroup:
 
     # Running a collective
 
-    def _run(self, name, x, start, *arguments, async_op=False, factor=1):
+    def _run(self, name, x, *arguments, async_op=False, factor=1, order=()):
         array = x.data if isinstance(x, Tensor) else x
-        call = CollectiveCall(name, self.axis, self.size, factor * array.nbytes if array is not None else 0)
-        steps = start(array, *arguments)
-        as_tensor = isinstance(x, Tensor) or (x is None and name == "recv")
-        handle = Handle(self, call, _finish(steps, x, array, as_tensor))
-        self._pending.append(handle)
+        if array is not None and not isinstance(array, (np.ndarray, MetaArray)):
+            raise TypeError(f"{name} needs a Tensor or an array, not a {type(x).__name__}")
+        nbytes = 0 if array is None else factor * array.nbytes
+        handle = Handle(self, name, x, nbytes, self._steps(name, array, *arguments))
+        self._pending[order].append(handle)
         self.progress()
         return handle if async_op else handle.wait()
 
     def progress(self) -> None:
         """Bring the pending collectives on, in order, as far as they go without waiting."""
-        while self._pending:
-            handle = self._pending[0]
+        for handles in self._pending.values():
             try:
-                next(handle.steps)
-                return
-            except StopIteration as finished:
-                self._pending.popleft()
-                handle.result, handle.done = finished.value, True
-                if self.on_collective is not None:
-                    self.on_collective(handle.call, handle.began, self.matched)
+                while handles and handles[0].advance():
+                    handles.popleft()
+            except BaseException:
+                handles.popleft()  # it will not be finished
+                raise
 
     def _member(self, rank: int) -> int:
         if not 0 <= rank < self.size:
@@ -190,28 +212,32 @@ class ProcessGroup:
 class MetaGroup(ProcessGroup):
     """A group that communicates nothing: it gives the result's shape and records the call in the profile."""
 
-    def _run(self, name, x, start, *arguments, async_op=False, factor=1):
-        array = x.data if isinstance(x, Tensor) else x
-        nbytes = factor * array.nbytes if array is not None else 0
-        if self.size > 1:
-            meta.note(CollectiveCall(name, self.axis, self.size, nbytes))
-        if array is not None and name in ("all_gather", "reduce_scatter"):
-            rows = array.shape[0] * self.size if name == "all_gather" else array.shape[0] // self.size
-            array = meta.MetaArray((rows, *array.shape[1:]), array.dtype)
-        result = _like(x, array)
-        if async_op:
-            handle = Handle(self, None, iter(()))
-            handle.done, handle.result = True, result
-            return handle
-        return result
+    def __init__(self, rank: int, size: int, axis: str = "world"):
+        super().__init__(rank, size, axis)
+        if size > 1:
+            self.on_collective = lambda handle: meta.note(handle.call)
 
-
-def _finish(steps: Steps, x, array, as_tensor: bool) -> Steps:
-    """The steps, then the result as the caller gave it: a Tensor for a Tensor, `x` itself where it was changed."""
-    result = yield from steps
-    if result is None or result is array:
+    def _steps(self, name, x, *arguments):
+        if name in ("all_gather", "reduce_scatter"):
+            rows = x.shape[0] * self.size if name == "all_gather" else x.shape[0] // self.size
+            x = MetaArray((rows, *x.shape[1:]), x.dtype)
         return x
-    return Tensor(result) if as_tensor else result
+        yield  # makes this a generator; it never waits
+
+    def pause(self) -> None:
+        raise RuntimeError("on meta nobody else communicates: there is nothing to wait for")
+
+
+def _as_given(x, result):
+    """The result as the caller gave `x`: a Tensor for a Tensor (or for nothing), `x` itself where it was changed."""
+    if result is None or result is x or (isinstance(x, Tensor) and result is x.data):
+        return x
+    return result if isinstance(x, (np.ndarray, MetaArray)) else Tensor(result)
+
+
+def _known(op: str) -> str:
+    reduction(op)
+    return op
 
 
 def _array(x):

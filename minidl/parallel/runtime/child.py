@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 
 import cloudpickle
 
-from minidl.arena import Arena, Heap
+from minidl.arena import Arena
 from minidl.parallel.runtime.memory import keep_freed_memory
-from minidl.parallel.runtime.shared import CONTROL_BYTES, Aborted, SharedMemoryGroup
+from minidl.parallel.runtime.shared import Aborted, Process, SharedMemoryGroup
 
 
 class Control:
@@ -72,8 +72,8 @@ def main(control_fd: int, arena_fd: int) -> None:
     sys.path[:] = setup["path"]
     logging.basicConfig(level=setup["log_level"], handlers=[ForwardToLauncher(control, rank)], force=True)
 
-    arena = Arena(workers, setup["row_bytes"], arena_fd)
-    group = SharedMemoryGroup(arena, Heap(arena, rank, CONTROL_BYTES), tuple(range(workers)))
+    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank)
+    group = SharedMemoryGroup(process, tuple(range(workers)))
     group.report = lambda message: control.send("report", message)
     try:
         work, args, kwargs = cloudpickle.loads(payload)

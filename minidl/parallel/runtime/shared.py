@@ -1,20 +1,23 @@
 """A process group whose ranks are processes of one machine, communicating through the shared arena.
 
-No locks: every word has one writer, and a rank that waits polls a word of another and yields the processor in between. A
-rank announces what it brings to a collective in its own line (which call, where its array lies in its row), raises its
-`arrived` count, and waits for those of the others; at the end it raises `done` and waits again, so that no array is
-touched too early or too late. Stores of x86 stay in order, as a flag written after its data needs.
+No locks: every word has one writer, and a rank that waits polls a word of another and yields the processor in between.
+A rank announces in its own line what it brings to a collective (which call, and where its array lies in its row),
+raises its count `arrived`, and waits for those of the others. At the end it raises `done` and waits again, so that no
+array is touched too early or too late. Announcements take turns between two places of the line: a rank may be one
+collective ahead of another that still reads, never two. Stores of x86 stay in order, as a flag written after its data
+needs.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from functools import lru_cache
 
 import numpy as np
 
 from minidl.arena import LINE, Arena, Heap
-from minidl.parallel.group import ProcessGroup, Steps
+from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.tensor import Tensor
 
@@ -25,8 +28,8 @@ STATUS_BYTES = 4 * LINE
 GROUPS = STATUS + STATUS_BYTES  # offset in a row of the lines of the first group
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 
-# Words of a rank's line in a group
-ARRIVED, DONE, CODE, OFFSET, NBYTES = range(5)
+# Words of a rank's line in a group: two counts, then twice an announcement: the call, and the offset of its array
+ARRIVED, DONE, ANNOUNCEMENTS = range(3)
 
 
 class Aborted(RuntimeError):
@@ -52,63 +55,89 @@ class Status:
         return self._words[self._count], bytes(self._text).split(b"\0")[0].decode(errors="replace")
 
 
-class SharedMemoryGroup(ProcessGroup):
-    """members: the arena rows of the ranks, in rank order. block: where the group's lines begin, the same in every row."""
+class Process:
+    """What all groups of one process share: its heap, its status, and where the lines of a new group may begin."""
 
-    def __init__(self, arena: Arena, heap: Heap, members: tuple[int, ...], block: int = GROUPS, axis: str = "world"):
-        super().__init__(members.index(heap.row), len(members), axis)
-        self.arena, self.heap, self.members, self.block = arena, heap, members, block
-        self.status = Status(arena, heap.row)
-        self._generation = 0
-        self._words = arena.words
-        self._lines = [arena.word(row, block) for row in members]
+    def __init__(self, arena: Arena, row: int):
+        self.arena, self.row = arena, row
+        self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
+        self.groups: list[SharedMemoryGroup] = []
+        self.free_block = GROUPS
+
+
+class SharedMemoryGroup(ProcessGroup):
+    """members: the arena rows of the ranks, in rank order. block: where the group's lines begin in every row."""
+
+    def __init__(self, process: Process, members: tuple[int, ...], block: int = GROUPS, axis: str = "world"):
+        super().__init__(members.index(process.row), len(members), axis)
+        self.process, self.members, self.block = process, members, block
+        self.arena, self.heap, self.status = process.arena, process.heap, process.status
+        self._words = self.arena.words
+        self._lines = [self.arena.word(row, block) for row in members]
         self._own = self._lines[self.rank]
         self._others = [line for line in self._lines if line != self._own]
-        self._next_block = block + LINE + self.size * channel_bytes()
+        self._generation = 0  # collectives begun
         self._channels: dict[tuple[int, int], Channel] = {}
+        self._views = lru_cache(1024)(self._make_views)  # the same arrays are reduced in every step
+        process.groups.append(self)
+        process.free_block = block + LINE + self.size * channel_bytes()
+        if process.free_block > CONTROL_BYTES:
+            raise MemoryError(f"there is no room for more than {len(process.groups) - 1} process groups")
 
     def pause(self) -> None:
         os.sched_yield()
         if self._words[ABORT]:
             raise Aborted("another rank failed")
+        for group in self.process.groups:
+            group.progress()
 
     def empty(self, shape: tuple[int, ...], dtype="float32") -> Tensor:
         return Tensor(self.heap.empty(tuple(shape), dtype))
 
     def split(self, color: int, key: int | None = None) -> SharedMemoryGroup:
-        mine = np.array([[color, self.rank if key is None else key, self.rank, self._next_block]])
-        everyone = self.all_gather(mine)
-        self._next_block = int(everyone[:, 3].max())  # the same free block in every row
-        chosen = sorted((k, rank) for c, k, rank, _ in everyone.tolist() if c == color)
-        group = SharedMemoryGroup(
-            self.arena, self.heap, tuple(self.members[rank] for _, rank in chosen), self._next_block, f"color {color}"
-        )
-        self._next_block += LINE + self.size * channel_bytes()
-        return group
+        mine = np.array([[color, self.rank if key is None else key, self.rank, self.process.free_block]])
+        everyone = self.all_gather(mine).tolist()
+        block = max(free for _, _, _, free in everyone)  # free in every row
+        chosen = sorted((k, rank) for c, k, rank, _ in everyone if c == color)
+        members = tuple(self.members[rank] for _, rank in chosen)
+        return SharedMemoryGroup(self.process, members, block, f"color {color}")
+
+    def _steps(self, name, x, *arguments) -> Steps:
+        return COLLECTIVES[name](self, x, *arguments)
 
     # Meeting
 
-    def _arrive(self, name: str, x: np.ndarray | None = None, root: int = 0) -> Steps:
-        """Announce this call and wait until every rank has announced the same. Returns the ranks' arrays as lines say."""
-        words, own = self._words, self._own
+    def _arrive(self, name: str, x: np.ndarray | None = None, op: str = "sum", root: int = 0) -> Steps:
+        """Announce this call and wait until every rank has announced the same.
+
+        Returns `x`, or a copy of it in this rank's row if it lies elsewhere, and the offsets of all ranks' arrays.
+        """
+        words, own, offset = self._words, self._own, 0
         self.status.tell(name)
+        if x is None:
+            call = _call(name, op, "b", root, 0)
+        else:
+            call = _call(name, op, x.dtype.char, root, x.nbytes)
+            offset = self.arena.offset_in(self.process.row, x)
+            if offset is None:
+                staged = self.heap.empty(x.shape, x.dtype)
+                np.copyto(staged, x)
+                x, offset = staged, self.arena.offset_in(self.process.row, staged)
         self._generation = generation = self._generation + 1
-        code = CODES.index(name) << 8 | root
-        nbytes = -1 if x is None else x.nbytes
-        words[own + CODE], words[own + NBYTES] = code, nbytes
-        words[own + OFFSET] = -1 if x is None else self.arena.offset_in(self.heap.row, x)
+        place = ANNOUNCEMENTS + 2 * (generation & 1)
+        words[own + place], words[own + place + 1] = call, offset
         words[own + ARRIVED] = generation
         for line in self._others:
             while words[line + ARRIVED] < generation:
                 yield
         self.matched = time.perf_counter()
         for rank, line in enumerate(self._lines):
-            if words[line + CODE] != code or words[line + NBYTES] != nbytes:
-                theirs, size = words[line + CODE], words[line + NBYTES]
+            if words[line + place] != call:
                 raise RuntimeError(
-                    f"ranks disagree: rank {self.rank} calls {name} of {max(nbytes, 0)} bytes (root {root}), "
-                    f"rank {rank} calls {CODES[theirs >> 8]} of {max(size, 0)} bytes (root {theirs & 255})"
+                    f"ranks disagree: rank {self.rank} of {self.axis} calls {_described(call)}, "
+                    f"rank {rank} calls {_described(words[line + place])}"
                 )
+        return x, tuple([words[line + place + 1] for line in self._lines])
 
     def _leave(self) -> Steps:
         """Wait until every rank has finished with the arrays of this collective."""
@@ -118,20 +147,12 @@ class SharedMemoryGroup(ProcessGroup):
             while words[line + DONE] < generation:
                 yield
 
-    def _staged(self, x: np.ndarray) -> np.ndarray:
-        """`x` if it lies in this rank's row, else a copy that does."""
-        if self.arena.offset_in(self.heap.row, x) is not None:
-            return x
-        staged = self.heap.empty(x.shape, x.dtype)
-        np.copyto(staged, x)
-        return staged
-
-    def _arrays(self, like: np.ndarray, start: int, stop: int) -> list[np.ndarray]:
+    def _make_views(self, offsets: tuple[int, ...], start: int, stop: int, dtype: np.dtype) -> list[np.ndarray]:
         """Elements start to stop of every rank's array, flat, in rank order."""
-        offset = start * like.itemsize
+        skip = start * dtype.itemsize
         return [
-            self.arena.view(row, self._words[line + OFFSET] + offset, (stop - start,), like.dtype)
-            for row, line in zip(self.members, self._lines)
+            self.arena.view(row, offset + skip, (stop - start,), dtype)
+            for row, offset in zip(self.members, offsets, strict=True)
         ]
 
     def _share(self, size: int) -> tuple[int, int]:
@@ -141,68 +162,65 @@ class SharedMemoryGroup(ProcessGroup):
 
     # Collectives
 
-    def _barrier(self) -> Steps:
+    def _barrier(self, x: None) -> Steps:
         yield from self._arrive("barrier")
 
-    def _all_reduce(self, x: np.ndarray, ufunc: np.ufunc) -> Steps:
+    def _all_reduce(self, x: np.ndarray, op: str) -> Steps:
         """Each rank reduces its share of all rows, in rank order, and writes it to all rows."""
-        staged = self._staged(x)
-        yield from self._arrive("all_reduce", staged)
-        rows = self._arrays(staged, *self._share(staged.size))
-        for start in range(0, rows[0].size, BLOCK):
-            blocks = [row[start : start + BLOCK] for row in rows]
-            _reduce_into(blocks[0], blocks, ufunc)
-            for block in blocks[1:]:
-                np.copyto(block, blocks[0])
+        shared, offsets = yield from self._arrive("all_reduce", x, op)
+        first, *others = self._views(offsets, *self._share(x.size), x.dtype)
+        ufunc = REDUCTIONS[op]
+        for start in range(0, first.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            total = first[block]
+            for row in others:
+                ufunc(total, row[block], out=total)
+            for row in others:
+                row[block] = total
         yield from self._leave()
-        if staged is not x:
-            np.copyto(x, staged)
+        if shared is not x:
+            np.copyto(x, shared)
         return x
 
-    def _reduce(self, x: np.ndarray, ufunc: np.ufunc, dst: int) -> Steps:
-        staged = self._staged(x)
-        yield from self._arrive("reduce", staged, dst)
+    def _reduce(self, x: np.ndarray, op: str, dst: int) -> Steps:
+        _, offsets = yield from self._arrive("reduce", x, op, dst)
         if self.rank == dst:
-            rows = self._arrays(staged, 0, staged.size)
-            total = rows[0].copy()
-            _reduce_into(total, rows, ufunc)
-            np.copyto(x, total.reshape(x.shape))
+            np.copyto(x, self._reduced(offsets, 0, x.size, x.dtype, op).reshape(x.shape))
         yield from self._leave()
         return x
 
-    def _reduce_scatter(self, x: np.ndarray, ufunc: np.ufunc) -> Steps:
-        staged = self._staged(x)
-        yield from self._arrive("reduce_scatter", staged)
-        share = staged.size // self.size
-        rows = self._arrays(staged, self.rank * share, (self.rank + 1) * share)
-        total = np.empty((x.shape[0] // self.size, *x.shape[1:]), x.dtype)
-        np.copyto(total.reshape(-1), rows[0])
-        _reduce_into(total.reshape(-1), rows, ufunc)
+    def _reduce_scatter(self, x: np.ndarray, op: str) -> Steps:
+        _, offsets = yield from self._arrive("reduce_scatter", x, op)
+        share = x.size // self.size
+        total = self._reduced(offsets, self.rank * share, (self.rank + 1) * share, x.dtype, op)
         yield from self._leave()
+        return total.reshape(x.shape[0] // self.size, *x.shape[1:])
+
+    def _reduced(self, offsets, start: int, stop: int, dtype, op: str) -> np.ndarray:
+        """Those elements of all rows, reduced in rank order."""
+        first, *others = self._views(offsets, start, stop, dtype)
+        total = first.copy()
+        for row in others:
+            REDUCTIONS[op](total, row, out=total)
         return total
 
     def _all_gather(self, x: np.ndarray) -> Steps:
-        staged = self._staged(x)
-        yield from self._arrive("all_gather", staged)
-        joined = np.empty((self.size * x.shape[0], *x.shape[1:]), x.dtype)
-        np.concatenate(self._arrays(staged, 0, staged.size), out=joined.reshape(-1))
+        _, offsets = yield from self._arrive("all_gather", x)
+        joined = np.concatenate(self._views(offsets, 0, x.size, x.dtype))
         yield from self._leave()
-        return joined
+        return joined.reshape(self.size * x.shape[0], *x.shape[1:])
 
     def _all_to_all(self, x: np.ndarray) -> Steps:
-        staged = self._staged(x)
-        yield from self._arrive("all_to_all", staged)
-        share = staged.size // self.size
-        parts = self._arrays(staged, self.rank * share, (self.rank + 1) * share)
-        joined = np.concatenate(parts).reshape(x.shape)
+        _, offsets = yield from self._arrive("all_to_all", x)
+        share = x.size // self.size
+        joined = np.concatenate(self._views(offsets, self.rank * share, (self.rank + 1) * share, x.dtype))
         yield from self._leave()
-        return joined
+        return joined.reshape(x.shape)
 
     def _broadcast(self, x: np.ndarray, src: int) -> Steps:
-        staged = self._staged(x)
-        yield from self._arrive("broadcast", staged, src)
+        _, offsets = yield from self._arrive("broadcast", x, root=src)
         if self.rank != src:
-            np.copyto(x, self._arrays(staged, 0, staged.size)[src].reshape(x.shape))
+            np.copyto(x, self._views(offsets, 0, x.size, x.dtype)[src].reshape(x.shape))
         yield from self._leave()
         return x
 
@@ -233,12 +251,29 @@ class SharedMemoryGroup(ProcessGroup):
         return channel.get(x)
 
 
-CODES = ("barrier", "all_reduce", "reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
+COLLECTIVES = {
+    "barrier": SharedMemoryGroup._barrier,
+    "all_reduce": SharedMemoryGroup._all_reduce,
+    "reduce": SharedMemoryGroup._reduce,
+    "reduce_scatter": SharedMemoryGroup._reduce_scatter,
+    "all_gather": SharedMemoryGroup._all_gather,
+    "all_to_all": SharedMemoryGroup._all_to_all,
+    "broadcast": SharedMemoryGroup._broadcast,
+    "send": SharedMemoryGroup._send,
+    "recv": SharedMemoryGroup._recv,
+}
+NAMES, OPS = list(COLLECTIVES), list(REDUCTIONS)
 
 
-def _reduce_into(total: np.ndarray, rows: list[np.ndarray], ufunc: np.ufunc) -> None:
-    """total = rows[0] (which it already holds) reduced with the other rows, in order: the same bits on every rank."""
-    for row in rows[1:]:
-        ufunc(total, row, out=total)
+@lru_cache(1024)
+def _call(name: str, op: str, char: str, root: int, nbytes: int) -> int:
+    """A collective as one word: name (4 bits), reduction (2), dtype (7), root (12), bytes (38)."""
+    return (((NAMES.index(name) << 2 | OPS.index(op)) << 7 | ord(char)) << 12 | root) << 38 | nbytes
 
 
+def _described(call: int) -> str:
+    nbytes, root, char = call & (1 << 38) - 1, call >> 38 & 0xFFF, chr(call >> 50 & 0x7F)
+    name, op = NAMES[call >> 59], OPS[call >> 57 & 3]
+    options = {"all_reduce": f"({op})", "reduce_scatter": f"({op})", "reduce": f"({op}, dst={root})"}
+    what = name + options.get(name, f"(src={root})" if name == "broadcast" else "")
+    return what if name == "barrier" else f"{what} of {nbytes} bytes of {np.dtype(char)}"

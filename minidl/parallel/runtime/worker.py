@@ -18,7 +18,7 @@ from minidl import random
 from minidl.nn.module import Module, Parameter, Sequential
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
-from minidl.parallel.group import CollectiveCall, Handle, Steps
+from minidl.parallel.group import Handle, Steps
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import Layout
 from minidl.parallel.profile import chain_of
@@ -130,11 +130,11 @@ class Worker:
     def _record(self, lane: str, name: str, start: float, end: float) -> None:
         self.events.append(Event(self.mesh.rank, lane, name, start, end, self.step))
 
-    def _inside_layer(self, call: CollectiveCall, began: float, matched: float) -> None:
+    def _inside_layer(self, handle: Handle) -> None:
         """A collective inside a layer: it interrupts the compute lane, and is an event of the communication lane."""
         now = time.perf_counter()
-        self._record(COMPUTE, self._name, self._segment, began)
-        self._record(COMMUNICATION, call.name, matched, now)
+        self._record(COMPUTE, self._name, self._segment, handle.began)
+        self._record(COMMUNICATION, handle.name, handle.matched, now)
         self._segment = now
 
     def _free(self, instruction: I.Instruction) -> None:
@@ -220,43 +220,39 @@ class Worker:
     # Communication: each yields while it waits, and returns the time at which its peers were there
 
     def send(self, i: I.SendActivation | I.SendGradient) -> Steps:
-        world = self.mesh.world
-        yield from _until_done(world.send(self.buffers[i.reads[0]], i.to, async_op=True))
-        return world.matched
+        sent = yield from _until_done(self.mesh.world.send(self.buffers[i.reads[0]], i.to, async_op=True))
+        return sent.matched
 
     def receive(self, i: I.RecvActivation | I.RecvGradient) -> Steps:
-        world = self.mesh.world
-        message = yield from _until_done(world.recv(src=i.source, async_op=True))
-        self.buffers[i.writes[0]] = message.data
-        return world.matched
+        received = yield from _until_done(self.mesh.world.recv(src=i.source, async_op=True))
+        self.buffers[i.writes[0]] = received.result.data
+        return received.matched
 
     def reduce_gradients(self, i: I.ReduceGradients) -> Steps:
-        group = self.mesh.group(*i.axes)
         flat = self.buffers[i.reads[0]]
-        self.buffers[i.writes[0]] = yield from _until_done(group.all_reduce(flat, async_op=True))
-        return group.matched
+        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(flat, async_op=True))
+        self.buffers[i.writes[0]] = flat
+        return reduced.matched
 
     def reduce_loss(self, i: I.ReduceLoss) -> Steps:
-        group = self.mesh.group(*i.axes)
         self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0, 0.0, 0.0)], axis=0)
-        yield from _until_done(group.all_reduce(self._sums, async_op=True))
+        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._sums, async_op=True))
         self.buffers[i.writes[0]] = Totals(*map(float, self._sums))
-        return group.matched
+        return reduced.matched
 
     def reduce_norm(self, i: I.ReduceNorm) -> Steps:
-        group = self.mesh.group(*i.axes)
         first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
         own = [p.gradient_buffer for p in self.stage.parameters if first or p.shard is not None]
         self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
-        yield from _until_done(group.all_reduce(self._norm, async_op=True))
+        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
         self.buffers[i.writes[0]] = float(self._norm[0])
-        return group.matched
+        return reduced.matched
 
 
 def _until_done(handle: Handle) -> Steps:
     while not handle.poll():
         yield
-    return handle.result
+    return handle
 
 
 COMPUTE_HANDLERS: dict[type, Callable] = {
