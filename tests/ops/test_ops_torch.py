@@ -6,7 +6,7 @@ from op_cases import arrays, away_from_zero, distinct, floats, ints
 
 import minidl
 from minidl import ops
-from minidl.kernels.cpu.fused import erf
+from minidl.kernels.cpu.gelu import erf
 from minidl.nn import functional as ours
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")

@@ -8,6 +8,7 @@ from minidl.kernels.cpu.arrays import *
 from minidl.kernels.cpu.convolution import *
 from minidl.kernels.cpu.elementwise import *
 from minidl.kernels.cpu.fused import *
+from minidl.kernels.cpu.gelu import *
 from minidl.kernels.cpu.updates import *
 
 DEVICE = "cpu"

@@ -105,7 +105,7 @@ def max_pool2d(x, kernel, stride, padding):
         if y is None:
             y, which = window.copy(), np.zeros(window.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
         else:
-            which[window > y] = k
+            np.copyto(which, k, where=window > y, casting="unsafe")
             np.maximum(y, window, out=y)
     return _channels_first(y), _channels_first(which)
 

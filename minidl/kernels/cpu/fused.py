@@ -1,28 +1,19 @@
-"""Layers that are one kernel: softmax, cross-entropy, layer norm, GELU, attention weights, dropout, embedding.
+"""Layers that are one kernel: softmax, cross-entropy, layer norm, attention weights, dropout, embedding.
 
 Elementwise chains run in blocks that stay in the cache, so that memory is read once and not once for each NumPy call.
+Large float32 arrays go to the machine code in compiled.py where that is several times faster.
 """
-
-import functools
-import math
 
 import numpy as np
 
 from minidl import random
+from minidl.kernels.cpu.blocks import compiled, row_blocks, use_compiled
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
-    "embedding", "embedding_grad", "gelu", "gelu_grad", "layer_norm", "layer_norm_grad", "log_softmax",
-    "log_softmax_grad", "softmax", "softmax_grad",
+    "embedding", "embedding_grad", "layer_norm", "layer_norm_grad", "log_softmax", "log_softmax_grad", "softmax",
+    "softmax_grad",
 ]  # fmt: skip
-
-BLOCK = 16384  # elements
-
-
-def _row_blocks(rows, width):
-    """Slices that cover `rows` rows of `width` elements, about BLOCK elements each."""
-    step = max(1, BLOCK // max(1, width))
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 # Softmax
@@ -65,7 +56,7 @@ def cross_entropy(logits, target):
         )
     probabilities = np.empty(logits.shape, logits.dtype)
     loss = 0.0
-    for part in _row_blocks(rows, classes):
+    for part in row_blocks(rows, classes):
         p, t = probabilities[part], target[part]
         np.subtract(logits[part], logits[part].max(axis=1, keepdims=True), out=p)
         chosen = p[np.arange(len(t)), t]
@@ -89,9 +80,12 @@ def cross_entropy_grad(grad, probabilities, target):
 def attention_weights(scores, scale, is_causal):
     """softmax(scale * scores) over the last dimension, in place; with is_causal query i sees the keys up to i."""
     queries, keys = scores.shape[-2:]
+    if use_compiled(scores):
+        compiled().attention_weights(scores.reshape(-1, queries, keys), np.float32(scale), is_causal)
+        return scores
     future = np.triu(np.full((queries, keys), -np.inf, scores.dtype), 1) if is_causal else None
     matrices = scores.reshape(-1, queries, keys) if scores.size else scores[:0]
-    for part in _row_blocks(len(matrices), queries * keys):
+    for part in row_blocks(len(matrices), queries * keys):
         s = matrices[part]
         s *= scale
         if is_causal:
@@ -105,8 +99,11 @@ def attention_weights(scores, scale, is_causal):
 def attention_weights_grad(grad, weights, scale):
     """The gradient of the scores, in place of `grad`."""
     shape = grad.shape
+    if use_compiled(grad):
+        compiled().attention_weights_grad(*(x.reshape(-1, shape[-1]) for x in (grad, weights)), np.float32(scale))
+        return grad
     grads, weights = (x.reshape(-1, *shape[-2:]) if x.size else x[:0] for x in (grad, weights))
-    for part in _row_blocks(len(grads), shape[-2] * shape[-1]):
+    for part in row_blocks(len(grads), shape[-2] * shape[-1]):
         g, w = grads[part], weights[part]
         g *= w
         g -= w * g.sum(axis=-1, keepdims=True)
@@ -122,7 +119,11 @@ def layer_norm(x, weight, bias, eps):
     rows, width = x.shape
     y = np.empty(x.shape, x.dtype)
     mean, inverse = np.empty((rows, 1), x.dtype), np.empty((rows, 1), x.dtype)
-    for part in _row_blocks(rows, width):
+    if use_compiled(x):
+        x = np.ascontiguousarray(x)
+        compiled().layer_norm(x, weight, bias, np.float32(eps), y, mean[:, 0], inverse[:, 0])
+        return y, mean, inverse
+    for part in row_blocks(rows, width):
         out = y[part]
         x[part].mean(axis=1, keepdims=True, out=mean[part])
         np.subtract(x[part], mean[part], out=out)
@@ -139,7 +140,12 @@ def layer_norm_grad(grad, x, mean, inverse, weight):
     rows, width = x.shape
     grad_x = np.empty(x.shape, x.dtype)
     grad_weight, grad_bias = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
-    for part in _row_blocks(rows, width):
+    if use_compiled(x):
+        grad, x = np.ascontiguousarray(grad), np.ascontiguousarray(x)
+        outputs = grad_x, grad_weight, grad_bias
+        compiled().layer_norm_grad(grad, x, mean[:, 0], inverse[:, 0], weight, *outputs)
+        return outputs
+    for part in row_blocks(rows, width):
         g, out = grad[part], grad_x[part]
         normal = (x[part] - mean[part]) * inverse[part]
         grad_bias += g.sum(axis=0)
@@ -151,111 +157,6 @@ def layer_norm_grad(grad, x, mean, inverse, weight):
         out -= normal
         out *= inverse[part]
     return grad_x, grad_weight, grad_bias
-
-
-# GELU
-
-
-def gelu(x, approximate):
-    """x times the normal distribution function of x (Hendrycks and Gimpel 2016); approximate: "none" or "tanh"."""
-    return _blockwise(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
-
-
-def gelu_grad(grad, x, approximate):
-    return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
-
-
-def _blockwise(function, x, *others):
-    """function(block of x, blocks of others) over the flat arrays, as an array shaped like x."""
-    flat = [np.ravel(array) for array in (x, *others)]
-    y = np.empty(x.size, x.dtype)
-    for start in range(0, y.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        y[part] = function(*(array[part] for array in flat))
-    return y.reshape(x.shape)
-
-
-ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
-
-
-def _gelu_tanh(x):
-    t = x * x
-    t *= 0.044715 * ROOT_2_OVER_PI
-    t += ROOT_2_OVER_PI
-    t *= x
-    np.tanh(t, out=t)
-    t += 1
-    t *= x
-    t *= 0.5
-    return t
-
-
-def _gelu_tanh_grad(x, grad):
-    square = x * x
-    inner = square * (0.044715 * ROOT_2_OVER_PI)
-    inner += ROOT_2_OVER_PI
-    inner *= x
-    t = np.tanh(inner, out=inner)
-    slope = square * (3 * 0.044715 * ROOT_2_OVER_PI)
-    slope += ROOT_2_OVER_PI
-    slope *= x
-    slope *= 1 - t * t
-    slope += t
-    slope += 1
-    slope *= 0.5
-    slope *= grad
-    return slope
-
-
-def _gelu_erf(x):
-    y = erf(x * math.sqrt(0.5))
-    y += 1
-    y *= x
-    y *= 0.5
-    return y
-
-
-def _gelu_erf_grad(x, grad):
-    density = np.exp(x * x * -0.5)
-    density *= x
-    density *= 1 / math.sqrt(2 * math.pi)
-    density += (erf(x * math.sqrt(0.5)) + 1) * 0.5
-    density *= grad
-    return density
-
-
-def erf(x):
-    """The error function, which NumPy lacks: within 1e-7 (float32) or 1e-15 (float64)."""
-    size = np.minimum(np.abs(x), ERF_RANGE)
-    t = 2 / (2 + size)
-    tail = t * np.exp(_erfc_polynomial(x.dtype.name)(t) - size * size)  # erfc(|x|)
-    return np.copysign(1 - tail, x)
-
-
-ERF_RANGE = 6.0  # erf is 1 beyond, to 16 digits
-
-
-@functools.cache
-def _erfc_polynomial(dtype):
-    """p with erfc(z) = t exp(p(t) - z^2), t = 2 / (2 + z), z in [0, ERF_RANGE]: interpolated at Chebyshev points."""
-
-    def exact(t):
-        z = 2 / t - 2
-        return np.array([math.log(math.erfc(a) / b) + a * a for a, b in zip(z, t, strict=True)])
-
-    domain = [2 / (2 + ERF_RANGE), 1]
-    series = np.polynomial.Chebyshev.interpolate(exact, 10 if dtype == "float32" else 24, domain)
-    coefficients = series.coef.astype(dtype)
-    offset, scale = series.mapparms()
-
-    def polynomial(t):  # Clenshaw's recurrence
-        u = (t * scale + offset).astype(dtype)
-        b, b_next = np.zeros_like(u), np.zeros_like(u)
-        for c in coefficients[:0:-1]:
-            b, b_next = c + 2 * u * b - b_next, b
-        return coefficients[0] + u * b - b_next
-
-    return polynomial
 
 
 # Dropout and embedding

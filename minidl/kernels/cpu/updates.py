@@ -2,9 +2,9 @@
 
 import numpy as np
 
-__all__ = ["adam_update", "sgd_update"]
+from minidl.kernels.cpu.blocks import BLOCK
 
-BLOCK = 16384  # elements: a block of every float32 array of an update stays in the cache through its chain of calls
+__all__ = ["adam_update", "sgd_update"]
 
 
 def _blocks(size, dtype, scratch):

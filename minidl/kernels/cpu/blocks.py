@@ -1,0 +1,27 @@
+"""How large arrays are worked through: in blocks that stay in the cache, or by compiled code."""
+
+import functools
+from types import ModuleType
+
+import numpy as np
+
+BLOCK = 16384  # elements: several float32 blocks fit in a cache of 1 MiB
+COMPILED_FROM = 1 << 16  # elements: below, the import of Numba is not worth its 0.2 seconds
+
+
+def row_blocks(rows: int, width: int):
+    """Slices that cover `rows` rows of `width` elements, about BLOCK elements each."""
+    step = max(1, BLOCK // max(1, width))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def use_compiled(x) -> bool:
+    return x.dtype == np.float32 and x.size >= COMPILED_FROM
+
+
+@functools.cache
+def compiled() -> ModuleType:
+    """The compiled kernels. Numba comes with them, so they are imported when first needed."""
+    from minidl.kernels.cpu import compiled
+
+    return compiled

@@ -1,0 +1,128 @@
+"""Row kernels compiled by Numba, for float32: one pass over memory where NumPy needs ten.
+
+The NumPy code in fused.py and gelu.py is the reference they are tested against. `blocks.compiled()` imports this
+module, and with it Numba, when a large array first needs it; the machine code is kept in __pycache__.
+`nnan` is allowed only where a maximum is taken: a NaN must come out of a kernel as a NaN.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+FLAGS = {"reassoc", "contract", "arcp", "nsz"}
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+LOG2_E = np.float32(math.log2(math.e))
+LN_2_HIGH = np.float32(0.693359375)  # exact in 10 bits, so that n * LN_2_HIGH is exact
+LN_2_LOW = np.float32(math.log(2) - 0.693359375)
+ONE, HALF, LIMIT = np.float32(1), np.float32(0.5), np.float32(87)
+C2, C3, C4, C5, C6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
+GELU_LINEAR = np.float32(2 * math.sqrt(2 / math.pi))
+GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi) * 0.044715)
+GELU_SLOPE = np.float32(3 * 2 * math.sqrt(2 / math.pi) * 0.044715)
+
+
+@njit(fastmath=FLAGS, inline="always", **OPTIONS)
+def exp(x):
+    """e^x within 4e-7 for |x| < 87, beyond that e^87 or e^-87: 2^n times a Taylor polynomial, which LLVM vectorises."""
+    x = LIMIT if x > LIMIT else x
+    x = -LIMIT if x < -LIMIT else x
+    n = np.floor(x * LOG2_E + HALF)
+    r = x - n * LN_2_HIGH - n * LN_2_LOW  # |r| <= ln 2 / 2
+    p = ONE + r * (ONE + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * C6)))))
+    return p * np.int32((np.int32(n) + 127) << 23).view(np.float32)
+
+
+@njit(fastmath=FLAGS | {"nnan"}, **OPTIONS)
+def largest(row, end):
+    m = row[0]
+    for j in range(end):
+        m = row[j] if row[j] > m else m
+    return m
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def attention_weights(scores, scale, is_causal):
+    """scores (matrices, queries, keys), in place."""
+    matrices, queries, keys = scores.shape
+    for m in range(matrices):
+        for i in range(queries):
+            row = scores[m, i]
+            end = min(i + 1, keys) if is_causal else keys
+            top = largest(row, end) * scale
+            total = np.float32(0)
+            for j in range(end):
+                e = exp(row[j] * scale - top)
+                row[j] = e
+                total += e
+            inverse = ONE / total
+            for j in range(end):
+                row[j] *= inverse
+            row[end:] = 0
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def attention_weights_grad(grad, weights, scale):
+    """grad and weights (rows, keys); grad in place."""
+    for i in range(len(grad)):
+        g, w = grad[i], weights[i]
+        along = np.float32(0)
+        for j in range(len(g)):
+            along += g[j] * w[j]
+        for j in range(len(g)):
+            g[j] = (g[j] - along) * w[j] * scale
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def layer_norm(x, weight, bias, eps, y, mean, inverse):
+    """x, y (rows, width), weight, bias (width,), mean, inverse (rows,)."""
+    rows, width = x.shape
+    for i in range(rows):
+        row, out = x[i], y[i]
+        total = np.float32(0)
+        for j in range(width):
+            total += row[j]
+        m = total / np.float32(width)
+        square = np.float32(0)
+        for j in range(width):
+            square += (row[j] - m) * (row[j] - m)
+        s = ONE / np.sqrt(square / np.float32(width) + eps)
+        for j in range(width):
+            out[j] = (row[j] - m) * s * weight[j] + bias[j]
+        mean[i], inverse[i] = m, s
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def layer_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bias):
+    rows, width = x.shape
+    for i in range(rows):
+        g, row, out, m, s = grad[i], x[i], grad_x[i], mean[i], inverse[i]
+        total, along = np.float32(0), np.float32(0)
+        for j in range(width):
+            normal = (row[j] - m) * s
+            total += g[j] * weight[j]
+            along += g[j] * weight[j] * normal
+            grad_weight[j] += g[j] * normal
+            grad_bias[j] += g[j]
+        total /= np.float32(width)
+        along /= np.float32(width)
+        for j in range(width):
+            out[j] = (g[j] * weight[j] - total - (row[j] - m) * s * along) * s
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def gelu_tanh(x, y):
+    """0.5 x (1 + tanh u) = x / (1 + exp(-2u)); x, y flat."""
+    for i in range(len(x)):
+        v = x[i]
+        y[i] = v / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def gelu_tanh_grad(grad, x, out):
+    """With s = 1 / (1 + exp(-2u)): d/dx = s + x s (1 - s) (2u)'."""
+    for i in range(len(x)):
+        v = x[i]
+        s = ONE / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
+        out[i] = grad[i] * (s + v * s * (ONE - s) * (GELU_LINEAR + GELU_SLOPE * v * v))

@@ -1,0 +1,78 @@
+"""The compiled kernels give what their NumPy twins give, and let no NaN disappear."""
+
+import numpy as np
+import pytest
+
+from minidl.kernels import cpu
+from minidl.kernels.cpu import blocks, compiled
+
+GENERATOR = np.random.default_rng(0)
+
+
+def large(*shape):
+    """Float32 numbers, enough of them for the compiled kernel, with large and small ones among them."""
+    assert np.prod(shape) >= blocks.COMPILED_FROM
+    return (GENERATOR.standard_normal(shape) * GENERATOR.choice([0.1, 1, 10], shape)).astype(np.float32)
+
+
+def weight(width):
+    return GENERATOR.standard_normal(width).astype(np.float32)
+
+
+SCORES = (4, 3, 90, 70)
+ROWS = (300, 301)
+KERNELS = {
+    "attention_weights": lambda k, x: k(x.copy(), 0.3, False),
+    "attention_weights, causal": lambda k, x: k(x.copy(), 0.3, True),
+    "attention_weights_grad": lambda k, g, x: k(g.copy(), x, 0.3),
+    "layer_norm": lambda k, x, w, b: k(x, w, b, 1e-5),
+    "layer_norm_grad": lambda k, g, x, w: k(g, x, x.mean(1, keepdims=True), 1 / x.std(1, keepdims=True), w),
+    "gelu": lambda k, x: k(x, "tanh"),
+    "gelu_grad": lambda k, g, x: k(g, x, "tanh"),
+}
+INPUTS = {
+    "attention_weights": [large(*SCORES)],
+    "attention_weights, causal": [large(*SCORES)],
+    "attention_weights_grad": [large(*SCORES), large(*SCORES)],
+    "layer_norm": [large(*ROWS), weight(301), weight(301)],
+    "layer_norm_grad": [large(*ROWS), large(*ROWS), weight(301)],
+    "gelu": [large(*ROWS)],
+    "gelu_grad": [large(*ROWS), large(*ROWS)],
+}
+
+
+def run(name, inputs):
+    out = KERNELS[name](getattr(cpu, name.split(",")[0]), *inputs)
+    return out if isinstance(out, tuple) else (out,)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_compiled_kernel_equals_its_numpy_twin_in_float64(name):
+    expected = run(name, [x.astype(np.float64) for x in INPUTS[name]])
+    for ours, exact in zip(run(name, INPUTS[name]), expected, strict=True):
+        assert ours.dtype == np.float32 and ours.shape == exact.shape
+        assert np.abs(ours - exact).max() <= 2e-6 * max(1, np.abs(exact).max())
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_nan_or_an_infinity_is_not_hidden(name, wrong):
+    inputs = [x.copy() for x in INPUTS[name]]
+    inputs[0][..., 5, 3] = wrong
+    with np.errstate(invalid="ignore"):
+        out = run(name, inputs)[0]
+    assert not np.isfinite(out[..., 5, :]).all()
+
+
+def test_the_exponential_is_exact_to_seven_digits():
+    x = np.linspace(-86, 86, 100_001).astype(np.float32)
+    ours = np.array([compiled.exp(v) for v in x[::50]])
+    np.testing.assert_allclose(ours, np.exp(x[::50].astype(np.float64)), rtol=5e-7)
+
+
+def test_a_strided_input_gives_the_same_result():
+    x = large(*ROWS)
+    strided = np.asfortranarray(x)
+    np.testing.assert_array_equal(cpu.gelu(strided, "tanh"), cpu.gelu(x, "tanh"))
+    w = weight(301)
+    np.testing.assert_array_equal(cpu.layer_norm(strided, w, w, 1e-5)[0], cpu.layer_norm(x, w, w, 1e-5)[0])
