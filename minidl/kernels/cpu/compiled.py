@@ -2,6 +2,7 @@
 
 The NumPy code in fused.py and gelu.py is the reference they are tested against. `blocks.compiled()` imports this
 module, and with it Numba, when a large array first needs it; the machine code is kept in __pycache__.
+
 `nnan` is allowed only where a maximum is taken: a NaN must come out of a kernel as a NaN.
 """
 
@@ -126,3 +127,35 @@ def gelu_tanh_grad(grad, x, out):
         v = x[i]
         s = ONE / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
         out[i] = grad[i] * (s + v * s * (ONE - s) * (GELU_LINEAR + GELU_SLOPE * v * v))
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def max_pool2d(x, kernel, stride, y, which):
+    """Padded x (n, height, width, c), y and which (n, out_height, out_width, c), which of uint8."""
+    n, out_height, out_width, _ = y.shape
+    for b in range(n):
+        for i in range(out_height):
+            for j in range(out_width):
+                best, place = y[b, i, j], which[b, i, j]
+                best[:] = x[b, i * stride[0], j * stride[1]]
+                place[:] = 0
+                for k in range(1, kernel[0] * kernel[1]):
+                    row = x[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
+                    for c in range(len(row)):
+                        better = (row[c] > best[c]) | (row[c] != row[c])
+                        best[c] = row[c] if better else best[c]
+                        place[c] = np.uint8(k) if better else place[c]
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def max_pool2d_grad(grad, which, kernel, stride, out):
+    """out (n, height, width, c), padded, of zeros; the others as above."""
+    n, out_height, out_width, _ = grad.shape
+    for b in range(n):
+        for i in range(out_height):
+            for j in range(out_width):
+                g, place = grad[b, i, j], which[b, i, j]
+                for k in range(kernel[0] * kernel[1]):
+                    row = out[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
+                    for c in range(len(row)):
+                        row[c] += g[c] if place[c] == k else np.float32(0)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minidl.kernels import shapes
+from minidl.kernels.cpu.blocks import compiled, use_compiled
 
 __all__ = [
     "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
@@ -82,6 +83,9 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding):
     """grad (n, o, out_height, out_width), weight (o, c, kh, kw) -> the gradient of the input, of shape `x_shape`."""
     n, c, height, width = x_shape
     o, _, kh, kw = weight.shape
+    if stride == (1, 1) and padding[0] < kh and padding[1] < kw:  # itself a convolution, with the kernel turned round
+        turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        return conv2d(grad, turned, None, stride, (kh - 1 - padding[0], kw - 1 - padding[1]))
     grad, matrix = _channels_last(grad), _channels_last(weight).reshape(o, -1)  # (o, kh*kw*c)
     _, out_height, out_width, _ = grad.shape
     (sv, sh), (pv, ph) = stride, padding
@@ -99,11 +103,17 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding):
 def max_pool2d(x, kernel, stride, padding):
     """x (n, c, height, width) -> the largest of each window, and which element of the window it is (row-major)."""
     out_size = shapes.windows(x.shape[2:], kernel, stride, padding)
+    which_dtype = np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32
     x = _pad(_channels_last(x), padding, -np.inf)
+    if use_compiled(x) and which_dtype == np.uint8:
+        y = np.empty((x.shape[0], *out_size, x.shape[3]), x.dtype)
+        which = np.empty(y.shape, which_dtype)
+        compiled().max_pool2d(x, kernel, stride, y, which)
+        return _channels_first(y), _channels_first(which)
     y, which = None, None
     for k, window in enumerate(_window_elements(x, kernel, stride, out_size)):
         if y is None:
-            y, which = window.copy(), np.zeros(window.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
+            y, which = window.copy(), np.zeros(window.shape, which_dtype)
         else:
             np.copyto(which, k, where=window > y, casting="unsafe")
             np.maximum(y, window, out=y)
@@ -116,8 +126,11 @@ def max_pool2d_grad(grad, which, x_shape, kernel, stride, padding):
     grad, which = _channels_last(grad), _channels_last(which)
     (pv, ph), out_size = padding, grad.shape[1:3]
     out = np.zeros((n, height + 2 * pv, width + 2 * ph, c), grad.dtype)
-    for k, window in enumerate(_window_elements(out, kernel, stride, out_size)):
-        window += grad * (which == k)
+    if use_compiled(out) and which.dtype == np.uint8:
+        compiled().max_pool2d_grad(grad, which, kernel, stride, out)
+    else:
+        for k, window in enumerate(_window_elements(out, kernel, stride, out_size)):
+            window += grad * (which == k)
     return _channels_first(out[:, pv : pv + height, ph : ph + width])
 
 
