@@ -32,6 +32,7 @@ from minidl.ops import (
     split,
     sqrt,
     squeeze,
+    stack,
     sum,
     tanh,
     transpose,
@@ -51,8 +52,10 @@ from minidl.tensor import (
     int64,
     no_grad,
     ones,
+    ones_like,
     rand,
     randn,
     tensor,
     zeros,
+    zeros_like,
 )

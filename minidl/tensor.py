@@ -70,10 +70,12 @@ class Op:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         arrays = [x.data for x in inputs]
-        kind, dtype = type(arrays[0]), arrays[0].dtype
-        for array in arrays:
-            if type(array) is not kind or (array.dtype != dtype and self.one_dtype):
-                raise _mixed(self, inputs)
+        kind = type(arrays[0])
+        if len(arrays) > 1:
+            dtype = arrays[0].dtype
+            for array in arrays:
+                if type(array) is not kind or (array.dtype != dtype and self.one_dtype):
+                    raise _mixed(self, inputs)
         self.kernels = _kernels.BY_ARRAY[kind]
         self.needs = needs = [x.requires_grad and _grad_enabled for x in inputs]
         out = Tensor(self.forward(*arrays))
@@ -305,6 +307,16 @@ def randn(*shape, dtype=float32, device: str | None = None) -> Tensor:
 def rand(*shape, dtype=float32, device: str | None = None) -> Tensor:
     """Uniform random numbers in [0, 1), from the generator that `manual_seed` starts."""
     return tensor(random.default_generator().random(sizes(shape), np.float32), dtype, device=device)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of the shape, dtype and device of x."""
+    return full(x.shape, 0, x.dtype, x.device)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    """Ones of the shape, dtype and device of x."""
+    return full(x.shape, 1, x.dtype, x.device)
 
 
 def sizes(arguments: Sequence) -> tuple[int, ...]:

@@ -161,6 +161,8 @@ def test_factories_follow_the_arguments():
     assert minidl.arange(3).dtype == minidl.int64
     np.testing.assert_allclose(minidl.arange(0, 1, 0.25).numpy(), [0, 0.25, 0.5, 0.75])
     assert minidl.full((2,), 3.0).numpy().tolist() == [3, 3]
+    assert minidl.zeros_like(minidl.tensor([1, 2])).numpy().tolist() == [0, 0]
+    assert minidl.ones_like(minidl.zeros(2, device="meta")).device == "meta"
     minidl.manual_seed(1)
     first = minidl.randn(2, 3), minidl.rand(4)
     minidl.manual_seed(1)

@@ -25,6 +25,7 @@ from minidl.ops.shape import (
     reshape,
     split,
     squeeze,
+    stack,
     to,
     transpose,
     unsqueeze,

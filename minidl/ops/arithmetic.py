@@ -28,7 +28,8 @@ class Add(Op):
         return self.kernels.add(a, b)
 
     def backward(self, grad):
-        return tuple(unbroadcast(self.kernels, grad, shape) for shape in self.shapes)
+        k, (a, b) = self.kernels, self.shapes
+        return unbroadcast(k, grad, a), unbroadcast(k, grad, b)
 
 
 class Subtract(Op):

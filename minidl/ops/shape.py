@@ -200,6 +200,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return Concatenate(dim)(*tensors)
 
 
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape, as slices along a new dimension `dim`."""
+    return cat([unsqueeze(x, dim) for x in tensors], dim if dim >= 0 else dim + tensors[0].ndim + 1)
+
+
 def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Slices of x along `dim`: of split_size each (the last may be shorter), or of the sizes listed."""
     dim = normalize_dim(dim, x.shape)

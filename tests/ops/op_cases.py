@@ -74,6 +74,7 @@ CASES = [
     ("transpose", lambda x: x.transpose(0, -1), floats(2, 3, 4)),
     ("expand", lambda x: x.expand(2, 3, 4), floats(3, 1)),
     ("cat", lambda x, y: ops.cat([x, y], 1), floats(2, 3), floats(2, 1)),
+    ("stack", lambda x, y: ops.stack([x, y], -1), floats(2, 3), floats(2, 3)),
     ("split", lambda x: ops.cat(ops.split(x, [1, 3], 1)[::-1], 1), floats(2, 4)),
     ("index, slices", lambda x: x[ROWS, ..., 0], floats(4, 2, 3)),
     ("index, arrays", lambda x: x[PICK, ROWS], floats(4, 3)),
