@@ -49,7 +49,7 @@ def ring_reduce_scatter(group: ProcessGroup, x: np.ndarray, op: str = "sum") -> 
     for step in range(n - 1):
         group.send(pieces[(rank - step - 1) % n], (rank + 1) % n)
         piece = pieces[(rank - step - 2) % n]
-        ufunc(piece, group.recv(src=(rank - 1) % n), out=piece)
+        ufunc(piece, _received(group, piece, (rank - 1) % n), out=piece)
     return pieces[rank]
 
 
@@ -63,7 +63,7 @@ def ring_all_gather(group: ProcessGroup, x: np.ndarray) -> np.ndarray:
     pieces = _pieces(x, n)
     for step in range(n - 1):
         group.send(pieces[(rank - step) % n], (rank + 1) % n)
-        np.copyto(pieces[(rank - step - 1) % n], group.recv(src=(rank - 1) % n))
+        group.recv(pieces[(rank - step - 1) % n], src=(rank - 1) % n)
     return x
 
 
@@ -90,7 +90,7 @@ def ring_broadcast(group: ProcessGroup, x: np.ndarray, src: int = 0) -> np.ndarr
     n, place = group.size, (group.rank - src) % group.size
     for piece in _pieces(x, n):
         if place > 0:
-            np.copyto(piece, group.recv(src=(group.rank - 1) % n))
+            group.recv(piece, src=(group.rank - 1) % n)
         if place < n - 1:
             group.send(piece, (group.rank + 1) % n)
     return x
@@ -106,7 +106,7 @@ def ring_reduce(group: ProcessGroup, x: np.ndarray, dst: int = 0, op: str = "sum
     n, place, ufunc = group.size, (group.rank - dst - 1) % group.size, reduction(op)
     for piece in _pieces(x, n):
         if place > 0:
-            ufunc(piece, group.recv(src=(group.rank - 1) % n), out=piece)
+            ufunc(piece, _received(group, piece, (group.rank - 1) % n), out=piece)
         if place < n - 1:
             group.send(piece, (group.rank + 1) % n)
     return x
@@ -123,7 +123,7 @@ def pairwise_all_to_all(group: ProcessGroup, x: np.ndarray) -> np.ndarray:
     for step in range(1, n):
         to, source = (rank + step) % n, (rank - step) % n
         group.send(pieces[to], to)
-        np.copyto(received[source], group.recv(src=source))
+        group.recv(received[source], src=source)
     return out
 
 
@@ -137,9 +137,10 @@ def dissemination_barrier(group: ProcessGroup) -> None:
     D. Hensgen, R. Finkel and U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel Programming
     17(1), 1988.
     """
+    signal = np.empty(0, np.uint8)
     for k in range(rounds(group.size)):
-        group.send(np.empty(0, np.uint8), (group.rank + 2**k) % group.size)
-        group.recv(src=(group.rank - 2**k) % group.size)
+        group.send(signal, (group.rank + 2**k) % group.size)
+        group.recv(signal, src=(group.rank - 2**k) % group.size)
 
 
 def dissemination_barrier_cost(size: int, nbytes: float = 0.0) -> Cost:
@@ -156,7 +157,7 @@ def tree_broadcast(group: ProcessGroup, x: np.ndarray, src: int = 0) -> np.ndarr
         if place < 2**k and place + 2**k < n:
             group.send(x, (group.rank + 2**k) % n)
         elif 2**k <= place < 2 ** (k + 1):
-            np.copyto(x, group.recv(src=(group.rank - 2**k) % n))
+            group.recv(x, src=(group.rank - 2**k) % n)
     return x
 
 
@@ -169,7 +170,7 @@ def tree_reduce(group: ProcessGroup, x: np.ndarray, dst: int = 0, op: str = "sum
     n, place, ufunc = group.size, (group.rank - dst) % group.size, reduction(op)
     for k in reversed(range(rounds(n))):
         if place < 2**k and place + 2**k < n:
-            ufunc(x, group.recv(src=(group.rank + 2**k) % n), out=x)
+            ufunc(x, _received(group, x, (group.rank + 2**k) % n), out=x)
         elif 2**k <= place < 2 ** (k + 1):
             group.send(x, (group.rank - 2**k) % n)
     return x
@@ -198,13 +199,13 @@ def recursive_doubling_all_reduce(group: ProcessGroup, x: np.ndarray, op: str = 
     power = 1 << (n.bit_length() - 1)
     if rank >= power:
         group.send(x, rank - power)
-        np.copyto(x, group.recv(src=rank - power))
+        group.recv(x, src=rank - power)
         return x
     if rank + power < n:
-        ufunc(x, group.recv(src=rank + power), out=x)
+        ufunc(x, _received(group, x, rank + power), out=x)
     for k in range(rounds(power)):
         group.send(x, rank ^ 2**k)
-        ufunc(x, group.recv(src=rank ^ 2**k), out=x)
+        ufunc(x, _received(group, x, rank ^ 2**k), out=x)
     if rank + power < n:
         group.send(x, rank + power)
     return x
@@ -227,11 +228,11 @@ def bruck_all_gather(group: ProcessGroup, x: np.ndarray) -> np.ndarray:
     for k in range(rounds(n)):
         count = min(2**k, n - 2**k)
         group.send(np.concatenate([pieces[(rank + i) % n] for i in range(count)]), (rank - 2**k) % n)
-        message, start = group.recv(src=(rank + 2**k) % n), 0
-        for i in range(2**k, 2**k + count):
-            piece = pieces[(rank + i) % n]
-            np.copyto(piece, message[start : start + piece.size])
-            start += piece.size
+        new = [pieces[(rank + i) % n] for i in range(2**k, 2**k + count)]
+        message = group.recv(np.concatenate(new), src=(rank + 2**k) % n)
+        ends = np.cumsum([piece.size for piece in new])
+        for piece, end in zip(new, ends, strict=True):
+            piece[...] = message[end - piece.size : end]
     return x
 
 
@@ -251,14 +252,14 @@ def flat_all_reduce(group: ProcessGroup, x: np.ndarray, op: str = "sum") -> np.n
     pieces, others = _pieces(x, n), [r for r in range(n) if r != rank]
     for r in others:
         group.send(pieces[r], r)
-    parts = [pieces[rank].copy() if r == rank else group.recv(src=r) for r in range(n)]
+    parts = [_received(group, pieces[rank], r) if r != rank else pieces[rank].copy() for r in range(n)]
     for part in parts[1:]:
         reduction(op)(parts[0], part, out=parts[0])
     np.copyto(pieces[rank], parts[0])
     for r in others:
         group.send(parts[0], r)
     for r in others:
-        np.copyto(pieces[r], group.recv(src=r))
+        group.recv(pieces[r], src=r)
     return x
 
 
@@ -293,3 +294,7 @@ def _pieces(x: np.ndarray, count: int) -> list[np.ndarray]:
     if not x.flags.c_contiguous:
         raise ValueError(f"a collective needs a contiguous array, this one of shape {x.shape} is not")
     return np.array_split(x.reshape(-1), count)
+
+
+def _received(group: ProcessGroup, like: np.ndarray, src: int) -> np.ndarray:
+    return group.recv(np.empty_like(like), src)

@@ -115,16 +115,17 @@ class ProcessGroup(ABC):
 
     def reduce_scatter(self, x, op: str = "sum", async_op: bool = False):
         """A new tensor: this rank's 1/size, along dimension 0, of the reduction of all ranks' `x`."""
-        self._check_divisible("reduce_scatter", x)
+        self._check_rows("reduce_scatter", x, self.size)
         return self._run("reduce_scatter", x, _known(op), async_op=async_op)
 
     def all_gather(self, x, async_op: bool = False):
         """A new tensor: the ranks' `x`, joined along dimension 0 in rank order."""
+        self._check_rows("all_gather", x, 1)
         return self._run("all_gather", x, async_op=async_op, factor=self.size)
 
     def all_to_all(self, x, async_op: bool = False):
         """A new tensor: slice `rank` along dimension 0 of every rank's `x`, joined in rank order."""
-        self._check_divisible("all_to_all", x)
+        self._check_rows("all_to_all", x, self.size)
         return self._run("all_to_all", x, async_op=async_op)
 
     def broadcast(self, x, src: int = 0, async_op: bool = False):
@@ -153,7 +154,7 @@ class ProcessGroup(ABC):
         self._member(src)
         if self.rank != src:
             return self.recv(src=src)
-        self._check_divisible("scatter", x)
+        self._check_rows("scatter", x, self.size)
         parts = np.split(_array(x), self.size)
         for r in range(self.size):
             if r != src:
@@ -175,9 +176,9 @@ class ProcessGroup(ABC):
     # Running a collective
 
     def _run(self, name, x, *arguments, async_op=False, factor=1, order=()):
-        array = x.data if isinstance(x, Tensor) else x
-        if array is not None and not isinstance(array, (np.ndarray, MetaArray)):
-            raise TypeError(f"{name} needs a Tensor or an array, not a {type(x).__name__}")
+        if x is not None or name not in ("barrier", "recv"):
+            _check_array(name, x)
+        array = _array(x)
         nbytes = 0 if array is None else factor * array.nbytes
         handle = Handle(self, name, x, nbytes, self._steps(name, array, *arguments))
         self._pending[order].append(handle)
@@ -204,8 +205,9 @@ class ProcessGroup(ABC):
             raise ValueError(f"rank {rank} cannot send to or receive from itself")
         return rank
 
-    def _check_divisible(self, name, x) -> None:
-        if not x.shape or x.shape[0] % self.size:
+    def _check_rows(self, name: str, x, divisor: int) -> None:
+        _check_array(name, x)
+        if not x.shape or x.shape[0] % divisor:
             raise ValueError(f"{name} over {self.size} ranks cannot divide dimension 0 of a tensor of shape {x.shape}")
 
 
@@ -238,6 +240,11 @@ def _as_given(x, result):
 def _known(op: str) -> str:
     reduction(op)
     return op
+
+
+def _check_array(name: str, x) -> None:
+    if not isinstance(x, (Tensor, np.ndarray, MetaArray)):
+        raise TypeError(f"{name} needs a Tensor or an array, not a {type(x).__name__}")
 
 
 def _array(x):

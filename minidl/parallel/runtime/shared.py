@@ -134,7 +134,7 @@ class SharedMemoryGroup(ProcessGroup):
         for rank, line in enumerate(self._lines):
             if words[line + place] != call:
                 raise RuntimeError(
-                    f"ranks disagree: rank {self.rank} of {self.axis} calls {_described(call)}, "
+                    f"ranks of the group {self.axis!r} disagree: rank {self.rank} calls {_described(call)}, "
                     f"rank {rank} calls {_described(words[line + place])}"
                 )
         return x, tuple([words[line + place + 1] for line in self._lines])
