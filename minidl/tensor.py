@@ -82,7 +82,7 @@ class Op:
         if True in needs:
             # A leaf is linked itself; for any other tensor its op is, so that the tape keeps no array that no backward
             # needs.
-            self.parents = [(x.op or x) if need else None for x, need in zip(inputs, needs, strict=True)]
+            self.parents = [(x.op or x) if x.requires_grad else None for x in inputs]
             self.grad = None  # the gradient with respect to the result, while backward runs
             self.waiting = 0  # how many consumers have not contributed to it yet
             out.op = self

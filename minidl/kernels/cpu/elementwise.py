@@ -9,37 +9,39 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _kernel(function):
+def _unary(function):
     """`function`, giving an array always: NumPy makes a scalar of a result without dimensions."""
-
-    def kernel(*inputs):
-        return np.asarray(function(*inputs))
-
-    kernel.__name__ = function.__name__
-    return kernel
+    return lambda x: np.asarray(function(x))
 
 
-add = _kernel(np.add)
-subtract = _kernel(np.subtract)
-multiply = _kernel(np.multiply)
-divide = _kernel(np.true_divide)
-power = _kernel(np.power)
-maximum = _kernel(np.maximum)
-minimum = _kernel(np.minimum)
-negative = _kernel(np.negative)
-exp = _kernel(np.exp)
-log = _kernel(np.log)
-sqrt = _kernel(np.sqrt)
-tanh = _kernel(np.tanh)
-absolute = _kernel(np.absolute)
-sign = _kernel(np.sign)
-where = _kernel(np.where)
-equal = _kernel(np.equal)
-not_equal = _kernel(np.not_equal)
-greater = _kernel(np.greater)
-greater_equal = _kernel(np.greater_equal)
-less = _kernel(np.less)
-less_equal = _kernel(np.less_equal)
+def _binary(function):
+    return lambda a, b: np.asarray(function(a, b))
+
+
+add = _binary(np.add)
+subtract = _binary(np.subtract)
+multiply = _binary(np.multiply)
+divide = _binary(np.true_divide)
+power = _binary(np.power)
+maximum = _binary(np.maximum)
+minimum = _binary(np.minimum)
+negative = _unary(np.negative)
+exp = _unary(np.exp)
+log = _unary(np.log)
+sqrt = _unary(np.sqrt)
+tanh = _unary(np.tanh)
+absolute = _unary(np.absolute)
+sign = _unary(np.sign)
+equal = _binary(np.equal)
+not_equal = _binary(np.not_equal)
+greater = _binary(np.greater)
+greater_equal = _binary(np.greater_equal)
+less = _binary(np.less)
+less_equal = _binary(np.less_equal)
+
+
+def where(condition, a, b):
+    return np.where(condition, a, b)
 
 
 def relu(x):

@@ -11,40 +11,47 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _kernel(name, flops_per_element=1, dtype=None):
-    def kernel(*inputs):
-        arrays = [x for x in inputs if isinstance(x, MetaArray)]  # the others are plain numbers
-        shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(x.shape for x in arrays))
-        found = arrays[0].dtype
-        if any(x.dtype != found for x in arrays):  # a mask and numbers
-            found = np.result_type(*(x.dtype for x in arrays))
-        return result(name, arrays, shape, dtype or found, flops_per_element)
-
-    kernel.__name__ = name
-    return kernel
+def _unary(name, flops=1):
+    return lambda x: result(name, (x,), x.shape, x.dtype, flops)
 
 
-add = _kernel("add")
-subtract = _kernel("subtract")
-multiply = _kernel("multiply")
-divide = _kernel("divide")
-power = _kernel("power", 10)
-maximum = _kernel("maximum")
-minimum = _kernel("minimum")
-negative = _kernel("negative")
-exp = _kernel("exp", 10)
-log = _kernel("log", 10)
-sqrt = _kernel("sqrt")
-tanh = _kernel("tanh", 10)
-absolute = _kernel("absolute")
-sign = _kernel("sign")
-where = _kernel("where")
-equal = _kernel("equal", dtype=bool)
-not_equal = _kernel("not_equal", dtype=bool)
-greater = _kernel("greater", dtype=bool)
-greater_equal = _kernel("greater_equal", dtype=bool)
-less = _kernel("less", dtype=bool)
-less_equal = _kernel("less_equal", dtype=bool)
+def _binary(name, flops=1, dtype=None):
+    return lambda a, b: _elementwise(name, (a, b), flops, dtype)
+
+
+def _elementwise(name, inputs, flops, dtype=None):
+    arrays = [x for x in inputs if isinstance(x, MetaArray)]  # the others are plain numbers
+    shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(x.shape for x in arrays))
+    found = arrays[0].dtype
+    if any(x.dtype != found for x in arrays):  # a mask and numbers
+        found = np.result_type(*(x.dtype for x in arrays))
+    return result(name, arrays, shape, dtype or found, flops)
+
+
+add = _binary("add")
+subtract = _binary("subtract")
+multiply = _binary("multiply")
+divide = _binary("divide")
+power = _binary("power", 10)
+maximum = _binary("maximum")
+minimum = _binary("minimum")
+negative = _unary("negative")
+exp = _unary("exp", 10)
+log = _unary("log", 10)
+sqrt = _unary("sqrt")
+tanh = _unary("tanh", 10)
+absolute = _unary("absolute")
+sign = _unary("sign")
+equal = _binary("equal", dtype=bool)
+not_equal = _binary("not_equal", dtype=bool)
+greater = _binary("greater", dtype=bool)
+greater_equal = _binary("greater_equal", dtype=bool)
+less = _binary("less", dtype=bool)
+less_equal = _binary("less_equal", dtype=bool)
+
+
+def where(condition, a, b):
+    return _elementwise("where", (condition, a, b), 1)
 
 
 def relu(x):
