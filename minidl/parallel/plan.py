@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 from minidl.parallel.mesh import AXES, Mesh
 
 SCHEDULES = ("naive", "gpipe", "1f1b")
+
+
+def check_count(name: str, value: object) -> None:
+    """ValueError unless `value`, which the user calls `name`, is a whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} is not a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,7 @@ class Plan:
 
     def __post_init__(self):
         for name in ("data", "pipeline", "tensor", "micro_batches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a whole number of at least 1")
+            check_count(name, getattr(self, name))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
         if not self.bucket_mb > 0:
@@ -55,8 +60,9 @@ class Plan:
 
     def check_batch(self, batch_size: int) -> None:
         """ValueError unless a batch can be cut into replicas and micro-batches of equal size."""
+        check_count("batch_size", batch_size)
         parts = self.data * self.micro_batches
-        if batch_size < 1 or batch_size % parts:
+        if batch_size % parts:
             raise ValueError(
                 f"batch_size {batch_size} is not divisible by "
                 f"data={self.data} × micro_batches={self.micro_batches} (= {parts})"

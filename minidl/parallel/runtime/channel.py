@@ -1,4 +1,4 @@
-"""A one-way channel between two rows of the arena: a ring of message headers, written by one side and read by the other."""
+"""A one-way channel between two rows of the arena: a ring of message headers that one side writes and one reads."""
 
 from collections import deque
 

@@ -3,8 +3,12 @@
 It enters here and never runs the user's script again; the function to run comes through the control connection.
 """
 
+import contextlib
+import ctypes
 import logging
 import os
+import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -13,8 +17,11 @@ from multiprocessing.connection import Connection
 import cloudpickle
 
 from minidl.arena import Arena
+from minidl.parallel.runtime.logs import ForwardToLauncher
 from minidl.parallel.runtime.memory import keep_freed_memory
 from minidl.parallel.runtime.shared import Aborted, Process, SharedMemoryGroup
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Control:
@@ -28,12 +35,17 @@ class Control:
         return self._connection.recv_bytes()
 
     def send(self, kind: str, content: object) -> None:
-        message = cloudpickle.dumps((kind, content))
+        self.send_bytes(cloudpickle.dumps((kind, content)))
+
+    def send_bytes(self, message: bytes) -> None:
         with self._lock:
             self._connection.send_bytes(message)
 
     def die_with_launcher(self) -> None:
-        """Exit as soon as the launcher's end is closed, even in the middle of a computation."""
+        """Exit as soon as the launcher's end is closed, even in the middle of a computation.
+
+        On Linux the kernel sees to it too, should that computation never let this process's other threads run.
+        """
 
         def wait():
             try:
@@ -42,22 +54,8 @@ class Control:
                 os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
-
-
-class ForwardToLauncher(logging.Handler):
-    """Sends every log record, with this worker's rank, to the launcher, whose handlers deal with it."""
-
-    def __init__(self, control: Control, rank: int):
-        super().__init__()
-        self._control, self._rank = control, rank
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info:
-            record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-            record.exc_info = None
-        record.rank = self._rank
-        self._control.send("log", record)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(control_fd: int, arena_fd: int) -> None:
@@ -70,22 +68,39 @@ def main(control_fd: int, arena_fd: int) -> None:
         os.sched_setaffinity(0, {setup["core"]})
     keep_freed_memory()
     sys.path[:] = setup["path"]
-    logging.basicConfig(level=setup["log_level"], handlers=[ForwardToLauncher(control, rank)], force=True)
+    logging.basicConfig(handlers=[ForwardToLauncher(lambda record: control.send("log", record), rank)], force=True)
+    for name, level in setup["log_levels"].items():
+        logging.getLogger(name).setLevel(level)
 
     process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank)
     group = SharedMemoryGroup(process, tuple(range(workers)))
     group.report = lambda message: control.send("report", message)
     try:
         work, args, kwargs = cloudpickle.loads(payload)
-        control.send("result", work(group, *args, **kwargs))
+        message = _result_message(work(group, *args, **kwargs))
     except Aborted:
-        control.send("aborted", None)
+        message = cloudpickle.dumps(("aborted", None))
     except BaseException as error:
-        text = traceback.format_exc()
-        try:
-            control.send("error", (text, error))
-        except Exception:  # an exception that cannot be pickled
-            control.send("error", (text, None))
+        message = _error_message(error)
+    with contextlib.suppress(OSError):  # the launcher has stopped listening: another rank failed first
+        control.send_bytes(message)
+
+
+def _result_message(result: object) -> bytes:
+    try:
+        return cloudpickle.dumps(("result", result))
+    except Exception as error:
+        raise TypeError(f"the result, a {type(result).__name__}, cannot be sent to the launcher: {error}") from error
+
+
+def _error_message(error: BaseException) -> bytes:
+    text = traceback.format_exc()
+    try:
+        message = cloudpickle.dumps(("error", (text, error)))
+        pickle.loads(message)  # an exception with arguments of its own often cannot be made again
+        return message
+    except Exception:
+        return cloudpickle.dumps(("error", (text, None)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pickle
 import signal
@@ -16,7 +15,9 @@ from multiprocessing.connection import Connection, Pipe, wait
 import cloudpickle
 
 from minidl.arena import Arena
+from minidl.parallel.plan import check_count
 from minidl.parallel.runtime.logs import LogRelay
+from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.shared import ABORT, Status
 
 GRACE_SECONDS = 2.0  # for the other workers to notice that the run is over, before they are killed
@@ -53,8 +54,10 @@ def launch(
     """
     if not callable(work):
         raise TypeError(f"launch needs a function to run in the workers, not a {type(work).__name__}")
-    if not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers={workers!r} is not a whole number of at least 1")
+    check_count("workers", workers)
+    check_count("threads", threads)
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout={timeout!r} is not a positive number of seconds")
     payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
     arena = Arena(workers)
     crew = _Crew(arena, on_report)
@@ -78,7 +81,7 @@ class _Crew:
     def start(self, payload: bytes, threads: int, pin: bool) -> None:
         cores = sorted(os.sched_getaffinity(0)) if pin and hasattr(os, "sched_getaffinity") else None
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
-        for rank in range(self.arena.rows):
+        for _ in range(self.arena.rows):
             ours, theirs = Pipe()
             command = [sys.executable, "-m", "minidl.parallel.runtime.child", str(theirs.fileno()), str(self.arena.fd)]
             self.processes.append(
@@ -99,7 +102,7 @@ class _Crew:
                 "row_bytes": self.arena.row_bytes,
                 "core": cores[rank % len(cores)] if cores else None,
                 "path": sys.path,
-                "log_level": logging.getLogger().getEffectiveLevel(),
+                "log_levels": log_levels(),
             }
             with contextlib.suppress(BrokenPipeError):  # it has died: watch() will say so
                 connection.send_bytes(pickle.dumps(setup))

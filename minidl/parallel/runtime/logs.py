@@ -3,8 +3,35 @@
 import logging
 import multiprocessing
 import warnings
+from collections.abc import Callable
 
 from multiprocessing_logging import MultiProcessingHandler, install_mp_handler, uninstall_mp_handler
+
+
+def levels() -> dict[str, int]:
+    """Logger name -> level, of every logger of this process that has one of its own; the root's name is empty."""
+    named = logging.root.manager.loggerDict.items()
+    own = {name: logger.level for name, logger in named if isinstance(logger, logging.Logger) and logger.level}
+    return own | {"": logging.root.level}
+
+
+class ForwardToLauncher(logging.Handler):
+    """Gives every log record, with this worker's rank, to `send`, which takes it to the launcher's handlers."""
+
+    def __init__(self, send: Callable[[logging.LogRecord], None], rank: int):
+        super().__init__()
+        self._send, self._rank = send, rank
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            record.msg, record.args = record.getMessage(), None
+            if record.exc_info:
+                record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                record.exc_info = None
+            record.rank = self._rank
+            self._send(record)
+        except Exception:
+            self.handleError(record)
 
 
 class LogRelay:

@@ -37,19 +37,30 @@ class Aborted(RuntimeError):
 
 
 class Status:
-    """What a rank is doing, for the launcher to read if the run stops: a count that grows, and a name."""
+    """What a rank is doing, for the launcher to read if the run stops: a count that grows, and a text."""
 
     def __init__(self, arena: Arena, row: int):
         self._words, self._count = arena.words, arena.word(row, STATUS)
         self._text = arena.view(row, STATUS + 8, (STATUS_BYTES - 8,), np.uint8).data
-        self._last = None
+        self._instruction = self._call = ""
 
-    def tell(self, what: str) -> None:
+    def tell(self, instruction: str) -> None:
+        """An instruction of a program begins."""
         self._words[self._count] += 1
-        if what is not self._last:
-            self._last = what
-            text = what.encode()[: STATUS_BYTES - 9] + b"\0"
-            self._text[: len(text)] = text
+        if instruction != self._instruction or self._call:
+            self._instruction, self._call = instruction, ""
+            self._write(instruction)
+
+    def tell_call(self, name: str) -> None:
+        """A collective begins, inside the instruction told last if there was one."""
+        self._words[self._count] += 1
+        if name != self._call:
+            self._call = name
+            self._write(f"{self._instruction} ({name})" if self._instruction else name)
+
+    def _write(self, text: str) -> None:
+        encoded = text.encode()[: STATUS_BYTES - 9] + b"\0"
+        self._text[: len(encoded)] = encoded
 
     def read(self) -> tuple[int, str]:
         return self._words[self._count], bytes(self._text).split(b"\0")[0].decode(errors="replace")
@@ -113,7 +124,7 @@ class SharedMemoryGroup(ProcessGroup):
         Returns `x`, or a copy of it in this rank's row if it lies elsewhere, and the offsets of all ranks' arrays.
         """
         words, own, offset = self._words, self._own, 0
-        self.status.tell(name)
+        self.status.tell_call(name)
         if x is None:
             call = _call(name, op, "b", root, 0)
         else:
@@ -235,7 +246,7 @@ class SharedMemoryGroup(ProcessGroup):
         return self._channels[src, dst]
 
     def _send(self, x: np.ndarray, dst: int) -> Steps:
-        self.status.tell("send")
+        self.status.tell_call("send")
         channel = self._channel(self.rank, dst)
         while not channel.has_room():
             yield
@@ -243,7 +254,7 @@ class SharedMemoryGroup(ProcessGroup):
         channel.put(x)
 
     def _recv(self, x: np.ndarray | None, src: int) -> Steps:
-        self.status.tell("recv")
+        self.status.tell_call("recv")
         channel = self._channel(src, self.rank)
         while not channel.has_message():
             yield

@@ -69,7 +69,8 @@ class Stage:
 class Worker:
     """Executes programs on one rank.
 
-    loss: gives sum and weight. optimizer: over this rank's parameters, None if it has none. events: what happened, until somebody takes it.
+    loss: gives sum and weight. optimizer: over this rank's parameters, None if it has none. events: what happened,
+    until somebody takes it.
     """
 
     def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
@@ -94,7 +95,7 @@ class Worker:
                 continue
             for buffer in instruction.reads:
                 while buffer not in self.buffers:
-                    self._communicate(wait=True)
+                    self._communicate() or self.mesh.world.pause()
             self._name = instruction.name
             self.status.tell(self._name)
             self._segment = time.perf_counter()
@@ -103,18 +104,20 @@ class Worker:
             self._free(instruction)
             self._communicate()
         while self.lane:
-            self._communicate(wait=True)
+            self._communicate() or self.mesh.world.pause()
         return self.totals
 
     # Lanes
 
-    def _communicate(self, wait: bool = False) -> None:
-        """Bring the communication lane on as far as it goes; with `wait`, give way for a moment if it does not move."""
+    def _communicate(self) -> bool:
+        """Bring the communication lane on as far as it goes without waiting; true if an instruction was finished."""
+        finished_any = False
         while self.lane:
             instruction, steps = self.lane[0]
             if steps is None:
                 if any(buffer not in self.buffers for buffer in instruction.reads):
                     break
+                self.status.tell(instruction.name)
                 steps = COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
                 self.lane[0] = (instruction, steps)
             try:
@@ -124,8 +127,8 @@ class Worker:
                 self.lane.popleft()
                 self._record(COMMUNICATION, instruction.name, finished.value, time.perf_counter())
                 self._free(instruction)
-        if wait:
-            self.mesh.world.pause()
+                finished_any = True
+        return finished_any
 
     def _record(self, lane: str, name: str, start: float, end: float) -> None:
         self.events.append(Event(self.mesh.rank, lane, name, start, end, self.step))
