@@ -8,32 +8,17 @@ the numbers would have looked like.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
-from minidl.parallel.instructions import (
-    COMMUNICATION,
-    COMPUTE,
-    Backward,
-    EndEvaluation,
-    Forward,
-    Infer,
-    Instruction,
-    LoadInput,
-    LoadTarget,
-    Loss,
-    OptimizerStep,
-    RecvActivation,
-    RecvGradient,
-    ReduceGradients,
-    ReduceLoss,
-    Score,
-    SendActivation,
-    SendGradient,
-)
+from minidl.parallel import instructions as I
 from minidl.parallel.schedules import Program
 
 CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
+EVERY_RANK = 64  # workers up to which every rank is run
 
 
 class ProgramError(ValueError):
@@ -50,41 +35,71 @@ class Report:
     peak_micro_batches: dict[int, int]
 
 
-@dataclass
-class _Rank:
-    rank: int
-    lanes: dict[str, deque[Instruction]]
-    buffers: dict = field(default_factory=dict)  # buffer -> tag
-    live: int = 0
-    peak: int = 0
-    updated: bool = False
-
-
 def check(program: Program) -> Report:
     """Prove that one step of `program` runs to its end and computes what its plan says.
 
-    Proved: no deadlock; every send meets its receive, in order; the members of a group agree on their collectives; every
-    parameter's gradient contains each sample of the global batch exactly once, and every update happens; every buffer
-    is written once and freed. ProgramError says what is wrong, and where.
+    Proved: no deadlock; every send meets its receive, in order; the members of a group agree on their collectives;
+    every micro-batch passes every chunk in order; every parameter's gradient contains each sample of the global batch
+    exactly once, and every update happens; every buffer is written once and freed. ProgramError says what is wrong,
+    and where.
     """
     return _Checker(program).run()
+
+
+class Tag(NamedTuple):
+    """What an array stands for: a micro-batch of a replica, at the border of the chain after `chunks` chunks."""
+
+    replica: int
+    micro_batch: int
+    chunks: int
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        return self.replica, self.micro_batch
+
+    def __str__(self) -> str:
+        return f"micro-batch {self.micro_batch} of replica {self.replica} after {self.chunks} chunks"
+
+
+class _Rank:
+    """One rank as far as it has come. buffers: buffer -> Tag, or a Counter of samples for sums over micro-batches."""
+
+    def __init__(self, program: Program, rank: int):
+        self.rank, self.mesh = rank, program.plan.mesh(rank)
+        step = program[rank].step
+        self.lanes = {lane: deque(i for i in step if i.lane == lane) for lane in (I.COMPUTE, I.COMMUNICATION)}
+        self.buffers: dict[I.Buffer, object] = {}
+        self.meetings: Counter = Counter()  # axes -> collectives over them that this rank has finished
+        self.live = self.peak = 0
+        self.updated = False
+
+
+@dataclass
+class _Meeting:
+    """One collective: the instruction with which each rank came, and what it brought."""
+
+    instructions: dict[int, I.Instruction] = field(default_factory=dict)
+    brought: list[Counter] = field(default_factory=list)
+
+    @cached_property
+    def total(self) -> Counter:
+        return sum(self.brought, Counter())
+
+
+WAIT = None  # what a rule returns if its instruction cannot run yet; otherwise it returns the tags that are written
 
 
 class _Checker:
     def __init__(self, program: Program):
         self.program, self.plan = program, program.plan
         # The ranks of a stage have equal lists but for their peers: where there are many, one of each stage will do.
-        everyone = range(program.world_size)
-        self.ranks = {
-            rank: _Rank(rank, {
-                lane: deque(i for i in program[rank].step if i.lane == lane) for lane in (COMPUTE, COMMUNICATION)
-            })
-            for rank in (everyone if program.edited or program.world_size <= 64 else program.representatives())
-        }  # fmt: skip
-        self.meshes = {rank: self.plan.mesh(rank) for rank in self.ranks}
-        self.channels: dict[tuple, deque] = {}
-        self.training = any(isinstance(i, Forward) for i in program[0].step)
-        replicas = {self.meshes[rank].coordinate("data") for rank in self.ranks}
+        every = program.edited or program.world_size <= EVERY_RANK
+        chosen = range(program.world_size) if every else program.representatives()
+        self.ranks = {rank: _Rank(program, rank) for rank in chosen}
+        self.channels: defaultdict[tuple[int, int], deque] = defaultdict(deque)  # (from, to) -> messages
+        self.meetings: defaultdict[tuple, _Meeting] = defaultdict(_Meeting)
+        self.training = any(isinstance(i, I.Forward) for rank in self.ranks for i in program[rank].step)
+        replicas = {rank.mesh.coordinate("data") for rank in self.ranks.values()}
         # A replica that is not run is represented by one that is: its samples are then in the reduced gradient as well.
         self.batch = Counter((d, m) for d in replicas for m in range(self.plan.micro_batches))
 
@@ -94,150 +109,165 @@ class _Checker:
             moved = False
             for rank in self.ranks.values():
                 for lane in rank.lanes.values():
-                    while lane and self.try_run(rank, lane):
+                    while lane and self.try_run(rank, lane[0]):
+                        lane.popleft()
                         moved = True
-        stuck = [(r, lane[0]) for r in self.ranks.values() for lane in r.lanes.values() if lane]
-        if stuck:
-            places = "; ".join(f"rank {r.rank} at {i}" for r, i in stuck)
-            raise ProgramError(f"deadlock: no instruction can run any more ({places})")
         self.check_end()
-        return Report({r.rank: r.peak for r in self.ranks.values()})
+        return Report({rank.rank: rank.peak for rank in self.ranks.values()})
+
+    def try_run(self, rank: _Rank, i: I.Instruction) -> bool:
+        if any(buffer not in rank.buffers for buffer in i.reads):
+            return False
+        tags = RULES[type(i)](self, rank, i, [rank.buffers[buffer] for buffer in i.reads])
+        if tags is WAIT:
+            return False
+        for buffer in i.frees:
+            del rank.buffers[buffer]
+        for buffer, tag in zip(i.writes, tags, strict=True):
+            if buffer in rank.buffers:
+                raise ProgramError(f"rank {rank.rank}: {i} overwrites {buffer}, which is still in use")
+            rank.buffers[buffer] = tag
+        return True
 
     def check_end(self) -> None:
-        for channel, messages in self.channels.items():
-            if messages:
-                raise ProgramError(f"a message from rank {channel[0]} to rank {channel[1]} is never received: {messages[0]}")
+        stuck = [f"rank {r.rank} at {lane[0]}" for r in self.ranks.values() for lane in r.lanes.values() if lane]
+        unread = [
+            f"{kind} of {tag} from rank {source} to rank {to}"
+            for (source, to), messages in self.channels.items()
+            for kind, tag in messages
+        ]
+        if stuck:
+            never = f"; never received: {', '.join(unread)}" if unread else ""
+            raise ProgramError(f"deadlock: no instruction can run any more ({'; '.join(stuck)}{never})")
+        if unread:
+            raise ProgramError(f"never received: {', '.join(unread)}")
         for r in self.ranks.values():
             if r.buffers:
                 raise ProgramError(f"rank {r.rank} never frees {', '.join(map(str, r.buffers))}")
             if self.training and not r.updated:
                 raise ProgramError(f"rank {r.rank} never updates its parameters")
 
-    # Running one instruction
+    # A rule for each instruction: takes the tags that are read, returns those that are written, or WAIT
 
-    def try_run(self, rank: _Rank, lane: deque[Instruction]) -> bool:
-        """Run the head of `lane` if it can run now."""
-        instruction = lane[0]
-        if any(buffer not in rank.buffers for buffer in instruction.reads):
-            return False
-        if hasattr(instruction, "axes"):
-            return self.try_collective(rank, instruction)
-        if isinstance(instruction, (SendActivation, SendGradient)):
-            if not self.try_send(rank, instruction):
-                return False
-        elif isinstance(instruction, (RecvActivation, RecvGradient)):
-            if not self.try_receive(rank, instruction):
-                return False
-        else:
-            self.compute(rank, instruction)
-        self.finish(rank, instruction)
-        lane.popleft()
-        return True
+    def load(self, rank: _Rank, i: I.LoadInput | I.LoadTarget, read):
+        return [Tag(rank.mesh.coordinate("data"), i.micro_batch, 0)]
 
-    def finish(self, rank: _Rank, instruction: Instruction) -> None:
-        for buffer in instruction.frees:
-            del rank.buffers[buffer]
+    def forward(self, rank: _Rank, i: I.Forward | I.Infer, read):
+        (tag,) = read
+        if tag.chunks != i.chunk or tag.micro_batch != i.micro_batch:
+            raise ProgramError(f"rank {rank.rank}: {i} gets {tag}")
+        output = tag._replace(chunks=i.chunk + 1)
+        if isinstance(i, I.Infer):
+            return [output]
+        rank.live += 1
+        rank.peak = max(rank.peak, rank.live)
+        return [output, tag]
 
-    def write(self, rank: _Rank, buffer, tag, instruction) -> None:
-        if buffer in rank.buffers:
-            raise ProgramError(f"rank {rank.rank}: {instruction} overwrites {buffer}, which is still in use")
-        rank.buffers[buffer] = tag
+    def loss(self, rank: _Rank, i: I.Loss | I.Score, read):
+        output, target = read
+        if output.samples != target.samples or output.chunks != self.plan.pipeline:
+            raise ProgramError(f"rank {rank.rank}: {i} compares {output} with the labels of {target}")
+        loss = Counter([output.samples])
+        return [loss] if isinstance(i, I.Score) else [output, loss]
 
-    def try_send(self, rank: _Rank, instruction) -> bool:
-        messages = self.channels.setdefault((rank.rank, instruction.to), deque())
+    def backward(self, rank: _Rank, i: I.Backward, read):
+        saved, gradient, *before = read
+        if gradient != saved._replace(chunks=i.chunk + 1):
+            raise ProgramError(f"rank {rank.rank}: {i} meets the gradient of {gradient} with what {saved} saved")
+        accumulated = [tags + Counter([saved.samples]) for tags in before or [Counter()] * len(i.buckets)]
+        rank.live -= i.first == 0
+        handed_on = len(i.writes) - len(accumulated)  # 0 or 1: the gradient for the blocks before these
+        return [saved if i.first == 0 else gradient] * handed_on + accumulated
+
+    def send(self, rank: _Rank, i: I.SendActivation | I.SendGradient, read):
+        if i.to == rank.rank or not 0 <= i.to < self.program.world_size:
+            raise ProgramError(f"rank {rank.rank}: {i} has no such peer among {self.program.world_size} ranks")
+        messages = self.channels[rank.rank, i.to]
         if len(messages) == CHANNEL_MESSAGES:
-            return False
-        kind = "activation" if isinstance(instruction, SendActivation) else "gradient"
-        messages.append((kind, instruction.micro_batch, rank.buffers[instruction.reads[0]]))
-        return True
+            return WAIT
+        messages.append(("activation" if isinstance(i, I.SendActivation) else "gradient", read[0]))
+        return []
 
-    def try_receive(self, rank: _Rank, instruction) -> bool:
-        messages = self.channels.setdefault((instruction.source, rank.rank), deque())
+    def receive(self, rank: _Rank, i: I.RecvActivation | I.RecvGradient, read):
+        messages = self.channels[i.source, rank.rank]
         if not messages:
-            return False
-        kind, micro_batch, tag = messages[0]
-        wanted = "activation" if isinstance(instruction, RecvActivation) else "gradient"
-        if (kind, micro_batch) != (wanted, instruction.micro_batch):
+            return WAIT
+        kind, tag = messages.popleft()
+        wanted = "activation" if isinstance(i, I.RecvActivation) else "gradient"
+        if (kind, tag.micro_batch) != (wanted, i.micro_batch):
             raise ProgramError(
-                f"rank {rank.rank} expects the {wanted} of micro-batch {instruction.micro_batch} from rank "
-                f"{instruction.source}, which sends the {kind} of micro-batch {micro_batch} first"
+                f"rank {rank.rank} expects the {wanted} of micro-batch {i.micro_batch} from rank {i.source}, "
+                f"which sends the {kind} of micro-batch {tag.micro_batch} first"
             )
-        messages.popleft()
-        self.write(rank, instruction.writes[0], tag, instruction)
-        return True
+        return [tag]
 
-    def try_collective(self, rank: _Rank, instruction) -> bool:
-        """Run the collective on all members at once, when every one has it at the head of its lane."""
-        members = [self.ranks[r] for r in self.meshes[rank.rank].ranks(*instruction.axes) if r in self.ranks]
-        heads = []
-        for member in members:
-            lane = member.lanes[instruction.lane]
-            if not lane or any(buffer not in member.buffers for buffer in lane[0].reads):
-                return False
-            heads.append(lane[0])
-        for member, head in zip(members, heads):
-            if type(head) is not type(instruction) or head.name != instruction.name:
-                if hasattr(head, "axes") and head.axes == instruction.axes:
-                    raise ProgramError(
-                        f"rank {rank.rank} is at {instruction}, rank {member.rank} of the same group at {head}"
-                    )
-                return False
-        tags = [[member.buffers[b] for b in head.reads] for member, head in zip(members, heads)]
-        for member, head in zip(members, heads):
-            if isinstance(head, ReduceGradients):
-                self.write(member, head.writes[0], sum((t for own in tags for t in own), Counter()), head)
-            elif isinstance(head, ReduceLoss):
-                self.write(member, head.writes[0], sum((Counter(own) for own in tags), Counter()), head)
-            else:
-                self.write(member, head.writes[0], True, head)
-            self.finish(member, head)
-            member.lanes[instruction.lane].popleft()
-        return True
+    def meet(self, rank: _Rank, i, read) -> _Meeting | None:
+        """Come to the collective `i`; the meeting once all members of the group are there."""
+        members = tuple(r for r in rank.mesh.ranks(*i.axes) if r in self.ranks)
+        meeting = self.meetings[i.axes, members, rank.meetings[i.axes]]
+        if rank.rank not in meeting.instructions:
+            for other, theirs in meeting.instructions.items():
+                if type(theirs) is not type(i) or theirs.name != i.name:
+                    raise ProgramError(f"rank {rank.rank} is at {i}, rank {other} of the same group at {theirs}")
+            meeting.instructions[rank.rank] = i
+            meeting.brought += read
+        if len(meeting.instructions) < len(members):
+            return WAIT
+        rank.meetings[i.axes] += 1
+        return meeting
 
-    def compute(self, rank: _Rank, i: Instruction) -> None:
-        replica = self.meshes[rank.rank].coordinate("data")
-        read = rank.buffers
-        if isinstance(i, (LoadInput, LoadTarget)):
-            self.write(rank, i.writes[0], (replica, i.micro_batch), i)
-        elif isinstance(i, (Forward, Infer)):
-            for buffer in i.writes:
-                self.write(rank, buffer, read[i.reads[0]], i)
-            rank.live += isinstance(i, Forward)
-            rank.peak = max(rank.peak, rank.live)
-        elif isinstance(i, (Loss, Score)):
-            output, target = (read[b] for b in i.reads)
-            if output != target:
-                raise ProgramError(f"rank {rank.rank}: {i} compares the output of {output} with the labels of {target}")
-            for buffer in i.writes:
-                self.write(rank, buffer, output, i)
-        elif isinstance(i, Backward):
-            saved, gradient, *before = (read[b] for b in i.reads)
-            if saved != gradient:
-                raise ProgramError(f"rank {rank.rank}: {i} meets the gradient of {gradient} with what {saved} saved")
-            before = before or [Counter()] * len(i.buckets)
-            own = i.writes[-len(i.buckets) :]
-            for buffer in i.writes[: -len(i.buckets)]:
-                self.write(rank, buffer, saved, i)
-            for buffer, tags in zip(own, before):
-                self.write(rank, buffer, tags + Counter([saved]), i)
-            rank.live -= i.first == 0
-        elif isinstance(i, OptimizerStep):
-            self.check_gradients(rank, i)
-        elif isinstance(i, EndEvaluation):
-            self.check_counted(rank, ("total",))
+    def reduce(self, rank: _Rank, i: I.ReduceGradients | I.ReduceLoss, read):
+        meeting = self.meet(rank, i, read)
+        return WAIT if meeting is WAIT else [meeting.total]
 
-    def check_gradients(self, rank: _Rank, step: OptimizerStep) -> None:
-        stage = self.meshes[rank.rank].coordinate("pipeline")
-        buckets = len(self.program.layout.buckets[stage])
-        if {g[2] for g in step.gradients} != set(range(buckets)):
-            raise ProgramError(f"rank {rank.rank}: {step} leaves out some of the {buckets} buckets of stage {stage}")
-        for buffer in (*step.gradients, ("total",)):
-            self.check_counted(rank, buffer)
+    def reduce_norm(self, rank: _Rank, i: I.ReduceNorm, read):
+        self.check_gradients(rank, i)
+        return WAIT if self.meet(rank, i, []) is WAIT else [Counter()]
+
+    def update(self, rank: _Rank, i: I.OptimizerStep, read):
+        self.check_gradients(rank, i)
+        self.check_whole(rank, ("total",))
+        if rank.updated:
+            raise ProgramError(f"rank {rank.rank} updates its parameters twice")
         rank.updated = True
+        return []
 
-    def check_counted(self, rank: _Rank, buffer) -> None:
+    def end_evaluation(self, rank: _Rank, i: I.EndEvaluation, read):
+        self.check_whole(rank, ("total",))
+        return []
+
+    def check_gradients(self, rank: _Rank, i: I.OptimizerStep | I.ReduceNorm) -> None:
+        """The gradients of every bucket of the stage are there, once each, with all samples in them."""
+        stage = rank.mesh.coordinate("pipeline")
+        buckets = range(len(self.program.layout.buckets[stage]))
+        if sorted(gradient[1:3] for gradient in i.gradients) != [(stage, b) for b in buckets]:
+            raise ProgramError(f"rank {rank.rank}: {i} needs each of the {len(buckets)} buckets of stage {stage} once")
+        for buffer in i.gradients:
+            self.check_whole(rank, buffer)
+
+    def check_whole(self, rank: _Rank, buffer: I.Buffer) -> None:
         tags = rank.buffers[buffer]
         if tags != self.batch:
             lost, twice = self.batch - tags, tags - self.batch
             what = f"lacks {sorted(lost)}" if lost else f"counts {sorted(twice)} more than once"
             raise ProgramError(f"rank {rank.rank}: {buffer} {what} (replica, micro-batch) of the global batch")
+
+
+RULES: dict[type[I.Instruction], Callable] = {
+    I.LoadInput: _Checker.load,
+    I.LoadTarget: _Checker.load,
+    I.Forward: _Checker.forward,
+    I.Infer: _Checker.forward,
+    I.Loss: _Checker.loss,
+    I.Score: _Checker.loss,
+    I.Backward: _Checker.backward,
+    I.SendActivation: _Checker.send,
+    I.RecvActivation: _Checker.receive,
+    I.SendGradient: _Checker.send,
+    I.RecvGradient: _Checker.receive,
+    I.ReduceGradients: _Checker.reduce,
+    I.ReduceLoss: _Checker.reduce,
+    I.ReduceNorm: _Checker.reduce_norm,
+    I.OptimizerStep: _Checker.update,
+    I.EndEvaluation: _Checker.end_evaluation,
+}
