@@ -1,8 +1,8 @@
 """Anonymous shared memory with one row per rank, and the heap of a row.
 
 The memory has no name (`memfd_create`; on macOS a temporary file that is unlinked at once), so nothing can be left
-behind, however the processes die. Pages are allocated when they are first touched: a row may be as large as the machine's
-memory.
+behind, however the processes die. Pages are allocated when they are first touched: a row may be as large as the
+machine's memory.
 """
 
 import math
@@ -48,7 +48,7 @@ class Arena:
 
 
 class Heap:
-    """Allocates arrays in one row of an arena, from byte `start` on. An array's memory is free again when it is dropped."""
+    """Allocates arrays in one row of an arena, from byte `start` on. Memory is free again when its array is dropped."""
 
     def __init__(self, arena: Arena, row: int, start: int):
         self.arena, self.row = arena, row
@@ -69,7 +69,7 @@ class Heap:
                 raise MemoryError(f"the shared row of rank {self.row} ({self.arena.row_bytes >> 20} MiB) is full")
             self._top += size
         start = self.row * self.arena.row_bytes + offset
-        # A view's base is the last array whose own base is no array: this one, which every view of the result keeps alive.
+        # A view's base is the last array whose own base is no array: this one, which every view of the result keeps.
         block = np.frombuffer(self.arena.map, np.uint8, nbytes, start)
         weakref.finalize(block, self._free.setdefault(size, []).append, offset).atexit = False
         return block.view(dtype).reshape(shape)

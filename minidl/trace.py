@@ -53,9 +53,7 @@ class Trace:
 
     def busy_fraction(self, rank: int) -> float:
         """Share of the steps' time in which the compute lane of `rank` was busy."""
-        return _mean(
-            _length(_merged(step._intervals(rank, COMPUTE))) / _span(step.events) for step in self.steps()
-        )
+        return _mean(_length(_merged(step._intervals(rank, COMPUTE))) / _span(step.events) for step in self.steps())
 
     @property
     def exposed_communication(self) -> float:
@@ -99,10 +97,11 @@ class Trace:
         """Read a trace that `save` wrote. ValueError for any other file."""
         try:
             document = json.loads(Path(path).read_text())
+            rows = [r for r in document["traceEvents"] if r["ph"] == "X"]
+            times = [(r["ts"] / 1e6, (r["ts"] + r["dur"]) / 1e6) for r in rows]
             events = [
-                Event(r["pid"], LANES[r["tid"]], r["name"], r["ts"] / 1e6, (r["ts"] + r["dur"]) / 1e6, r["args"]["step"])
-                for r in document["traceEvents"]
-                if r["ph"] == "X"
+                Event(r["pid"], LANES[r["tid"]], r["name"], start, end, r["args"]["step"])
+                for r, (start, end) in zip(rows, times, strict=True)
             ]
             return cls(events, document["otherData"]["kind"])
         except (KeyError, TypeError, IndexError, UnicodeDecodeError, json.JSONDecodeError) as error:

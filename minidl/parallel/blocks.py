@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
-from minidl.tensor import Op, Tensor, no_grad, run_backward, tape
+from minidl.tensor import Tensor, no_grad, run_backward, tape
 
 
 class _Input(Tensor):
@@ -26,12 +26,12 @@ class _Input(Tensor):
 
 
 class SavedBlock:
-    """What a block's forward keeps for its backward."""
+    """What a block's forward keeps for its backward. wants_grad: here or before is something to differentiate."""
 
-    __slots__ = ("input", "op")
+    __slots__ = ("input", "op", "wants_grad")
 
-    def __init__(self, input: _Input, op: Op | None):
-        self.input, self.op = input, op
+    def __init__(self, input: _Input, out: Tensor):
+        self.input, self.op, self.wants_grad = input, out.op, out.requires_grad
 
     def backward(self, grad):
         """Add to the block's parameters their gradients; return the input's, None where it is not wanted."""
@@ -55,10 +55,13 @@ class SavedBlock:
 
 
 def forward(block: Module, x, wants_grad: bool):
-    """Run `block` on the array `x`. Returns the output array and the SavedBlock."""
+    """Run `block` on the array `x`. Returns the output array and the SavedBlock.
+
+    wants_grad: whether a block before this one waits for the gradient of `x`.
+    """
     entry = _Input(x, wants_grad)
     out = block(entry)
-    saved = SavedBlock(entry, out.op)
+    saved = SavedBlock(entry, out)
     entry.data = None
     return (x if out is entry else out.data), saved
 

@@ -1,8 +1,8 @@
 """The vocabulary of a Program: one step of one rank, as plain data.
 
 An instruction names the buffers it reads, writes and frees; they are the only dependency between lanes. Within a lane,
-instructions run first-in first-out. Nothing here says how long an instruction takes or how many bytes it moves: the worker
-measures that, the simulator looks it up.
+instructions run first-in first-out. Nothing here says how long an instruction takes or how many bytes it moves: the
+worker measures that, the simulator looks it up.
 
 Buffers are tuples, private to a rank:
 
@@ -208,7 +208,7 @@ class SendActivation(Instruction):
 
     chunk: int
     micro_batch: int
-    to: int                                                     # rank
+    to: int  # rank
     lane = COMMUNICATION
     label = "send"
 
@@ -227,7 +227,7 @@ class RecvActivation(Instruction):
 
     chunk: int
     micro_batch: int
-    source: int                                                 # rank
+    source: int  # rank
     lane = COMMUNICATION
     label = "recv"
 
@@ -242,7 +242,7 @@ class SendGradient(Instruction):
 
     chunk: int
     micro_batch: int
-    to: int                                                     # rank
+    to: int  # rank
     lane = COMMUNICATION
     label = "send grad"
 
@@ -262,7 +262,7 @@ class RecvGradient(Instruction):
     chunk: int
     micro_batch: int
     last_bucket: int
-    source: int                                                 # rank
+    source: int  # rank
     lane = COMMUNICATION
     label = "recv grad"
 
@@ -280,7 +280,7 @@ class ReduceGradients(Instruction):
 
     chunk: int
     bucket: int
-    micro_batch: int                                            # the last one accumulated
+    micro_batch: int  # the last one accumulated
     axes: ClassVar[tuple[str, ...]] = ("data",)
     lane = COMMUNICATION
     label = "reduce"
@@ -309,7 +309,7 @@ class ReduceLoss(Instruction):
     Every rank of those axes takes part, also the stages that have no loss: all divide by the global weight.
     """
 
-    micro_batches: tuple[int, ...]                              # whose losses this rank holds
+    micro_batches: tuple[int, ...]  # whose losses this rank holds
     axes: ClassVar[tuple[str, ...]] = ("pipeline", "data")
     lane = COMMUNICATION
     label = "reduce loss"
@@ -329,7 +329,7 @@ class ReduceLoss(Instruction):
 
 @dataclass(frozen=True)
 class ReduceNorm(Instruction):
-    """Sum the squared norms of the gradients over stages and tensor ranks, to clip by the norm of the whole gradient."""
+    """Sum the squared norms of the gradients over stages and tensor ranks, to clip by the norm of the whole."""
 
     gradients: tuple[Buffer, ...]
     axes: ClassVar[tuple[str, ...]] = ("pipeline", "tensor")

@@ -45,14 +45,14 @@ class GatherLast(Op):
     def __init__(self, group: ProcessGroup):
         self.group = group
 
-    def forward(self, x):                                                       # (..., n / size)
+    def forward(self, x):  # (..., n / size)
         k, size = self.kernels, self.group.size
         self.shape = x.shape
-        gathered = self.group.all_gather(k.reshape(x, (1, *x.shape)))           # (size, ..., n / size)
+        gathered = self.group.all_gather(k.reshape(x, (1, *x.shape)))  # (size, ..., n / size)
         moved = k.permute(gathered, (*range(1, len(x.shape)), 0, len(x.shape)))
         return k.reshape(k.copy(moved), (*x.shape[:-1], size * x.shape[-1]))
 
-    def backward(self, grad):                                                   # (..., n)
+    def backward(self, grad):  # (..., n)
         n = self.shape[-1]
         return self.kernels.copy(self.kernels.slice_last(grad, self.group.rank * n, n))
 
@@ -60,8 +60,8 @@ class GatherLast(Op):
 class ColumnParallelLinear(Module):
     """Linear whose `out_features` are split over `group`: the output is this rank's slice, whole if `gather_output`.
 
-    group: None or a group of one rank makes it a plain Linear. parts: the outputs are that many equal matrices one after
-    the other (3 for query, key and value), each of which is split. ValueError where the sizes do not divide.
+    group: None or a group of one rank makes it a plain Linear. parts: the outputs are that many equal matrices one
+    after the other (3 for query, key and value), each of which is split. ValueError where the sizes do not divide.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ColumnParallelLinear(Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.group is None:
             return ops.linear(x, self.weight, self.bias)
-        y = ops.linear(Replicate(self.group)(x), self.weight, self.bias)        # (..., out / size)
+        y = ops.linear(Replicate(self.group)(x), self.weight, self.bias)  # (..., out / size)
         return GatherLast(self.group)(y) if self.gather_output else y
 
     def extra_repr(self):
@@ -104,7 +104,7 @@ class RowParallelLinear(Module):
         self.weight = Parameter((out_features, size), recipe, _shard(1, self.group))
         self.bias = Parameter((out_features,), recipe) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:                                     # (..., in / size)
+    def forward(self, x: Tensor) -> Tensor:  # (..., in / size)
         if self.group is None:
             return ops.linear(x, self.weight, self.bias)
         y = AllReduce(self.group)(ops.linear(x, self.weight))

@@ -49,7 +49,7 @@ class Mesh:
 
     def rank_at(self, **coordinates: int) -> int:
         """The rank with these coordinates, and this rank's own on the axes not named."""
-        place = tuple(coordinates.get(axis, own) for axis, own in zip(AXES, self._coordinates))
+        place = tuple(coordinates.get(axis, own) for axis, own in zip(AXES, self._coordinates, strict=True))
         return int(self._ranks[place])
 
     def ranks(self, *axes: str) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ def partition(costs: Sequence[float], stages: int) -> tuple[Range, ...]:
 
 
 def _fill(prefix: Sequence[float], stages: int, limit: float) -> list[Range]:
-    """Runs filled up to `limit`, but leaving a block for each stage to come; more than `stages` if the limit is too low."""
+    """Runs filled up to `limit`, but leaving a block for each stage to come; too many runs if the limit is too low."""
     blocks, runs, start = len(prefix) - 1, [], 0
     for end in range(1, blocks + 1):
         stages_to_come = stages - len(runs) - 1

@@ -13,7 +13,8 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.module import Module, Sequential
 from minidl.parallel import blocks
 from minidl.parallel.group import CollectiveCall
-from minidl.tensor import Tensor
+from minidl.parallel.mesh import Mesh
+from minidl.tensor import Tensor, device
 
 Call = KernelCall | CollectiveCall
 
@@ -24,8 +25,8 @@ FLOPS_PER_BYTE = 20  # an AVX-512 core's 235 GFLOP/s over its 12 GB/s of memory;
 class BlockProfile:
     """The calls of one block for one micro-batch, in order, and what it holds.
 
-    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones. saved_bytes:
-    kept from forward to backward. update: the calls of the optimizer; state_bytes: what the optimizer keeps.
+    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones.
+    saved_bytes: kept from forward to backward. update: the calls of the optimizer; state_bytes: what it keeps.
     """
 
     forward: tuple[Call, ...]
@@ -69,19 +70,31 @@ def chain_of(model: Module) -> list[Module]:
     return model.blocks if isinstance(model, Sequential) else [model]
 
 
+def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
+    """The model that `build` makes for `mesh`, with parameters of `dtype` that have shapes and no values."""
+    with device("meta"):
+        model = build(mesh)
+    if not isinstance(model, Module):
+        raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
+    for parameter in model.parameters():
+        parameter.data = MetaArray(parameter.shape, dtype)
+    return model
+
+
 def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable) -> ChainProfile:
     """Run the chain, whose parameters are on meta, on one micro-batch `x` with labels `target`.
 
     optimizer: a function of parameters that returns an Optimizer. Identical blocks are run once.
     """
     known: dict[tuple, BlockProfile] = {}
-    profiles, array = [], x
-    for i, block in enumerate(chain_of(model)):
-        key = (signature(block), array.shape, array.dtype, i > 0)
+    profiles, array, wants_grad = [], x, False  # nobody wants the gradient of the data
+    for block in chain_of(model):
+        key = (signature(block), array.shape, array.dtype, wants_grad)
         if key not in known:
-            known[key] = _profile_block(block, array, i > 0, optimizer)
+            known[key] = _profile_block(block, array, wants_grad, optimizer)
         profiles.append(known[key])
         array = known[key].output
+        wants_grad = wants_grad or known[key].parameter_count > 0
     with meta.record() as loss_calls:
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
@@ -119,7 +132,7 @@ def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Cal
 
 
 def signature(module: Module) -> tuple:
-    """Equal for two modules only if they are built alike: same types, options and parameter shapes, all the way down."""
+    """Equal for two modules only if they are built alike: types, options and parameter shapes, all the way down."""
     parts: list[object] = [type(module), module.training]
     for name, value in vars(module).items():
         if isinstance(value, Module):

@@ -1,7 +1,8 @@
 """Plan -> Program: the order of forwards and backwards on each stage, and the instructions that this makes.
 
-A schedule is a function (stage, stages, micro_batches) -> the order in which that stage runs its forwards and backwards.
-Everything around them (loading, sending, reducing, updating) is the same for all schedules and is added here once.
+A schedule is a function (stage, stages, micro_batches) -> the order in which that stage runs its forwards and
+backwards. Everything around them (loading, sending, reducing, updating) is the same for all schedules and is added here
+once.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Program:
         return Program(self.plan, self.layout, self._make, edited)
 
     def representatives(self) -> tuple[int, ...]:
-        """One rank of each stage: the others of its stage have the same list but for their peers. All, if any is edited."""
+        """One rank of each stage, whose other ranks have the same list but for their peers. All, if any is edited."""
         if self.edited:
             return tuple(range(self.world_size))
         return self.plan.mesh(0).ranks("pipeline")

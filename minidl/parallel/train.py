@@ -17,8 +17,8 @@ from minidl.nn.module import Module, Shard
 from minidl.parallel.check import check
 from minidl.parallel.mesh import AXES, Mesh
 from minidl.parallel.partition import Layout, layout
-from minidl.parallel.plan import Plan
-from minidl.parallel.profile import profile_chain
+from minidl.parallel.plan import Plan, check_count
+from minidl.parallel.profile import ChainProfile, build_on_meta, profile_chain
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.worker import Stage, Worker
 from minidl.parallel.schedules import Program, evaluation_program, training_program
@@ -115,19 +115,22 @@ def train(
 ) -> Run:
     """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
 
-    optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one of
-    an epoch may be short. evaluate: a data set, evaluated every `evaluate_every` steps and after the last. callbacks: each is called in
-    this process with a StepRecord. lr_schedule: step -> factor on the learning rate. clip_norm: bound on the norm of the
-    whole gradient. dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps
-    the trace holds.
+    optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one
+    of an epoch may be short. evaluate: a data set, evaluated every `evaluate_every` steps and after the last.
+    callbacks: each is called in this process with every StepRecord, in order; one that raises ends the run.
+    lr_schedule: step -> factor on the learning rate. clip_norm: bound on the norm of the whole gradient. dtype: of
+    parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps the trace holds.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
     Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does.
     """
     plan = plan or Plan()
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a Plan, not a {type(plan).__name__}")
     plan.check_batch(batch_size)
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r} is not a whole number of at least 1")
+    check_count("steps", steps)
+    if evaluate_every is not None:
+        check_count("evaluate_every", evaluate_every)
     if len(dataset) == 0:
         raise ValueError("the data set is empty")
     if clip_norm is not None and not clip_norm > 0:
@@ -136,13 +139,14 @@ def train(
         for_device(device)
         raise ValueError(f"device {device!r} computes nothing: train on 'cpu', or price the plan with the simulator")
     dtype = dtype_of(dtype)
-    cut_chain = plan_layout(build, dataset, plan, loss, optimizer, batch_size, dtype)
-    training = training_program(plan, cut_chain, clip=clip_norm is not None)
-    evaluation = evaluation_program(plan, cut_chain)
+    profile = profile_on(build, dataset, plan, loss, optimizer, batch_size, dtype)
+    cuts = layout(plan, profile.costs, profile.parameter_bytes)
+    training = training_program(plan, cuts, clip=clip_norm is not None)
+    evaluation = evaluation_program(plan, cuts)
     check(training)
     check(evaluation)
     job = _Job(
-        build, dataset, plan, cut_chain, training, evaluation, optimizer, loss, batch_size, steps, seed, dtype,
+        build, dataset, plan, cuts, training, evaluation, optimizer, loss, batch_size, steps, seed, dtype,
         evaluate, evaluate_every or steps, lr_schedule, clip_norm, trace_steps,
     )  # fmt: skip
 
@@ -167,22 +171,14 @@ def train(
     )
 
 
-def plan_layout(build: Builder, dataset, plan: Plan, loss, optimizer, batch_size: int, dtype) -> Layout:
-    """Build the chain on meta, price its blocks on one micro-batch, and cut it into stages and buckets."""
+def profile_on(build: Builder, dataset, plan: Plan, loss, optimizer, batch_size: int, dtype="float32") -> ChainProfile:
+    """The profile of the chain under `plan`, for micro-batches of samples like those of `dataset`."""
     samples = batch_size // (plan.data * plan.micro_batches)
-    x, y = (_meta_batch(array, samples, dtype) for array in dataset[np.arange(1)])
-    with default_device("meta"):
-        model = build(plan.mesh(0))
-    if not isinstance(model, Module):
-        raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
-    for parameter in model.parameters():
-        parameter.data = MetaArray(parameter.shape, dtype)
-    profile = profile_chain(model, x, y, loss, optimizer)
-    return layout(plan, profile.costs, profile.parameter_bytes)
-
-
-def _meta_batch(array: np.ndarray, samples: int, dtype) -> MetaArray:
-    return MetaArray((samples, *array.shape[1:]), dtype if array.dtype.kind == "f" else array.dtype)
+    x, y = (
+        MetaArray((samples, *array.shape[1:]), dtype if array.dtype.kind == "f" else array.dtype)
+        for array in dataset[np.arange(1)]
+    )
+    return profile_chain(build_on_meta(build, plan.mesh(0), dtype), x, y, loss, optimizer)
 
 
 def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray, Shard | None]]]:

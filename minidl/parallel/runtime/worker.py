@@ -159,8 +159,10 @@ class Worker:
 
     def forward(self, i: I.Forward) -> None:
         x, saved = self.buffers[i.reads[0]], []
-        for index, block in self._in_scope(i.micro_batch):
-            x, kept = blocks.forward(block, x, wants_grad=index > 0)
+        wants_grad = self.stage.first > 0  # nobody wants the gradient of the data
+        for block in self._in_scope(i.micro_batch):
+            x, kept = blocks.forward(block, x, wants_grad)
+            wants_grad = kept.wants_grad
             saved.append(kept)
         output, keep = i.writes
         self.buffers[output], self.buffers[keep] = x, saved
@@ -171,12 +173,12 @@ class Worker:
             x = blocks.infer(block, x)
         self.buffers[i.writes[0]] = x
 
-    def _in_scope(self, micro_batch: int) -> Iterator[tuple[int, Module]]:
-        """The blocks with their index in the chain, random numbers keyed to each while it runs."""
+    def _in_scope(self, micro_batch: int) -> Iterator[Module]:
+        """The blocks, random numbers keyed to the place of each in the chain while it runs."""
         with random.scope(random.Scope(self.seed, self.step, self.samples[micro_batch])) as keys:
             for index, block in enumerate(self.stage.blocks, self.stage.first):
                 keys.enter_block(index)
-                yield index, block
+                yield block
 
     def compute_loss(self, i: I.Loss) -> None:
         output, target = (self.buffers[b] for b in i.reads)
