@@ -98,8 +98,8 @@ class Measured:
         moved = call.bytes_read + call.bytes_written
         if call.name == "matmul":
             return self._scaled(self._matmul(*call.shapes[0])), self.matmul_contention
-        if not moved:
-            return self._scaled(0.0), 1.0
+        if call.name not in self.kernels and not moved:
+            return self._scaled(0.0), 1.0  # a view
         points = self.kernels.get(call.name) or self.kernels["add"]
         size = call.flops if call.name.startswith("conv2d") else moved
         return self._scaled(interpolate(points, size)), interpolate(self.contention, moved)
@@ -135,10 +135,11 @@ class Measured:
 
 def interpolate(points: Points, x: float) -> float:
     """Log-log interpolation between (x, y) points by rising x; below the first y stays, above the last it is scaled."""
-    if x <= points[0][0]:
+    if x <= points[0][0] or len(points) == 1:
         return points[0][1]
     i = min(bisect.bisect([p[0] for p in points], x), len(points) - 1)
     (x0, y0), (x1, y1) = points[i - 1], points[i]
+    x0 = max(x0, 1.0)
     if x >= x1:
         slope = 1.0 if y1 > y0 * 1.5 else 0.0  # times grow in proportion; factors stay
         return y1 * (x / x1) ** slope

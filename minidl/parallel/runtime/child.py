@@ -72,7 +72,7 @@ def main(control_fd: int, arena_fd: int) -> None:
     for name, level in setup["log_levels"].items():
         logging.getLogger(name).setLevel(level)
 
-    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank)
+    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank, setup["patience"])
     group = SharedMemoryGroup(process, tuple(range(workers)))
     group.report = lambda message: control.send("report", message)
     try:

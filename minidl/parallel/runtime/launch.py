@@ -101,6 +101,7 @@ class _Crew:
                 "workers": self.arena.rows,
                 "row_bytes": self.arena.row_bytes,
                 "core": cores[rank % len(cores)] if cores else None,
+                "patience": 2000 if self.arena.rows <= (os.cpu_count() or 1) else 10,  # looks; see Process
                 "path": sys.path,
                 "log_levels": log_levels(),
             }

@@ -27,6 +27,7 @@ STATUS = LINE  # offset in a row of what the rank is doing: a count, then text
 STATUS_BYTES = 4 * LINE
 GROUPS = STATUS + STATUS_BYTES  # offset in a row of the lines of the first group
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
+NAP_SECONDS = 50e-6
 
 # Words of a rank's line in a group: two counts, then twice an announcement: the call, and the offset of its array
 ARRIVED, DONE, ANNOUNCEMENTS = range(3)
@@ -43,6 +44,10 @@ class Status:
         self._words, self._count = arena.words, arena.word(row, STATUS)
         self._text = arena.view(row, STATUS + 8, (STATUS_BYTES - 8,), np.uint8).data
         self._instruction = self._call = ""
+
+    @property
+    def count(self) -> int:
+        return self._words[self._count]
 
     def tell(self, instruction: str) -> None:
         """An instruction of a program begins."""
@@ -63,17 +68,35 @@ class Status:
         self._text[: len(encoded)] = encoded
 
     def read(self) -> tuple[int, str]:
-        return self._words[self._count], bytes(self._text).split(b"\0")[0].decode(errors="replace")
+        return self.count, bytes(self._text).split(b"\0")[0].decode(errors="replace")
 
 
 class Process:
-    """What all groups of one process share: its heap, its status, and where the lines of a new group may begin."""
+    """What all groups of one process share: its heap, its status, and where the lines of a new group may begin.
 
-    def __init__(self, arena: Arena, row: int):
-        self.arena, self.row = arena, row
+    patience: how many times in a row it yields its core while it waits, before it sleeps between two looks.
+    """
+
+    def __init__(self, arena: Arena, row: int, patience: int):
+        self.arena, self.row, self.patience = arena, row, patience
         self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
         self.groups: list[SharedMemoryGroup] = []
         self.free_block = GROUPS
+        self._looks = (0, 0)  # status count when it began to wait, and looks since
+
+    def rest(self) -> None:
+        """Give way to other processes for a moment.
+
+        Who only yields comes back at once and takes up to half of a core that another rank computes on; who sleeps
+        notices late. So a rank yields first, and sleeps when the wait turns out to be long.
+        """
+        begun, looks = self._looks
+        looks = looks + 1 if begun == self.status.count else 0
+        self._looks = (self.status.count, looks)
+        if looks < self.patience:
+            os.sched_yield()
+        else:
+            time.sleep(NAP_SECONDS)
 
 
 class SharedMemoryGroup(ProcessGroup):
@@ -96,7 +119,7 @@ class SharedMemoryGroup(ProcessGroup):
             raise MemoryError(f"there is no room for more than {len(process.groups) - 1} process groups")
 
     def pause(self) -> None:
-        os.sched_yield()
+        self.process.rest()
         if self._words[ABORT]:
             raise Aborted("another rank failed")
         for group in self.process.groups:

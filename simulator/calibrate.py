@@ -1,0 +1,180 @@
+"""calibrate(): measures this machine into a Cluster, once.
+
+What is measured: matrix products over sizes, every kernel over the bytes it moves, the cost of Python around a call and
+around an instruction, collectives and messages between two workers, and how much busy cores slow one another down. What
+is not: any parallel training run. The one constant that is fitted, `training_factor`, is the ratio of measured to
+predicted step time of two one-worker runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minidl import data, models, nn, optim
+from minidl.parallel import Plan, launch, train
+from simulator import probes
+from simulator.compute import Measured
+from simulator.hardware import Cluster, Processors
+from simulator.network import SharedMemory
+from simulator.predict import simulate
+
+VERSION = 1  # of the cache's form
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured, as it is cached. probe_seconds: of the speed probe then, to tell how the machine drifts."""
+
+    machine: dict[str, object]
+    compute: dict[str, object]
+    network: dict[str, object]
+    memory_bytes: float
+    peak_flops: float
+    probe_seconds: float
+    version: int = VERSION
+
+    def cluster(self, training_factor: float | None = None) -> Cluster:
+        """The machine as a Cluster; `training_factor=1` leaves the fitted constant out."""
+        compute = Measured(**self.compute)
+        if training_factor is not None:
+            compute = Measured(**self.compute | {"training_factor": training_factor})
+        cores = self.machine["cores"]
+        return Cluster(
+            "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, self.peak_flops,
+            Processors(cores),
+        )  # fmt: skip
+
+
+def calibrate(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Cluster:
+    """This machine as a Cluster: from the cache, or measured in less than 20 seconds and cached.
+
+    refresh: measure again. progress: told what is being measured.
+    """
+    return calibration(refresh, progress).cluster()
+
+
+def calibration(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Calibration:
+    """As `calibrate`, but everything that was measured. A cache that cannot be read is measured again, with a warning."""
+    path = cache_path()
+    if not refresh and path.exists():
+        try:
+            found = Calibration(**json.loads(path.read_text()))
+            if found.version == VERSION and found.machine == identity():
+                found.cluster().compute.price(probes.KernelCall("matmul", ((1, 8, 8, 8),), "float32", 1, 1, 1))
+                return found
+        except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
+    found = measure(progress or (lambda what: None))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(asdict(found)))
+        partial.replace(path)  # at once: a reader never sees half a file
+    except OSError as error:
+        warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
+    return found
+
+
+def measure(progress: Callable[[str], None]) -> Calibration:
+    """Run all probes on this machine."""
+    machine = identity()
+    cores = machine["cores"]
+    progress("matrix products")
+    (gemm,) = launch(probes.gemm_seconds, 1)
+    progress("kernels and the tape")
+    ((kernels, dispatch),) = launch(probes.kernel_seconds, 1)
+    progress("busy cores")
+    ((alone, product_alone, probe),) = launch(probes.contention, 1)
+    together = launch(probes.contention, cores)
+    slower = [max(1.0, sum(t[0][i] for t in together) / cores / alone[i]) for i in range(len(alone))]
+    progress("collectives and messages")
+    sides = launch(probes.communication, 2)
+    network = {name: _mean_points(sides, name) for name in probes.COLLECTIVES}
+    network["alone"] = [(64, 2e-6)]
+    compute = {
+        "gemm_sizes": list(probes.GEMM_SIZES),
+        "gemm_seconds": gemm,
+        "kernels": kernels,
+        "contention": list(zip(probes.CONTENTION_BYTES, slower)),
+        "matmul_contention": max(1.0, sum(t[1] for t in together) / cores / product_alone),
+        "dispatch_seconds": dispatch,
+        "instruction_seconds": 0.0,
+    }
+    largest = probes.GEMM_SIZES[-1]
+    unfitted = Calibration(
+        machine, compute, {"collectives": network, "send": sides[0]["send"], "receive": sides[1]["send"]},
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1], probe,
+    )  # fmt: skip
+    progress("one-worker runs")
+    return _fit(unfitted)
+
+
+def _fit(unfitted: Calibration) -> Calibration:
+    """Fit the cost of an instruction and the training factor to one-worker runs."""
+    train_set, _ = data.digits()
+
+    def run(model, dataset, plan, batch_size, steps):
+        settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
+        measured = train(model, dataset, plan, batch_size=batch_size, steps=steps, **settings).step_seconds
+        x, y = dataset[np.arange(1)]
+        predicted = simulate(model, plan, cluster(), batch_size, example=(x, y), **settings)
+        return measured, predicted.step_seconds, len(predicted.program[0].step)
+
+    def cluster():
+        return Calibration(unfitted.machine, compute, *list(asdict(unfitted).values())[2:]).cluster()
+
+    compute = dict(unfitted.compute)
+    tiny = lambda mesh: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # noqa: E731
+    measured, predicted, instructions = run(tiny, train_set, Plan(micro_batches=16), 64, 60)
+    compute["instruction_seconds"] = max(0.0, (measured - predicted) / instructions)
+    ratios = []
+    for name, batch_size in (("mlp-784", 64), ("cnn-digits", 128)):
+        builder = models.builder(name)
+        dataset = train_set if name == "cnn-digits" else data.synthetic(256, (1, 28, 28), 10)
+        measured, predicted, _ = run(builder, dataset, Plan(), batch_size, 20)
+        ratios.append(measured / predicted)
+    compute["training_factor"] = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return Calibration(unfitted.machine, compute, *list(asdict(unfitted).values())[2:])
+
+
+def _sgd(parameters):
+    return optim.SGD(parameters, lr=1e-3, momentum=0.9)
+
+
+def _mean_points(sides, name) -> list[tuple[float, float]]:
+    return [(size, sum(side[name][i][1] for side in sides) / len(sides)) for i, (size, _) in enumerate(sides[0][name])]
+
+
+def identity() -> dict[str, object]:
+    """What a calibration is valid for: processor, cores that may be used, Python and NumPy."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cache_path() -> Path:
+    """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder."""
+    folder = os.environ.get("MINIDL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minidl"
+    return Path(folder) / "calibration.json"

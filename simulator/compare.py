@@ -1,0 +1,153 @@
+"""Simulated against measured: trains under several plans, simulates the very same programs, and sets them side by side."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minidl import data, models, nn, optim
+from minidl.parallel import Plan, Run, launch, train
+from simulator import probes
+from simulator.calibrate import Calibration
+from simulator.predict import Prediction, simulate
+
+BATCH_SIZE = 256
+ROUNDS = 3  # all plans in turn, so that a slow minute of the machine falls on all of them
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, by the name it has in the table, and the plans to try on it; the first is what speedups refer to."""
+
+    name: str
+    build: Callable
+    plans: tuple[Plan, ...]
+    steps: int
+
+
+def experiments() -> tuple[Experiment, ...]:
+    """Perceptron and convolutional network on the digits, with 1, 2 and 4 workers."""
+    return (
+        Experiment(
+            "mlp 64-1024-1024-10",
+            lambda mesh: models.mlp((64, 1024, 1024, 10), mesh),
+            (
+                Plan(),
+                Plan(data=2),
+                Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
+                Plan(pipeline=2, micro_batches=4, schedule="1f1b"),
+                Plan(tensor=2),
+                Plan(data=4),
+                Plan(data=2, pipeline=2, micro_batches=2),
+                Plan(data=2, tensor=2),
+                Plan(tensor=4),
+            ),
+            40,
+        ),
+        Experiment("cnn", models.builder("cnn-digits"), (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4)), 30),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plan, measured and simulated. Names are those of compare.json."""
+
+    model: str
+    plan: str
+    workers: int
+    oversubscribed: bool
+    measured_step_seconds: float
+    simulated_step_seconds: float
+    measured_speedup: float
+    simulated_speedup: float
+    measured_bubble_fraction: float
+    simulated_bubble_fraction: float
+    measured_exposed_communication_seconds: float
+    simulated_exposed_communication_seconds: float
+    drift: float
+    simulated_step_seconds_unfitted: float
+
+    @property
+    def error(self) -> float:
+        """Of the simulated step time, relative to the measured one; negative where the simulator is too fast."""
+        return self.simulated_step_seconds / self.measured_step_seconds - 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows, and a measured run and a prediction for each, in the same order."""
+
+    machine: dict
+    rows: list[Row]
+    runs: list[Run]
+    predictions: list[Prediction]
+
+    def mean_error(self, oversubscribed: bool) -> float | None:
+        """Mean absolute error of the step time over the rows that are (not) oversubscribed; None if there are none."""
+        errors = [abs(row.error) for row in self.rows if row.oversubscribed == oversubscribed]
+        return statistics.mean(errors) if errors else None
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write compare.json, and two Chrome traces for each row; returns the paths."""
+        paths = [folder / "compare.json"]
+        document = {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
+        paths[0].write_text(json.dumps(document, indent=1))
+        for row, run, prediction in zip(self.rows, self.runs, self.predictions):
+            for trace in (run.trace, prediction.trace):
+                name = f"{row.model.split()[0]} {row.plan}".replace(" × ", "-").replace(",", "").replace(" ", "-")
+                paths.append(folder / f"trace-{name}-{trace.kind}.json")
+                trace.save(paths[-1])
+        return paths
+
+
+def compare(
+    calibration: Calibration,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    chosen: Sequence[Experiment] | None = None,
+) -> Comparison:
+    """Measure and simulate every plan of the experiments. progress: told what runs, how many are done, and of how many."""
+    chosen = chosen or experiments()
+    cluster, unfitted = calibration.cluster(), calibration.cluster(training_factor=1.0)
+    cores = calibration.machine["cores"]
+    train_set, _ = data.digits()
+    settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
+    jobs = [(e, plan) for e in chosen for plan in e.plans]
+    measured: list[list[tuple[float, Run]]] = [[] for _ in jobs]
+    total = ROUNDS * len(jobs)
+    for turn in range(ROUNDS):
+        for i, (experiment, plan) in enumerate(jobs):
+            progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
+            drift = launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
+            run = train(experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, **settings)
+            measured[i].append((drift, run))
+
+    rows, runs, predictions = [], [], []
+    baseline: tuple[float, float] = (0.0, 0.0)
+    example = train_set[np.arange(1)]
+    for (experiment, plan), tries in zip(jobs, measured):
+        prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
+        without = simulate(experiment.build, plan, unfitted, BATCH_SIZE, example=example, **settings)
+        tries.sort(key=lambda pair: pair[1].step_seconds)
+        drift, run = tries[len(tries) // 2]  # the median try
+        if plan == experiment.plans[0]:
+            baseline = (run.step_seconds, prediction.step_seconds)
+        rows.append(Row(
+            experiment.name, str(plan), plan.workers, plan.workers > cores,
+            run.step_seconds, prediction.step_seconds,
+            baseline[0] / run.step_seconds, baseline[1] / prediction.step_seconds,
+            run.trace.bubble_fraction, prediction.trace.bubble_fraction,
+            run.trace.exposed_communication, prediction.trace.exposed_communication,
+            drift, without.step_seconds,
+        ))  # fmt: skip
+        runs.append(run)
+        predictions.append(prediction)
+    return Comparison(calibration.machine, rows, runs, predictions)
+
+
+def _sgd(parameters):
+    return optim.SGD(parameters, lr=0.05, momentum=0.9)

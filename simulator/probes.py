@@ -1,0 +1,235 @@
+"""What calibration runs in worker processes: micro-benchmarks of kernels, of the tape, of collectives and messages.
+
+Nothing here trains in parallel. Kernels are timed where they are used: small chains of blocks take a training step on the
+CPU with every kernel call timed, and the same step on meta says, call by call, what each of them did.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+
+from minidl import kernels, nn, optim
+from minidl.kernels import meta
+from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.models.gpt import GPTBlock, GPTEmbedding, GPTHead
+from minidl.nn.module import Module
+from minidl.parallel import blocks
+from minidl.parallel.group import ProcessGroup
+from minidl.tensor import device
+
+GEMM_SIZES = (4, 16, 64, 256, 1024)
+MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+Samples = dict[str, dict[float, list[float]]]  # kernel -> bytes moved (FLOPs of a convolution) -> times
+
+
+def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
+    """Median time of `action` over as many runs as fit in `seconds`, at least three, after one that does not count."""
+    action()
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < seconds and len(times) < most):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+# One worker: matrix products, kernels, the tape
+
+
+def gemm_seconds(group: ProcessGroup) -> list[float]:
+    """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest."""
+    generator = np.random.default_rng(0)
+    times = []
+    for m, n, k in product(GEMM_SIZES, repeat=3):
+        a, b = generator.random((m, k), np.float32), generator.random((n, k), np.float32).T
+        times.append(median_seconds(lambda a=a, b=b: a @ b))
+    return times
+
+
+def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
+    """Chains to time and the shapes of their inputs (tokens where there are two sizes and an embedding), small to large."""
+    for width, batch in ((32, 8), (64, 32), (256, 64), (512, 256), (1024, 256), (1024, 1024)):
+        yield lambda w=width: [
+            nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
+        ], (batch, width)  # fmt: skip
+    for channels, size, batch in ((1, 8, 16), (16, 8, 64), (16, 16, 64), (32, 32, 16)):
+        yield lambda c=channels, s=size: [
+            nn.Conv2d(c, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.Flatten(),
+            nn.Linear(32 * (s // 2) ** 2, 10),
+        ], (batch, channels, size, size)  # fmt: skip
+    for hidden, sequence, batch in ((32, 16, 4), (64, 64, 8), (128, 128, 8)):
+        yield lambda h=hidden, s=sequence: [
+            GPTEmbedding(256, s, h, 0.0), GPTBlock(h, 4, 0.0), GPTBlock(h, 4, 0.1), GPTHead(h, 256)
+        ], (batch, sequence)  # fmt: skip
+
+
+def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """(bytes moved, seconds) for each kernel, and the seconds of Python around a call."""
+    samples: Samples = {}
+    overheads = []
+    optimizers = (lambda p: optim.SGD(p, lr=1e-9, momentum=0.9), lambda p: optim.Adam(p, lr=1e-9))
+    for i, (build, shape) in enumerate(cases()):
+        overheads.append(_time_case(build, shape, optimizers[i % 2], samples))
+    points = {
+        name: sorted((size, statistics.median(times)) for size, times in sizes.items())
+        for name, sizes in samples.items()
+    }
+    return points, max(statistics.median(overheads[:3]), 0.0)  # of the smallest cases, where it shows
+
+
+def _time_case(build, shape, optimizer, samples: Samples, runs: int = 5) -> float:
+    """Add the times of one chain's kernel calls to `samples`; returns the overhead of a call."""
+    with device("meta"):
+        step = _training_step(build(), optimizer)
+        tokens = len(shape) == 2 and isinstance(step.chain[0], GPTEmbedding)
+        x = MetaArray(shape, "int64" if tokens else "float32")
+        step(x)  # makes the optimizer's state
+        with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
+            step(x)
+    expected = [(name, profile[before:after]) for name, before, after in spied]
+
+    generator = np.random.default_rng(0)
+    x = generator.integers(256, size=shape) if tokens else generator.random(shape, np.float32)
+    step = _training_step(build(), optimizer)
+    step(x)
+    timed: list[list[float]] = []
+    total = median_seconds(lambda: step(x))
+    for _ in range(runs):
+        with _spied(np.ndarray, time.perf_counter) as spied:
+            step(x)
+        if [name for name, *_ in spied] != [name for name, _ in expected]:
+            raise RuntimeError(f"cpu and meta call different kernels for {shape}")
+        timed.append([end - start for _, start, end in spied])
+    medians = [statistics.median(times) for times in zip(*timed)]
+    for (_, calls), seconds in zip(expected, medians):
+        if len(calls) == 1 and calls[0].name != "matmul":
+            samples.setdefault(calls[0].name, {}).setdefault(size_of(calls[0]), []).append(seconds)
+    return (total - sum(medians)) / len(medians)
+
+
+def size_of(call: KernelCall) -> float:
+    """What the time of a kernel is tabulated by: the bytes it moves, for a convolution its FLOPs."""
+    return call.flops if call.name.startswith("conv2d") else call.bytes_read + call.bytes_written
+
+
+class _training_step:
+    """One training step of a chain on arrays of any device, block by block as the worker takes it."""
+
+    def __init__(self, chain: list[Module], optimizer):
+        self.chain, self.loss = chain, nn.CrossEntropyLoss()
+        self.parameters = [p for block in chain for p in block.parameters()]
+        for p in self.parameters:
+            p.gradient_buffer = p.kernels.full(p.shape, 0, p.dtype)
+        self.optimizer = optimizer(self.parameters)
+
+    def __call__(self, x) -> None:
+        saved = []
+        for i, block in enumerate(self.chain):
+            x, kept = blocks.forward(block, x, wants_grad=i > 0)
+            saved.append(kept)
+        target = kernels.BY_ARRAY[type(x)].full(x.shape[:-1], 0, np.dtype("int64"))
+        _, _, gradient = blocks.loss_and_gradient(self.loss, x, target)
+        for p in self.parameters:
+            p.grad = None
+        for kept in reversed(saved):
+            gradient = kept.backward(gradient)
+        self.optimizer.step()
+
+
+@contextmanager
+def _spied(array_type: type, clock: Callable[[], float]) -> Iterator[list[tuple[str, float, float]]]:
+    """Collect (kernel, clock before, clock after) of every call that ops make for arrays of `array_type`."""
+    calls: list[tuple[str, float, float]] = []
+    original = kernels.BY_ARRAY[array_type]
+
+    class Spy:
+        def __getattr__(self, name):
+            kernel = getattr(original, name)
+            if not callable(kernel):
+                return kernel
+
+            def timed(*arguments):
+                before = clock()
+                result = kernel(*arguments)
+                calls.append((name, before, clock()))
+                return result
+
+            setattr(self, name, timed)
+            return timed
+
+    kernels.BY_ARRAY[array_type] = Spy()
+    try:
+        yield calls
+    finally:
+        kernels.BY_ARRAY[array_type] = original
+
+
+# All cores at once
+
+
+def contention(group: ProcessGroup) -> tuple[list[float], float, float]:
+    """Times of adding arrays of CONTENTION_BYTES (all three together), of a matrix product, and the probe's."""
+    times = []
+    for nbytes in CONTENTION_BYTES:
+        a, b, out = (np.ones(nbytes // 12, np.float32) for _ in range(3))
+        group.barrier()
+        times.append(median_seconds(lambda a=a, b=b, out=out: np.add(a, b, out=out), 2e-2, 10**6))
+    a = np.ones((256, 1024), np.float32)
+    b = np.ones((1024, 1024), np.float32)
+    group.barrier()
+    return times, median_seconds(lambda: a @ b, 5e-2, 10**6), speed_probe(group)
+
+
+def speed_probe(group: ProcessGroup) -> float:
+    """Seconds of a fixed mix of arithmetic and memory traffic: how fast the machine is just now."""
+    a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    x = np.ones(1 << 20, np.float32)
+
+    def mix():
+        a @ b
+        np.add(x, x, out=x[:])
+
+    group.barrier()
+    return median_seconds(mix, 4e-2, 10**6)
+
+
+# Two workers: collectives and messages
+
+
+def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
+    """(bytes, seconds) of each of COLLECTIVES, and of "send" and "receive", the two sides of a message."""
+    times: dict[str, list[tuple[float, float]]] = {}
+    for nbytes in MESSAGE_BYTES:
+        runs = 200 if nbytes < 1 << 18 else 30 if nbytes < 1 << 22 else 8
+        for name in COLLECTIVES:
+            part = nbytes // group.size if name == "all_gather" else nbytes
+            x = group.empty((part // 4 // group.size * group.size,))
+            x.data[...] = 0
+            collective = getattr(group, name)
+            times.setdefault(name, []).append((nbytes, _timed(runs, group, lambda c=collective, x=x: c(x))))
+        message = np.zeros(nbytes // 4, np.float32)
+        if group.rank == 0:
+            action = lambda m=message: group.send(m, 1)  # noqa: E731
+        else:
+            action = lambda: group.recv(src=0)  # noqa: E731
+        times.setdefault("send", []).append((nbytes, _timed(runs, group, action, wait=group.rank == 1)))
+    return times
+
+
+def _timed(runs: int, group: ProcessGroup, action: Callable[[], object], wait: bool = False) -> float:
+    """Median time of `action`, begun together; with `wait`, from when the message was there."""
+    times = []
+    for _ in range(runs):
+        group.barrier()
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - (max(start, group.matched) if wait else start))
+    return statistics.median(times)
