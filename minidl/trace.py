@@ -49,11 +49,13 @@ class Trace:
     @property
     def step_seconds(self) -> float:
         """Median over the steps of the time from the first event's start to the last one's end, on any rank."""
+        if not self.events:
+            raise ValueError("the trace is empty: it has no steps to time")
         return statistics.median(_span(step.events) for step in self.steps())
 
     def busy_fraction(self, rank: int) -> float:
         """Share of the steps' time in which the compute lane of `rank` was busy."""
-        return _mean(_length(_merged(step._intervals(rank, COMPUTE))) / _span(step.events) for step in self.steps())
+        return _mean(_share(_length(_merged(step._intervals(rank, COMPUTE))), step) for step in self.steps())
 
     @property
     def exposed_communication(self) -> float:
@@ -64,7 +66,7 @@ class Trace:
     def bubble_fraction(self) -> float:
         """Share of a step in which a rank neither computes nor communicates: mean over the ranks and the steps."""
         return _mean(
-            1 - _length(_merged(step._intervals(rank, COMPUTE, COMMUNICATION))) / _span(step.events)
+            _share(_span(step.events) - _length(_merged(step._intervals(rank, COMPUTE, COMMUNICATION))), step)
             for step in self.steps()
             for rank in self.ranks
         )
@@ -110,6 +112,12 @@ class Trace:
 
 def _span(events: list[Event]) -> float:
     return max(e.end for e in events) - events[0].start
+
+
+def _share(seconds: float, step: Trace) -> float:
+    """`seconds` as a share of the step; 0 of a step that took no time."""
+    span = _span(step.events)
+    return seconds / span if span else 0.0
 
 
 def _merged(intervals: list[Interval]) -> list[Interval]:

@@ -1,0 +1,219 @@
+"""Plan invariance: every plan gives the losses and the parameters of the one-worker run."""
+
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from minidl import data, models, nn, optim
+from minidl.parallel import Plan, train
+from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
+
+STEPS = 20
+BATCH = 352  # of 1,437 digits: the fifth batch of an epoch has 29 samples, fewer than 4 replicas × 8 micro-batches
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+DIGITS = data.digits()[0]
+
+
+def perceptron(dropout):
+    def build(mesh):
+        group = mesh.group("tensor")
+        return nn.Sequential(
+            nn.Flatten(),
+            ColumnParallelLinear(64, 32, group),
+            nn.ReLU(),
+            RowParallelLinear(32, 24, group),
+            nn.Dropout(dropout),
+            nn.ReLU(),
+            ColumnParallelLinear(24, 16, group, gather_output=True),
+            nn.Dropout(dropout),
+            nn.Linear(16, 10),
+        )
+
+    return build
+
+
+def run(build, dataset, plan, momentum=0.0, dtype="float64", steps=STEPS, batch_size=BATCH, lr=0.3, **options):
+    return train(
+        build,
+        dataset,
+        plan,
+        optimizer=lambda p: optim.SGD(p, lr=lr, momentum=momentum),
+        loss=nn.CrossEntropyLoss(),
+        batch_size=batch_size,
+        steps=steps,
+        dtype=dtype,
+        timeout=120,
+        **options,
+    )
+
+
+def difference(a, b):
+    """The norm of the difference, relative to the norm."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def assert_same(got, expected, tolerance):
+    assert len(got.losses) == len(expected.losses)
+    assert difference(got.losses, expected.losses) < tolerance
+    ours, theirs = got.state_dict(), expected.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name].shape == theirs[name].shape and ours[name].dtype == theirs[name].dtype
+    flat, reference = (np.concatenate([s[name].ravel() for name in theirs]) for s in (ours, theirs))
+    assert difference(flat, reference) < tolerance
+
+
+@cache
+def one_worker(dropout, momentum, dtype):
+    return run(perceptron(dropout), DIGITS, Plan(), momentum, dtype)
+
+
+OPTIONS = {
+    "data": (1, 2, 4),
+    "pipeline": (1, 2, 4),
+    "tensor": (1, 2, 4),
+    "micro_batches": (1, 2, 4, 8),
+    "schedule": ("1f1b", "gpipe", "naive"),
+    "momentum": (0.9, 0.0),
+    "dropout": (0.2, 0.0),
+    "dtype": ("float64", "float32"),
+}
+MAX_WORKERS = 8
+
+
+def pairs(case):
+    return {frozenset(pair) for pair in itertools.combinations(case.items(), 2)}
+
+
+def all_cases():
+    for values in itertools.product(*OPTIONS.values()):
+        case = dict(zip(OPTIONS, values, strict=True))
+        if case["data"] * case["pipeline"] * case["tensor"] <= MAX_WORKERS:
+            yield case
+
+
+def pairwise_cover():
+    """Cases, greedily chosen, in which every two values of two options meet that can meet."""
+    cases = [(case, pairs(case)) for case in all_cases()]
+    missing, chosen = set().union(*(p for _, p in cases)), []
+    while missing:
+        best, covered = max(cases, key=lambda c: len(c[1] & missing))
+        chosen.append(best)
+        missing -= covered
+    return chosen
+
+
+def case_id(case):
+    return " ".join(f"{key}={value}" for key, value in case.items())
+
+
+def check_case(case):
+    axes = {key: case[key] for key in ("data", "pipeline", "tensor", "micro_batches", "schedule")}
+    got = run(perceptron(case["dropout"]), DIGITS, Plan(**axes, bucket_mb=0.001), case["momentum"], case["dtype"])
+    expected = one_worker(case["dropout"], case["momentum"], case["dtype"])
+    assert_same(got, expected, TOLERANCE[case["dtype"]])
+
+
+def test_the_cover_holds_every_pair_of_values_that_fits():
+    cover = pairwise_cover()
+    found = set().union(*(pairs(case) for case in cover))
+    assert found == set().union(*(pairs(case) for case in all_cases()))
+    assert len(cover) <= 24
+
+
+@pytest.mark.parametrize("case", pairwise_cover(), ids=case_id)
+def test_every_plan_trains_as_one_worker_does(case):
+    check_case(case)
+
+
+MATRIX = [
+    case
+    for case in all_cases()
+    if (case["pipeline"] > 1 or case["schedule"] == "1f1b") and case["momentum"] and case["dropout"]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MATRIX, ids=case_id)
+def test_every_plan_of_the_whole_matrix_trains_as_one_worker_does(case):
+    check_case(case)
+
+
+def test_the_reference_learns_something():
+    losses = one_worker(0.0, 0.9, "float64").losses
+    assert losses[-1] < 0.8 * losses[0]
+    assert difference(one_worker(0.2, 0.9, "float64").losses, losses) > 1e-3  # and dropout does something
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_a_batch_smaller_than_its_parts_counts_each_sample_once(samples):
+    few = data.ArrayDataset(*DIGITS[np.arange(8 + samples)])
+    options = dict(steps=6, batch_size=8, momentum=0.9)
+    expected = run(perceptron(0.2), few, Plan(), **options)
+    for plan in (Plan(data=2, micro_batches=4), Plan(data=2, pipeline=2, micro_batches=2)):
+        assert_same(run(perceptron(0.2), few, plan, **options), expected, 1e-10)
+
+
+def test_a_data_set_smaller_than_a_batch_works():
+    few = data.ArrayDataset(*DIGITS[np.arange(3)])
+    plan = Plan(data=2, micro_batches=2)
+    assert_same(run(perceptron(0), few, plan, batch_size=64), run(perceptron(0), few, Plan(), batch_size=64), 1e-10)
+
+
+def convolutional(mesh):
+    return models.cnn(1, 8, widths=(4, 6, 8))
+
+
+@pytest.mark.parametrize("plan", [Plan(data=2, pipeline=2), Plan(pipeline=3, micro_batches=4)], ids=str)
+def test_a_convolutional_network_trains_as_on_one_worker(plan):
+    options = dict(steps=8, momentum=0.9, batch_size=480)
+    assert_same(run(convolutional, DIGITS, plan, **options), run(convolutional, DIGITS, Plan(), **options), 1e-10)
+
+
+def transformer(mesh):
+    return models.gpt(layers=2, hidden=16, heads=4, vocabulary=12, sequence=6, mesh=mesh, dropout=0.1)
+
+
+@cache
+def sentences():
+    text = np.random.default_rng(0).integers(0, 12, (50, 7))
+    return data.ArrayDataset(text[:, :-1], text[:, 1:])
+
+
+MIXED = Plan(data=2, tensor=2, pipeline=2, micro_batches=4)
+
+
+@pytest.mark.parametrize("plan", [Plan(tensor=2, micro_batches=2), MIXED, Plan(tensor=4)], ids=str)
+def test_a_transformer_trains_as_on_one_worker(plan):
+    options = dict(momentum=0.9, batch_size=16, lr=0.5)
+    expected = run(transformer, sentences(), Plan(), **options)
+    assert_same(run(transformer, sentences(), plan, **options), expected, 1e-10)
+
+
+def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
+    options = dict(
+        momentum=0.9,
+        clip_norm=0.05,
+        lr_schedule=lambda step: 1.0 / (1 + step / 10),
+        evaluate=data.digits()[1],
+        evaluate_every=7,
+    )
+    expected = run(perceptron(0.2), DIGITS, Plan(), **options)
+    plain = run(perceptron(0.2), DIGITS, Plan(), **(options | {"clip_norm": None}))
+    assert difference(plain.losses, expected.losses) > 1e-3  # the bound was felt
+    assert [e.step for e in expected.evaluations] == [7, 14, 20]
+    for plan in (
+        Plan(data=2, micro_batches=2),
+        Plan(pipeline=2, tensor=2, micro_batches=2),
+        Plan(tensor=2),
+        Plan(data=2, pipeline=2, schedule="gpipe"),
+    ):
+        got = run(perceptron(0.2), DIGITS, replace(plan, bucket_mb=0.001), **options)
+        assert_same(got, expected, 1e-10)
+        for ours, theirs in zip(got.evaluations, expected.evaluations, strict=True):
+            assert (ours.step, ours.accuracy) == (theirs.step, theirs.accuracy)
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-10)

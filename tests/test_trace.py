@@ -1,0 +1,128 @@
+"""Trace: its numbers on traces small enough to add up by hand, and its file."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace
+
+
+def trace(*rows, step=0):
+    """Rows (rank, lane, start, end)."""
+    lanes = {"c": COMPUTE, "m": COMMUNICATION}
+    return [Event(rank, lanes[lane], f"{lane}{start}", start, end, step) for rank, lane, start, end in rows]
+
+
+HALF_HIDDEN = trace(
+    (0, "c", 0, 4), (0, "m", 3, 6), (0, "c", 7, 10),  # busy 7 of 10, exposed 2, idle 1
+    (1, "c", 2, 4), (1, "c", 4, 8),                   # busy 6, exposed 0, idle 4
+)  # fmt: skip
+
+
+def test_busy_exposed_and_bubble_add_up_to_the_step():
+    t = Trace(HALF_HIDDEN)
+    assert t.step_seconds == 10
+    assert [t.busy_fraction(rank) for rank in t.ranks] == [0.7, 0.6]
+    assert t.exposed_communication == pytest.approx((2 + 0) / 2)
+    assert t.bubble_fraction == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_events_that_overlap_in_a_lane_are_counted_once():
+    t = Trace(trace((0, "c", 0, 4), (0, "c", 1, 3), (0, "c", 2, 5), (0, "c", 8, 10), (0, "m", 1, 9), (0, "m", 2, 3)))
+    assert t.busy_fraction(0) == pytest.approx(0.7)
+    assert t.exposed_communication == pytest.approx(3)
+    assert t.bubble_fraction == 0
+
+
+def test_several_steps_give_the_median_time_and_the_mean_fractions():
+    steps = [trace((0, "c", 0, 2), step=0), trace((0, "c", 10, 12), (0, "m", 12, 14), step=1)]
+    steps += [trace((0, "c", 20, 25), (0, "c", 25, 30), step=2)]
+    t = Trace(event for step in reversed(steps) for event in step)
+    assert t.step_seconds == 4
+    assert [len(step.events) for step in t.steps()] == [1, 2, 2]
+    assert t.busy_fraction(0) == pytest.approx((1 + 0.5 + 1) / 3)
+    assert t.exposed_communication == pytest.approx(2 / 3)
+    assert t.of_step(1).exposed_communication == 2
+
+
+def test_a_rank_that_does_nothing_in_a_step_is_idle_in_it():
+    t = Trace(trace((0, "c", 0, 2), (1, "c", 0, 1), step=0) + trace((0, "c", 5, 7), step=1))
+    assert t.busy_fraction(1) == pytest.approx((0.5 + 0) / 2)
+    assert t.bubble_fraction == pytest.approx((0 + 0.5 + 0 + 1) / 4)
+
+
+def test_an_event_of_no_duration_is_no_division_by_zero():
+    t = Trace(trace((0, "c", 1, 1)))
+    assert (t.step_seconds, t.busy_fraction(0), t.bubble_fraction, t.exposed_communication) == (0, 0, 0, 0)
+
+
+def test_an_empty_trace_says_so():
+    assert Trace([]).ranks == [] and Trace([]).steps() == []
+    with pytest.raises(ValueError, match="the trace is empty"):
+        Trace([]).step_seconds  # noqa: B018
+
+
+EVENTS = st.builds(
+    lambda rank, lane, name, start, length, step: Event(rank, lane, name, start, start + length, step),
+    st.integers(0, 3),
+    st.sampled_from([COMPUTE, COMMUNICATION, "copy"]),
+    st.text(max_size=5),
+    st.floats(0, 1e4),
+    st.floats(0, 10),
+    st.integers(0, 3),
+)
+
+
+@given(events=st.lists(EVENTS, min_size=1))
+def test_the_fractions_of_any_trace_are_fractions_and_add_up(events):
+    t = Trace(events)
+    exposed = t.exposed_communication
+    assert exposed >= 0 and -1e-9 <= t.bubble_fraction <= 1 + 1e-9
+    for step in t.steps():
+        if step.step_seconds > 0 and step.ranks == t.ranks:
+            busy = sum(step.busy_fraction(rank) for rank in step.ranks) / len(step.ranks)
+            shown = step.exposed_communication / step.step_seconds
+            assert busy + shown + step.bubble_fraction == pytest.approx(1)
+
+
+@given(events=st.lists(EVENTS, max_size=20), kind=st.sampled_from(["measured", "simulated"]))
+def test_a_trace_that_is_saved_and_loaded_is_the_same(tmp_path_factory, events, kind):
+    path = tmp_path_factory.mktemp("trace") / "trace.json"
+    original = Trace(events, kind)
+    original.save(path)
+    loaded = Trace.load(path)
+    assert loaded.kind == kind and len(loaded.events) == len(events)
+    zero = min((e.start for e in events), default=0)
+    for before, after in zip(original.events, loaded.events, strict=True):
+        assert before[:3] == after[:3] and before.step == after.step
+        assert (after.start, after.end) == pytest.approx((before.start - zero, before.end - zero), abs=1e-9)
+
+
+def test_the_file_has_one_process_a_rank_and_one_thread_a_lane_in_microseconds(tmp_path):
+    Trace(HALF_HIDDEN).save(tmp_path / "t.json")
+    document = json.loads((tmp_path / "t.json").read_text())
+    rows = document["traceEvents"]
+    processes = {r["pid"]: r["args"]["name"] for r in rows if r["name"] == "process_name"}
+    threads = {(r["pid"], r["tid"]): r["args"]["name"] for r in rows if r["name"] == "thread_name"}
+    assert processes == {0: "rank 0", 1: "rank 1"}
+    assert threads[0, 0] == "compute" and threads[1, 1] == "communication"
+    slices = [r for r in rows if r["ph"] == "X"]
+    assert len(slices) == 5 and min(r["ts"] for r in slices) == 0
+    assert next(r for r in slices if r["name"] == "m3") | {"args": 0, "cat": 0} == {
+        "ph": "X", "name": "m3", "cat": 0, "pid": 0, "tid": 1, "ts": 3e6, "dur": 3e6, "args": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"traceEvents": [{"ph": "X"}]}', '{"traceEvents": 3}', "\xff\xfe"])
+def test_any_other_file_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "other.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="other.json is not a trace that minidl saved"):
+        Trace.load(path)
+
+
+def test_a_file_that_is_missing_is_reported_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Trace.load(tmp_path / "none.json")
