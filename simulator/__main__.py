@@ -160,7 +160,8 @@ def _predict(options, console: Console) -> None:
     if options.trace:
         prediction.trace.save(options.trace)
     if options.timeline:
-        plots.save(plots.timeline_figure([(f"{options.model}: {plan} (simulated)", prediction.trace)]), options.timeline)
+        title = f"{options.model}: {plan} (simulated)"
+        plots.save(plots.timeline_figure([(title, prediction.trace)]), options.timeline)
 
 
 def _prediction_table(model: str, p: Prediction) -> Table:

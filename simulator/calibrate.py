@@ -9,14 +9,14 @@ predicted step time of two one-worker runs.
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import statistics
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def calibrate(refresh: bool = False, progress: Callable[[str], None] | None = No
 
 
 def calibration(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Calibration:
-    """As `calibrate`, but everything that was measured. A cache that cannot be read is measured again, with a warning."""
+    """As `calibrate`, but all that was measured. A cache that cannot be read is replaced, with a warning."""
     path = cache_path()
     if not refresh and path.exists():
         try:
@@ -103,7 +103,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
         "gemm_sizes": list(probes.GEMM_SIZES),
         "gemm_seconds": gemm,
         "kernels": kernels,
-        "contention": list(zip(probes.CONTENTION_BYTES, slower)),
+        "contention": list(zip(probes.CONTENTION_BYTES, slower, strict=True)),
         "matmul_contention": product_slower,
         "dispatch_seconds": dispatch,
         "instruction_seconds": 0.0,
@@ -128,39 +128,40 @@ def _contention(cores: int) -> tuple[list[float], float, float]:
         together = launch(probes.contention, cores)
         mean = [sum(worker[0][i] for worker in together) / cores for i in range(len(alone))]
         product = sum(worker[1] for worker in together) / cores
-        ratios.append([max(1.0, slow / fast) for slow, fast in zip((*mean, product), (*alone, product_alone))])
+        pairs = zip((*mean, product), (*alone, product_alone), strict=True)
+        ratios.append([max(1.0, slow / fast) for slow, fast in pairs])
         probe_seconds.append(probe)
-    *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios))
+    *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios, strict=True))
     return slower, product_slower, statistics.median(probe_seconds)
 
 
 def _fit(unfitted: Calibration) -> Calibration:
-    """Fit the cost of an instruction and the training factor to one-worker runs."""
-    train_set, _ = data.digits()
-
-    def run(model, dataset, plan, batch_size, steps):
-        settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
-        tries = (train(model, dataset, plan, batch_size=batch_size, steps=steps, **settings) for _ in range(2))
-        measured = min(run.step_seconds for run in tries)  # other programs can only slow it down
-        x, y = dataset[np.arange(1)]
-        predicted = simulate(model, plan, cluster(), batch_size, example=(x, y), **settings)
-        return measured, predicted.step_seconds, len(predicted.program[0].step)
-
-    def cluster():
-        return Calibration(unfitted.machine, compute, *list(asdict(unfitted).values())[2:]).cluster()
-
-    compute = dict(unfitted.compute)
-    tiny = lambda mesh: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # noqa: E731
-    measured, predicted, instructions = run(tiny, train_set, Plan(micro_batches=16), 64, 60)
-    compute["instruction_seconds"] = max(0.0, (measured - predicted) / instructions)
+    """Fit the cost of an instruction and the training factor to one-worker runs of models not in `compare`."""
+    digits, _ = data.digits()
+    tiny = _one_worker(unfitted, lambda mesh: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, 64, 60, 16)
+    instruction_seconds = max(0.0, (tiny.measured - tiny.predicted) / tiny.instructions)
+    found = replace(unfitted, compute=unfitted.compute | {"instruction_seconds": instruction_seconds})
     ratios = []
-    for name, batch_size in (("mlp-784", 64), ("cnn-digits", 128)):
-        builder = models.builder(name)
-        dataset = train_set if name == "cnn-digits" else data.synthetic(256, (1, 28, 28), 10)
-        measured, predicted, _ = run(builder, dataset, Plan(), batch_size, 20)
-        ratios.append(measured / predicted)
-    compute["training_factor"] = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    return Calibration(unfitted.machine, compute, *list(asdict(unfitted).values())[2:])
+    for name, shape, batch_size in (("mlp-784", (1, 28, 28), 64), ("cnn-32", (3, 32, 32), 16)):
+        run = _one_worker(found, models.builder(name), data.synthetic(256, shape, 10), batch_size, 12, 1)
+        ratios.append(run.measured / run.predicted)
+    return replace(found, compute=found.compute | {"training_factor": statistics.geometric_mean(ratios)})
+
+
+class _Step(NamedTuple):
+    measured: float
+    predicted: float
+    instructions: int
+
+
+def _one_worker(calibration: Calibration, build, dataset, batch_size: int, steps: int, micro_batches: int) -> _Step:
+    """Seconds of a step of one worker, measured and predicted, and the number of its instructions."""
+    plan, settings = Plan(micro_batches=micro_batches), {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
+    runs = [train(build, dataset, plan, batch_size=batch_size, steps=steps, **settings) for _ in range(2)]
+    example = dataset[np.arange(1)]
+    prediction = simulate(build, plan, calibration.cluster(), batch_size, example=example, **settings)
+    measured = min(run.step_seconds for run in runs)  # other programs can only make it slower
+    return _Step(measured, prediction.step_seconds, len(prediction.program[0].step))
 
 
 def _sgd(parameters):
@@ -192,5 +193,5 @@ def _processor() -> str:
 
 def cache_path() -> Path:
     """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder."""
-    folder = os.environ.get("MINIDL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minidl"
-    return Path(folder) / "calibration.json"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("MINIDL_CACHE", caches / "minidl")) / "calibration.json"

@@ -1,4 +1,4 @@
-"""A clock with future events, and processors that share their time among the jobs on them. Knows nothing of training."""
+"""A clock with future events, and cores that share their time among the jobs on them. Knows nothing of training."""
 
 from __future__ import annotations
 

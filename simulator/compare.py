@@ -1,10 +1,10 @@
-"""Simulated against measured: trains under several plans, simulates the very same programs, and sets them side by side."""
+"""Simulated against measured: trains under several plans, simulates the same programs, sets them side by side."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ class Comparison:
         paths = [folder / "compare.json"]
         document = {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
         paths[0].write_text(json.dumps(document, indent=1))
-        for row, run, prediction in zip(self.rows, self.runs, self.predictions):
+        for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
             for trace in (run.trace, prediction.trace):
                 name = f"{row.model.split()[0]} {row.plan}".replace(" × ", "-").replace(",", "").replace(" ", "-")
                 paths.append(folder / f"trace-{name}-{trace.kind}.json")
@@ -117,7 +117,7 @@ def compare(
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     chosen: Sequence[Experiment] | None = None,
 ) -> Comparison:
-    """Measure and simulate every plan of the experiments. progress: told what runs, how many are done, and of how many."""
+    """Measure and simulate every plan. progress: told what runs, how many runs are done, and of how many."""
     chosen = chosen or experiments()
     cluster, unfitted = calibration.cluster(), calibration.cluster(training_factor=1.0)
     cores = calibration.machine["cores"]
@@ -137,7 +137,7 @@ def compare(
     rows, runs, predictions = [], [], []
     baseline: tuple[float, float] = (0.0, 0.0)
     example = train_set[np.arange(1)]
-    for (experiment, plan), tries in zip(jobs, measured):
+    for (experiment, plan), tries in zip(jobs, measured, strict=True):
         prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
         without = simulate(experiment.build, plan, unfitted, BATCH_SIZE, example=example, **settings)
         tries.sort(key=lambda pair: pair[1].step_seconds)

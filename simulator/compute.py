@@ -1,4 +1,4 @@
-"""Time of one kernel call on one device: from a datasheet (Roofline), or from measurements of this machine (Measured)."""
+"""Time of one kernel call on one device: from a datasheet (Roofline), or as measured on this machine (Measured)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Compute(Protocol):
 
 @dataclass(frozen=True)
 class Roofline:
-    """A kernel takes as long as its arithmetic or its memory traffic, whichever is longer, and never less than a launch.
+    """A kernel takes as long as its arithmetic or its memory traffic, whichever is longer, but at least a launch.
 
-    A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave that
-    does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
+    A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave
+    that does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
     Background User's Guide). depth: the steps along k that a tile loses in starting and ending.
     """
 
@@ -80,8 +80,8 @@ class Measured:
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
     each kernel's name, (bytes moved, seconds) by rising bytes; "conv2d…" by FLOPs instead. contention: by what factor
-    kernels are slower while all cores are busy, by bytes moved, and for "matmul". dispatch_seconds: of Python, per call.
-    training_factor: measured over predicted step time of a one-worker run; 1 leaves it out.
+    kernels are slower while all cores are busy, by bytes moved, and for "matmul". dispatch_seconds: of Python around a
+    call. training_factor: measured over predicted step time of a one-worker run; 1 leaves it out.
     """
 
     gemm_sizes: tuple[int, ...]
@@ -117,11 +117,11 @@ class Measured:
             return 0.0
         corners = [self._corners(size) for size in (m, n, k)]
         count, log_seconds = len(self.gemm_sizes), 0.0
-        for (i, wi), (j, wj), (l, wl) in product(*corners):
-            if weight := wi * wj * wl:
+        for (a, wa), (b, wb), (c, wc) in product(*corners):
+            if weight := wa * wb * wc:
                 sizes = self.gemm_sizes
-                seconds = self.gemm_seconds[(i * count + j) * count + l]
-                log_seconds += weight * math.log(seconds / (sizes[i] * sizes[j] * sizes[l]))
+                seconds = self.gemm_seconds[(a * count + b) * count + c]
+                log_seconds += weight * math.log(seconds / (sizes[a] * sizes[b] * sizes[c]))
         return batch * m * n * k * math.exp(log_seconds)
 
     def _corners(self, size: int) -> tuple[tuple[int, float], tuple[int, float]]:

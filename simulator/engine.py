@@ -1,9 +1,9 @@
 """Runs a Program against a cluster's clocks: a discrete-event simulation.
 
 The rules are the worker's. Each lane of a rank runs its instructions first-in first-out; an instruction waits for the
-buffers it reads; a receive waits for its message, a collective for its group. A lane needs its stream to do anything. On
-a GPU each lane has its own; on a CPU both need the rank's only thread, which takes up communication between two compute
-instructions, as the worker does.
+buffers it reads; a receive waits for its message, a collective for its group. A lane needs its stream to do anything.
+On a GPU each lane has its own; on a CPU both need the rank's only thread, which takes up communication between two
+compute instructions, as the worker does.
 """
 
 from __future__ import annotations

@@ -19,14 +19,14 @@ COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", "loss": "#b0b0b0
 
 
 def comparison_figure(comparison) -> Figure:
-    """One group of panels for each model: speedup over one worker, step time with its error, bubble and communication."""
+    """A row of panels for each model: speedup over one worker, step time with its error, time not computing."""
     names = list(dict.fromkeys(row.model for row in comparison.rows))
     heights = [sum(row.model == name for row in comparison.rows) for name in names]
     figure, axes = plt.subplots(
         len(names), 3, squeeze=False, figsize=(13, 1.2 + 0.52 * sum(heights)), height_ratios=heights,
         gridspec_kw={"width_ratios": (4, 4, 3), "wspace": 0.06}, layout="constrained",
     )  # fmt: skip
-    for panels, name in zip(axes, names):
+    for panels, name in zip(axes, names, strict=True):
         rows = [row for row in comparison.rows if row.model == name]
         labels = [row.plan + (" *" if row.oversubscribed else "") for row in rows]
         speedup, step, lost = panels
@@ -65,7 +65,7 @@ def _pairs(axes: Axes, measured: Sequence[float], simulated: Sequence[float], fo
     below = axes.barh([y + 0.19 for y in rows], simulated, 0.36, color=SIMULATED)
     axes.bar_label(above, [form.format(v) for v in measured], padding=3, fontsize=8)
     notes = notes or [""] * len(simulated)
-    axes.bar_label(below, [f"{form.format(v)}  {note}".rstrip() for v, note in zip(simulated, notes)],
+    axes.bar_label(below, [f"{form.format(v)}  {note}".rstrip() for v, note in zip(simulated, notes, strict=True)],
                    padding=3, fontsize=8)  # fmt: skip
     axes.set_xlim(0, 1.28 * max(*measured, *simulated, 1e-9))
 
@@ -84,7 +84,7 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         len(steps), 1, squeeze=False, sharex=True, figsize=(12, 1 + 0.55 * sum(heights)),
         height_ratios=heights, layout="constrained",
     )  # fmt: skip
-    for (title, trace), (panel,) in zip(steps, axes):
+    for (title, trace), (panel,) in zip(steps, axes, strict=True):
         zero = trace.events[0].start
         rows = {rank: row for row, rank in enumerate(trace.ranks)}
         for event in trace.events:
@@ -92,7 +92,8 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
             width = (event.end - event.start) * 1e3
             height = 0.5 if event.lane == COMPUTE else 0.22
             colour = COLOURS.get(event.name.rstrip("0123456789"), COLOURS.get(event.lane, "#c8c8c8"))
-            panel.barh(y, width, height, left=(event.start - zero) * 1e3, color=colour, edgecolor="white", linewidth=0.3)
+            left = (event.start - zero) * 1e3
+            panel.barh(y, width, height, left=left, color=colour, edgecolor="white", linewidth=0.3)
         panel.set_yticks(list(rows.values()), [f"rank {rank}" for rank in rows], fontsize=9)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_title(title, fontsize=10, loc="left")

@@ -1,7 +1,7 @@
 """What calibration runs in worker processes: micro-benchmarks of kernels, of the tape, of collectives and messages.
 
-Nothing here trains in parallel. Kernels are timed where they are used: small chains of blocks take a training step on the
-CPU with every kernel call timed, and the same step on meta says, call by call, what each of them did.
+Nothing here trains in parallel. Kernels are timed where they are used: small chains of blocks take a training step on
+the CPU with every kernel call timed, and the same step on meta says, call by call, what each of them did.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def gemm_seconds(group: ProcessGroup) -> list[float]:
 
 
 def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
-    """Chains to time and the shapes of their inputs (tokens where there are two sizes and an embedding), small to large."""
+    """Chains to time and the shapes of their inputs (tokens where an embedding comes first), small to large."""
     for width, batch in ((32, 8), (64, 32), (256, 64), (512, 256), (1024, 256), (1024, 1024)):
         yield lambda w=width: [
             nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
@@ -75,6 +75,7 @@ def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[float, flo
     """(bytes moved, seconds) for each kernel, and the seconds of Python around a call."""
     samples: Samples = {}
     overheads = []
+    spying = _spy_seconds()
     optimizers = (lambda p: optim.SGD(p, lr=1e-9, momentum=0.9), lambda p: optim.Adam(p, lr=1e-9))
     for i, (build, shape) in enumerate(cases()):
         overheads.append(_time_case(build, shape, optimizers[i % 2], samples))
@@ -82,11 +83,11 @@ def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[float, flo
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
     }
-    return points, max(statistics.median(overheads[:3]), 0.0)  # of the smallest cases, where it shows
+    return points, max(min(overheads) - spying, 0.0)
 
 
-def _time_case(build, shape, optimizer, samples: Samples, runs: int = 5) -> float:
-    """Add the times of one chain's kernel calls to `samples`; returns the overhead of a call."""
+def _time_case(build, shape, optimizer, samples: Samples, runs: int = 9) -> float:
+    """Add the times of one chain's kernel calls to `samples`; returns the time around a call, spying included."""
     with device("meta"):
         step = _training_step(build(), optimizer)
         tokens = len(shape) == 2 and isinstance(step.chain[0], GPTEmbedding)
@@ -101,18 +102,35 @@ def _time_case(build, shape, optimizer, samples: Samples, runs: int = 5) -> floa
     step = _training_step(build(), optimizer)
     step(x)
     timed: list[list[float]] = []
-    total = median_seconds(lambda: step(x))
+    around: list[float] = []
     for _ in range(runs):
         with _spied(np.ndarray, time.perf_counter) as spied:
+            began = time.perf_counter()
             step(x)
+            total = time.perf_counter() - began
         if [name for name, *_ in spied] != [name for name, _ in expected]:
             raise RuntimeError(f"cpu and meta call different kernels for {shape}")
         timed.append([end - start for _, start, end in spied])
-    medians = [statistics.median(times) for times in zip(*timed)]
-    for (_, calls), seconds in zip(expected, medians):
+        around.append((total - sum(timed[-1])) / len(spied))
+    medians = [statistics.median(times) for times in zip(*timed, strict=True)]
+    for (_, calls), seconds in zip(expected, medians, strict=True):
         if len(calls) == 1 and calls[0].name != "matmul":
             samples.setdefault(calls[0].name, {}).setdefault(size_of(calls[0]), []).append(seconds)
-    return (total - sum(medians)) / len(medians)
+    return min(around)
+
+
+def _spy_seconds() -> float:
+    """What spying itself adds around a call."""
+    with _spied(np.ndarray, time.perf_counter) as spied:
+        kernel, x = kernels.BY_ARRAY[np.ndarray].swap_last, np.ones((2, 2))
+        runs = []
+        for _ in range(20):
+            spied.clear()
+            began = time.perf_counter()
+            for _ in range(100):
+                kernel(x)
+            runs.append((time.perf_counter() - began - sum(end - start for _, start, end in spied)) / 100)
+    return min(runs)
 
 
 def size_of(call: KernelCall) -> float:
