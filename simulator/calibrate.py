@@ -85,6 +85,11 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
     return found
 
 
+def drift(calibration: Calibration) -> float:
+    """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then."""
+    return launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
+
+
 def measure(progress: Callable[[str], None]) -> Calibration:
     """Run all probes on this machine."""
     machine = identity()

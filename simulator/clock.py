@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -75,8 +76,10 @@ class SharedCores:
         if version != self._version:
             return
         self._advance()
-        ended = [job for job in self.jobs if job.remaining <= 1e-12]
-        self.jobs = [job for job in self.jobs if job.remaining > 1e-12]
+        # Late on the clock, what is left of a job may be less than the clock can tell apart: then it is done too.
+        least = max(1e-12, 2 * math.ulp(self.clock.now))
+        ended = [job for job in self.jobs if job.remaining <= least]
+        self.jobs = [job for job in self.jobs if job.remaining > least]
         self._plan()
         for job in ended:
             job.done()

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from minidl import data, models, nn, optim
-from minidl.parallel import Plan, Run, launch, train
-from simulator import probes
-from simulator.calibrate import Calibration
+from minidl.parallel import Plan, Run, train
+from simulator.calibrate import Calibration, drift
 from simulator.predict import Prediction, simulate
 
 BATCH_SIZE = 256
@@ -55,7 +54,11 @@ def experiments() -> tuple[Experiment, ...]:
 
 @dataclass(frozen=True)
 class Row:
-    """One plan, measured and simulated. Names are those of compare.json."""
+    """One plan, measured and simulated. Names are those of compare.json.
+
+    drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe; the
+    simulated seconds are for the machine as it then was, so they contain it. unfitted: with every fitted constant at 1.
+    """
 
     model: str
     plan: str
@@ -130,9 +133,9 @@ def compare(
         for i, (experiment, plan) in enumerate(jobs):
             progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
             if i % 4 == 0:
-                drift = launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
+                slower = drift(calibration)
             run = train(experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, **settings)
-            measured[i].append((drift, run))
+            measured[i].append((slower, run))
 
     rows, runs, predictions = [], [], []
     baseline: tuple[float, float] = (0.0, 0.0)
@@ -141,16 +144,16 @@ def compare(
         prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
         without = simulate(experiment.build, plan, unfitted, BATCH_SIZE, example=example, **settings)
         tries.sort(key=lambda pair: pair[1].step_seconds)
-        drift, run = tries[len(tries) // 2]  # the median try
+        slower, run = tries[len(tries) // 2]  # the median try
         if plan == experiment.plans[0]:
             baseline = (run.step_seconds, prediction.step_seconds)
         rows.append(Row(
             experiment.name, str(plan), plan.workers, plan.workers > cores,
-            run.step_seconds, prediction.step_seconds,
+            run.step_seconds, prediction.step_seconds * slower,
             baseline[0] / run.step_seconds, baseline[1] / prediction.step_seconds,
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
-            run.trace.exposed_communication, prediction.trace.exposed_communication,
-            drift, without.step_seconds,
+            run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
+            slower, without.step_seconds * slower,
         ))  # fmt: skip
         runs.append(run)
         predictions.append(prediction)
