@@ -1,0 +1,98 @@
+"""Devices, networks and prices whose results can be computed by hand."""
+
+from dataclasses import dataclass, field
+
+from minidl.kernels.meta import KernelCall
+from minidl.parallel import Plan
+from minidl.parallel import instructions as I
+from minidl.parallel.partition import Layout
+from minidl.parallel.schedules import Program, training_program
+from simulator.compute import Roofline
+from simulator.engine import Engine
+from simulator.hardware import Cluster, Processors
+from simulator.network import Link, Links
+from simulator.prices import Segment
+
+
+@dataclass(frozen=True)
+class PerCall:
+    """Every kernel call that moves bytes takes `seconds`."""
+
+    seconds: float = 1.0
+    scale: float = 1.0
+    instruction_seconds: float = 0.0
+
+    def price(self, call: KernelCall):
+        return (self.seconds if call.bytes_read + call.bytes_written else 0.0), 1.0
+
+
+@dataclass(frozen=True)
+class Free:
+    """A network that costs nothing."""
+
+    contention: float = 1.0
+
+    def send_seconds(self, source, to, nbytes):
+        return 0.0
+
+    def receive_seconds(self, source, to, nbytes):
+        return 0.0
+
+    def collective_seconds(self, name, ranks, nbytes):
+        return 0.0
+
+
+def cluster(compute=None, network=None, devices=64, cores=None) -> Cluster:
+    """Devices of 1 GB and 1 FLOP/s; with `cores`, ranks that share the processors of one machine."""
+    processors = Processors(cores) if cores else None
+    return Cluster("by hand", devices, compute or PerCall(), network or Free(), 1e9, 1.0, processors)
+
+
+def roofline(**changes) -> Roofline:
+    """100 FLOP/s in tiles of 4 x 8 on 2 units, 10 FLOP/s elsewhere, 1,000 bytes a second, launches of 1 ms."""
+    figures = dict(
+        precision="float32", matrix_flops=100.0, vector_flops=10.0, memory_bandwidth=1000.0, launch_seconds=1e-3,
+        tile=(4, 8), units=2, depth=0.0,
+    )  # fmt: skip
+    return Roofline(**figures | changes)
+
+
+def links(alpha=1e-6, bandwidth=1e9, node_devices=8, slow_alpha=1e-5, slow_bandwidth=1e8) -> Links:
+    return Links(node_devices, Link(alpha, bandwidth), Link(slow_alpha, slow_bandwidth))
+
+
+@dataclass
+class FixedPrices:
+    """Prices by type of instruction; what is not named costs nothing. A backward costs its price for each bucket."""
+
+    seconds: dict
+    cluster: Cluster = field(default_factory=cluster)
+
+    def _of(self, i) -> float:
+        times = len(i.buckets) if isinstance(i, I.Backward) else 1
+        return times * float(self.seconds.get(type(i), 0.0))
+
+    def segments(self, rank, i):
+        return (Segment(self._of(i), 1.0, None),)
+
+    def send(self, rank, i):
+        return self._of(i), 1.0
+
+    def receive(self, rank, i):
+        return 0.0, 1.0
+
+    def collective(self, rank, i):
+        return self._of(i), 1.0
+
+
+def program(plan: Plan, buckets: int = 1) -> Program:
+    """The training program of a chain of `buckets` blocks a stage, each a bucket of its own."""
+    stages = tuple((s * buckets, (s + 1) * buckets) for s in range(plan.pipeline))
+    return training_program(plan, Layout(stages, tuple(tuple((b, b + 1) for b in range(*s)) for s in stages)))
+
+
+def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None):
+    """(seconds of a step, its trace) at prices by type of instruction."""
+    engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores)))
+    step = engine.run()
+    return step, engine.trace()
