@@ -1,0 +1,154 @@
+"""What parallel training costs and gains on this machine: two workers against one, and the pieces that decide it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+from minidl import data, models, nn, optim
+from minidl.bench.machine import blas, unrestricted_blas
+from minidl.parallel import Plan, Run, launch, train
+from minidl.parallel.group import ProcessGroup
+from minidl.parallel.runtime.worker import Worker
+from minidl.trace import COMPUTE
+
+MODEL, BATCH_SIZE = "mlp-784", 256
+ALL_REDUCE_BYTES = 1 << 20
+STEPS = 40  # of a training run
+BLOCKS, CALLS = 50, 20  # a block is CALLS calls timed together, of each kind in turn
+BARRIERS = 200  # in a block
+EVENTS = 2000  # in a block
+TARGETS = {"speedup": 1.6, "all_reduce": 1.6, "trace": 0.02}  # at least, at most, at most
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Median step of one worker and of two under data parallelism; ratio: median of one / two over the rounds."""
+
+    one_worker_seconds: float
+    two_workers_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Collectives:
+    """Two ranks, medians. ratio: all-reduce to memcpy, each of ALL_REDUCE_BYTES on both ranks at once."""
+
+    all_reduce_seconds: float
+    memcpy_seconds: float
+    ratio: float
+    barrier_seconds: float
+
+
+@dataclass(frozen=True)
+class TraceCost:
+    """What the recording of events takes of a step of two workers."""
+
+    model: str
+    events_per_step: float
+    event_seconds: float
+    step_seconds: float
+
+    @property
+    def share(self) -> float:
+        return self.events_per_step * self.event_seconds / self.step_seconds
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that `measure` found; blas: of a worker, as `machine.blas` describes it."""
+
+    blas: list[dict[str, object]]
+    speedup: Speedup
+    collectives: Collectives
+    traces: list[TraceCost]
+
+
+def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None) -> Results:
+    """Run everything `rounds` times, one worker and two in turn. progress: told what is about to run, see `parts`."""
+    with unrestricted_blas():
+        dataset, (digits, _) = data.synthetic(8 * BATCH_SIZE), data.digits()
+        steps: list[tuple[float, float]] = []
+        blocks: list[list[float]] = []
+        for _ in range(rounds):
+            progress("one worker")
+            one = _train(MODEL, dataset, Plan())
+            progress("two workers")
+            two = _train(MODEL, dataset, Plan(data=2))
+            steps.append((one.step_seconds, two.step_seconds))
+            progress("all-reduce, memcpy, barrier")
+            ranks = launch(_time_collectives, 2)
+            blocks += np.maximum(*ranks).tolist()  # the slower rank's time
+        progress("trace")
+        small = _train("mlp-digits", digits, Plan(data=2))
+        event_seconds, libraries = launch(_time_events, 1)[0]
+    all_reduce, memcpy, barrier = zip(*blocks, strict=True)
+    return Results(
+        libraries,
+        Speedup(
+            *(statistics.median(side) for side in zip(*steps, strict=True)),
+            statistics.median(one / two for one, two in steps),
+        ),
+        Collectives(
+            statistics.median(all_reduce),
+            statistics.median(memcpy),
+            statistics.median(a / m for a, m in zip(all_reduce, memcpy, strict=True)),
+            statistics.median(barrier),
+        ),
+        [_trace_cost(name, run, event_seconds) for name, run in ((MODEL, two), ("mlp-digits", small))],
+    )
+
+
+def parts(rounds: int) -> int:
+    """How often `measure` calls its `progress`."""
+    return 3 * rounds + 1
+
+
+def _train(model: str, dataset, plan: Plan) -> Run:
+    return train(
+        models.builder(model), dataset, plan, optimizer=lambda p: optim.SGD(p, lr=0.01, momentum=0.9),
+        loss=nn.CrossEntropyLoss(), batch_size=BATCH_SIZE, steps=STEPS,
+    )  # fmt: skip
+
+
+def _time_collectives(group: ProcessGroup) -> np.ndarray:
+    """Seconds of a call of an all-reduce in place, of a memcpy, and of a barrier: (blocks, 3)."""
+    reduced, source, target = (group.empty((ALL_REDUCE_BYTES // 4,)) for _ in range(3))
+    for x in (reduced, source, target):
+        x.data[...] = 0
+    kinds = (
+        (lambda: group.all_reduce(reduced), CALLS),
+        (lambda: np.copyto(target.data, source.data), CALLS),
+        (group.barrier, BARRIERS),
+    )
+    blocks = [[_block(group, call, calls) for call, calls in kinds] for _ in range(BLOCKS + 1)]
+    return np.array(blocks[1:])  # in the first the pages are new
+
+
+def _block(group: ProcessGroup, call: Callable[[], object], calls: int) -> float:
+    group.barrier()
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def _time_events(group: ProcessGroup) -> tuple[float, list[dict[str, object]]]:
+    """Seconds that one event takes: reading the clock twice and recording it; and this worker's BLAS."""
+    worker = SimpleNamespace(mesh=SimpleNamespace(rank=0), step=0, events=[])  # all that _record uses
+
+    def record():
+        start = time.perf_counter()
+        Worker._record(worker, COMPUTE, "Forward", start, time.perf_counter())
+
+    return statistics.median(_block(group, record, EVENTS) for _ in range(9)), blas()
+
+
+def _trace_cost(name: str, run: Run, event_seconds: float) -> TraceCost:
+    events = len(run.trace.events) / len(run.trace.steps()) / run.plan.workers
+    return TraceCost(name, events, event_seconds, run.step_seconds)

@@ -1,0 +1,82 @@
+"""What the commands share: arguments checked at the door, and results for people and for programs."""
+
+import argparse
+import json
+import math
+import tempfile
+from pathlib import Path
+
+
+class Refused(Exception):
+    """One clear sentence for the user, who asked for something that cannot be done."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message):
+        raise Refused(f"{message} (see `{self.prog} --help`)")
+
+
+def count(text: str) -> int:
+    """The type of an argument that counts something: a whole number of at least 1."""
+    return _at_least(1, text)
+
+
+def seed(text: str) -> int:
+    """The type of an argument that seeds random numbers: a whole number of at least 0."""
+    return _at_least(0, text)
+
+
+def positive(text: str) -> float:
+    """The type of an argument that is a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refused unless a file can be written to each path that is given, and no two are the same; leaves no trace."""
+    given = [path for path in paths if path is not None]
+    for i, path in enumerate(given):
+        if path in given[:i]:
+            raise Refused(f"{path} is given twice: one file would replace the other")
+        try:
+            if path.exists():
+                path.open("ab").close()
+            else:
+                tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise Refused(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_json(path: Path, document: dict) -> None:
+    """Write `document` as JSON; a number that is not finite, which JSON lacks, becomes null."""
+    path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def milliseconds(seconds: float) -> str:
+    """A time to three digits, in milliseconds."""
+    return f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,221 @@
+"""python -m minidl: what it prints, writes and leaves behind, and how it answers what cannot be done."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import data, models
+from minidl.__main__ import main
+from minidl.bench import machine, parallel
+from minidl.commands import bench
+from minidl.commands.arguments import Refused, check_writable, write_json
+from minidl.parallel import Plan, WorkerError
+from minidl.trace import Trace
+
+COMMANDS = ([], ["train"], ["bench"], ["bench", "parallel"])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["bench"], "required: BENCHMARK"),
+        (["bench", "dance"], "invalid choice: 'dance'"),
+        (["bench", "parallel", "--rounds", "0"], "--rounds: '0' is not a whole number of at least 1"),
+        (["bench", "parallel", "--json", "nowhere/x"], "cannot write nowhere/x"),
+        (["train", "--bogus"], "--bogus"),
+        (["train", "--model", "gpt"], "'mlp-digits', 'cnn-digits'"),
+        (["train", "--batch-size", "many"], "'many' is not a whole number"),
+        (["train", "--steps", "-1"], "'-1' is not a whole number"),
+        (["train", "--steps", "1", "--epochs", "1"], "not allowed with"),
+        (["train", "--lr", "nan"], "'nan' is not a positive number"),
+        (["train", "--lr", "fast"], "'fast' is not a positive number"),
+        (["train", "--seed", "-1"], "'-1' is not a whole number of at least 0"),
+        (["train", "--dtype", "float8"], "'float32', 'float64'"),
+        (["train", "--schedule", "best"], "'naive', 'gpipe', '1f1b'"),
+        (["train", "--data", "3"], "batch_size 64 is not divisible by data=3 × micro_batches=1 (= 3)"),
+        (["train", "--pipeline", "11"], "pipeline=11 needs at least 11 blocks"),
+        (["train", "--tensor", "3"], "128 is not divisible by tensor=3"),
+        (["train", "--json", "nowhere/x"], "cannot write nowhere/x: No such file or directory"),
+        (["train", "--save", "."], "cannot write .: Is a directory"),
+        (["train", "--trace", "x", "--save", "x"], "x is given twice"),
+    ],
+)
+def test_what_cannot_be_done_gets_one_line_and_exit_code_2(folder, capsys, arguments, reason):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("minidl: ") and captured.err.count("\n") == 1
+    assert reason in captured.err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_names_every_option_of_every_command(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: python -m minidl {' '.join(command)}".rstrip())
+    named = {
+        "": ["train", "bench", "exit code"],
+        "train": "--model --data --pipeline --tensor --micro-batches --schedule --batch-size --epochs --steps --lr "
+        "--optimizer --seed --dtype --save --trace --json".split(),
+        "bench": ["parallel"],
+        "bench parallel": ["--rounds", "--json"],
+    }[" ".join(command)]
+    assert [name for name in named if name not in text] == []
+
+
+def test_the_documented_run_reaches_95_percent(folder, capsys):
+    assert main(["train", "--json", "result.json", "--save", "digits.safetensors", "--trace", "trace.json"]) == 0
+    text = capsys.readouterr().out
+    for name in ("final loss", "test accuracy", "step time", "bubble", "exposed communication"):
+        assert name in text
+
+    result = json.loads(Path("result.json").read_text())
+    assert set(result) == {
+        "model", "plan", "workers", "batch_size", "steps", "optimizer", "lr", "seed", "dtype", "final_loss",
+        "test_loss", "test_accuracy", "step_seconds", "bubble_fraction", "exposed_communication_seconds", "losses",
+    }  # fmt: skip
+    assert result["test_accuracy"] >= 0.95
+    assert Plan(**result["plan"]) == Plan() and result["workers"] == 1
+    assert len(result["losses"]) == result["steps"] == 20 * 23
+    assert result["losses"][-1] == result["final_loss"]
+
+    model = models.builder("mlp-digits")()
+    model.load_state_dict(minidl.load("digits.safetensors"))
+    x, y = data.digits()[1][np.arange(360)]
+    assert (model(minidl.tensor(x)).numpy().argmax(1) == y).mean() == result["test_accuracy"]
+    assert Trace.load("trace.json").exposed_communication == pytest.approx(result["exposed_communication_seconds"])
+
+
+def test_every_option_of_train_reaches_the_run(folder):
+    """A plan changes nothing but the time; each other option does change the losses."""
+
+    def losses(*arguments):
+        assert main(["train", "--steps", "3", "--json", "result.json", *arguments]) == 0
+        return json.loads(Path("result.json").read_text())["losses"]
+
+    plain = losses()
+    for plan in (
+        ["--data", "2", "--micro-batches", "2"],
+        ["--pipeline", "2", "--schedule", "gpipe"],
+        ["--tensor", "2"],
+    ):
+        assert losses(*plan) == pytest.approx(plain, rel=1e-5)
+    others = [
+        losses(*option.split())
+        for option in ("--model cnn-digits", "--batch-size 32", "--optimizer adam", "--optimizer adamw", "--lr 0.01",
+                       "--seed 1", "--dtype float64")
+    ]  # fmt: skip
+    assert all(other[2] != plain[2] for other in others)
+
+
+def test_a_run_that_diverges_says_so_and_writes_null(folder, capsys):
+    assert main(["train", "--lr", "1e30", "--steps", "3", "--json", "result.json"]) == 1
+    assert "try a smaller --lr" in capsys.readouterr().out
+    assert json.loads(Path("result.json").read_text())["final_loss"] is None
+
+
+def test_a_worker_that_fails_gives_exit_code_1_and_what_it_said(folder, capsys, monkeypatch):
+    def fail(chosen, console):
+        raise WorkerError("rank 1 of 2 was killed by SIGKILL", 1)
+
+    monkeypatch.setattr("minidl.commands.train.run", fail)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "minidl: rank 1 of 2 was killed by SIGKILL\n"
+
+
+def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TERM": "xterm"}
+    command = [sys.executable, "-m", "minidl", "train", "--data", "2", "--steps", "100000000"]
+    screen, terminal = os.openpty()
+    run = subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(terminal)
+    try:
+        shown = b""
+        while b"loss" not in shown:  # the first report of a worker
+            shown += os.read(screen, 4096)
+        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+        os.close(screen)
+    assert (run.returncode, errors.strip()) == (130, "minidl: ended with Ctrl-C")
+    assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
+    monkeypatch.setattr(parallel, "STEPS", 3)
+    monkeypatch.setattr(parallel, "BLOCKS", 3)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+    text = capsys.readouterr().out
+    for name in ("two workers : one", "all-reduce : memcpy", "barrier", "trace : step", "BLAS"):
+        assert name in text
+
+    result = json.loads(Path("bench.json").read_text())
+    assert set(result) == {
+        "benchmark", "machine", "oversubscribed", "rounds", "targets", "speedup", "collectives", "traces"
+    }  # fmt: skip
+    assert set(result["machine"]) == {"processor", "cores", "load", "python", "numpy", "blas"}
+    assert [library["threads"] for library in result["machine"]["blas"]] == [1]
+    assert set(result["speedup"]) == {"one_worker_seconds", "two_workers_seconds", "ratio"}
+    assert set(result["collectives"]) == {"all_reduce_seconds", "memcpy_seconds", "ratio", "barrier_seconds"}
+    for trace in result["traces"]:
+        assert set(trace) == {"model", "events_per_step", "event_seconds", "step_seconds", "share"}
+        assert 0 < trace["share"] < 1 and trace["events_per_step"] >= 5
+    speedup = result["speedup"]
+    assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
+
+
+def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):
+    found = parallel.Results([], parallel.Speedup(1, 1, 1), parallel.Collectives(1, 1, 1, 1), [])
+    monkeypatch.setattr(parallel, "measure", lambda *_: found)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0, 0))
+    assert main(["bench", "parallel"]) == 0
+    text = capsys.readouterr().out
+    assert "Fewer than 2 cores" in text and "kept 1.5 cores busy" in text
+    assert bench.document(machine.machine(), 1, found)["oversubscribed"]
+
+
+def test_blas_is_unrestricted_only_inside(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
+    with pytest.raises(KeyError), machine.unrestricted_blas():
+        assert "OPENBLAS_CORETYPE" not in os.environ
+        raise KeyError
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell" and "OPENBLAS_L2_SIZE" not in os.environ
+
+
+def test_check_writable_leaves_everything_as_it_was(folder):
+    existing = folder / "existing"
+    existing.write_text("kept")
+    check_writable(existing, folder / "new", None)
+    assert [path.name for path in folder.iterdir()] == ["existing"] and existing.read_text() == "kept"
+    with pytest.raises(Refused, match="given twice"):
+        check_writable(existing, existing)
+
+
+def test_json_has_no_numbers_that_json_lacks(folder):
+    write_json(folder / "x", {"a": [1.5, math.nan], "b": (math.inf, {"c": -math.inf}), "d": "nan"})
+    assert json.loads((folder / "x").read_text()) == {"a": [1.5, None], "b": [None, {"c": None}], "d": "nan"}

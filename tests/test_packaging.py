@@ -1,0 +1,53 @@
+"""setup.cfg against the code: a plain `pip install` brings all that is needed, and nothing else."""
+
+import ast
+import sys
+from configparser import ConfigParser
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("minidl", "simulator", "lessons")
+OPTIONAL = {"IPython", "mpi4py", "torch"}  # used where they are there, or brought by an extra
+
+SETUP = ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+
+def imported() -> set[str]:
+    """The top-level packages that the code imports and that neither Python nor this project brings."""
+    found = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found.update(alias.name.split(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - set(PACKAGES) - {"tomllib"}
+
+
+def required() -> set[str]:
+    lines = SETUP["options"]["install_requires"].split("\n")
+    names = (line.split(";")[0].split("=")[0].rstrip("><~! ") for line in lines if line)
+    return {name.replace("-", "_") for name in names}
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_imported():
+    assert imported() - OPTIONAL == required()
+
+
+def test_every_file_of_the_packages_is_installed():
+    patterns = {
+        (Path(*package.split(".")) / pattern.strip()).as_posix()
+        for package, values in SETUP["options.package_data"].items()
+        for pattern in values.split(",")
+    }
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    ]
+    assert len(files) > 3
+    assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
