@@ -36,25 +36,29 @@ class CollectiveCall:
 class Handle:
     """A collective under way. `wait()` gives its result; `poll()` brings it on as far as it goes without waiting.
 
-    began, matched: when it was called, and when all of its ranks had come (time.perf_counter).
+    Both raise what went wrong in it. began, matched: when it was called, and when all of its ranks had come
+    (time.perf_counter).
     """
 
-    __slots__ = ("group", "name", "x", "nbytes", "steps", "began", "matched", "done", "result")
+    __slots__ = ("group", "name", "x", "nbytes", "steps", "began", "matched", "done", "result", "error")
 
     def __init__(self, group: ProcessGroup, name: str, x, nbytes: int, steps: Steps):
         self.group, self.name, self.x, self.nbytes, self.steps = group, name, x, nbytes, steps
         self.began = self.matched = time.perf_counter()
-        self.done, self.result = False, None
+        self.done, self.result, self.error = False, None, None
 
     def poll(self) -> bool:
         """True once the collective is finished."""
         if not self.done:
             self.group.progress()
+        if self.error is not None:
+            raise self.error
         return self.done
 
     def wait(self):
         while not self.done:
             self.group.pause()
+        self.poll()
         return self.result
 
     def advance(self) -> bool:
@@ -63,9 +67,12 @@ class Handle:
             next(self.steps)
             return False
         except StopIteration as finished:
-            self.result, self.matched, self.done = _as_given(self.x, finished.value), self.group.matched, True
-        if self.group.on_collective is not None:
-            self.group.on_collective(self)
+            self.result, self.matched = _as_given(self.x, finished.value), self.group.matched
+            if self.group.on_collective is not None:
+                self.group.on_collective(self)
+        except Exception as error:
+            self.error = error
+        self.done = True
         return True
 
     @property
@@ -88,6 +95,7 @@ class ProcessGroup(ABC):
         self.on_collective: Callable[[Handle], None] | None = None
         self.matched = 0.0  # when all ranks of the collective that advanced last had come
         self._pending: defaultdict[tuple, deque[Handle]] = defaultdict(deque)  # what must run in order -> its handles
+        self.in_flight = 0  # handles that are pending
 
     # What an engine must write
 
@@ -182,18 +190,16 @@ class ProcessGroup(ABC):
         nbytes = 0 if array is None else factor * array.nbytes
         handle = Handle(self, name, x, nbytes, self._steps(name, array, *arguments))
         self._pending[order].append(handle)
+        self.in_flight += 1
         self.progress()
         return handle if async_op else handle.wait()
 
     def progress(self) -> None:
         """Bring the pending collectives on, in order, as far as they go without waiting."""
         for handles in self._pending.values():
-            try:
-                while handles and handles[0].advance():
-                    handles.popleft()
-            except BaseException:
-                handles.popleft()  # it will not be finished
-                raise
+            while handles and handles[0].advance():
+                handles.popleft()
+                self.in_flight -= 1
 
     def _member(self, rank: int) -> int:
         if not 0 <= rank < self.size:

@@ -19,7 +19,8 @@ import cloudpickle
 from minidl.arena import Arena
 from minidl.parallel.runtime.logs import ForwardToLauncher
 from minidl.parallel.runtime.memory import keep_freed_memory
-from minidl.parallel.runtime.shared import Aborted, Process, SharedMemoryGroup
+from minidl.parallel.runtime.process import Aborted, Process
+from minidl.parallel.runtime.shared import SharedMemoryGroup
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -72,11 +73,12 @@ def main(control_fd: int, arena_fd: int) -> None:
     for name, level in setup["log_levels"].items():
         logging.getLogger(name).setLevel(level)
 
-    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank, setup["patience"])
+    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank, setup["crowded"])
     group = SharedMemoryGroup(process, tuple(range(workers)))
     group.report = lambda message: control.send("report", message)
     try:
         work, args, kwargs = cloudpickle.loads(payload)
+        process.status.tell_start()
         message = _result_message(work(group, *args, **kwargs))
     except Aborted:
         message = cloudpickle.dumps(("aborted", None))

@@ -18,8 +18,9 @@ from minidl.arena import Arena
 from minidl.parallel.plan import check_count
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
-from minidl.parallel.runtime.shared import ABORT, Status
+from minidl.parallel.runtime.process import ABORT, Status
 
+START_SECONDS = 60.0  # that workers may take to start, however short the timeout
 GRACE_SECONDS = 2.0  # for the other workers to notice that the run is over, before they are killed
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -48,7 +49,7 @@ def launch(
     `work` may be a lambda or defined in a notebook cell or a REPL: it is sent by value. group is the ProcessGroup of
     all workers; `group.report(message)` calls `on_report(rank, message)` here. threads: BLAS threads of each worker.
     pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
-    instruction, after which the run counts as hanging.
+    instruction, after which the run counts as hanging; starting up does not count.
 
     Raises WorkerError with the failing rank's own traceback; by then all workers have ended.
     """
@@ -101,7 +102,7 @@ class _Crew:
                 "workers": self.arena.rows,
                 "row_bytes": self.arena.row_bytes,
                 "core": cores[rank % len(cores)] if cores else None,
-                "patience": 2000 if self.arena.rows <= (os.cpu_count() or 1) else 10,  # looks; see Process
+                "crowded": self.arena.rows > (len(cores) if cores else os.cpu_count() or 1),
                 "path": sys.path,
                 "log_levels": log_levels(),
             }
@@ -136,13 +137,16 @@ class _Crew:
                 now = [Status(self.arena, rank).read()[0] for rank in range(self.arena.rows)]
                 if now != counts:
                     counts, moved = now, time.monotonic()
-                elif time.monotonic() - moved > timeout:
+                elif time.monotonic() - moved > (timeout if all(now) else max(timeout, START_SECONDS)):
                     raise WorkerError(f"no worker moved for {timeout:g} s; last seen: {self._last_seen()}")
         return [results[rank] for rank in range(self.arena.rows)]
 
     def _obituary(self, rank: int) -> str:
-        code = self.processes[rank].wait(GRACE_SECONDS)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        try:
+            code = self.processes[rank].wait(GRACE_SECONDS)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        except subprocess.TimeoutExpired:
+            how = "closed its connection to the launcher"
         _, doing = Status(self.arena, rank).read()
         return f"rank {rank} of {self.arena.rows} {how}" + (f"; it was last seen in {doing}" if doing else "")
 

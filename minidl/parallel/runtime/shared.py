@@ -10,93 +10,21 @@ needs.
 
 from __future__ import annotations
 
-import os
 import time
 from functools import lru_cache
 
 import numpy as np
 
-from minidl.arena import LINE, Arena, Heap
+from minidl.arena import LINE
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.runtime.channel import Channel, channel_bytes
+from minidl.parallel.runtime.process import CONTROL_BYTES, GROUPS, Process
 from minidl.tensor import Tensor
 
-CONTROL_BYTES = 64 << 20  # of each row: the lines of its groups; untouched pages cost nothing
-ABORT = 0  # word of row 0: not 0 when the run must end
-STATUS = LINE  # offset in a row of what the rank is doing: a count, then text
-STATUS_BYTES = 4 * LINE
-GROUPS = STATUS + STATUS_BYTES  # offset in a row of the lines of the first group
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
-NAP_SECONDS = 50e-6
 
 # Words of a rank's line in a group: two counts, then twice an announcement: the call, and the offset of its array
 ARRIVED, DONE, ANNOUNCEMENTS = range(3)
-
-
-class Aborted(RuntimeError):
-    """Another rank failed, and this one must end too."""
-
-
-class Status:
-    """What a rank is doing, for the launcher to read if the run stops: a count that grows, and a text."""
-
-    def __init__(self, arena: Arena, row: int):
-        self._words, self._count = arena.words, arena.word(row, STATUS)
-        self._text = arena.view(row, STATUS + 8, (STATUS_BYTES - 8,), np.uint8).data
-        self._instruction = self._call = ""
-
-    @property
-    def count(self) -> int:
-        return self._words[self._count]
-
-    def tell(self, instruction: str) -> None:
-        """An instruction of a program begins."""
-        self._words[self._count] += 1
-        if instruction != self._instruction or self._call:
-            self._instruction, self._call = instruction, ""
-            self._write(instruction)
-
-    def tell_call(self, name: str) -> None:
-        """A collective begins, inside the instruction told last if there was one."""
-        self._words[self._count] += 1
-        if name != self._call:
-            self._call = name
-            self._write(f"{self._instruction} ({name})" if self._instruction else name)
-
-    def _write(self, text: str) -> None:
-        encoded = text.encode()[: STATUS_BYTES - 9] + b"\0"
-        self._text[: len(encoded)] = encoded
-
-    def read(self) -> tuple[int, str]:
-        return self.count, bytes(self._text).split(b"\0")[0].decode(errors="replace")
-
-
-class Process:
-    """What all groups of one process share: its heap, its status, and where the lines of a new group may begin.
-
-    patience: how many times in a row it yields its core while it waits, before it sleeps between two looks.
-    """
-
-    def __init__(self, arena: Arena, row: int, patience: int):
-        self.arena, self.row, self.patience = arena, row, patience
-        self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
-        self.groups: list[SharedMemoryGroup] = []
-        self.free_block = GROUPS
-        self._looks = (0, 0)  # status count when it began to wait, and looks since
-
-    def rest(self) -> None:
-        """Give way to other processes for a moment.
-
-        Who only yields comes back at once and takes up to half of a core that another rank computes on; who sleeps
-        notices late. So a rank yields first, and sleeps when the wait turns out to be long.
-        """
-        begun, looks = self._looks
-        looks = looks + 1 if begun == self.status.count else 0
-        self._looks = (self.status.count, looks)
-        if looks < self.patience:
-            os.sched_yield()
-        else:
-            time.sleep(NAP_SECONDS)
 
 
 class SharedMemoryGroup(ProcessGroup):
@@ -119,11 +47,7 @@ class SharedMemoryGroup(ProcessGroup):
             raise MemoryError(f"there is no room for more than {len(process.groups) - 1} process groups")
 
     def pause(self) -> None:
-        self.process.rest()
-        if self._words[ABORT]:
-            raise Aborted("another rank failed")
-        for group in self.process.groups:
-            group.progress()
+        self.process.pause()
 
     def empty(self, shape: tuple[int, ...], dtype="float32") -> Tensor:
         return Tensor(self.heap.empty(tuple(shape), dtype))
@@ -152,11 +76,11 @@ class SharedMemoryGroup(ProcessGroup):
             call = _call(name, op, "b", root, 0)
         else:
             call = _call(name, op, x.dtype.char, root, x.nbytes)
-            offset = self.arena.offset_in(self.process.row, x)
+            offset = self.process.offset_of(x)
             if offset is None:
                 staged = self.heap.empty(x.shape, x.dtype)
                 np.copyto(staged, x)
-                x, offset = staged, self.arena.offset_in(self.process.row, staged)
+                x, offset = staged, self.process.offset_of(staged)
         self._generation = generation = self._generation + 1
         place = ANNOUNCEMENTS + 2 * (generation & 1)
         words[own + place], words[own + place + 1] = call, offset
@@ -165,11 +89,11 @@ class SharedMemoryGroup(ProcessGroup):
             while words[line + ARRIVED] < generation:
                 yield
         self.matched = time.perf_counter()
-        for rank, line in enumerate(self._lines):
+        for line in self._others:
             if words[line + place] != call:
                 raise RuntimeError(
                     f"ranks of the group {self.axis!r} disagree: rank {self.rank} calls {_described(call)}, "
-                    f"rank {rank} calls {_described(words[line + place])}"
+                    f"rank {self._lines.index(line)} calls {_described(words[line + place])}"
                 )
         return x, tuple([words[line + place + 1] for line in self._lines])
 

@@ -1,0 +1,105 @@
+"""What all process groups of one worker share: its heap, what it is doing, and how it waits."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+
+import numpy as np
+
+from minidl.arena import LINE, Arena, Heap
+from minidl.parallel.group import ProcessGroup
+
+CONTROL_BYTES = 64 << 20  # of each row: the lines of its groups; untouched pages cost nothing
+ABORT = 0  # word of row 0: not 0 when the run must end
+STATUS = LINE  # offset in a row of what the rank is doing: a count, then text
+STATUS_BYTES = 4 * LINE
+GROUPS = STATUS + STATUS_BYTES  # offset in a row of the lines of the first group
+NAP_SECONDS = 50e-6
+
+
+class Aborted(RuntimeError):
+    """Another rank failed, and this one must end too."""
+
+
+class Status:
+    """What a rank is doing, for the launcher to read if the run stops: a count that grows, and a text."""
+
+    def __init__(self, arena: Arena, row: int):
+        self._words, self._count = arena.words, arena.word(row, STATUS)
+        self._text = arena.view(row, STATUS + 8, (STATUS_BYTES - 8,), np.uint8).data
+        self._instruction = self._call = ""
+
+    @property
+    def count(self) -> int:
+        return self._words[self._count]
+
+    def tell_start(self) -> None:
+        """The worker's function begins."""
+        self._words[self._count] += 1
+
+    def tell(self, instruction: str) -> None:
+        """An instruction of a program begins."""
+        self._words[self._count] += 1
+        if instruction != self._instruction or self._call:
+            self._instruction, self._call = instruction, ""
+            self._write(instruction)
+
+    def tell_call(self, name: str) -> None:
+        """A collective begins, inside the instruction told last if there was one."""
+        self._words[self._count] += 1
+        if name != self._call:
+            self._call = name
+            self._write(f"{self._instruction} ({name})" if self._instruction else name)
+
+    def _write(self, text: str) -> None:
+        encoded = text.encode()[: STATUS_BYTES - 9] + b"\0"
+        self._text[: len(encoded)] = encoded
+
+    def read(self) -> tuple[int, str]:
+        return self.count, bytes(self._text).split(b"\0")[0].decode(errors="replace")
+
+
+class Process:
+    """What all groups of one process share: its heap, its status, and where the lines of a new group may begin.
+
+    crowded: there are more workers than cores, so that a rank that waits keeps others from their work.
+    """
+
+    def __init__(self, arena: Arena, row: int, crowded: bool):
+        self.arena, self.row = arena, row
+        self.looks_before_yield, self.looks_before_nap = (0, 10) if crowded else (10, 2000)
+        self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
+        self.groups: list[ProcessGroup] = []
+        self.free_block = GROUPS
+        self._offsets: dict[int, tuple[weakref.ref, int | None]] = {}
+        self._waits_since, self._looks = 0, 0  # status count when it began to wait, and looks since
+
+    def offset_of(self, x: np.ndarray) -> int | None:
+        """Where in this rank's row `x` lies, None if elsewhere. Remembered: to ask NumPy takes a microsecond."""
+        known = self._offsets.get(id(x))
+        if known is None or known[0]() is not x:
+            if len(self._offsets) > 4096:
+                self._offsets.clear()
+            known = self._offsets[id(x)] = (weakref.ref(x), self.arena.offset_in(self.row, x))
+        return known[1]
+
+    def pause(self) -> None:
+        """Give way to other processes for a moment, then bring on what is pending in any group. Raises Aborted.
+
+        Who only yields comes back at once and takes up to half of a core that another rank computes on; who sleeps
+        notices late. So a rank just looks again at first, then yields, and sleeps when the wait turns out to be long.
+        """
+        begun = self.status.count
+        self._looks = looks = self._looks + 1 if begun == self._waits_since else 0
+        self._waits_since = begun
+        if looks >= self.looks_before_nap:
+            time.sleep(NAP_SECONDS)
+        elif looks >= self.looks_before_yield:
+            os.sched_yield()
+        if self.arena.words[ABORT]:
+            raise Aborted("another rank failed")
+        for group in self.groups:
+            if group.in_flight:
+                group.progress()
