@@ -18,6 +18,7 @@ Buffers are tuples, private to a rank:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 Buffer = tuple
@@ -26,24 +27,27 @@ COMPUTE, COMMUNICATION = "compute", "communication"
 
 @dataclass(frozen=True)
 class Instruction:
-    """What every instruction has: its lane, and the buffers it reads, writes and frees (freed ones are read first)."""
+    """What every instruction has: its lane, and the buffers it reads, writes and frees (freed ones are read first).
+
+    Buffers are worked out once: a step is run thousands of times.
+    """
 
     lane: ClassVar[str] = COMPUTE
     label: ClassVar[str] = ""
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Buffer, ...]:
         return ()
 
-    @property
+    @cached_property
     def writes(self) -> tuple[Buffer, ...]:
         return ()
 
-    @property
+    @cached_property
     def frees(self) -> tuple[Buffer, ...]:
         return ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """A short name for timelines: the label and the micro-batch."""
         return self.label + (str(self.micro_batch) if hasattr(self, "micro_batch") else "")
@@ -56,7 +60,7 @@ class LoadInput(Instruction):
     micro_batch: int
     label = "input"
 
-    @property
+    @cached_property
     def writes(self):
         return (("input", 0, self.micro_batch),)
 
@@ -68,7 +72,7 @@ class LoadTarget(Instruction):
     micro_batch: int
     label = "target"
 
-    @property
+    @cached_property
     def writes(self):
         return (("target", self.micro_batch),)
 
@@ -81,15 +85,15 @@ class Forward(Instruction):
     micro_batch: int
     label = "F"
 
-    @property
+    @cached_property
     def reads(self):
         return (("input", self.chunk, self.micro_batch),)
 
-    @property
+    @cached_property
     def writes(self):
         return (("output", self.chunk, self.micro_batch), ("saved", self.chunk, self.micro_batch))
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -102,15 +106,15 @@ class Infer(Instruction):
     micro_batch: int
     label = "infer"
 
-    @property
+    @cached_property
     def reads(self):
         return (("input", self.chunk, self.micro_batch),)
 
-    @property
+    @cached_property
     def writes(self):
         return (("output", self.chunk, self.micro_batch),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -127,15 +131,15 @@ class Loss(Instruction):
     last_bucket: int
     label = "loss"
 
-    @property
+    @cached_property
     def reads(self):
         return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
 
-    @property
+    @cached_property
     def writes(self):
         return (("gradient", self.chunk, self.micro_batch, self.last_bucket), ("loss", self.micro_batch))
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -148,15 +152,15 @@ class Score(Instruction):
     micro_batch: int
     label = "score"
 
-    @property
+    @cached_property
     def reads(self):
         return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
 
-    @property
+    @cached_property
     def writes(self):
         return (("loss", self.micro_batch),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -175,22 +179,22 @@ class Backward(Instruction):
     after: int | None
     label = "B"
 
-    @property
+    @cached_property
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
-    @property
+    @cached_property
     def reads(self):
         gradient = ("gradient", self.chunk, self.micro_batch, self.last)
         return (("saved", self.chunk, self.micro_batch), gradient, *self._weights(self.after))
 
-    @property
+    @cached_property
     def writes(self):
         gradient = ("gradient", self.chunk, self.micro_batch, self.first - 1)
         wanted = self.first > 0 or self.chunk > 0  # nobody wants the gradient of the data
         return (*((gradient,) if wanted else ()), *self._weights(self.micro_batch))
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads if self.first == 0 else self.reads[1:]
 
@@ -212,11 +216,11 @@ class SendActivation(Instruction):
     lane = COMMUNICATION
     label = "send"
 
-    @property
+    @cached_property
     def reads(self):
         return (("output", self.chunk, self.micro_batch),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -231,7 +235,7 @@ class RecvActivation(Instruction):
     lane = COMMUNICATION
     label = "recv"
 
-    @property
+    @cached_property
     def writes(self):
         return (("input", self.chunk, self.micro_batch),)
 
@@ -246,11 +250,11 @@ class SendGradient(Instruction):
     lane = COMMUNICATION
     label = "send grad"
 
-    @property
+    @cached_property
     def reads(self):
         return (("gradient", self.chunk, self.micro_batch, -1),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -266,7 +270,7 @@ class RecvGradient(Instruction):
     lane = COMMUNICATION
     label = "recv grad"
 
-    @property
+    @cached_property
     def writes(self):
         return (("gradient", self.chunk, self.micro_batch, self.last_bucket),)
 
@@ -285,19 +289,19 @@ class ReduceGradients(Instruction):
     lane = COMMUNICATION
     label = "reduce"
 
-    @property
+    @cached_property
     def name(self):
         return f"{self.label} {self.bucket}"
 
-    @property
+    @cached_property
     def reads(self):
         return (("weights", self.chunk, self.bucket, self.micro_batch),)
 
-    @property
+    @cached_property
     def writes(self):
         return (("reduced", self.chunk, self.bucket),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -314,15 +318,15 @@ class ReduceLoss(Instruction):
     lane = COMMUNICATION
     label = "reduce loss"
 
-    @property
+    @cached_property
     def reads(self):
         return tuple(("loss", m) for m in self.micro_batches)
 
-    @property
+    @cached_property
     def writes(self):
         return (("total",),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -336,11 +340,11 @@ class ReduceNorm(Instruction):
     lane = COMMUNICATION
     label = "reduce norm"
 
-    @property
+    @cached_property
     def reads(self):
         return self.gradients
 
-    @property
+    @cached_property
     def writes(self):
         return (("norm",),)
 
@@ -353,11 +357,11 @@ class OptimizerStep(Instruction):
     clip: bool
     label = "update"
 
-    @property
+    @cached_property
     def reads(self):
         return (*self.gradients, ("total",), *((("norm",),) if self.clip else ()))
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads
 
@@ -368,10 +372,10 @@ class EndEvaluation(Instruction):
 
     label = "evaluated"
 
-    @property
+    @cached_property
     def reads(self):
         return (("total",),)
 
-    @property
+    @cached_property
     def frees(self):
         return self.reads

@@ -197,7 +197,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     base_lr = optimizer.lr if optimizer else 0.0
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
     per_epoch = -(-len(job.dataset) // job.batch_size)
-    events: deque[list[Event]] = deque(maxlen=job.trace_steps)
+    events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
     records, reported = [], time.perf_counter()
 
     epoch, order = -1, None
@@ -225,7 +225,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
                 records, reported = [], time.perf_counter()
 
     parts = {p.name: (p.data, p.shard) for p in stage.parameters} if replica == 0 else {}
-    return [event for step in events for event in step], parts
+    return [Event._make(event) for step in events for event in step], parts
 
 
 def _evaluate(worker: Worker, program, job: _Job, replica: int, step: int) -> Evaluation:
