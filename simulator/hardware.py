@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from simulator.compute import Compute, Roofline
+from minidl.parallel.plan import check_count
+from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network
 
 if sys.version_info >= (3, 11):
@@ -16,6 +17,7 @@ else:
     import tomli as tomllib
 
 CATALOG = Path(__file__).parent / "catalog"
+MAY_BE_ZERO = ("launch_us", "latency_us", "gemm_depth")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Cluster:
         path = CATALOG / f"{name}.toml"
         if not path.exists():
             path = Path(name)
-        if not path.exists():
+        if not path.is_file():
             raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {', '.join(cls.catalog())}")
         try:
             table = tomllib.loads(path.read_text())
@@ -68,8 +70,10 @@ class Cluster:
             raise ValueError(f"{path} is not a TOML file: {error}") from None
         try:
             return _from_table(table, devices, precision)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} lacks a figure or has one of the wrong kind: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"{path} lacks {error}") from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{path} has a figure of the wrong kind: {error}") from None
 
     def with_devices(self, devices: int) -> Cluster:
         return replace(self, devices=devices)
@@ -79,12 +83,11 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
     """A cluster from a catalog file: every figure is a table {value, source}."""
     device, node, network = (_values(table[part]) for part in ("device", "node", "network"))
     precision = precision or table["precision"]
-    peaks = _values(table["device"]["peak_flops"])
+    peaks = {name: peak for name, peak in _values(table["device"]["peak_flops"]).items() if name in BYTES}
     if precision not in peaks:
-        raise ValueError(f"{table['name']} has no {precision}: its precisions are {', '.join(peaks)}")
+        raise ValueError(f"{table['name']} has no precision {precision!r}: it has {', '.join(peaks)}")
     count = devices if devices is not None else table["devices"]
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"devices={count!r} is not a whole number of at least 1")
+    check_count("devices", count)
     compute = Roofline(
         precision=precision,
         matrix_flops=peaks[precision] * device["gemm_fraction"],
@@ -104,5 +107,9 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
 
 
 def _values(table: Mapping) -> dict:
-    """The figures of a table without their sources."""
-    return {key: figure["value"] for key, figure in table.items() if "value" in figure}
+    """The figures of a table without their sources. ValueError for one that is no positive number; a time may be 0."""
+    values = {key: figure["value"] for key, figure in table.items() if "value" in figure}
+    for key, value in values.items():
+        if not (value >= 0 if key in MAY_BE_ZERO else value > 0):
+            raise ValueError(f"{key} = {value} is not positive")
+    return values

@@ -59,18 +59,19 @@ class Links:
         """A ring within each node, then rings between the nodes, each of the node's devices carrying its share.
 
         The two levels are those of NCCL's hierarchical rings: inside a node all bytes, between nodes 1/local of them.
+        Where nodes hold unequally many of the ranks, the largest is the slowest inside, the smallest between them.
         """
         nodes: dict[int, int] = {}
         for rank in ranks:
             nodes[rank // self.node_devices] = nodes.get(rank // self.node_devices, 0) + 1
-        local = max(nodes.values())
+        local, fewest = max(nodes.values()), min(nodes.values())
         cost = COSTS[name]
         seconds = 0.0
         if local > 1:
             inside = cost(local, nbytes)
             seconds += self.node.seconds(inside.steps, inside.nbytes)
         if len(nodes) > 1:
-            between = cost(len(nodes), nbytes / local)
+            between = cost(len(nodes), nbytes / fewest)
             seconds += self.network.seconds(between.steps, between.nbytes)
         return seconds
 

@@ -71,9 +71,7 @@ def test_work_of_no_length_is_done_at_once():
     assert ends([(0, 0, 0.0, 1.0), (0, 0, 1.0, 1.0), (2, 1, 0.0, 1.0)], cores=2) == [0, 1, 2]
 
 
-JOBS = st.lists(
-    st.tuples(st.floats(0, 10), st.integers(0, 2), st.floats(0, 5), st.just(1.0)), min_size=1, max_size=8
-)
+JOBS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 2), st.floats(0, 5), st.just(1.0)), min_size=1, max_size=8)
 
 
 @given(JOBS)

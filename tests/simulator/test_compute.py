@@ -1,0 +1,174 @@
+"""compute.py: kernel calls priced from a datasheet and from measurements."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.kernels.meta import KernelCall
+from simulator.compute import Measured, interpolate
+from tests.simulator.hand_made import roofline
+
+
+def product(batch, m, n, k, dtype="float32"):
+    moved = 4 * batch * (m * k + k * n)
+    return KernelCall("matmul", ((batch, m, n, k),), dtype, 2 * batch * m * n * k, moved, 4 * batch * m * n)
+
+
+def elementwise(name="add", nbytes=1200, flops=100, dtype="float32"):
+    return KernelCall(name, ((nbytes // 12,),), dtype, flops, nbytes * 2 // 3, nbytes // 3)
+
+
+FAST = dict(memory_bandwidth=1e12, launch_seconds=0.0)  # leaves arithmetic alone
+
+
+def seconds(call, **changes):
+    return roofline(**changes).price(call)[0]
+
+
+# Roofline: tiles of 4 x 8 on 2 units, 100 FLOP/s
+
+
+def test_a_product_of_whole_tiles_and_waves_runs_at_the_matrix_rate():
+    for batch, m, n, k in ((1, 4, 16, 5), (1, 8, 16, 7), (2, 4, 8, 3), (1, 400, 80, 10)):
+        assert seconds(product(batch, m, n, k), **FAST) == pytest.approx(2 * batch * m * n * k / 100)
+
+
+def test_a_tile_that_sticks_out_costs_a_whole_one():
+    whole = seconds(product(1, 8, 16, 5), **FAST)
+    for m, n in ((5, 9), (7, 16), (8, 15)):
+        assert seconds(product(1, m, n, 5), **FAST) == whole
+    assert seconds(product(1, 9, 16, 5), **FAST) == pytest.approx(whole * 3 / 2)  # 3 rows of 2 tiles, 2 at a time
+
+
+def test_a_wave_that_does_not_fill_the_units_costs_a_full_one():
+    assert seconds(product(1, 4, 8, 5), **FAST) == seconds(product(1, 4, 16, 5), **FAST)  # 1 tile, 2 tiles
+    assert seconds(product(1, 12, 8, 5), **FAST) == seconds(product(1, 16, 8, 5), **FAST)  # 3 tiles, 4 tiles
+    assert seconds(product(3, 1, 1, 5), **FAST) == seconds(product(4, 4, 8, 5), **FAST)  # of a batch each has its own
+
+
+def test_starting_and_ending_a_tile_costs_depth_steps_along_k():
+    assert seconds(product(1, 4, 16, 5), depth=3.0, **FAST) == seconds(product(1, 4, 16, 8), **FAST)
+
+
+@given(st.integers(1, 3), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
+def test_no_product_beats_the_matrix_rate(batch, m, n, k):
+    assert seconds(product(batch, m, n, k), **FAST) >= 2 * batch * m * n * k / 100 * (1 - 1e-12)
+
+
+def test_no_kernel_is_faster_than_its_launch_its_arithmetic_or_its_bytes():
+    assert seconds(elementwise(nbytes=12, flops=1), launch_seconds=0.5) == 0.5
+    assert seconds(elementwise(nbytes=12, flops=100)) == 10.0
+    assert seconds(elementwise(nbytes=12000, flops=1)) == 12.0
+    assert seconds(product(1, 4, 8, 1), memory_bandwidth=1.0) == 4 * (4 + 8 + 32)
+
+
+def test_a_convolution_runs_at_the_matrix_rate():
+    call = KernelCall("conv2d_weight_grad", ((2, 2),), "float32", 1000, 8, 8)
+    assert seconds(call) == 10.0
+
+
+def test_views_cost_nothing():
+    assert roofline().price(KernelCall("reshape", ((4, 4), (16,)), "float32", 0, 0, 0)) == (0.0, 1.0)
+
+
+def test_half_precision_halves_the_bytes_of_all_but_the_optimizer():
+    for name, factor in (("add", 0.5), ("matmul", 0.5), ("adam_update", 1.0), ("sgd_update", 1.0)):
+        call = product(1, 1, 1, 1) if name == "matmul" else elementwise(name, 12000, 0)
+        whole = seconds(call, memory_bandwidth=1.0)
+        for precision in ("bfloat16", "float16"):
+            assert seconds(call, memory_bandwidth=1.0, precision=precision) == whole * factor
+        assert seconds(call, memory_bandwidth=1.0, precision="tfloat32") == whole
+
+
+def test_what_is_not_of_floats_keeps_its_bytes():
+    for dtype in ("int64", "bool", "float64"):
+        call = elementwise("index", 12000, 0, dtype)
+        assert seconds(call, precision="bfloat16") == seconds(call)
+
+
+# Interpolation
+
+
+POINTS = [(64, 1e-6), (4096, 2e-6), (1 << 20, 1e-4)]
+
+
+def test_interpolation_is_exact_at_the_points_and_a_power_law_between_them():
+    for x, y in POINTS:
+        assert interpolate(POINTS, x) == pytest.approx(y)
+    assert interpolate(POINTS, 512) == pytest.approx(math.sqrt(1e-6 * 2e-6))  # the geometric mean of both
+
+
+def test_beyond_the_points_a_time_grows_in_proportion_and_below_them_it_stays():
+    assert interpolate(POINTS, 1) == interpolate(POINTS, 64) == 1e-6
+    assert interpolate(POINTS, 3 << 20) == pytest.approx(3e-4)
+    assert interpolate([(64, 1.1), (4096, 1.2)], 1 << 30) == 1.2  # a factor that hardly changes
+    assert interpolate([(64, 5.0)], 1) == interpolate([(64, 5.0)], 1e9) == 5.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**8), st.floats(1e-7, 10)), min_size=1, max_size=6, unique_by=lambda p: p[0]),
+    st.floats(1, 1e9),
+    st.floats(1, 100),
+)
+def test_interpolation_rises_where_the_points_do(points, x, more):
+    points = list(zip(sorted(p[0] for p in points), sorted(p[1] for p in points)))
+    assert interpolate(points, x) <= interpolate(points, x * more) * (1 + 1e-9)
+
+
+# Measured
+
+SIZES = (4, 16, 64)
+
+
+def measured(**changes):
+    """1 ns a FLOP / 2 and a microsecond a product."""
+    gemm = tuple(1e-6 + m * n * k * 1e-9 for m in SIZES for n in SIZES for k in SIZES)
+    figures = dict(
+        gemm_sizes=SIZES, gemm_seconds=gemm, kernels={"add": [(120, 1e-6), (120_000, 1e-4)], "relu": [(120, 3e-6)]},
+        contention=[(1000, 1.0), (1_000_000, 1.5)], matmul_contention=1.2, dispatch_seconds=0.0, instruction_seconds=0.0,
+    )  # fmt: skip
+    return Measured(**figures | changes)
+
+
+def test_measured_products_are_exact_at_the_sizes_that_were_measured():
+    for m in SIZES:
+        for n in SIZES:
+            for k in SIZES:
+                found, contention = measured().price(product(1, m, n, k))
+                assert found == pytest.approx(1e-6 + m * n * k * 1e-9) and contention == 1.2
+
+
+def test_a_batch_of_products_takes_as_long_as_its_members_one_by_one():
+    one, six = (measured().price(product(batch, 16, 30, 5))[0] for batch in (1, 6))
+    assert six == pytest.approx(6 * one)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.integers(1, 100), st.sampled_from([0, 1, 2]))
+def test_a_larger_product_never_takes_less_time_where_the_measured_ones_did_not(m, n, k, more, which):
+    small = [m, n, k]
+    large = list(small)
+    large[which] += more
+    compute = measured()
+    assert compute.price(product(1, *small))[0] <= compute.price(product(1, *large))[0] * (1 + 1e-9)
+
+
+def test_an_empty_product_costs_a_call_alone():
+    assert measured(dispatch_seconds=1e-7).price(product(1, 0, 4, 4))[0] == 1e-7
+
+
+def test_a_kernel_is_priced_by_the_bytes_it_moves_and_an_unknown_one_as_an_addition():
+    compute = measured()
+    assert compute.price(elementwise("add", 120))[0] == pytest.approx(1e-6)
+    assert compute.price(elementwise("relu", 120))[0] == pytest.approx(3e-6)
+    assert compute.price(elementwise("of tomorrow", 120_000))[0] == pytest.approx(1e-4)
+    assert compute.price(elementwise("add", 1_000_000 // 12 * 12))[1] == pytest.approx(1.5, rel=1e-3)
+
+
+def test_a_view_costs_python_alone_and_the_training_factor_scales_everything():
+    view = KernelCall("reshape", ((4, 4), (16,)), "float32", 0, 0, 0)
+    assert measured(dispatch_seconds=1e-7).price(view) == (1e-7, 1.0)
+    for call in (view, product(1, 4, 4, 4), elementwise("add", 120)):
+        whole = measured(dispatch_seconds=1e-7, training_factor=1.5).price(call)[0]
+        assert whole == pytest.approx(1.5 * measured(dispatch_seconds=1e-7).price(call)[0])

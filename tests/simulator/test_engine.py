@@ -1,0 +1,299 @@
+"""engine.py: closed forms of schedules, of reductions and of tensor parallelism; programs that do not run to their end."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl import models, nn, optim
+from minidl.kernels.meta import MetaArray
+from minidl.parallel import Plan
+from minidl.parallel import instructions as I
+from minidl.parallel.check import ProgramError
+from minidl.parallel.collectives import ring_all_reduce_cost
+from minidl.parallel.schedules import Program
+from minidl.trace import COMMUNICATION, COMPUTE
+from simulator import Cluster, simulate
+from simulator.engine import HANDLERS, Engine, SimulationError
+from simulator.predict import profile_model
+from tests.simulator.hand_made import FixedPrices, PerCall, cluster, links, program, roofline, run
+
+F, B = 2.0, 3.0
+WORK = {I.Forward: F, I.Backward: B}
+SIZES = st.integers(1, 8)
+
+
+# Schedules on stages of equal cost
+
+
+@given(SIZES, SIZES, st.sampled_from(["gpipe", "1f1b"]))
+@settings(max_examples=40)
+def test_gpipe_and_1f1b_have_the_bubble_of_the_paper(p, m, schedule):
+    step, trace = run(Plan(pipeline=p, micro_batches=m, schedule=schedule), WORK)
+    assert step == (m + p - 1) * (F + B)
+    assert trace.bubble_fraction == pytest.approx((p - 1) / (m + p - 1), abs=1e-12)
+
+
+@given(SIZES, SIZES)
+@settings(max_examples=20)
+def test_the_naive_schedule_keeps_one_stage_at_work(p, m):
+    step, trace = run(Plan(pipeline=p, micro_batches=m, schedule="naive"), WORK)
+    assert step == m * p * (F + B)
+    assert trace.bubble_fraction == pytest.approx(1 - 1 / p, abs=1e-12)
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.sampled_from(["naive", "gpipe", "1f1b"]))
+@settings(max_examples=20)
+def test_on_a_core_for_each_rank_the_schedules_take_as_long_as_on_devices(p, m, schedule):
+    plan = Plan(pipeline=p, micro_batches=m, schedule=schedule)
+    assert run(plan, WORK, cores=p)[0] == pytest.approx(run(plan, WORK)[0])
+
+
+def test_on_one_core_all_ranks_together_take_the_sum_of_their_work():
+    for plan in (Plan(data=3), Plan(pipeline=4, micro_batches=2), Plan(data=2, pipeline=2)):
+        step, _ = run(plan, WORK, cores=1)
+        assert step == pytest.approx(plan.workers * plan.micro_batches * (F + B))
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 1), (2, 3), (2, 6), (4, 1), (7, 1)])
+def test_a_message_delays_the_next_stage_by_its_time(p, m):
+    """GPipe with sends shorter than the work: each of the two ways through the pipeline has p - 1 of them."""
+    sends = {I.SendActivation: 0.5, I.SendGradient: 0.25}
+    step, _ = run(Plan(pipeline=p, micro_batches=m, schedule="gpipe"), WORK | sends)
+    assert step == pytest.approx((m + p - 1) * (F + B) + (p - 1) * 0.75)
+
+
+def test_a_lane_is_first_in_first_out_so_a_receive_waits_for_the_send_before_it():
+    """The middle stage sends what it made of micro-batch 0 before it takes micro-batch 1, which is there by then."""
+    _, trace = run(Plan(pipeline=3, micro_batches=2, schedule="gpipe"), WORK | {I.SendActivation: 0.5})
+    lane = {e.name: e for e in trace.events if e.rank == 1}
+    assert lane["recv1"].end == lane["send0"].end == lane["F0"].end + 0.5
+    assert lane["F1"].start == lane["recv1"].end
+
+
+# One rank
+
+
+@given(st.integers(1, 4), st.floats(1e-6, 1e-3))
+@settings(max_examples=10)
+def test_one_rank_costs_the_sum_of_its_calls(m, seconds):
+    compute, plan = PerCall(seconds, instruction_seconds=1e-7), Plan(micro_batches=m)
+    prediction = simulate(models.builder("mlp-digits"), plan, cluster(compute), batch_size=8 * m)
+    profile = profile_model(models.builder("mlp-digits"), plan, 8 * m)
+    calls = [c for block in profile.blocks for c in block.update]
+    for i in range(m):
+        calls += profile.loss
+        for block in profile.blocks:
+            calls += [*block.forward, *(block.accumulate if i else block.backward)]
+    instructions = len([i for i in prediction.program[0].step if i.lane == COMPUTE])
+    expected = sum(compute.price(c)[0] for c in calls) + 2 * m * seconds + instructions * 1e-7  # two loads each
+    assert prediction.step_seconds == pytest.approx(expected)
+    assert prediction.breakdown["compute"] == pytest.approx(expected)
+    assert prediction.trace.bubble_fraction == pytest.approx(0, abs=1e-12)
+
+
+# Data parallelism
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_a_reduction_on_ring_links_takes_its_closed_form(n):
+    alpha, bandwidth = 3e-6, 2e9
+    network = links(alpha, bandwidth)
+    example = MetaArray((1, 64), "float32"), MetaArray((1,), "int64")
+    prediction = simulate(
+        lambda mesh: nn.Linear(64, 32), Plan(data=n), cluster(network=network), 8 * n, example=example
+    )
+    nbytes = 4 * (64 * 32 + 32)
+    (reduce,) = [e for e in prediction.trace.events if e.name == "reduce 0"]
+    assert reduce.end - reduce.start == pytest.approx(2 * (n - 1) * alpha + 2 * (n - 1) / n * nbytes / bandwidth)
+
+
+def test_reductions_run_beside_the_backward_where_the_network_works_beside_the_device():
+    plan, buckets = Plan(data=2), 4
+    step, trace = run(plan, WORK | {I.ReduceGradients: 1.0}, buckets)
+    assert step == F + buckets * B + 1.0  # only the last one is exposed
+    assert trace.exposed_communication == pytest.approx(1.0)
+    step, _ = run(plan, WORK | {I.ReduceGradients: 5.0}, buckets)
+    assert step == F + B + buckets * 5.0  # the network is the bottleneck
+
+
+def test_where_the_processors_communicate_reductions_take_their_time_from_the_backward():
+    plan, buckets = Plan(data=2), 4
+    step, trace = run(plan, WORK | {I.ReduceGradients: 1.0}, buckets, cores=2)
+    assert step == pytest.approx(F + buckets * (B + 1.0))
+    assert trace.exposed_communication == pytest.approx(buckets * 1.0)
+
+
+def test_a_collective_waits_for_its_last_member():
+    """The second stage of each replica reduces while the first still works: no reduction begins before both are there."""
+    _, trace = run(Plan(data=2, pipeline=2, micro_batches=2), WORK | {I.ReduceGradients: 1.0})
+    for rank in trace.ranks:
+        own = [e for e in trace.events if e.rank == rank]
+        last = max(e.end for e in own if e.name.startswith("B"))
+        assert min(e.start for e in own if e.name.startswith("reduce 0")) == last
+
+
+# Representatives
+
+
+def all_ranks(program: Program) -> Program:
+    """The same program, one rank's list replaced by itself: so every rank is run."""
+    return Program(program.plan, program.layout, program._make, {0: program[0]})
+
+
+def gpt(mesh):
+    return models.gpt(6, 64, 8, 128, 32, mesh)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(data=4, micro_batches=2),
+        Plan(pipeline=4, micro_batches=8),
+        Plan(tensor=8),
+        Plan(data=2, tensor=2, pipeline=2, micro_batches=4, schedule="gpipe"),
+        Plan(data=4, tensor=4, pipeline=2, micro_batches=2),
+        Plan(data=16, pipeline=2, schedule="naive", micro_batches=2),
+    ],
+    ids=str,
+)
+def test_a_rank_of_each_stage_gives_the_step_that_all_ranks_give(plan):
+    where = Cluster.load("dgx-a100", devices=64)
+    few = simulate(gpt, plan, where, batch_size=64)
+    every = simulate(gpt, plan, where, batch_size=64, edit=all_ranks)
+    assert every.trace.ranks == list(range(plan.workers))
+    assert few.trace.ranks == list(plan.mesh(0).ranks("pipeline"))
+    assert few.step_seconds == pytest.approx(every.step_seconds, rel=1e-12)
+    assert few.breakdown == pytest.approx(every.breakdown, rel=1e-9, abs=1e-15)
+    for rank in few.trace.ranks:
+        mine, same = ([e for e in p.trace.events if e.rank == rank] for p in (few, every))
+        key = lambda e: (e.lane, e.name)  # noqa: E731
+        assert sorted(map(key, mine)) == sorted(map(key, same))
+
+
+# Tensor parallelism
+
+
+def test_collectives_inside_layers_stop_the_compute_lane_of_their_rank():
+    alpha, bandwidth = 1e-3, 1e6
+    plan = Plan(tensor=2)
+    prediction = simulate(models.builder("mlp-digits"), plan, cluster(PerCall(1e-4), links(alpha, bandwidth)), 16)
+    inside = [e for e in prediction.trace.events if e.name == "all_reduce"]
+    cost = ring_all_reduce_cost(2, 4 * 16 * 10)  # the sum of the last layer's output; the data needs no gradient
+    assert [e.lane for e in inside] == [COMMUNICATION]
+    assert inside[0].end - inside[0].start == pytest.approx(cost.steps * alpha + cost.nbytes / bandwidth)
+    assert prediction.trace.exposed_communication >= inside[0].end - inside[0].start
+    pieces = [e for e in prediction.trace.events if e.name == "F0"]
+    assert [e.lane for e in pieces] == [COMPUTE, COMPUTE]
+    assert pieces[0].end == inside[0].start and inside[0].end == pieces[1].start
+
+
+# Programs that do not run to their end
+
+
+def test_every_instruction_has_a_handler():
+    kinds = {kind for kind in vars(I).values() if isinstance(kind, type) and issubclass(kind, I.Instruction)}
+    assert set(HANDLERS) == kinds - {I.Instruction}
+
+
+@pytest.mark.parametrize("cores", [None, 2])
+def test_a_program_that_deadlocks_names_the_rank_and_the_instruction(cores):
+    whole = program(Plan(pipeline=2, micro_batches=2))
+    (index,) = [k for k, i in enumerate(whole[0].step) if isinstance(i, I.SendActivation) and i.micro_batch == 1]
+    prices = FixedPrices(WORK, cluster(cores=cores))
+    with pytest.raises(SimulationError, match=r"does not run to its end: .*rank 1 at RecvActivation\(.*micro_batch=1"):
+        Engine(whole.without(0, index), prices).run()
+
+
+def test_a_collective_that_a_member_misses_names_those_that_wait():
+    whole = program(Plan(data=2))
+    (index,) = [k for k, i in enumerate(whole[1].step) if isinstance(i, I.ReduceLoss)]
+    with pytest.raises(SimulationError, match=r"rank 0 at ReduceLoss.*rank 1 at OptimizerStep"):
+        Engine(whole.without(1, index), FixedPrices(WORK)).run()
+
+
+@pytest.mark.parametrize("cores", [None, 2])
+def test_no_instruction_can_be_left_out(cores):
+    where = cluster(PerCall(1e-3, instruction_seconds=1e-6), links(), cores=cores)
+    plan = Plan(data=2, pipeline=2, micro_batches=2)
+    build = models.builder("mlp-digits")
+    whole = simulate(build, plan, where, 16)
+    for rank in range(plan.workers):
+        for index, instruction in enumerate(whole.program[rank].step):
+            with pytest.raises(ProgramError) as caught:
+                simulate(build, plan, where, 16, edit=lambda p, rank=rank, index=index: p.without(rank, index))
+            assert "rank" in str(caught.value), instruction
+
+
+def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out():
+    plan = Plan(data=2, pipeline=2, micro_batches=2)
+    whole = program(plan, buckets=2)
+    everything = dict.fromkeys(HANDLERS, 1.0)
+
+    def outcome(program):
+        engine = Engine(program, FixedPrices(everything))
+        try:
+            return engine.run(), sorted((e.rank, e.lane, e.name) for e in engine.trace().events)
+        except SimulationError as error:
+            return str(error)
+
+    complete = outcome(all_ranks(whole))
+    assert isinstance(complete, tuple)
+    for rank in range(plan.workers):
+        for index in range(len(whole[rank].step)):
+            assert outcome(whole.without(rank, index)) != complete
+
+
+# The model, and the cluster, make a difference
+
+
+def sgd(parameters):
+    return optim.SGD(parameters, lr=0.1)
+
+
+def on(where, sizes=(64, 96, 96, 96, 10), plan=Plan(), batch_size=64):
+    return simulate(lambda mesh: models.mlp(sizes, mesh), plan, where, batch_size, optimizer=sgd)
+
+
+def test_a_model_without_one_of_its_blocks_takes_less_time_and_less_memory():
+    where = cluster(roofline())
+    whole = on(where)
+
+    for left_out in (3, 5):  # a hidden layer
+
+        def shorter(mesh, left_out=left_out):
+            model = models.mlp((64, 96, 96, 96, 10), mesh)
+            part = nn.Sequential(*(b for k, b in enumerate(model.blocks) if k not in (left_out, left_out + 1)))
+            part.example = model.example
+            return part
+
+        less = simulate(shorter, Plan(), where, 64, optimizer=sgd)
+        assert less.step_seconds < whole.step_seconds and less.memory_bytes < whole.memory_bytes
+        assert less.flops < whole.flops
+
+
+@given(st.integers(2, 128), st.integers(1, 64))
+@settings(max_examples=25)
+def test_a_wider_layer_never_costs_less(width, more):
+    where = cluster(roofline())
+    narrow, wide = (on(where, (64, w, 10)) for w in (width, width + more))
+    assert wide.step_seconds > narrow.step_seconds
+    assert wide.memory_bytes > narrow.memory_bytes and wide.flops > narrow.flops
+
+
+PLANS = (
+    Plan(data=4),
+    Plan(tensor=4),
+    Plan(pipeline=4, micro_batches=4),
+    Plan(data=2, tensor=2, pipeline=2, micro_batches=2, schedule="gpipe"),
+)
+
+
+@given(st.sampled_from(PLANS), st.floats(1, 20), st.floats(1, 20), st.floats(1, 20), st.floats(1, 20))
+@settings(max_examples=40)
+def test_better_links_and_devices_never_make_a_step_slower(plan, node, network, memory, arithmetic):
+    slow = cluster(roofline(), links(bandwidth=1e4, slow_bandwidth=2e3, node_devices=2))
+    fast = cluster(
+        roofline(memory_bandwidth=1000 * memory, matrix_flops=100 * arithmetic),
+        links(bandwidth=1e4 * node, slow_bandwidth=2e3 * network, node_devices=2),
+    )
+    assert on(fast, plan=plan).step_seconds <= on(slow, plan=plan).step_seconds * (1 + 1e-12)

@@ -1,0 +1,119 @@
+"""hardware.py: the catalog, and files that are wrong: one sentence each."""
+
+import pytest
+
+from simulator import Cluster
+from simulator.hardware import CATALOG, Processors, tomllib
+
+FILES = sorted(CATALOG.glob("*.toml"))
+DGX = (CATALOG / "dgx-a100.toml").read_text()
+
+
+def figures(table, path=()):
+    """(path, figure) of every entry below the sections."""
+    for key, value in table.items():
+        if "value" in value or not any(isinstance(v, dict) for v in value.values()):
+            yield (*path, key), value
+        else:
+            yield from figures(value, (*path, key))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_figure_of_the_catalog_has_a_value_and_a_source(path):
+    table = tomllib.loads(path.read_text())
+    sections = {key: value for key, value in table.items() if isinstance(value, dict)}
+    found = dict(figures(sections))
+    assert len(found) > 15
+    for place, figure in found.items():
+        assert set(figure) == {"value", "source"}, place
+        assert figure["value"] > 0 and len(figure["source"]) >= 7, place
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_cluster_of_the_catalog_loads_at_each_of_its_precisions(path):
+    cluster = Cluster.load(path.stem)
+    assert path.stem in Cluster.catalog()
+    assert cluster.devices >= 1 and cluster.memory_bytes > 1e9 and cluster.processors is None
+    table = tomllib.loads(path.read_text())
+    for precision, peak in table["device"]["peak_flops"].items():
+        loaded = Cluster.load(path.stem, precision=precision)
+        assert loaded.peak_flops == peak["value"]
+        assert 0.3 * loaded.peak_flops < loaded.compute.matrix_flops <= loaded.peak_flops
+        assert loaded.compute.scale in (0.5, 1.0)
+
+
+def test_a_cluster_has_as_many_devices_as_one_asks_for():
+    assert Cluster.load("dgx-a100").devices == 8
+    assert Cluster.load("dgx-a100", devices=1024).devices == 1024
+    assert Cluster.load("dgx-a100").with_devices(16) == Cluster.load("dgx-a100", devices=16)
+
+
+def test_units_are_those_of_the_code():
+    cluster = Cluster.load("dgx-a100")
+    assert cluster.memory_bytes == 80e9 and cluster.peak_flops == 312e12
+    assert cluster.network.node.latency == pytest.approx(6e-6)
+    assert cluster.network.node.bandwidth == pytest.approx(0.76 * 300e9)
+    assert cluster.compute.launch_seconds == pytest.approx(4e-6)
+
+
+def test_a_cluster_loads_from_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(DGX.replace('name = "DGX A100 cluster"', 'name = "mine"').replace("value = 80,", "value = 40,"))
+    for name in (path, str(path)):
+        cluster = Cluster.load(name)
+        assert (cluster.name, cluster.memory_bytes) == ("mine", 40e9)
+
+
+def test_ranks_share_the_processors_in_turn():
+    assert [Processors(2).core_of(rank) for rank in range(5)] == [0, 1, 0, 1, 0]
+
+
+def fails(name, match, **options):
+    with pytest.raises(ValueError, match=match) as caught:
+        Cluster.load(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_catalog(tmp_path):
+    fails("dgx-b200", r"no cluster 'dgx-b200': neither a file nor one of dgx-a100, .*tpu-v4")
+    fails(tmp_path, "neither a file nor one of")  # a folder
+
+
+@pytest.mark.parametrize("devices", [0, -8, 1.5, "8", True])
+def test_a_number_of_devices_that_is_none_is_refused(devices):
+    fails("dgx-a100", r"devices=.* is not a whole number of at least 1", devices=devices)
+
+
+def test_a_precision_that_the_device_does_not_have_is_refused():
+    fails("tpu-v4", "TPU v4 slice has no precision 'float32': it has bfloat16", precision="float32")
+    fails("dgx-a100", "it has bfloat16, float16, tfloat32, float32", precision="int3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("gemm_units", "#", "lacks 'gemm_units'"),
+        ("[network]\n", "[net]\n", "lacks 'network'"),
+        ('name = "DGX', '#"', "lacks 'name'"),
+        ("value = 80,", 'value = "80 GB",', "wrong kind"),
+        ("value = 80,", "valve = 80,", "lacks 'memory_gb'"),
+        ("launch_us = {", "launch_us = 4 #", "wrong kind"),
+        ("value = 25e9", "value = 0", "bandwidth = 0 is not positive"),
+        ('value = 19.5e12, source = "NVIDIA A100 datasheet: FP32', 'value = -1, source = "', "vector_flops = -1 is"),
+        ("value = 80,", "value = nan,", "memory_gb = nan is not positive"),
+        ("devices = 8\n", "devices = 0\n", "devices=0 is not a whole number"),
+        ("[device]\n", "[device\n", "is not a TOML file"),
+        ("[device]\n", "device = 3\n", "wrong kind|not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path, old, new, match):
+    assert old in DGX
+    path = tmp_path / "mine.toml"
+    path.write_text(DGX.replace(old, new, 1))
+    fails(path, match)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe\x00binary")
+    fails(path, "is not a TOML file")

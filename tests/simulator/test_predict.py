@@ -1,0 +1,152 @@
+"""predict.py: GPT-3 on a thousand devices, which is held to the literature, and arguments that do not fit together."""
+
+import math
+import tracemalloc
+from functools import cache
+
+import pytest
+
+from minidl import models, nn
+from minidl.parallel import Plan
+from minidl.parallel.profile import build_on_meta
+from minidl.trace import COMMUNICATION, Trace
+from simulator import Cluster, simulate
+from tests.simulator.hand_made import Free, PerCall, cluster
+
+LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
+PLAN = Plan(data=8, tensor=8, pipeline=16, micro_batches=24, schedule="1f1b")
+BATCH_SIZE = 192
+
+
+@cache
+def gpt3(plan=PLAN, batch_size=BATCH_SIZE):
+    where = Cluster.load("dgx-a100", devices=1024)
+    return simulate(models.builder("gpt3-175b"), plan, where, batch_size=batch_size)
+
+
+# GPT-3
+
+
+def test_a_step_of_gpt3_is_finite_and_its_figures_agree():
+    p = gpt3()
+    assert math.isfinite(p.step_seconds) and p.step_seconds > 0
+    assert p.trace.step_seconds == pytest.approx(p.step_seconds)
+    assert p.throughput == pytest.approx(BATCH_SIZE / p.step_seconds)
+    assert p.mfu == pytest.approx(p.flops / p.step_seconds / 1024 / 312e12)
+    assert all(seconds > 0 for seconds in p.breakdown.values())
+    assert sum(p.breakdown.values()) == pytest.approx(p.step_seconds)
+    assert p.breakdown["bubble"] == pytest.approx(p.trace.bubble_fraction * p.step_seconds)
+    assert p.breakdown["exposed communication"] == pytest.approx(p.trace.exposed_communication)
+    assert p.fits and p.memory_bytes == max(memory.total for memory in p.memory)
+    assert len(p.trace.ranks) == len(p.memory) == 16
+
+
+def test_the_bubble_of_gpt3_is_near_that_of_equal_stages():
+    bubble = gpt3().breakdown["bubble"] / gpt3().step_seconds
+    assert bubble == pytest.approx(15 / (24 + 15), abs=0.05)
+
+
+def test_gpt3_has_175_billion_parameters():
+    model = build_on_meta(models.builder("gpt3-175b"), PLAN.mesh(0))
+    whole = sum(p.numel() for p in build_on_meta(models.builder("gpt3-175b"), Plan().mesh(0)).parameters())
+    assert whole == pytest.approx(175.2e9, rel=2e-3)
+    # A tensor rank holds its share of what is split, and whatever is not.
+    copies = 7 * sum(p.numel() for p in model.parameters() if p.shard is None)
+    on_devices = 8 * sum(memory.parameters for memory in gpt3().memory) / 2  # bytes of bfloat16
+    assert on_devices - copies == whole
+
+
+def test_the_flops_of_gpt3_are_those_of_the_literature():
+    """Narayanan et al. 2021, equation 3, without the recomputation (a quarter of the layers'): 72 B s l h² (…)."""
+    l, h, s, v = LAYERS, HIDDEN, SEQUENCE, VOCABULARY
+    theirs = 72 * BATCH_SIZE * s * l * h**2 * (1 + s / (6 * h) + v / (12 * l * h))
+    assert gpt3().flops == pytest.approx(theirs, rel=0.02)
+    # The same as 6 N per token, and 12 l h s of attention (Chowdhery et al. 2022, appendix B).
+    tokens, parameters = BATCH_SIZE * s, 12 * l * h**2 + v * h
+    assert theirs == pytest.approx(tokens * (6 * parameters + 12 * l * h * s), rel=1e-3)
+
+
+def test_the_flops_of_a_batch_do_not_depend_on_the_plan():
+    whole = gpt3().flops
+    for plan in (Plan(data=64, pipeline=16, micro_batches=3), Plan(data=8, tensor=4, pipeline=32, micro_batches=24)):
+        other = gpt3(plan).flops
+        assert other == pytest.approx(whole, rel=0.01)  # what is not split is computed by every tensor rank
+
+
+def test_gpt3_allocates_no_model():
+    simulate(models.builder("gpt-tiny"), Plan(), Cluster.load("dgx-a100"), 8)  # whatever is made once
+    tracemalloc.start()
+    try:
+        simulate(models.builder("gpt3-175b"), PLAN, Cluster.load("dgx-a100", devices=1024), batch_size=BATCH_SIZE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64e6  # the model has 350 GB
+
+
+def test_the_activations_of_1f1b_fall_from_stage_to_stage():
+    activations = [memory.activations for memory in gpt3().memory]
+    assert all(before > after for before, after in zip(activations, activations[1:]))
+    inner = activations[1:-1]  # 15 to 2 micro-batches of as many layers
+    assert inner == pytest.approx([inner[-1] / 2 * (15 - i) for i in range(14)])
+
+
+def test_gpt3_without_a_layer_and_with_slower_links_is_another_prediction():
+    def shorter(mesh):
+        whole = models.builder("gpt3-175b")(mesh)
+        part = nn.Sequential(*whole.blocks[:40], *whole.blocks[41:])
+        part.example = whole.example
+        return part
+
+    where = Cluster.load("dgx-a100", devices=1024)
+    less = simulate(shorter, PLAN, where, batch_size=BATCH_SIZE)
+    assert less.flops < gpt3().flops
+    assert sum(m.parameters for m in less.memory) < sum(m.parameters for m in gpt3().memory)
+    assert less.breakdown["compute"] < gpt3().breakdown["compute"]
+
+
+def test_a_gpt3_that_does_not_fit_says_so():
+    assert not gpt3(Plan(data=64, pipeline=16, micro_batches=3)).fits
+
+
+def test_the_timeline_of_gpt3_opens_again(tmp_path):
+    gpt3().trace.save(tmp_path / "trace.json")
+    again = Trace.load(tmp_path / "trace.json")
+    assert again.kind == "simulated" and len(again.events) == len(gpt3().trace.events)
+    assert again.step_seconds == pytest.approx(gpt3().step_seconds, rel=1e-6)
+    inside = [e for e in again.events if e.name == "all_reduce" and e.rank == again.ranks[3]]
+    layers = 6  # of the stage: two collectives forward and two backward in each, for each micro-batch
+    assert len(inside) == 24 * layers * 4 and {e.lane for e in inside} == {COMMUNICATION}
+
+
+# Arguments
+
+
+def fails(match, build=models.builder("mlp-digits"), plan=Plan(), where=None, batch_size=8, **options):
+    with pytest.raises(ValueError, match=match) as caught:
+        simulate(build, plan, where or cluster(PerCall(), Free()), batch_size, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_that_do_not_fit_together_are_refused_in_one_sentence():
+    fails(
+        "batch_size 10 is not divisible by data=2 × micro_batches=4", plan=Plan(data=2, micro_batches=4), batch_size=10
+    )
+    fails("batch_size=0 is not a whole number", batch_size=0)
+    fails("pipeline=9 needs at least 9 blocks, the model has 4", plan=Plan(pipeline=9))
+    fails("data 65 needs 65 devices, by hand has 64", plan=Plan(data=65), batch_size=65)
+    fails("out_features=128 is not divisible by tensor=3", plan=Plan(tensor=3))
+    fails("carries no example input: give simulate", build=lambda mesh: nn.Linear(4, 2))
+
+
+def test_a_model_instead_of_a_builder_is_refused():
+    with pytest.raises(TypeError, match="needs a builder, a function of a mesh, not a int"):
+        simulate(3, Plan(), cluster(), 8)
+    with pytest.raises(TypeError, match="the builder returned a str, not a Module"):
+        simulate(lambda mesh: "model", Plan(), cluster(), 8)
+
+
+def test_more_ranks_than_cores_are_simulated_where_processors_are_shared():
+    here = cluster(PerCall(), Free(), devices=2, cores=2)
+    two, four = (simulate(models.builder("mlp-digits"), Plan(data=n), here, 8) for n in (2, 4))
+    assert four.step_seconds == pytest.approx(2 * two.step_seconds)
