@@ -255,6 +255,9 @@ def products(group):
 
 
 alone, together = (min(max(launch(products, workers=n)) for _ in range(3)) for n in (1, 2))
+print(
+    f"{os.getloadavg()[0]:.1f} programs on average wanted a core in the last minute; there are {os.cpu_count()} cores"
+)
 print(f"a matrix product takes {alone * 1e3:.2f} ms alone and {together * 1e3:.2f} ms beside another worker")
 print(f"so a speedup above {2 * alone / together:.2f} is not to be expected at this moment")
 
