@@ -181,6 +181,10 @@ class ProcessGroup(ABC):
         """A tensor that this group's collectives use without copying it."""
         return Tensor(np.empty(shape, dtype))
 
+    def report(self, message) -> None:
+        """Hand `message` to the launcher's `on_report`."""
+        raise NotImplementedError(f"{type(self).__name__} has no launcher to report to")
+
     # Running a collective
 
     def _run(self, name, x, *arguments, async_op=False, factor=1, order=()):

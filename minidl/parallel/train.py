@@ -133,6 +133,8 @@ def train(
         check_count("evaluate_every", evaluate_every)
     if len(dataset) == 0:
         raise ValueError("the data set is empty")
+    if evaluate is not None and len(evaluate) == 0:
+        raise ValueError("the data set to evaluate is empty")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm!r} is not positive")
     if device != "cpu":

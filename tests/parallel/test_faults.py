@@ -296,6 +296,7 @@ def mlp(mesh):
     return models.mlp((64, 128, 10), mesh=mesh)
 
 
+NO_DATA = data.ArrayDataset(np.zeros((0, 64)), np.zeros(0, int))
 WRONG_RUNS = [
     (mlp, Plan(data=3), {}, ValueError, "batch_size 32 is not divisible by data=3 × micro_batches=1 (= 3)"),
     (mlp, Plan(), {"batch_size": 0}, ValueError, "batch_size=0 is not a whole number of at least 1"),
@@ -310,6 +311,13 @@ WRONG_RUNS = [
     (mlp, Plan(), {"clip_norm": 0.0}, ValueError, "clip_norm=0.0 is not positive"),
     (mlp, Plan(), {"dtype": "float16"}, ValueError, "dtype float16 is not supported"),
     (mlp, Plan(), {"evaluate_every": 0}, ValueError, "evaluate_every=0 is not a whole number of at least 1"),
+    (
+        mlp,
+        Plan(),
+        {"evaluate": data.ArrayDataset(np.zeros((0, 64)), np.zeros(0, int))},
+        ValueError,
+        "to evaluate is empty",
+    ),
     (mlp, "data=2", {}, TypeError, "plan must be a Plan, not a str"),
 ]
 

@@ -73,9 +73,9 @@ def main(control_fd: int, arena_fd: int) -> None:
     for name, level in setup["log_levels"].items():
         logging.getLogger(name).setLevel(level)
 
-    process = Process(Arena(workers, setup["row_bytes"], arena_fd), rank, setup["crowded"])
+    arena = Arena(workers, setup["row_bytes"], arena_fd)
+    process = Process(arena, rank, setup["crowded"], lambda message: control.send("report", message))
     group = SharedMemoryGroup(process, tuple(range(workers)))
-    group.report = lambda message: control.send("report", message)
     try:
         work, args, kwargs = cloudpickle.loads(payload)
         process.status.tell_start()

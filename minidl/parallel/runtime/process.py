@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
@@ -64,11 +65,12 @@ class Status:
 class Process:
     """What all groups of one process share: its heap, its status, and where the lines of a new group may begin.
 
-    crowded: there are more workers than cores, so that a rank that waits keeps others from their work.
+    crowded: there are more workers than cores, so that a rank that waits keeps others from their work. report: hands a
+    message to the launcher.
     """
 
-    def __init__(self, arena: Arena, row: int, crowded: bool):
-        self.arena, self.row = arena, row
+    def __init__(self, arena: Arena, row: int, crowded: bool, report: Callable[[object], None]):
+        self.arena, self.row, self.report = arena, row, report
         self.looks_before_yield, self.looks_before_nap = (0, 10) if crowded else (10, 2000)
         self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
         self.groups: list[ProcessGroup] = []

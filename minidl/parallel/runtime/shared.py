@@ -52,6 +52,9 @@ class SharedMemoryGroup(ProcessGroup):
     def empty(self, shape: tuple[int, ...], dtype="float32") -> Tensor:
         return Tensor(self.heap.empty(tuple(shape), dtype))
 
+    def report(self, message) -> None:
+        self.process.report(message)
+
     def split(self, color: int, key: int | None = None) -> SharedMemoryGroup:
         mine = np.array([[color, self.rank if key is None else key, self.rank, self.process.free_block]])
         everyone = self.all_gather(mine).tolist()
