@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minidl.trace import COMMUNICATION, COMPUTE, Trace
+from minidl.trace import COMMUNICATION, Trace
 
 MEASURED, SIMULATED = "#1f6f8b", "#e0872b"
 COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", "loss": "#b0b0b0", COMMUNICATION: "#d9534f"}
@@ -87,13 +87,16 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
     for (title, trace), (panel,) in zip(steps, axes, strict=True):
         zero = trace.events[0].start
         rows = {rank: row for row, rank in enumerate(trace.ranks)}
+        bars: dict[tuple[int, str, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
         for event in trace.events:
-            y = rows[event.rank] + (0.25 if event.lane == COMMUNICATION else -0.15)
-            width = (event.end - event.start) * 1e3
-            height = 0.5 if event.lane == COMPUTE else 0.22
             colour = COLOURS.get(event.name.rstrip("0123456789"), COLOURS.get(event.lane, "#c8c8c8"))
-            left = (event.start - zero) * 1e3
-            panel.barh(y, width, height, left=left, color=colour, edgecolor="white", linewidth=0.3)
+            bar = ((event.start - zero) * 1e3, (event.end - event.start) * 1e3)
+            bars.setdefault((rows[event.rank], event.lane, colour), []).append(bar)
+        dense = len(trace.events) > 100 * len(rows)  # then edges, and rounding to pixels, would hide bars
+        for (row, lane, colour), spans in bars.items():
+            place = (row + 0.14, 0.22) if lane == COMMUNICATION else (row - 0.4, 0.5)
+            panel.broken_barh(spans, place, facecolor=colour, edgecolor="white", linewidth=0 if dense else 0.3,
+                              snap=not dense)  # fmt: skip
         panel.set_yticks(list(rows.values()), [f"rank {rank}" for rank in rows], fontsize=9)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_title(title, fontsize=10, loc="left")
