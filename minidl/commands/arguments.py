@@ -4,7 +4,12 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
 
 
 class Refused(Exception):
@@ -75,6 +80,17 @@ def _finite(value):
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def progress_bar(console: Console, *columns) -> Iterator[Progress]:
+    """A progress display that leaves nothing behind; without a terminal to show it on it does nothing."""
+    progress = Progress(*columns, console=console, transient=True)
+    if console.is_terminal:
+        with progress:
+            yield progress
+    else:
+        yield progress
 
 
 def milliseconds(seconds: float) -> str:

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, milliseconds, write_json
+from minidl.commands.arguments import check_writable, count, milliseconds, progress_bar, write_json
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
 PARALLEL = f"""\
@@ -42,7 +42,7 @@ def run_parallel(chosen: argparse.Namespace, console: Console) -> int:
     check_writable(chosen.json)
     here = machine()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(console, *columns) as progress:
         task = progress.add_task("", total=parallel.parts(chosen.rounds), completed=-1)
         results = parallel.measure(chosen.rounds, lambda what: progress.update(task, description=what, advance=1))
     show(console, here, results)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import minidl
@@ -17,6 +17,7 @@ from minidl.commands.arguments import (
     count,
     milliseconds,
     positive,
+    progress_bar,
     seed,
     write_json,
 )
