@@ -89,9 +89,7 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     try:
         plan = Plan(chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule)
-        with Progress(
-            *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-        ) as progress:
+        with progress_bar(console, *columns, TimeRemainingColumn()) as progress:
             task = progress.add_task(f"{chosen.model}, {plan}", total=steps, loss="")
             result = train(
                 models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
