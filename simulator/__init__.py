@@ -1,6 +1,7 @@
 """A cost model that predicts how the training programs of minidl scale on clusters that nobody here owns."""
 
+from simulator.calibrate import calibrate
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
-__all__ = ["Cluster", "Prediction", "simulate"]
+__all__ = ["Cluster", "Prediction", "calibrate", "simulate"]

@@ -29,6 +29,7 @@ from simulator.network import SharedMemory
 from simulator.predict import simulate
 
 VERSION = 1  # of the cache's form
+BUSY = 1.3  # by how much a probe may vary during a calibration before a warning says so
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
         try:
             found = Calibration(**json.loads(path.read_text()))
             if found.version == VERSION and found.machine == identity():
-                found.cluster().compute.price(probes.KernelCall("matmul", ((1, 8, 8, 8),), "float32", 1, 1, 1))
+                _try_out(found.cluster())
                 return found
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
@@ -88,6 +89,16 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
 def drift(calibration: Calibration) -> float:
     """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then."""
     return launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
+
+
+def _try_out(cluster: Cluster) -> None:
+    """Price one of each thing: raises if the calibration lacks what that takes."""
+    for name in ("matmul", "add"):
+        cluster.compute.price(probes.KernelCall(name, ((1, 8, 8, 8),), "float32", 1, 1, 1))
+    for ranks in ((0,), (0, 1)):
+        cluster.network.collective_seconds("all_reduce", ranks, 64)
+    cluster.network.send_seconds(0, 1, 64)
+    cluster.network.receive_seconds(0, 1, 64)
 
 
 def measure(progress: Callable[[str], None]) -> Calibration:
@@ -136,6 +147,12 @@ def _contention(cores: int) -> tuple[list[float], float, float]:
         pairs = zip((*mean, product), (*alone, product_alone), strict=True)
         ratios.append([max(1.0, slow / fast) for slow, fast in pairs])
         probe_seconds.append(probe)
+    if max(probe_seconds) > BUSY * min(probe_seconds):
+        warnings.warn(
+            f"this machine is busy with something else: a fixed probe took {min(probe_seconds) * 1e3:.2f} to "
+            f"{max(probe_seconds) * 1e3:.2f} ms; calibrate again when it is quiet",
+            stacklevel=2,
+        )
     *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios, strict=True))
     return slower, product_slower, statistics.median(probe_seconds)
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files, not windows; the same on a machine without a screen
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from minidl.trace import COMMUNICATION, Trace
 
@@ -22,10 +19,8 @@ def comparison_figure(comparison) -> Figure:
     """A row of panels for each model: speedup over one worker, step time with its error, time not computing."""
     names = list(dict.fromkeys(row.model for row in comparison.rows))
     heights = [sum(row.model == name for row in comparison.rows) for name in names]
-    figure, axes = plt.subplots(
-        len(names), 3, squeeze=False, figsize=(13, 1.2 + 0.52 * sum(heights)), height_ratios=heights,
-        gridspec_kw={"width_ratios": (4, 4, 3), "wspace": 0.06}, layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(13, 1.2 + 0.52 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(names), 3, squeeze=False, height_ratios=heights, width_ratios=(4, 4, 3))
     for panels, name in zip(axes, names, strict=True):
         rows = [row for row in comparison.rows if row.model == name]
         labels = [row.plan + (" *" if row.oversubscribed else "") for row in rows]
@@ -80,10 +75,8 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         numbers = sorted({e.step for e in trace.events})
         steps.append((title, trace.of_step(step if step is not None else numbers[len(numbers) // 2])))
     heights = [len(trace.ranks) for _, trace in steps]
-    figure, axes = plt.subplots(
-        len(steps), 1, squeeze=False, sharex=True, figsize=(12, 1 + 0.55 * sum(heights)),
-        height_ratios=heights, layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(12, 1 + 0.55 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(steps), 1, squeeze=False, sharex=True, height_ratios=heights)
     for (title, trace), (panel,) in zip(steps, axes, strict=True):
         zero = trace.events[0].start
         rows = {rank: row for row, rank in enumerate(trace.ranks)}
@@ -103,13 +96,12 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         panel.spines[["top", "right"]].set_visible(False)
     axes[-1][0].set_xlabel("ms")
     names = {"F": "forward", "B": "backward", "update": "update", COMMUNICATION: "communication"}
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[key]) for key in names]
+    handles = [Rectangle((0, 0), 1, 1, color=COLOURS[key]) for key in names]
     figure.legend(handles, names.values(), loc="outside lower right", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Write the figure to each path, in the format of its ending, and close it."""
+    """Write the figure to each path, in the format of its ending."""
     for path in paths:
         figure.savefig(path, dpi=130)
-    plt.close(figure)

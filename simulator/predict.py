@@ -59,7 +59,7 @@ class Prediction:
 
     @cached_property
     def trace(self) -> Trace:
-        """The events of the ranks that were run: one of each stage, where the others do the same."""
+        """The events of the ranks that were run: all of them on shared cores, else one of each stage."""
         return self._engine.trace()
 
     @cached_property
