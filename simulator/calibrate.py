@@ -8,6 +8,7 @@ predicted step time of two one-worker runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -76,13 +77,15 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
     found = measure(progress or (lambda what: None))
+    partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(asdict(found)))
         partial.replace(path)  # at once: a reader never sees half a file
     except OSError as error:
         warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return found
 
 

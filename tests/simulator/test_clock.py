@@ -29,7 +29,7 @@ def test_actions_run_by_time_and_ties_in_the_order_they_were_asked_for(times):
     for i, t in enumerate(times):
         clock.after(t, lambda i=i: ran.append((clock.now, i)))
     clock.run()
-    assert ran == sorted(zip(map(float, times), range(len(times))))
+    assert ran == sorted((float(t), i) for i, t in enumerate(times))
 
 
 def test_an_action_may_ask_for_further_ones():
@@ -83,9 +83,9 @@ def test_a_core_is_never_idle_while_it_has_work_and_does_no_more_than_its_work(j
         mine = [(start, seconds) for start, at, seconds, _ in jobs if at == core]
         for start, seconds in sorted(mine):
             free = max(free, start) + seconds
-        last = max((end for end, job in zip(found, jobs) if job[1] == core), default=0.0)
+        last = max((end for end, job in zip(found, jobs, strict=True) if job[1] == core), default=0.0)
         assert last == pytest.approx(free, abs=1e-9)
-    for end, (start, _, seconds, _) in zip(found, jobs):
+    for end, (start, _, seconds, _) in zip(found, jobs, strict=True):
         assert end >= start + seconds - 1e-9
 
 

@@ -113,7 +113,7 @@ def test_beyond_the_points_a_time_grows_in_proportion_and_below_them_it_stays():
     st.floats(1, 100),
 )
 def test_interpolation_rises_where_the_points_do(points, x, more):
-    points = list(zip(sorted(p[0] for p in points), sorted(p[1] for p in points)))
+    points = list(zip(sorted(p[0] for p in points), sorted(p[1] for p in points), strict=True))
     assert interpolate(points, x) <= interpolate(points, x * more) * (1 + 1e-9)
 
 
@@ -127,7 +127,8 @@ def measured(**changes):
     gemm = tuple(1e-6 + m * n * k * 1e-9 for m in SIZES for n in SIZES for k in SIZES)
     figures = dict(
         gemm_sizes=SIZES, gemm_seconds=gemm, kernels={"add": [(120, 1e-6), (120_000, 1e-4)], "relu": [(120, 3e-6)]},
-        contention=[(1000, 1.0), (1_000_000, 1.5)], matmul_contention=1.2, dispatch_seconds=0.0, instruction_seconds=0.0,
+        contention=[(1000, 1.0), (1_000_000, 1.5)], matmul_contention=1.2, dispatch_seconds=0.0,
+        instruction_seconds=0.0,
     )  # fmt: skip
     return Measured(**figures | changes)
 

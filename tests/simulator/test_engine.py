@@ -1,4 +1,4 @@
-"""engine.py: closed forms of schedules, of reductions and of tensor parallelism; programs that do not run to their end."""
+"""engine.py: closed forms of schedules, reductions and tensor parallelism; programs that do not run to their end."""
 
 import pytest
 from hypothesis import given, settings
@@ -124,7 +124,7 @@ def test_where_the_processors_communicate_reductions_take_their_time_from_the_ba
 
 
 def test_a_collective_waits_for_its_last_member():
-    """The second stage of each replica reduces while the first still works: no reduction begins before both are there."""
+    """No reduction begins before the last backward of both replicas."""
     _, trace = run(Plan(data=2, pipeline=2, micro_batches=2), WORK | {I.ReduceGradients: 1.0})
     for rank in trace.ranks:
         own = [e for e in trace.events if e.rank == rank]
@@ -250,8 +250,8 @@ def sgd(parameters):
     return optim.SGD(parameters, lr=0.1)
 
 
-def on(where, sizes=(64, 96, 96, 96, 10), plan=Plan(), batch_size=64):
-    return simulate(lambda mesh: models.mlp(sizes, mesh), plan, where, batch_size, optimizer=sgd)
+def on(where, sizes=(64, 96, 96, 96, 10), plan=None, batch_size=64):
+    return simulate(lambda mesh: models.mlp(sizes, mesh), plan or Plan(), where, batch_size, optimizer=sgd)
 
 
 def test_a_model_without_one_of_its_blocks_takes_less_time_and_less_memory():

@@ -1,6 +1,7 @@
 """memory.py and the prediction's memory: closed forms."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from simulator import simulate
 from tests.simulator.hand_made import cluster, roofline
 
 SIZES = (64, 48, 32, 24, 10)
-PARAMETERS = [a * b + b for a, b in zip(SIZES, SIZES[1:])]
+PARAMETERS = [a * b + b for a, b in pairwise(SIZES)]
 
 
 def predict(plan, batch_size, precision="float32", optimizer=optim.Adam, schedule=None):
@@ -61,7 +62,7 @@ def test_every_replica_holds_the_whole_and_every_tensor_rank_its_share():
     assert predict(Plan(data=4), 32).memory == predict(Plan(), 8).memory
     # Split over two ranks: the matrices, and the biases of column-parallel layers.
     (half,) = predict(Plan(tensor=2), 8).memory
-    matrices = sum(a * b for a, b in zip(SIZES, SIZES[1:]))
+    matrices = sum(a * b for a, b in pairwise(SIZES))
     assert half.parameters == 4 * (matrices / 2 + 48 / 2 + 32 + 24 / 2 + 10)
 
 

@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +12,7 @@ from minidl.parallel import Plan
 from minidl.parallel.profile import build_on_meta
 from minidl.trace import COMMUNICATION, Trace
 from simulator import Cluster, simulate
-from tests.simulator.hand_made import Free, PerCall, cluster
+from tests.simulator.hand_made import cluster
 
 LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
 PLAN = Plan(data=8, tensor=8, pipeline=16, micro_batches=24, schedule="1f1b")
@@ -58,12 +59,12 @@ def test_gpt3_has_175_billion_parameters():
 
 def test_the_flops_of_gpt3_are_those_of_the_literature():
     """Narayanan et al. 2021, equation 3, without the recomputation (a quarter of the layers'): 72 B s l h² (…)."""
-    l, h, s, v = LAYERS, HIDDEN, SEQUENCE, VOCABULARY
-    theirs = 72 * BATCH_SIZE * s * l * h**2 * (1 + s / (6 * h) + v / (12 * l * h))
+    h, s, v = HIDDEN, SEQUENCE, VOCABULARY
+    theirs = 72 * BATCH_SIZE * s * LAYERS * h**2 * (1 + s / (6 * h) + v / (12 * LAYERS * h))
     assert gpt3().flops == pytest.approx(theirs, rel=0.02)
     # The same as 6 N per token, and 12 l h s of attention (Chowdhery et al. 2022, appendix B).
-    tokens, parameters = BATCH_SIZE * s, 12 * l * h**2 + v * h
-    assert theirs == pytest.approx(tokens * (6 * parameters + 12 * l * h * s), rel=1e-3)
+    tokens, parameters = BATCH_SIZE * s, 12 * LAYERS * h**2 + v * h
+    assert theirs == pytest.approx(tokens * (6 * parameters + 12 * LAYERS * h * s), rel=1e-3)
 
 
 def test_the_flops_of_a_batch_do_not_depend_on_the_plan():
@@ -86,7 +87,7 @@ def test_gpt3_allocates_no_model():
 
 def test_the_activations_of_1f1b_fall_from_stage_to_stage():
     activations = [memory.activations for memory in gpt3().memory]
-    assert all(before > after for before, after in zip(activations, activations[1:]))
+    assert all(before > after for before, after in pairwise(activations))
     inner = activations[1:-1]  # 15 to 2 micro-batches of as many layers
     assert inner == pytest.approx([inner[-1] / 2 * (15 - i) for i in range(14)])
 
@@ -114,7 +115,8 @@ def test_the_timeline_of_gpt3_opens_again(tmp_path):
     again = Trace.load(tmp_path / "trace.json")
     assert again.kind == "simulated" and len(again.events) == len(gpt3().trace.events)
     assert again.step_seconds == pytest.approx(gpt3().step_seconds, rel=1e-6)
-    inside = [e for e in again.events if e.name == "all_reduce" and e.rank == again.ranks[3]]
+    rank = again.ranks[3]
+    inside = [e for e in again.events if e.name == "all_reduce" and e.rank == rank]
     layers = 6  # of the stage: two collectives forward and two backward in each, for each micro-batch
     assert len(inside) == 24 * layers * 4 and {e.lane for e in inside} == {COMMUNICATION}
 
@@ -122,9 +124,12 @@ def test_the_timeline_of_gpt3_opens_again(tmp_path):
 # Arguments
 
 
-def fails(match, build=models.builder("mlp-digits"), plan=Plan(), where=None, batch_size=8, **options):
+MLP = models.builder("mlp-digits")
+
+
+def fails(match, build=MLP, plan=None, batch_size=8):
     with pytest.raises(ValueError, match=match) as caught:
-        simulate(build, plan, where or cluster(PerCall(), Free()), batch_size, **options)
+        simulate(build, plan or Plan(), cluster(), batch_size)
     assert "\n" not in str(caught.value)
 
 
@@ -147,6 +152,6 @@ def test_a_model_instead_of_a_builder_is_refused():
 
 
 def test_more_ranks_than_cores_are_simulated_where_processors_are_shared():
-    here = cluster(PerCall(), Free(), devices=2, cores=2)
-    two, four = (simulate(models.builder("mlp-digits"), Plan(data=n), here, 8) for n in (2, 4))
+    here = cluster(devices=2, cores=2)
+    two, four = (simulate(MLP, Plan(data=n), here, 8) for n in (2, 4))
     assert four.step_seconds == pytest.approx(2 * two.step_seconds)

@@ -1,0 +1,221 @@
+"""calibrate.py: the cache, whatever is wrong with it; and one real calibration, which the comparison then uses."""
+
+import json
+import math
+import sys
+import warnings
+from copy import deepcopy
+from dataclasses import asdict, replace
+
+import pytest
+
+import simulator
+from minidl import models
+from minidl.kernels.meta import KernelCall
+from minidl.parallel import Plan
+from simulator import probes, simulate
+from simulator.calibrate import Calibration, cache_path, calibration, identity
+from simulator.predict import profile_model
+
+MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the function's
+
+POINTS = [[64, 1e-6], [1 << 20, 1e-4]]
+
+
+def made_up(**changes) -> Calibration:
+    figures = dict(
+        machine=identity(),
+        compute={
+            "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
+            "matmul_contention": 1.2, "dispatch_seconds": 1e-6, "instruction_seconds": 1e-6, "training_factor": 1.1,
+        },
+        network={"collectives": {"all_reduce": POINTS, "alone": POINTS}, "send": POINTS, "receive": POINTS},
+        memory_bytes=1e9, peak_flops=1e11, probe_seconds=1e-3,
+    )  # fmt: skip
+    return Calibration(**figures | changes)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Replaces the measurement by a made-up one; a list of what it was asked for."""
+    asked = []
+    monkeypatch.setattr(MODULE, "measure", lambda progress: asked.append(progress) or made_up())
+    return asked
+
+
+@pytest.fixture
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_calibrate_is_one_of_the_three_names_of_the_package(measured):
+    cluster = simulator.calibrate()
+    assert isinstance(cluster, simulator.Cluster) and cluster.name == "this machine"
+    assert cluster.processors.cores == cluster.devices == identity()["cores"]
+
+
+def test_a_calibration_is_measured_once_and_read_again(measured, no_warning, cache_folder):
+    first = calibration()
+    assert cache_path() == cache_folder / "calibration.json" and cache_path().exists()
+    assert calibration() == first and len(measured) == 1
+    assert calibration(refresh=True) == first and len(measured) == 2
+
+
+def test_what_was_cached_prices_as_what_was_measured(measured):
+    fresh, cached = calibration().cluster(), calibration().cluster()
+    build, plan = models.builder("mlp-digits"), Plan(data=2, tensor=2)
+    assert simulate(build, plan, fresh, 8).step_seconds == simulate(build, plan, cached, 8).step_seconds
+
+
+BROKEN = {
+    "nothing": b"",
+    "half a file": json.dumps(asdict(made_up())).encode()[:200],
+    "no JSON": b"calibrated",
+    "no text": b"\xff\xfe\x00\x80",
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "another table": b'{"machine": {}}',
+    "a table too much": json.dumps(asdict(made_up()) | {"colour": 1}).encode(),
+    "no products": json.dumps(asdict(made_up(compute={}))).encode(),
+    "no times of products": json.dumps(asdict(made_up(compute=made_up().compute | {"gemm_seconds": []}))).encode(),
+    "no kernels": json.dumps(asdict(made_up(compute=made_up().compute | {"kernels": {}}))).encode(),
+    "words for times": json.dumps(asdict(made_up(compute=made_up().compute | {"gemm_seconds": ["a"] * 8}))).encode(),
+    "no network": json.dumps(asdict(made_up(network={}))).encode(),
+    "no collectives": json.dumps(asdict(made_up(network=made_up().network | {"collectives": {}}))).encode(),
+    "no messages": json.dumps(asdict(made_up(network=made_up().network | {"send": []}))).encode(),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_corrupt_cache_is_measured_again_with_a_warning_and_replaced(measured, content):
+    cache_path().parent.mkdir(parents=True)
+    cache_path().write_bytes(content)
+    with pytest.warns(
+        UserWarning, match=r"the calibration cache .*calibration.json cannot be used \(.*measuring again"
+    ):
+        found = calibration()
+    assert found == made_up() and len(measured) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert calibration() == found and len(measured) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        made_up(version=0),
+        made_up(machine=identity() | {"processor": "Abacus"}),
+        made_up(machine=identity() | {"cores": 77}),
+        made_up(machine=identity() | {"numpy": "0.1"}),
+    ],
+)
+def test_a_cache_of_another_machine_or_version_is_measured_again_without_a_word(measured, no_warning, other):
+    cache_path().parent.mkdir(parents=True)
+    cache_path().write_text(json.dumps(asdict(other)))
+    assert calibration() == made_up() and len(measured) == 1
+    assert json.loads(cache_path().read_text())["version"] == made_up().version
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_and_no_result(measured, cache_folder):
+    cache_folder.write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="the calibration cannot be cached in .*calibration.json"):
+        assert calibration() == made_up()
+
+
+def test_a_folder_in_place_of_the_cache_costs_a_warning_and_no_result(measured):
+    cache_path().mkdir(parents=True)
+    with pytest.warns(UserWarning):
+        assert calibration() == made_up()
+
+
+def test_nobody_sees_half_a_cache(measured, monkeypatch):
+    """Whatever ends the writing, the old file is whole or the new one is."""
+    calibration()
+    old = cache_path().read_text()
+    monkeypatch.setattr(MODULE.json, "dumps", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        calibration(refresh=True)
+    assert cache_path().read_text() == old
+
+
+def test_a_full_disk_leaves_the_old_cache_and_nothing_beside_it(measured, monkeypatch):
+    calibration()
+    old = cache_path().read_text()
+    path_type = type(cache_path())
+
+    def full(path, text):
+        with open(path, "w") as file:
+            file.write(text[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(path_type, "write_text", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        calibration(refresh=True)
+    assert [path.name for path in cache_path().parent.iterdir()] == ["calibration.json"]
+    assert cache_path().read_text() == old
+
+
+def test_without_a_folder_of_its_own_the_cache_is_in_the_users(monkeypatch, tmp_path):
+    monkeypatch.delenv("MINIDL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_path() == tmp_path / "minidl" / "calibration.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_path() == tmp_path / ".cache" / "minidl" / "calibration.json"
+
+
+def test_the_fitted_constant_can_be_left_out():
+    build = models.builder("mlp-digits")
+    fitted, unfitted = (simulate(build, Plan(), made_up().cluster(f), 8).step_seconds for f in (None, 1.0))
+    assert unfitted < fitted < 1.1 * unfitted + 1e-12
+
+
+# For real
+
+
+@pytest.fixture(scope="module")
+def real():
+    """One calibration of this machine, and what it said it was doing."""
+    said = []
+    return MODULE.measure(said.append), said
+
+
+def test_a_real_calibration_is_of_positive_finite_times(real):
+    found, said = deepcopy(real)
+    assert len(said) == 5 and found.machine == identity()
+    may_be_zero = found.compute.pop("dispatch_seconds"), found.compute.pop("instruction_seconds")
+    assert min(may_be_zero) >= 0 and all(map(math.isfinite, may_be_zero))
+    points = [*found.compute["kernels"].values(), *found.network["collectives"].values()]
+    for sizes in (*points, found.network["send"], found.network["receive"]):
+        assert sizes == sorted(sizes) and sizes[0][0] >= 0  # a view moves no bytes
+        assert all(math.isfinite(seconds) and seconds > 0 for _, seconds in sizes)
+    assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.compute["gemm_seconds"])
+    assert len(found.compute["gemm_seconds"]) == len(probes.GEMM_SIZES) ** 3
+    assert min(factor for _, factor in found.compute["contention"]) >= 1
+    assert found.compute["matmul_contention"] >= 1 and 0.2 < found.compute["training_factor"] < 5
+    assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and found.probe_seconds > 0
+    assert Calibration(**json.loads(json.dumps(asdict(real[0])))).cluster().devices == found.machine["cores"]
+
+
+def test_every_kernel_of_the_models_has_been_timed(real):
+    """What is not in the table is priced as an addition: that must be the exception."""
+    timed = real[0].compute["kernels"].keys() | {"matmul", "load"}
+    for name in ("mlp-digits", "cnn-digits", "gpt-tiny"):
+        profile = profile_model(models.builder(name), Plan(), 4)
+        calls = [c for b in profile.blocks for c in (*b.forward, *b.backward, *b.accumulate, *b.update)]
+        called = {c.name for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
+        assert len(called - timed) <= 2, called - timed
+
+
+def test_a_real_calibration_prices_every_plan(real):
+    cluster = real[0].cluster()
+    build = models.builder("mlp-784")
+    steps = {}
+    for plan in (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4), Plan(tensor=2), Plan(data=2, tensor=2)):
+        prediction = simulate(build, plan, cluster, 64)
+        assert 0 < prediction.step_seconds < 60 and 0 < prediction.mfu < 2
+        steps[plan] = prediction.step_seconds
+    assert simulate(build, Plan(), cluster, 256).step_seconds > steps[Plan()]
+    assert replace(real[0], compute=real[0].compute | {"training_factor": 2.0}).cluster().compute.training_factor == 2
