@@ -22,14 +22,15 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import data, models, nn, optim
+from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
 from simulator import probes
-from simulator.compute import Measured
+from simulator.compute import Measured, window_bytes
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 1  # of the cache's form
+VERSION = 2  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration before a warning says so
 
 
@@ -97,7 +98,7 @@ def drift(calibration: Calibration) -> float:
 def _try_out(cluster: Cluster) -> None:
     """Price one of each thing: raises if the calibration lacks what that takes."""
     for name in ("matmul", "add"):
-        cluster.compute.price(probes.KernelCall(name, ((1, 8, 8, 8),), "float32", 1, 1, 1))
+        cluster.compute.price(KernelCall(name, ((1, 8, 8, 8),), "float32", 1, 1, 1))
     for ranks in ((0,), (0, 1)):
         cluster.network.collective_seconds("all_reduce", ranks, 64)
     cluster.network.send_seconds(0, 1, 64)
@@ -116,6 +117,8 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     slower, product_slower, probe = _contention(cores)
     progress("collectives and messages")
     sides = launch(probes.communication, 2)
+    base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, 0.0, 0.0)
+    kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network = {name: _mean_points(sides, name) for name in probes.COLLECTIVES}
     network["alone"] = [(64, 2e-6)]
     compute = {
@@ -187,6 +190,14 @@ def _one_worker(calibration: Calibration, build, dataset, batch_size: int, steps
     prediction = simulate(build, plan, calibration.cluster(), batch_size, example=example, **settings)
     measured = min(run.step_seconds for run in runs)  # other programs can only make it slower
     return _Step(measured, prediction.step_seconds, len(prediction.program[0].step))
+
+
+def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
+    """A kernel's points; for a convolution the time it takes beyond its matrix product, by the bytes of its windows."""
+    if isinstance(points[0][0], tuple):
+        times = ((window_bytes(*size), max(t - base.matmul_seconds(1, *size), 0.02 * t)) for size, t in points)
+        return sorted(times)
+    return points
 
 
 def _sgd(parameters):

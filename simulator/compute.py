@@ -79,7 +79,8 @@ class Measured:
     """Kernel calls as they were timed on this machine, interpolated between the sizes that were timed.
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
-    each kernel's name, (bytes moved, seconds) by rising bytes; "conv2d…" by FLOPs instead. contention: by what factor
+    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution what it takes beyond its product, by
+    the bytes of the windows that it copies. contention: by what factor
     kernels are slower while all cores are busy, by bytes moved, and for "matmul". dispatch_seconds: of Python around a
     call. training_factor: measured over predicted step time of a one-worker run; 1 leaves it out.
     """
@@ -97,12 +98,14 @@ class Measured:
     def price(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
         if call.name == "matmul":
-            return self._scaled(self._matmul(*call.shapes[0])), self.matmul_contention
+            return self._scaled(self.matmul_seconds(*call.shapes[0])), self.matmul_contention
         if call.name not in self.kernels and not moved:
             return self._scaled(0.0), 1.0  # a view
         points = self.kernels.get(call.name) or self.kernels["add"]
-        size = call.flops if call.name.startswith("conv2d") else moved
-        return self._scaled(interpolate(points, size)), interpolate(self.contention, moved)
+        if product := convolution_product(call):
+            copying = interpolate(points, window_bytes(*product))
+            return self._scaled(self.matmul_seconds(1, *product) + copying), self.matmul_contention
+        return self._scaled(interpolate(points, moved)), interpolate(self.contention, moved)
 
     def _scaled(self, seconds: float) -> float:
         return (seconds + self.dispatch_seconds) * self.training_factor
@@ -111,7 +114,7 @@ class Measured:
     def _log_sizes(self) -> list[float]:
         return [math.log(n) for n in self.gemm_sizes]
 
-    def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
+    def matmul_seconds(self, batch: int, m: int, n: int, k: int) -> float:
         """Trilinear interpolation of the time per FLOP, over the logarithms of m, n and k."""
         if not batch * m * n * k:
             return 0.0
@@ -131,6 +134,26 @@ class Measured:
         i = min(max(bisect.bisect(logs, x) - 1, 0), len(logs) - 2)
         weight = (x - logs[i]) / (logs[i + 1] - logs[i])
         return (i, 1 - weight), (i + 1, weight)
+
+
+def convolution_product(call: KernelCall) -> tuple[int, int, int] | None:
+    """(m, n, k) of the matrix product that a convolution is, over the windows of its input; None for other kernels."""
+    if not call.name.startswith("conv2d"):
+        return None
+    first, second, *_, result = call.shapes
+    if call.name == "conv2d":  # input, weight, …, output
+        batch, out, height, width = result
+        return batch * height * width, out, math.prod(second[1:])
+    if call.name == "conv2d_grad_weight":  # gradient, input, gradient of the weight
+        batch, out, height, width = first
+        return out, math.prod(result[1:]), batch * height * width
+    batch, channels, height, width = result  # gradient, weight, gradient of the input
+    return batch * height * width, channels, second[0] * math.prod(second[2:])
+
+
+def window_bytes(m: int, n: int, k: int) -> int:
+    """Bytes of float32 of the larger factor of a convolution's product: the copied windows."""
+    return 4 * k * max(m, n)
 
 
 def interpolate(points: Points, x: float) -> float:

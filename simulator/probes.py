@@ -16,25 +16,28 @@ import numpy as np
 
 from minidl import kernels, nn, optim
 from minidl.kernels import meta
-from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.kernels.meta import MetaArray
 from minidl.models.gpt import GPTBlock, GPTEmbedding, GPTHead
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import device
+from simulator.compute import convolution_product
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
-Samples = dict[str, dict[float, list[float]]]  # kernel -> bytes moved (FLOPs of a convolution) -> times
+Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a convolution's product -> times
 
 
 def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
     """Median time of `action` over as many runs as fit in `seconds`, at least three, after one that does not count."""
     action()
     times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < most):
+    end = time.perf_counter() + seconds
+    start = 0.0
+    while len(times) < 3 or (start < end and len(times) < most):
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - start)
@@ -60,10 +63,11 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         yield lambda w=width: [
             nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
         ], (batch, width)  # fmt: skip
-    for channels, size, batch in ((1, 8, 16), (16, 8, 64), (16, 16, 64), (32, 32, 16)):
-        yield lambda c=channels, s=size: [
-            nn.Conv2d(c, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.Flatten(),
-            nn.Linear(32 * (s // 2) ** 2, 10),
+    convolutions = ((1, 8, 8, 16), (1, 16, 8, 128), (16, 32, 16, 32), (3, 32, 32, 16), (64, 64, 8, 64))
+    for channels, width, size, batch in convolutions:
+        yield lambda c=channels, w=width, s=size: [
+            nn.Conv2d(c, w, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(w, w, 3, padding=1), nn.Flatten(),
+            nn.Linear(w * (s // 2) ** 2, 10),
         ], (batch, channels, size, size)  # fmt: skip
     for hidden, sequence, batch in ((32, 16, 4), (64, 64, 8), (128, 128, 8)):
         yield lambda h=hidden, s=sequence: [
@@ -71,8 +75,8 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         ], (batch, sequence)  # fmt: skip
 
 
-def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[float, float]]], float]:
-    """(bytes moved, seconds) for each kernel, and the seconds of Python around a call."""
+def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, float]]], float]:
+    """For each kernel (bytes moved, seconds), for a convolution ((m, n, k), seconds); and Python's seconds per call."""
     samples: Samples = {}
     overheads = []
     spying = _spy_seconds()
@@ -115,7 +119,9 @@ def _time_case(build, shape, optimizer, samples: Samples, runs: int = 9) -> floa
     medians = [statistics.median(times) for times in zip(*timed, strict=True)]
     for (_, calls), seconds in zip(expected, medians, strict=True):
         if len(calls) == 1 and calls[0].name != "matmul":
-            samples.setdefault(calls[0].name, {}).setdefault(size_of(calls[0]), []).append(seconds)
+            call = calls[0]
+            size = convolution_product(call) or call.bytes_read + call.bytes_written
+            samples.setdefault(call.name, {}).setdefault(size, []).append(seconds)
     return min(around)
 
 
@@ -131,11 +137,6 @@ def _spy_seconds() -> float:
                 kernel(x)
             runs.append((time.perf_counter() - began - sum(end - start for _, start, end in spied)) / 100)
     return min(runs)
-
-
-def size_of(call: KernelCall) -> float:
-    """What the time of a kernel is tabulated by: the bytes it moves, for a convolution its FLOPs."""
-    return call.flops if call.name.startswith("conv2d") else call.bytes_read + call.bytes_written
 
 
 class _training_step:
