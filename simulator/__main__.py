@@ -156,6 +156,8 @@ def _predict(options, console: Console) -> None:
         schedule=options.schedule,
     )  # fmt: skip
     if options.cluster == "this-machine":
+        if options.precision not in (None, "float32"):
+            raise ValueError(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
         with _progress(console) as bar:
             task = bar.add_task("calibrating this machine", total=None)
             cluster = calibration(progress=lambda what: bar.update(task, description=f"calibrating: {what}")).cluster()

@@ -7,6 +7,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.partition import Layout
 from minidl.parallel.schedules import Program, training_program
+from simulator.calibrate import Calibration, identity
 from simulator.compute import Roofline
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
@@ -96,3 +97,20 @@ def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None):
     engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores)))
     step = engine.run()
     return step, engine.trace()
+
+
+POINTS = [[64, 1e-6], [1 << 20, 1e-4]]
+
+
+def made_up(**changes) -> Calibration:
+    """A calibration of this machine that nobody has measured."""
+    figures = dict(
+        machine=identity(),
+        compute={
+            "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
+            "matmul_contention": 1.2, "dispatch_seconds": 1e-6, "instruction_seconds": 1e-6, "training_factor": 1.1,
+        },
+        network={"collectives": {"all_reduce": POINTS, "alone": POINTS}, "send": POINTS, "receive": POINTS},
+        memory_bytes=1e9, peak_flops=1e11, probe_seconds=1e-3,
+    )  # fmt: skip
+    return Calibration(**figures | changes)

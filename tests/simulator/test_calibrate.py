@@ -16,23 +16,9 @@ from minidl.parallel import Plan
 from simulator import probes, simulate
 from simulator.calibrate import Calibration, cache_path, calibration, identity
 from simulator.predict import profile_model
+from tests.simulator.hand_made import made_up
 
 MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the function's
-
-POINTS = [[64, 1e-6], [1 << 20, 1e-4]]
-
-
-def made_up(**changes) -> Calibration:
-    figures = dict(
-        machine=identity(),
-        compute={
-            "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
-            "matmul_contention": 1.2, "dispatch_seconds": 1e-6, "instruction_seconds": 1e-6, "training_factor": 1.1,
-        },
-        network={"collectives": {"all_reduce": POINTS, "alone": POINTS}, "send": POINTS, "receive": POINTS},
-        memory_bytes=1e9, peak_flops=1e11, probe_seconds=1e-3,
-    )  # fmt: skip
-    return Calibration(**figures | changes)
 
 
 @pytest.fixture

@@ -20,19 +20,25 @@ MLP, CNN, EVEN = (
     lambda mesh: models.mlp((64, 48, 32, 24, 10), mesh=mesh),
 )
 
+
+def slow(build, plan):
+    """A case that others nearly cover."""
+    return pytest.param(build, plan, marks=pytest.mark.slow)
+
+
 CASES = [
     (MLP, Plan()),
-    (MLP, Plan(micro_batches=3)),
-    (MLP, Plan(data=2, bucket_mb=0.004)),
+    slow(MLP, Plan(micro_batches=3)),
+    slow(MLP, Plan(data=2, bucket_mb=0.004)),
     (MLP, Plan(data=2, micro_batches=2, bucket_mb=0.004)),
     (MLP, Plan(pipeline=2, micro_batches=4, schedule="gpipe")),
     (MLP, Plan(pipeline=3, micro_batches=4, schedule="1f1b")),
     (MLP, Plan(pipeline=2, micro_batches=2, schedule="naive")),
-    (EVEN, Plan(tensor=2)),
+    slow(EVEN, Plan(tensor=2)),
     (MLP, Plan(tensor=2, micro_batches=2)),
-    (MLP, Plan(data=2, tensor=2, bucket_mb=0.004)),
-    (MLP, Plan(data=2, pipeline=2, micro_batches=2, schedule="gpipe", bucket_mb=0.004)),
-    (EVEN, Plan(pipeline=2, tensor=2, micro_batches=2)),
+    slow(MLP, Plan(data=2, tensor=2, bucket_mb=0.004)),
+    slow(MLP, Plan(data=2, pipeline=2, micro_batches=2, schedule="gpipe", bucket_mb=0.004)),
+    slow(EVEN, Plan(pipeline=2, tensor=2, micro_batches=2)),
     (MLP, Plan(data=2, pipeline=2, tensor=2, micro_batches=2, bucket_mb=0.004)),
     (CNN, Plan(data=2, pipeline=2, micro_batches=2)),
 ]
@@ -51,7 +57,7 @@ class Tokens:
 
 
 GPT = lambda mesh: models.gpt(3, 16, 4, 32, 8, mesh)  # noqa: E731
-GPT_CASES = [(GPT, Plan(tensor=2)), (GPT, Plan(pipeline=2, tensor=2, micro_batches=2)), (GPT, Plan(data=2))]
+GPT_CASES = [slow(GPT, Plan(tensor=2)), (GPT, Plan(pipeline=2, tensor=2, micro_batches=2)), slow(GPT, Plan(data=2))]
 
 
 def sgd(parameters):

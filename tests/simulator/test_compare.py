@@ -1,0 +1,317 @@
+"""compare.py and `python -m simulator`: what they write, and how they refuse."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from minidl import models
+from minidl.parallel import Plan, WorkerError
+from minidl.trace import Trace
+from simulator import compare as comparing
+from simulator import probes
+from simulator.__main__ import main
+from simulator.calibrate import cache_path
+from simulator.compare import Comparison, Experiment, Row, compare, experiments
+from tests.simulator.hand_made import made_up
+
+COMPARE = sys.modules["simulator.compare"]
+COMMAND = sys.modules["simulator.__main__"]
+KEYS = {  # those of issue 1
+    "model", "plan", "workers", "oversubscribed", "measured_step_seconds", "simulated_step_seconds", "measured_speedup",
+    "simulated_speedup", "measured_bubble_fraction", "simulated_bubble_fraction",
+    "measured_exposed_communication_seconds", "simulated_exposed_communication_seconds",
+}  # fmt: skip
+PLANS = (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=2), Plan(tensor=2))
+TINY = (Experiment("tiny net", models.builder("mlp-digits"), PLANS, 3),)
+
+
+@pytest.fixture(autouse=True)
+def cached(monkeypatch):
+    """A calibration in the cache; `main` may change how warnings are shown."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    cache_path().parent.mkdir(parents=True)
+    cache_path().write_text(json.dumps(asdict(made_up())))
+    monkeypatch.setenv("COLUMNS", "160")
+    for module in (COMPARE, COMMAND):
+        monkeypatch.setattr(module, "drift", lambda calibration: 1.0)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(COMPARE, "ROUNDS", 1)
+        patch.setattr(COMPARE, "drift", lambda calibration: 1.0)
+        result = compare(made_up(), lambda *progress: told.append(progress), TINY)
+    assert [done for _, done, _ in told] == list(range(4)) and {total for *_, total in told} == {4}
+    return result
+
+
+# compare
+
+
+def test_a_comparison_has_a_row_for_each_plan_with_what_was_measured_and_simulated(comparison):
+    assert [row.plan for row in comparison.rows] == [str(plan) for plan in PLANS]
+    assert [row.workers for row in comparison.rows] == [1, 2, 2, 2]
+    cores = comparison.machine["cores"]
+    for row, run, prediction in zip(comparison.rows, comparison.runs, comparison.predictions, strict=True):
+        assert row.oversubscribed == (row.workers > cores) and row.model == "tiny net"
+        assert row.measured_step_seconds == run.step_seconds
+        assert [run.program[r] for r in range(row.workers)] == [prediction.program[r] for r in range(row.workers)]
+        for name, value in asdict(row).items():
+            if isinstance(value, float):
+                assert math.isfinite(value) and value >= 0, name
+    first = comparison.rows[0]
+    assert first.measured_speedup == first.simulated_speedup == 1
+    assert first.measured_exposed_communication_seconds < first.measured_step_seconds
+
+
+def test_compare_json_has_the_keys_of_the_issue_and_the_traces_open_again(comparison, tmp_path):
+    paths = comparison.save(tmp_path)
+    assert len(paths) == len(set(paths)) == 1 + 2 * len(PLANS)
+    document = json.loads((tmp_path / "compare.json").read_text())
+    assert document["machine"] == comparison.machine
+    assert [Row(**row) for row in document["rows"]] == comparison.rows
+    assert all(set(row) >= KEYS for row in document["rows"])
+    for path, kind in zip(paths[1:], ["measured", "simulated"] * len(PLANS), strict=True):
+        trace = Trace.load(path)
+        assert trace.kind == kind and kind in path.name and " " not in path.name
+        rows = json.loads(path.read_text())["traceEvents"]
+        assert {row["ph"] for row in rows} == {"M", "X"}
+        names = [(r["pid"], r["args"]["name"]) for r in rows if r["name"] == "process_name"]
+        assert names == [(rank, f"rank {rank}") for rank in trace.ranks]
+
+
+def test_errors_are_means_over_the_rows_within_the_cores_and_over_the_others(comparison):
+    def row(measured, simulated, unfitted, oversubscribed):
+        return Row("m", "p", 1, oversubscribed, measured, simulated, 1, 1, 0, 0, 0, 0, 1, unfitted)
+
+    rows = [row(1.0, 1.1, 0.5, False), row(2.0, 1.4, 2.0, False), row(1.0, 1.5, 1.0, True)]
+    made = Comparison({}, rows, [], [])
+    assert made.mean_error(False) == pytest.approx((0.1 + 0.3) / 2)
+    assert made.mean_error(False, unfitted=True) == pytest.approx(0.25)
+    assert made.mean_error(True) == pytest.approx(0.5)
+    assert Comparison({}, rows[:2], [], []).mean_error(True) is None
+    assert rows[1].error == pytest.approx(-0.3)
+
+
+def test_what_is_compared_by_default_is_what_the_issue_asks_for():
+    plans = [plan for experiment in experiments() for plan in experiment.plans]
+    assert len(plans) >= 6 and {plan.workers for plan in plans} == {1, 2, 4}
+    for axis in ("data", "pipeline", "tensor"):
+        assert any(getattr(plan, axis) > 1 for plan in plans)
+    for experiment in experiments():
+        assert experiment.plans[0].workers == 1  # what speedups refer to
+        assert all(comparing.BATCH_SIZE % (plan.data * plan.micro_batches) == 0 for plan in experiment.plans)
+
+
+def test_the_command_writes_pictures_rows_and_traces_and_prints_a_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(COMPARE, "ROUNDS", 1)
+    monkeypatch.setattr(COMPARE, "experiments", lambda: TINY)
+    out = tmp_path / "not" / "yet"
+    assert main(["compare", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for piece in (
+        "tiny net",
+        "pipeline 2, 1f1b, 2 micro-batches",
+        "tensor 2",
+        "speedup",
+        "mean absolute error",
+    ):
+        assert piece in printed
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "compare.png").stat().st_size > 10_000
+    assert b"<svg" in (out / "compare.svg").read_bytes()[:1000]
+    assert len(list(out.glob("trace-*.json"))) == 2 * len(PLANS)
+    assert len(json.loads((out / "compare.json").read_text())["rows"]) == len(PLANS)
+
+
+# predict
+
+GPT3 = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 24 --batch-size 192".split()
+
+
+def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys):
+    paths = {what: tmp_path / name for what, name in (("json", "p.json"), ("trace", "t.json"), ("timeline", "t.png"))}
+    options = [part for what, path in paths.items() for part in (f"--{what}", str(path))]
+    assert main(["predict", *GPT3, *options]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for piece in ("gpt3-175b", "on 1024 x", "model FLOPs utilisation", "bubble", "throughput", "fits", "optimizer"):
+        assert piece in printed
+    document = json.loads(paths["json"].read_text())
+    assert document["plan"]["pipeline"] == 16 and len(document["memory"]) == 16
+    assert sum(document["breakdown"].values()) == pytest.approx(document["step_seconds"])
+    assert Trace.load(paths["trace"]).step_seconds == pytest.approx(document["step_seconds"], rel=1e-6)
+    assert paths["timeline"].read_bytes().startswith(b"\x89PNG") and paths["timeline"].stat().st_size > 30_000
+
+
+def test_predict_on_this_machine_uses_its_calibration(capsys):
+    assert main(["predict", "mlp-digits", "--data", "2", "--batch-size", "64"]) == 0
+    assert "on 2 x this machine" in " ".join(capsys.readouterr().out.split())
+
+
+def test_predict_takes_a_file_and_a_precision(tmp_path, capsys):
+    path = Path(__file__).parents[2] / "simulator" / "catalog" / "dgx-a100.toml"
+    seconds = []
+    for precision in ("bfloat16", "float32"):
+        out = tmp_path / "p.json"
+        arguments = [
+            "gpt-tiny",
+            "--cluster",
+            str(path),
+            "--batch-size",
+            "64",
+            "--precision",
+            precision,
+            "--json",
+            str(out),
+        ]
+        assert main(["predict", *arguments]) == 0
+        seconds.append(json.loads(out.read_text())["step_seconds"])
+    assert seconds[0] < seconds[1]
+
+
+# calibrate
+
+
+def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path, capsys):
+    sizes = probes.GEMM_SIZES
+    points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
+    compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": [1e-6] * len(sizes) ** 3}
+    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
+    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
+    assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
+    printed = capsys.readouterr().out
+    for piece in ("GFLOP/s", "all_reduce, 2 workers", "send", "training factor", "kept in"):
+        assert piece in printed
+    assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
+
+
+# Help and refusals
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "simulator", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("arguments", [[], ["compare"], ["predict"], ["calibrate"]])
+def test_help_is_complete(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    pieces = {
+        "": ("compare", "predict", "calibrate"),
+        "compare": ("--out", "--refresh"),
+        "predict": ("--cluster", "--precision", "--data", "--tensor", "--pipeline", "--micro-batches", "--schedule",
+                    "--batch-size", "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b"),
+        "calibrate": ("--refresh", "--json"),
+    }  # fmt: skip
+    for piece in pieces["".join(arguments)]:
+        assert piece in printed
+
+
+REFUSED = {
+    "an unknown model": ("predict gpt5 --batch-size 8 --cluster dgx-a100", "unknown model 'gpt5': there are"),
+    "an unknown cluster": ("predict gpt-tiny --batch-size 8 --cluster moon", "no cluster 'moon': neither a file"),
+    "a batch that does not divide": (
+        "predict gpt-tiny --batch-size 10 --data 4 --cluster dgx-a100", "batch_size 10 is not divisible by data=4"),
+    "more stages than blocks": (
+        "predict mlp-digits --batch-size 8 --pipeline 9 --cluster dgx-a100", "pipeline=9 needs at least 9 blocks"),
+    "a layer that does not split": (
+        "predict gpt-tiny --batch-size 8 --tensor 3 --cluster dgx-a100", "gpt: heads=4 is not divisible by tensor=3"),
+    "no rank at all": ("predict gpt-tiny --batch-size 8 --data 0 --cluster dgx-a100", "data=0 is not a whole number"),
+    "a precision it does not have": (
+        "predict gpt-tiny --batch-size 8 --cluster tpu-v4 --precision float32", "has no precision 'float32'"),
+    "a precision of this machine": ("predict gpt-tiny --batch-size 8 --precision float16", "machine trains in float32"),
+    "a missing folder": ("predict gpt-tiny --batch-size 8 --cluster tpu-v4 --json {tmp}/no/p.json", "No such.*p.json"),
+    "a folder for a file": ("predict gpt-tiny --batch-size 8 --cluster dgx-a100 --trace {tmp}", "Is a directory"),
+    "a picture of no known form": (
+        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --timeline {tmp}/t.docx", "docx"),
+    "a file for a folder": ("compare --out {tmp}/file", "File exists.*file"),
+    "a missing folder of calibrate": ("calibrate --json {tmp}/no/c.json", "No such file.*c.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "match"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_argument_is_one_line_and_exit_code_2(line, match, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(line.format(tmp=tmp_path).split()) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and err.startswith("python -m simulator: ") and "Traceback" not in out
+    assert re.search(match, err)
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("", "required: command"),
+        ("train", "invalid choice: 'train'"),
+        ("predict gpt-tiny", "required: --batch-size"),
+        ("predict gpt-tiny --batch-size many", "invalid int value: 'many'"),
+        ("predict gpt-tiny --batch-size 8 --schedule best", "invalid choice: 'best'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_by_its_parser(line, match, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2
+    assert match in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_exit_code_1_and_an_interrupted_one_130(monkeypatch, tmp_path, capsys):
+    def raises(error):
+        def fail(*_, **__):
+            raise error
+
+        return fail
+
+    for error, code in ((WorkerError("rank 1 died"), 1), (KeyboardInterrupt(), 130)):
+        monkeypatch.setattr(COMMAND, "compare", raises(error))
+        assert main(["compare", "--out", str(tmp_path)]) == code
+        assert capsys.readouterr().err.startswith("python -m simulator: ")
+
+
+def test_a_corrupt_cache_is_one_line_of_warning(monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress: made_up())
+    cache_path().write_text("{")
+    assert main(["predict", "mlp-digits", "--batch-size", "8"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("warning: the calibration cache") and err.count("\n") == 1
+
+
+def test_the_command_works_from_any_folder_and_refuses_without_a_traceback(tmp_path):
+    folder = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": folder}
+    done = run("predict", "gpt-tiny", "--cluster", "dgx-a100", "--batch-size", "8", cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and "gpt-tiny" in done.stdout and done.stderr == ""
+    wrong = run("predict", "gpt-tiny", "--cluster", "moon", "--batch-size", "8", cwd=tmp_path, env=environment)
+    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_comparison_with_130_and_no_traceback(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "import simulator.__main__ as command\n"
+        "from simulator import compare\n"
+        "def interrupted(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    while True: pass\n"
+        "compare.train = interrupted\n"
+        "compare.drift = command.drift = lambda calibration: 1.0\n"
+        "sys.exit(command.main(['compare']))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 130 and done.stderr == "python -m simulator: interrupted\n"
