@@ -95,6 +95,11 @@ class Op:
     def backward(self, grad):
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    def destination(self, i: int):
+        """An array in which backward may write the gradient of input i, instead of a new one; None without one."""
+        parent = self.parents[i]
+        return parent.gradient_destination() if isinstance(parent, Tensor) else None
+
 
 def _mixed(op: Op, inputs: Sequence[Tensor]) -> Exception:
     """The error for inputs on several devices or of several dtypes."""
@@ -166,6 +171,10 @@ class Tensor:
             self.grad = Tensor(grad if owned else self.kernels.copy(grad))
         else:
             self.kernels.accumulate(self.grad.data, grad)
+
+    def gradient_destination(self):
+        """The array in which the gradient of this leaf may be written, if it has none yet; None for a new one."""
+        return None
 
     def backward(self, gradient: Tensor | None = None) -> None:
         """Add to `grad` of every leaf the derivative of this tensor, weighted by `gradient` (1 for a scalar).

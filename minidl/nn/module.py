@@ -75,9 +75,13 @@ class Parameter(Tensor):
             raise ValueError(f"parameter {self.name or '?'} has shape {self.shape}, the values given {part.shape}")
         self.data = _kernels.for_device("cpu").array(part, dtype or self.dtype)
 
+    def gradient_destination(self):
+        return self.gradient_buffer if self.grad is None else None
+
     def accumulate_grad(self, grad, owned: bool) -> None:
         if self.grad is None and self.gradient_buffer is not None:
-            self.kernels.assign(self.gradient_buffer, grad)
+            if grad is not self.gradient_buffer:
+                self.kernels.assign(self.gradient_buffer, grad)
             self.grad = Tensor(self.gradient_buffer)
         else:
             super().accumulate_grad(grad, owned)

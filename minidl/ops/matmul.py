@@ -37,7 +37,8 @@ class Linear(Op):
         grad_x = k.matmul(grad, self.weight) if self.needs[0] else None  # (..., in)
         grad_weight = None
         if self.needs[1]:
-            grad_weight = k.matmul(k.swap_last(rows), k.reshape(self.x, (count, in_features)))
+            inputs = k.reshape(self.x, (count, in_features))
+            grad_weight = k.matmul(k.swap_last(rows), inputs, self.destination(1))
         if len(self.needs) == 2:
             return grad_x, grad_weight
         return grad_x, grad_weight, k.sum(rows, (0,), False) if self.needs[2] else None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu
-from minidl.kernels.cpu import blocks, compiled
+from minidl.kernels.cpu import blocks, compiled, updates
 
 GENERATOR = np.random.default_rng(0)
 
@@ -18,6 +18,15 @@ def weight(width):
     return GENERATOR.standard_normal(width).astype(np.float32)
 
 
+def update(kernel, gradient, parameter, *arguments):
+    """The parameter and the state after an update, which changes them in place."""
+    parameter = parameter.copy()
+    arguments = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+    kernel(parameter, gradient, *arguments)
+    return (parameter, *(a for a in arguments if isinstance(a, np.ndarray)))
+
+
+PARAMETERS = updates.COMPILED_FROM
 SCORES = (4, 3, 90, 70)
 ROWS = (300, 301)
 IMAGES, POOLED = (9, 4, 52, 64), (9, 4, 26, 32)
@@ -29,6 +38,11 @@ KERNELS = {
     "layer_norm_grad": lambda k, g, x, w: k(g, x, x.mean(1, keepdims=True), 1 / x.std(1, keepdims=True), w),
     "gelu": lambda k, x: k(x, "tanh"),
     "gelu_grad": lambda k, g, x: k(g, x, "tanh"),
+    "sgd_update": lambda k, g, p: update(k, g, p, None, 0.1, 0.0, 0.0, 0.01, False, 0.5),
+    "sgd_update, momentum": lambda k, g, p, v: update(k, g, p, v, 0.1, 0.9, 0.2, 0.01, False, 0.5),
+    "sgd_update, nesterov": lambda k, g, p, v: update(k, g, p, v, 0.1, 0.9, 0.0, 0.0, True, 0.5),
+    "adam_update": lambda k, g, p, m, v: update(k, g, p, m, v * v, 3, 0.1, 0.9, 0.99, 1e-8, 0.01, False, 0.5),
+    "adam_update, decoupled": lambda k, g, p, m, v: update(k, g, p, m, v * v, 3, 0.1, 0.9, 0.99, 1e-8, 0.01, True, 0.5),
     "max_pool2d": lambda k, x: k(x, (3, 2), (2, 2), (1, 0)),
     "max_pool2d_grad": lambda k, g, which: k(g, which, IMAGES, (3, 2), (2, 2), (1, 0)),
 }
@@ -40,6 +54,11 @@ INPUTS = {
     "layer_norm_grad": [large(*ROWS), large(*ROWS), weight(301)],
     "gelu": [large(*ROWS)],
     "gelu_grad": [large(*ROWS), large(*ROWS)],
+    "sgd_update": [large(PARAMETERS), large(PARAMETERS)],
+    "sgd_update, momentum": [large(PARAMETERS) for _ in range(3)],
+    "sgd_update, nesterov": [large(PARAMETERS) for _ in range(3)],
+    "adam_update": [large(PARAMETERS) for _ in range(4)],
+    "adam_update, decoupled": [large(PARAMETERS) for _ in range(4)],
     "max_pool2d": [large(*IMAGES)],
     "max_pool2d_grad": [large(*POOLED), GENERATOR.integers(6, size=POOLED).astype(np.uint8)],
 }
@@ -63,7 +82,7 @@ def test_a_compiled_kernel_equals_its_numpy_twin_in_float64(name):
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_nan_or_an_infinity_is_not_hidden(name, wrong):
     inputs = [x.copy() for x in INPUTS[name]]
-    inputs[0][..., 5, 3] = wrong
+    inputs[0][(..., 5, 3) if inputs[0].ndim > 1 else 5] = wrong
     with np.errstate(invalid="ignore"):
         out = run(name, inputs)[0]
     assert not np.isfinite(out).all()

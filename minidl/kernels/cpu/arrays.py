@@ -113,12 +113,12 @@ def index_grad(grad, key, shape):
 # Matrix products
 
 
-def matmul(a, b):
-    """a (..., m, k) times b (..., k, n); leading dimensions broadcast."""
+def matmul(a, b, out=None):
+    """a (..., m, k) times b (..., k, n); leading dimensions broadcast. out: where the result is written, if given."""
     if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
         rows = a.reshape(-1, a.shape[-1]) if a.size else np.empty((0, a.shape[-1]), a.dtype)
         return np.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
-    return np.matmul(a, b)
+    return np.matmul(a, b, out=out)
 
 
 def linear(x, weight, bias):

@@ -15,8 +15,8 @@ def row_blocks(rows: int, width: int):
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def use_compiled(x) -> bool:
-    return x.dtype == np.float32 and x.size >= COMPILED_FROM
+def use_compiled(x, least: int = COMPILED_FROM) -> bool:
+    return x.dtype == np.float32 and x.size >= least
 
 
 @functools.cache

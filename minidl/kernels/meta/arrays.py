@@ -124,7 +124,7 @@ def index_grad(grad, key, shape):
 # Matrix products
 
 
-def matmul(a, b):
+def matmul(a, b, out=None):
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
     leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -132,8 +132,9 @@ def matmul(a, b):
     batch = math.prod(leading)
     if b.ndim == 2:  # one product, whatever the number of rows
         m, batch = m * batch, 1
-    return result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
-                  flops=2 * batch * m * n * k, shapes=((batch, m, n, k),))  # fmt: skip
+    product = result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
+                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),))  # fmt: skip
+    return product if out is None else out
 
 
 def linear(x, weight, bias):

@@ -90,6 +90,7 @@ class Worker:
     def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
         """Run one step on the samples `micro_batches` of `dataset`; returns the totals of the global batch."""
         self.dataset, self.samples, self.step = dataset, micro_batches, step
+        self._labels: dict[int, np.ndarray] = {}  # that came with inputs, where the first stage is the last one too
         self.lane = deque((i, None) for i in program if i.lane == COMMUNICATION)
         for instruction in program:
             if instruction.lane != COMPUTE:
@@ -148,11 +149,13 @@ class Worker:
     # Compute
 
     def load_input(self, i: I.LoadInput) -> None:
-        x, _ = self.dataset[self.samples[i.micro_batch]]
+        x, self._labels[i.micro_batch] = self.dataset[self.samples[i.micro_batch]]
         self.buffers[i.writes[0]] = self._cast(x)
 
     def load_target(self, i: I.LoadTarget) -> None:
-        _, y = self.dataset[self.samples[i.micro_batch]]
+        y = self._labels.pop(i.micro_batch, None)
+        if y is None:
+            _, y = self.dataset[self.samples[i.micro_batch]]
         self.buffers[i.writes[0]] = self._cast(y)
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
