@@ -112,6 +112,8 @@ def index_grad(grad, key, shape):
 
 # Matrix products
 
+FEW_ROWS = 128
+
 
 def matmul(a, b, out=None):
     """a (..., m, k) times b (..., k, n); leading dimensions broadcast. out: where the result is written, if given."""
@@ -123,7 +125,12 @@ def matmul(a, b, out=None):
 
 def linear(x, weight, bias):
     """x (..., in) times weight (out, in) transposed, plus bias (out) or None -> (..., out)."""
-    y = matmul(x, weight.T)
+    rows = x.size // x.shape[-1] if x.size else 0
+    if 0 < rows <= FEW_ROWS and 2 * rows <= len(weight):
+        # BLAS packs the weight for either product; the transposed one is a tenth to a third faster for so few rows.
+        y = np.ascontiguousarray(np.matmul(weight, x.reshape(rows, -1).T).T).reshape(*x.shape[:-1], len(weight))
+    else:
+        y = matmul(x, weight.T)
     if bias is not None:
         y += bias
     return y
