@@ -169,12 +169,13 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
     assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
     text = capsys.readouterr().out
-    for name in ("two workers : one", "all-reduce : memcpy", "barrier", "trace : step", "BLAS"):
+    for name in ("speedup of two workers", "with momentum", "all-reduce : memcpy", "barrier", "trace : step", "BLAS"):
         assert name in text
 
     result = json.loads(Path("bench.json").read_text())
     assert set(result) == {
-        "benchmark", "machine", "oversubscribed", "rounds", "targets", "speedup", "collectives", "traces"
+        "benchmark", "machine", "oversubscribed", "rounds", "targets", "speedup", "momentum_speedup", "collectives",
+        "traces",
     }  # fmt: skip
     assert set(result["machine"]) == {"processor", "cores", "load", "python", "numpy", "blas"}
     assert [library["threads"] for library in result["machine"]["blas"]] == [1]
@@ -188,13 +189,15 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
 
 
 def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):
-    found = parallel.Results([], parallel.Speedup(1, 1, 1), parallel.Collectives(1, 1, 1, 1), [])
+    found = parallel.Results(
+        [], parallel.Speedup(1, 1, 1), parallel.Speedup(1, 1, 1), parallel.Collectives(1, 1, 1, 1), []
+    )
     monkeypatch.setattr(parallel, "measure", lambda *_: found)
     monkeypatch.setattr(machine, "cores", lambda: 1)
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0, 0))
     assert main(["bench", "parallel"]) == 0
     text = capsys.readouterr().out
-    assert "Fewer than 2 cores" in text and "kept 1.5 cores busy" in text
+    assert "Fewer than 2 cores" in text and "Load average 1.5" in text
     assert bench.document(machine.machine(), 1, found)["oversubscribed"]
 
 

@@ -19,6 +19,8 @@ from minidl.parallel.runtime.worker import Worker
 
 MODEL, BATCH_SIZE = "mlp-784", 256
 ALL_REDUCE_BYTES = 1 << 20
+TWO_WORKERS = Plan(data=2, bucket_mb=25)  # one bucket: a core that computes and communicates has nothing to overlap
+MOMENTA = (0.0, 0.9)  # plain SGD, and SGD with momentum
 STEPS = 40  # of a training run
 BLOCKS, CALLS = 50, 20  # a block is CALLS calls timed together, of each kind in turn
 BARRIERS = 200  # in a block
@@ -60,10 +62,14 @@ class TraceCost:
 
 @dataclass(frozen=True)
 class Results:
-    """All that `measure` found; blas: of a worker, as `machine.blas` describes it."""
+    """All that `measure` found; blas: of a worker, as `machine.blas` describes it.
+
+    speedup: with plain SGD; momentum_speedup: with momentum, whose state every replica updates whole.
+    """
 
     blas: list[dict[str, object]]
     speedup: Speedup
+    momentum_speedup: Speedup
     collectives: Collectives
     traces: list[TraceCost]
 
@@ -72,14 +78,15 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
     """Run everything `rounds` times, one worker and two in turn. progress: told what is about to run, see `parts`."""
     with unrestricted_blas():
         dataset, (digits, _) = data.synthetic(8 * BATCH_SIZE), data.digits()
-        steps: list[tuple[float, float]] = []
+        steps: dict[float, list[tuple[float, float]]] = {momentum: [] for momentum in MOMENTA}
         blocks: list[list[float]] = []
         for _ in range(rounds):
-            progress("one worker")
-            one = _train(models.builder(MODEL), dataset, Plan())
-            progress("two workers")
-            two = _train(models.builder(MODEL), dataset, Plan(data=2))
-            steps.append((one.step_seconds, two.step_seconds))
+            for momentum, pairs in steps.items():
+                progress("one worker")
+                one = _train(models.builder(MODEL), dataset, Plan(), momentum)
+                progress("two workers")
+                two = _train(models.builder(MODEL), dataset, TWO_WORKERS, momentum)
+                pairs.append((one.step_seconds, two.step_seconds))
             progress("all-reduce, memcpy, barrier")
             ranks = launch(_time_collectives, 2)
             blocks += np.maximum(*ranks).tolist()  # the slower rank's time
@@ -94,9 +101,12 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
     all_reduce, memcpy, barrier = zip(*blocks, strict=True)
     return Results(
         libraries,
-        Speedup(
-            *(statistics.median(side) for side in zip(*steps, strict=True)),
-            statistics.median(one / two for one, two in steps),
+        *(
+            Speedup(
+                *(statistics.median(side) for side in zip(*pairs, strict=True)),
+                statistics.median(one / two for one, two in pairs),
+            )
+            for pairs in steps.values()
         ),
         Collectives(
             statistics.median(all_reduce),
@@ -110,12 +120,12 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
 
 def parts(rounds: int) -> int:
     """How often `measure` calls its `progress`."""
-    return 3 * rounds + 1
+    return (2 * len(MOMENTA) + 1) * rounds + 1
 
 
-def _train(build: Callable, dataset, plan: Plan) -> Run:
+def _train(build: Callable, dataset, plan: Plan, momentum: float = 0.0) -> Run:
     return train(
-        build, dataset, plan, optimizer=lambda p: optim.SGD(p, lr=0.01, momentum=0.9),
+        build, dataset, plan, optimizer=lambda p: optim.SGD(p, lr=0.01, momentum=momentum),
         loss=nn.CrossEntropyLoss(), batch_size=BATCH_SIZE, steps=STEPS,
     )  # fmt: skip
 
