@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import statistics
 import warnings
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import data, models, nn, optim
+from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
 from simulator import probes
@@ -30,7 +30,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 2  # of the cache's form
+VERSION = 3  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration before a warning says so
 
 
@@ -120,7 +120,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, 0.0, 0.0)
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network = {name: _mean_points(sides, name) for name in probes.COLLECTIVES}
-    network["alone"] = [(64, 2e-6)]
+    network["alone"] = [(64, launch(probes.alone_seconds, 1)[0])]
     compute = {
         "gemm_sizes": list(probes.GEMM_SIZES),
         "gemm_seconds": gemm,
@@ -209,22 +209,10 @@ def _mean_points(sides, name) -> list[tuple[float, float]]:
 
 
 def identity() -> dict[str, object]:
-    """What a calibration is valid for: processor, cores that may be used, Python and NumPy."""
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "openblas": os.environ.get("OPENBLAS_CORETYPE", ""),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """What a calibration is valid for: processor, cores that may be used, Python and NumPy, what BLAS is held to."""
+    here = machine()
+    held = {name: os.environ[name] for name in BLAS_VARIABLES if name in os.environ}
+    return {key: here[key] for key in ("processor", "cores", "python", "numpy")} | {"blas": held}
 
 
 def cache_path() -> Path:

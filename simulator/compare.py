@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -109,7 +110,7 @@ class Comparison:
         paths[0].write_text(json.dumps(document, indent=1))
         for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
             for trace in (run.trace, prediction.trace):
-                name = f"{row.model.split()[0]} {row.plan}".replace(" × ", "-").replace(",", "").replace(" ", "-")
+                name = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())
                 paths.append(folder / f"trace-{name}-{trace.kind}.json")
                 trace.save(paths[-1])
         return paths

@@ -105,7 +105,7 @@ class Measured:
         if product := convolution_product(call):
             copying = interpolate(points, window_bytes(*product))
             return self._scaled(self.matmul_seconds(1, *product) + copying), self.matmul_contention
-        return self._scaled(interpolate(points, moved)), interpolate(self.contention, moved)
+        return self._scaled(interpolate(points, moved)), interpolate(self.contention, moved, growing=False)
 
     def _scaled(self, seconds: float) -> float:
         return (seconds + self.dispatch_seconds) * self.training_factor
@@ -156,14 +156,16 @@ def window_bytes(m: int, n: int, k: int) -> int:
     return 4 * k * max(m, n)
 
 
-def interpolate(points: Points, x: float) -> float:
-    """Log-log interpolation between (x, y) points by rising x; below the first y stays, above the last it is scaled."""
+def interpolate(points: Points, x: float, growing: bool = True) -> float:
+    """Log-log interpolation between (x, y) points by rising x.
+
+    Below the first point y stays as it is; beyond the last it grows in proportion to x, unless it is not `growing`.
+    """
     if x <= points[0][0] or len(points) == 1:
         return points[0][1]
     i = min(bisect.bisect([p[0] for p in points], x), len(points) - 1)
     (x0, y0), (x1, y1) = points[i - 1], points[i]
     x0 = max(x0, 1.0)
     if x >= x1:
-        slope = 1.0 if y1 > y0 * 1.5 else 0.0  # times grow in proportion; factors stay
-        return y1 * (x / x1) ** slope
+        return y1 * x / x1 if growing else y1
     return y0 * (y1 / y0) ** (math.log(x / x0) / math.log(x1 / x0))

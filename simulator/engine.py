@@ -184,7 +184,7 @@ class Engine:
             def share(meeting: Meeting):
                 self.work(rank, segment.seconds, segment.contention, lambda: self.leave(meeting))
 
-            self.meet(rank, (segment.collective.axis,), share, done)
+            self.meet(rank, tuple(segment.collective.axis.split("+")), share, done)
 
     # Communication
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from minidl.parallel.partition import Layout
 from minidl.parallel.profile import ChainProfile
@@ -31,9 +32,12 @@ def stage_memory(profile: ChainProfile, layout: Layout, stage: int, micro_batche
     blocks = profile.blocks[slice(*layout.stages[stage])]
     parameters = sum(block.parameter_bytes for block in blocks)
     master = parameters if scale < 1 else 0
+    saved = sum(block.saved_bytes for block in blocks)
+    # What one block keeps as its output and the next as its input is one array.
+    saved -= sum(a.output.nbytes for a, b in pairwise(blocks) if a.keeps_output and b.keeps_input)
     return Memory(
         parameters=parameters * scale,
         gradients=parameters * scale,
         optimizer=sum(block.state_bytes for block in blocks) + master,
-        activations=micro_batches * sum(block.saved_bytes for block in blocks) * scale,
+        activations=micro_batches * saved * scale,
     )

@@ -61,7 +61,7 @@ class Prices:
                 continue
             found.append(Segment(busy, slowed / busy if busy else 1.0, None))
             busy = slowed = 0.0
-            ranks = self.mesh(rank).ranks(call.axis)
+            ranks = self.mesh(rank).ranks(*call.axis.split("+"))
             seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
             found.append(Segment(seconds, network.contention, call))
         found.append(Segment(busy, slowed / busy if busy else 1.0, None))

@@ -243,6 +243,12 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
     return times
 
 
+def alone_seconds(group: ProcessGroup) -> float:
+    """Of a collective in a group of one rank, which moves nothing."""
+    x = group.empty((16,))
+    return _timed(200, group, lambda: group.all_reduce(x))
+
+
 def _timed(runs: int, group: ProcessGroup, action: Callable[[], object], wait: bool = False) -> float:
     """Median time of `action`, begun together; with `wait`, from when the message was there."""
     times = []

@@ -1,9 +1,10 @@
 """How training is spread over workers: a Plan becomes a Program, which is checked, run, simulated and drawn."""
 
 from minidl.parallel.check import ProgramError, check
+from minidl.parallel.group import ProcessGroup
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.runtime.launch import WorkerError, launch
 from minidl.parallel.train import Run, train
 
-__all__ = ["Mesh", "Plan", "ProgramError", "Run", "WorkerError", "check", "launch", "train"]
+__all__ = ["Mesh", "Plan", "ProcessGroup", "ProgramError", "Run", "WorkerError", "check", "launch", "train"]

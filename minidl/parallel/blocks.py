@@ -41,17 +41,16 @@ class SavedBlock:
         run_backward(op, grad)
         return self.input.grad
 
-    def nbytes(self, parameters: Iterable[Tensor]) -> int:
-        """Bytes kept on the tape beside the parameters. On meta only: views of one array count once."""
-        known = {id(p.data.storage) for p in parameters}
-        total = 0
+    def kept(self, parameters: Iterable[Tensor]) -> dict[object, int]:
+        """storage -> bytes of what the tape keeps beside the parameters; views of an array count once. On meta only."""
+        own = {p.data.storage for p in parameters}
+        found: dict[object, int] = {}
         for op in tape(self.op) if self.op else ():
             for value in vars(op).values():
                 for array in value if isinstance(value, (tuple, list)) else (value,):
-                    if isinstance(array, MetaArray) and id(array.storage) not in known:
-                        known.add(id(array.storage))
-                        total += array.nbytes
-        return total
+                    if isinstance(array, MetaArray) and array.storage not in own:
+                        found.setdefault(array.storage, array.nbytes)
+        return found
 
 
 def forward(block: Module, x, wants_grad: bool):

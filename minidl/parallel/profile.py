@@ -26,7 +26,8 @@ class BlockProfile:
     """The calls of one block for one micro-batch, in order, and what it holds.
 
     backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones.
-    saved_bytes: kept from forward to backward. update: the calls of the optimizer; state_bytes: what it keeps.
+    saved_bytes: kept from forward to backward; keeps_input, keeps_output: whether the block's input and output are
+    among it, since a neighbour may keep the same array. update: the optimizer's calls; state_bytes: what it keeps.
     """
 
     forward: tuple[Call, ...]
@@ -34,6 +35,8 @@ class BlockProfile:
     accumulate: tuple[Call, ...]
     update: tuple[Call, ...]
     saved_bytes: int
+    keeps_input: bool
+    keeps_output: bool
     output: MetaArray
     parameter_bytes: int
     parameter_count: int
@@ -78,6 +81,8 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
         raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
     for parameter in model.parameters():
         parameter.data = MetaArray(parameter.shape, dtype)
+    if mesh.size("tensor") > 1 and all(parameter.shard is None for parameter in model.parameters()):
+        raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
     return model
 
 
@@ -108,7 +113,7 @@ def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Cal
         parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
     with meta.record() as forward:
         y, saved = blocks.forward(block, x, wants_grad)
-    saved_bytes = saved.nbytes(parameters)
+    kept = saved.kept(parameters)
     gradient = MetaArray(y.shape, y.dtype)
     with meta.record() as backward:
         saved.backward(gradient)
@@ -126,7 +131,8 @@ def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Cal
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
-        tuple(forward), tuple(backward), tuple(accumulate), tuple(update), saved_bytes, MetaArray(y.shape, y.dtype),
+        tuple(forward), tuple(backward), tuple(accumulate), tuple(update),
+        sum(kept.values()), x.storage in kept, y.storage in kept, MetaArray(y.shape, y.dtype),
         sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes,
     )  # fmt: skip
 

@@ -45,7 +45,6 @@ def test_in_mixed_precision_a_parameter_and_its_adam_take_sixteen_bytes():
     assert memory.total - memory.activations == 16 * sum(PARAMETERS)
 
 
-@pytest.mark.xfail(strict=True, reason="an array that two neighbouring blocks keep is counted in both")
 def test_activations_are_what_layers_keep_for_backward_for_each_sample():
     """A linear layer keeps its input, a ReLU its output, which is the next one's input: every size but the last."""
     (memory,) = predict(Plan(), 8).memory

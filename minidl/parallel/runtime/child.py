@@ -61,8 +61,10 @@ class Control:
 
 def main(control_fd: int, arena_fd: int) -> None:
     control = Control(control_fd)
-    setup = cloudpickle.loads(control.receive())
-    payload = control.receive()
+    try:
+        setup, payload = cloudpickle.loads(control.receive()), control.receive()
+    except (EOFError, OSError):
+        return  # the launcher has ended before it said what to do
     control.die_with_launcher()
     rank, workers = setup["rank"], setup["workers"]
     if setup["core"] is not None:
