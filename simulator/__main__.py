@@ -214,6 +214,7 @@ def _calibrate(options, console: Console) -> None:
     table.add_row("  around an instruction", f"{compute['instruction_seconds'] * 1e6:.2f} us")
     table.add_row("slower while all cores are busy", f"matrix product x{compute['matmul_contention']:.2f}, "
                   f"adding 16 MiB x{compute['contention'][-1][1]:.2f}")  # fmt: skip
+    table.add_row("  two ranks on one core, against in turn", f"x{found.sharing:.2f}")
     for name in ("all_reduce", "all_gather"):
         points = network["collectives"][name]
         table.add_row(f"{name}, 2 workers", ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in points[1::2]))

@@ -30,19 +30,23 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 3  # of the cache's form
+VERSION = 5  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration before a warning says so
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured, as it is cached. probe_seconds: of the speed probe then, to tell how the machine drifts."""
+    """What was measured, as it is cached.
+
+    sharing: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts.
+    """
 
     machine: dict[str, object]
     compute: dict[str, object]
     network: dict[str, object]
     memory_bytes: float
     peak_flops: float
+    sharing: float
     probe_seconds: float
     version: int = VERSION
 
@@ -54,7 +58,7 @@ class Calibration:
         cores = self.machine["cores"]
         return Cluster(
             "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, self.peak_flops,
-            Processors(cores),
+            Processors(cores, self.sharing),
         )  # fmt: skip
 
 
@@ -115,6 +119,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     ((kernels, dispatch),) = launch(probes.kernel_seconds, 1)
     progress("busy cores")
     slower, product_slower, probe = _contention(cores)
+    apart, together = (statistics.median(launch(probes.iteration_seconds, n)) for n in (cores, 2 * cores))
     progress("collectives and messages")
     sides = launch(probes.communication, 2)
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, 0.0, 0.0)
@@ -133,7 +138,8 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     largest = probes.GEMM_SIZES[-1]
     unfitted = Calibration(
         machine, compute, {"collectives": network, "send": sides[0]["send"], "receive": sides[1]["send"]},
-        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1], probe,
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1],
+        max(1.0, together / 2 / apart), probe,
     )  # fmt: skip
     progress("one-worker runs")
     return _fit(unfitted)

@@ -38,10 +38,13 @@ class _Job:
 
 
 class SharedCores:
-    """`cores` cores of one machine: jobs on one core share it equally, and busy cores slow one another down."""
+    """`cores` cores of one machine: jobs on one core share it equally, and busy cores slow one another down.
 
-    def __init__(self, clock: Clock, cores: int):
-        self.clock, self.cores = clock, cores
+    sharing: by what factor jobs that share a core take longer than one after the other.
+    """
+
+    def __init__(self, clock: Clock, cores: int, sharing: float = 1.0):
+        self.clock, self.cores, self.sharing = clock, cores, sharing
         self.jobs: list[_Job] = []
         self._since, self._version = 0.0, 0
 
@@ -52,10 +55,11 @@ class SharedCores:
         self._plan()
 
     def _speed(self, job: _Job) -> float:
-        sharing = sum(other.core == job.core for other in self.jobs)
+        jobs = sum(other.core == job.core for other in self.jobs)
+        share = 1 / (jobs * self.sharing) if jobs > 1 else 1.0
         busy = len({other.core for other in self.jobs})
         others = (busy - 1) / (self.cores - 1) if self.cores > 1 else 0.0
-        return 1 / sharing / (1 + (job.contention - 1) * others)
+        return share / (1 + (job.contention - 1) * others)
 
     def _advance(self) -> None:
         """Bring every job's remaining work up to now."""

@@ -82,7 +82,8 @@ class Engine:
         self.program, self.prices = program, prices
         self.clock = Clock()
         self.processors = prices.cluster.processors
-        self.cores = SharedCores(self.clock, self.processors.cores) if self.processors else None
+        shared = self.processors
+        self.cores = SharedCores(self.clock, shared.cores, shared.sharing) if shared else None
         numbers = range(program.world_size) if self.processors else program.representatives()
         self.ranks = {number: self._rank(number) for number in numbers}
         self.meshes = {number: program.plan.mesh(number) for number in numbers}

@@ -22,9 +22,14 @@ MAY_BE_ZERO = ("launch_us", "latency_us", "gemm_depth")
 
 @dataclass(frozen=True)
 class Processors:
-    """The cores that the ranks of one machine share: rank r runs on core r modulo `cores`."""
+    """The cores that the ranks of one machine share: rank r runs on core r modulo `cores`.
+
+    sharing: by what factor two ranks on one core take longer than one after the other would: they empty each other's
+    caches, and wait for each other's turn at every collective.
+    """
 
     cores: int
+    sharing: float = 1.0
 
     def core_of(self, rank: int) -> int:
         return rank % self.cores

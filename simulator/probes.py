@@ -207,6 +207,29 @@ def contention(group: ProcessGroup) -> tuple[list[float], float, float]:
     return times, median_seconds(lambda: a @ b, 5e-2, 10**6), speed_probe(group)
 
 
+def iteration_seconds(group: ProcessGroup) -> float:
+    """Mean time of an iteration of products on 12 MiB, with an all-reduce of a third of it and one of a number."""
+    weights, velocities = (np.zeros((4, 512, 512), np.float32) for _ in range(2))
+    gradients, number = group.empty((4, 512, 512)).data, group.empty((1,)).data
+    x = np.zeros((64, 512), np.float32)
+
+    def iterate():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            for _ in range(2):
+                np.matmul(x, weight)
+            np.matmul(x.T, x, out=gradient)
+        group.all_reduce(gradients)
+        group.all_reduce(number)
+        np.add(velocities, gradients, out=velocities)
+
+    for _ in range(5):
+        iterate()
+    start = time.perf_counter()
+    for _ in range(60):
+        iterate()
+    return (time.perf_counter() - start) / 60
+
+
 def speed_probe(group: ProcessGroup) -> float:
     """Seconds of a fixed mix of arithmetic and memory traffic: how fast the machine is just now."""
     a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)

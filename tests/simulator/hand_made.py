@@ -106,6 +106,7 @@ def made_up(**changes) -> Calibration:
     """A calibration of this machine that nobody has measured."""
     figures = dict(
         machine=identity(),
+        sharing=1.0,
         compute={
             "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
             "matmul_contention": 1.2, "dispatch_seconds": 1e-6, "instruction_seconds": 1e-6, "training_factor": 1.1,
