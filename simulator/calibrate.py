@@ -30,15 +30,16 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 5  # of the cache's form
-BUSY = 1.3  # by how much a probe may vary during a calibration before a warning says so
+VERSION = 6  # of the cache's form
+BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What was measured, as it is cached.
 
-    sharing: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts.
+    sharing: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts. quiet: nothing
+    else kept the machine busy; otherwise the calibration is used but not kept.
     """
 
     machine: dict[str, object]
@@ -48,6 +49,7 @@ class Calibration:
     peak_flops: float
     sharing: float
     probe_seconds: float
+    quiet: bool = True
     version: int = VERSION
 
     def cluster(self, training_factor: float | None = None) -> Cluster:
@@ -82,6 +84,12 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
     found = measure(progress or (lambda what: None))
+    if not found.quiet:
+        warnings.warn(
+            "this machine was busy with something else: the calibration may be far off, and is used only this once",
+            stacklevel=2,
+        )
+        return found
     partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +126,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     progress("kernels and the tape")
     ((kernels, dispatch),) = launch(probes.kernel_seconds, 1)
     progress("busy cores")
-    slower, product_slower, probe = _contention(cores)
+    slower, product_slower, probe_seconds = _contention(cores)
     apart, together = (statistics.median(launch(probes.iteration_seconds, n)) for n in (cores, 2 * cores))
     progress("collectives and messages")
     sides = launch(probes.communication, 2)
@@ -139,13 +147,14 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     unfitted = Calibration(
         machine, compute, {"collectives": network, "send": sides[0]["send"], "receive": sides[1]["send"]},
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1],
-        max(1.0, together / 2 / apart), probe,
+        max(1.0, together / 2 / apart), statistics.median(probe_seconds),
+        quiet=max(probe_seconds) < BUSY * min(probe_seconds),
     )  # fmt: skip
     progress("one-worker runs")
     return _fit(unfitted)
 
 
-def _contention(cores: int) -> tuple[list[float], float, float]:
+def _contention(cores: int) -> tuple[list[float], float, list[float]]:
     """How much slower kernels are while all cores are busy: by bytes, and a matrix product; and the probe's seconds.
 
     Other programs can only make a ratio look larger, or smaller while the core is measured alone: the median of three.
@@ -159,14 +168,8 @@ def _contention(cores: int) -> tuple[list[float], float, float]:
         pairs = zip((*mean, product), (*alone, product_alone), strict=True)
         ratios.append([max(1.0, slow / fast) for slow, fast in pairs])
         probe_seconds.append(probe)
-    if max(probe_seconds) > BUSY * min(probe_seconds):
-        warnings.warn(
-            f"this machine is busy with something else: a fixed probe took {min(probe_seconds) * 1e3:.2f} to "
-            f"{max(probe_seconds) * 1e3:.2f} ms; calibrate again when it is quiet",
-            stacklevel=2,
-        )
     *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios, strict=True))
-    return slower, product_slower, statistics.median(probe_seconds)
+    return slower, product_slower, probe_seconds
 
 
 def _fit(unfitted: Calibration) -> Calibration:

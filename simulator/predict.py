@@ -9,6 +9,7 @@ from functools import cached_property
 from minidl import nn, optim
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
+from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.check import check
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
@@ -94,8 +95,9 @@ def simulate(
 
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
-    if not callable(model):
-        raise TypeError(f"simulate needs a builder, a function of a mesh, not a {type(model).__name__}")
+    check_builder(model)
+    if loss is not None:
+        check_loss(loss)
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")

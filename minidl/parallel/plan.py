@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 
+from minidl.parallel.arguments import check_count, check_positive
 from minidl.parallel.mesh import AXES, Mesh
 
 SCHEDULES = ("naive", "gpipe", "1f1b")
-
-
-def check_count(name: str, value: object) -> None:
-    """ValueError unless `value`, which the user calls `name`, is a whole number of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} is not a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -42,8 +36,7 @@ class Plan:
             check_count(name, getattr(self, name))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        if not self.bucket_mb > 0:
-            raise ValueError(f"bucket_mb={self.bucket_mb!r} is not positive")
+        check_positive("bucket_mb", self.bucket_mb)
 
     @property
     def axes(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.module import Module, Sequential
 from minidl.parallel import blocks
+from minidl.parallel.arguments import check_builder, make_optimizer
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.mesh import Mesh
 from minidl.tensor import Tensor, device
@@ -75,6 +76,7 @@ def chain_of(model: Module) -> list[Module]:
 
 def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
     """The model that `build` makes for `mesh`, with parameters of `dtype` that have shapes and no values."""
+    check_builder(build)
     with device("meta"):
         model = build(mesh)
     if not isinstance(model, Module):
@@ -123,7 +125,7 @@ def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Cal
     update: list[Call] = []
     state_bytes = 0
     if parameters:
-        stepper = optimizer(parameters)
+        stepper = make_optimizer(optimizer, parameters)
         stepper.step()  # makes the state
         with meta.record() as update:
             stepper.step()

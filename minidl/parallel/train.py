@@ -14,10 +14,19 @@ from minidl.data.batches import batch_indices, cut, epoch_order
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module, Shard
+from minidl.parallel.arguments import (
+    callback_list,
+    check_builder,
+    check_count,
+    check_dataset,
+    check_loss,
+    check_positive,
+    make_optimizer,
+)
 from minidl.parallel.check import check
 from minidl.parallel.mesh import AXES, Mesh
 from minidl.parallel.partition import Layout, layout
-from minidl.parallel.plan import Plan, check_count
+from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, profile_chain
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.worker import Stage, Worker
@@ -131,16 +140,22 @@ def train(
     check_count("steps", steps)
     if evaluate_every is not None:
         check_count("evaluate_every", evaluate_every)
-    if len(dataset) == 0:
-        raise ValueError("the data set is empty")
-    if evaluate is not None and len(evaluate) == 0:
-        raise ValueError("the data set to evaluate is empty")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm={clip_norm!r} is not positive")
+    check_count("trace_steps", trace_steps)
+    check_count("seed", seed, least=0)
+    check_builder(build)
+    check_dataset("the data set", dataset)
+    if evaluate is not None:
+        check_dataset("the data set to evaluate", evaluate)
+    check_loss(loss)
+    callbacks = callback_list(callbacks)
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm)
     if device != "cpu":
         for_device(device)
         raise ValueError(f"device {device!r} computes nothing: train on 'cpu', or price the plan with the simulator")
     dtype = dtype_of(dtype)
+    if dtype.kind != "f":
+        raise ValueError(f"parameters of dtype {dtype} cannot be trained: use float32 or float64")
     profile = profile_on(build, dataset, plan, loss, optimizer, batch_size, dtype)
     cuts = layout(plan, profile.costs, profile.parameter_bytes)
     training = training_program(plan, cuts, clip=clip_norm is not None)
@@ -152,7 +167,6 @@ def train(
         evaluate, evaluate_every or steps, lr_schedule, clip_norm, trace_steps,
     )  # fmt: skip
 
-    callbacks = list(callbacks)
     records: list[StepRecord] = []
 
     def on_report(rank: int, new: Sequence[StepRecord]) -> None:
@@ -193,7 +207,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
         model = job.build(mesh)
     stage = Stage(model, job.layout, mesh, job.seed, job.dtype)
     stage.train(True)
-    optimizer = job.optimizer(stage.parameters) if stage.parameters else None
+    optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
     worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
     training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
     base_lr = optimizer.lr if optimizer else 0.0

@@ -221,3 +221,33 @@ def test_a_run_can_be_repeated_bit_by_bit():
         assert again.losses == ran(plan).losses
         assert all(np.array_equal(again.state_dict()[n], v) for n, v in ran(plan).state_dict().items())
     assert run(Plan(), seed=1).losses != ran(Plan()).losses
+
+
+WRONG_ARGUMENTS = {
+    "a model instead of a builder": ({"build": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))}, "given as a builder"),
+    "an optimizer that is made already": ({"optimizer": sgd([nn.Linear(2, 2).weight])}, "must be a function"),
+    "a function that returns no optimizer": ({"optimizer": lambda parameters: None}, "returns an Optimizer"),
+    "a loss without sum and weight": ({"loss": lambda output, target: 0}, "sum_and_weight"),
+    "a list as data set": ({"dataset": [1, 2, 3]}, "ArrayDataset"),
+    "a number to evaluate": ({"evaluate": 5}, "the data set to evaluate"),
+    "a function for callbacks": ({"callbacks": print}, "sequence of functions"),
+    "integers as parameters": ({"dtype": "int64"}, "use float32 or float64"),
+    "a negative seed": ({"seed": -1}, "seed=-1"),
+    "a tensor plan for a whole model": ({"build": models.builder("cnn-digits"), "plan": Plan(tensor=2)}, "splits no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_refused_in_one_sentence_before_a_process_starts(case, monkeypatch):
+    monkeypatch.setattr("minidl.parallel.runtime.launch.subprocess.Popen", None)
+    changed, sentence = WRONG_ARGUMENTS[case]
+    given = {
+        "build": build,
+        "dataset": TRAIN,
+        "plan": Plan(),
+        "optimizer": sgd,
+        "loss": nn.CrossEntropyLoss(),
+    } | changed
+    with pytest.raises((TypeError, ValueError), match=sentence) as refused:
+        train(**given, batch_size=64, steps=1)
+    assert "\n" not in str(refused.value)

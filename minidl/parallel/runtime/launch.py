@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 import cloudpickle
 
 from minidl.arena import Arena
-from minidl.parallel.plan import check_count
+from minidl.parallel.arguments import check_count, check_positive
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import ABORT, Status
@@ -57,8 +57,10 @@ def launch(
         raise TypeError(f"launch needs a function to run in the workers, not a {type(work).__name__}")
     check_count("workers", workers)
     check_count("threads", threads)
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout={timeout!r} is not a positive number of seconds")
+    if timeout is not None:
+        check_positive("timeout", timeout)
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise TypeError(f"args={args!r} is not a sequence of arguments")
     payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
     arena = Arena(workers)
     crew = _Crew(arena, on_report)

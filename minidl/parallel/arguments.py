@@ -1,0 +1,71 @@
+"""What is refused at the door, before a process starts: one sentence that says what was given and what is needed."""
+
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+
+import numpy as np
+
+from minidl.nn.module import Module
+from minidl.optim import Optimizer
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """ValueError unless `value`, which the user calls `name`, is a whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """ValueError unless `value` is a number above 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{name}={value!r} is not a positive number")
+
+
+def check_builder(build: object) -> None:
+    """TypeError unless `build` is a function of a mesh; a model that is built already is not."""
+    if isinstance(build, Module) or not callable(build):
+        raise TypeError(
+            f"the model must be given as a builder, a function of a mesh that returns it (lambda mesh: …), "
+            f"not as a {type(build).__name__}"
+        )
+
+
+def check_dataset(name: str, dataset: object) -> None:
+    """Refuse a data set that is empty, or that does not give arrays (x, y) for an array of indices."""
+    try:
+        length = len(dataset)
+        arrays = dataset[np.arange(min(1, length))]
+        fits = len(arrays) == 2 and all(isinstance(array, np.ndarray) for array in arrays)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise TypeError(
+            f"{name}, a {type(dataset).__name__}, does not give arrays (x, y) for an array of indices: "
+            "use data.ArrayDataset(x, y)"
+        )
+    if length == 0:
+        raise ValueError(f"{name} is empty")
+
+
+def check_loss(loss: object) -> None:
+    if not hasattr(loss, "sum_and_weight"):
+        raise TypeError(f"loss must have sum_and_weight(output, target), as nn.CrossEntropyLoss() has, not be {loss!r}")
+
+
+def callback_list(callbacks: object) -> list[Callable]:
+    """The callbacks as a list. TypeError unless each is a function."""
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [None]
+    if not all(map(callable, found)):
+        raise TypeError(f"callbacks must be a sequence of functions of a StepRecord, not {callbacks!r}")
+    return found
+
+
+def make_optimizer(optimizer: Callable, parameters: Iterable) -> Optimizer:
+    """The optimizer of `parameters`. TypeError unless `optimizer` is a function that returns one."""
+    made = None if isinstance(optimizer, Optimizer) or not callable(optimizer) else optimizer(parameters)
+    if not isinstance(made, Optimizer):
+        raise TypeError(
+            "optimizer must be a function of parameters that returns an Optimizer "
+            f"(lambda parameters: optim.SGD(parameters, lr=0.1)), not {optimizer!r}"
+        )
+    return made
