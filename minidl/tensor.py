@@ -216,23 +216,29 @@ class Tensor:
         return f"tensor({values}{dtype}{gradient})"
 
 
+def _freed() -> Exception:
+    return RuntimeError("backward() a second time through the same tape: its arrays are freed, run forward again")
+
+
 def run_backward(root: Op, grad) -> None:
     """Walk the tape from `root`, whose result has the gradient `grad`, in topological order.
 
     An op runs once every consumer of its result has contributed.
     Running it earlier would send an incomplete gradient on, and the part that comes later would be lost.
     """
+    if root.parents is None:
+        raise _freed()
     ops, found = [root], 0
     root.waiting = 1
     while found < len(ops):  # count the consumers of every op, without recursion: a tape may be 100,000 ops long
         parents = ops[found].parents
         found += 1
-        if parents is None:
-            raise RuntimeError(
-                "backward() a second time through the same tape: its arrays are freed, run forward again"
-            )
         for parent in parents:
             if isinstance(parent, Op):
+                if parent.parents is None:
+                    for op in ops:  # the ops that are not freed can still go backward for another result
+                        op.waiting = 0
+                    raise _freed()
                 if parent.waiting == 0:
                     ops.append(parent)
                 parent.waiting += 1

@@ -60,6 +60,18 @@ def test_a_second_backward_through_the_same_tape_is_refused():
         y.backward()
 
 
+def test_a_backward_that_meets_a_freed_op_further_down_is_refused_and_leaves_the_rest_usable():
+    x, w = (minidl.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    h, fresh = x * 2, w * 5
+    (h * 3).sum().backward()
+    for loss in (h.sum(), (fresh + h).sum()):
+        with pytest.raises(RuntimeError, match="second time"):
+            loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [6, 6])
+    fresh.sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [5, 5])
+
+
 def test_a_loss_that_nothing_depends_on_is_refused():
     with pytest.raises(RuntimeError, match="requires a gradient"):
         minidl.ones(()).backward()
