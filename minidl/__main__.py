@@ -2,19 +2,16 @@
 
 import argparse
 import sys
-
-from rich.console import Console
+from collections.abc import Sequence
 
 from minidl.commands import bench, train
-from minidl.commands.arguments import Parser, Refused
-from minidl.parallel import WorkerError
+from minidl.commands.arguments import Parser
+from minidl.commands.driver import EXIT_CODES, answer
 
-EPILOG = """\
+EPILOG = f"""\
 each command has its own --help. See also python -m simulator and python -m lessons.
 
-exit code: 0 all went well; 1 the run failed; 2 what was asked for cannot be done, and one line says why;
-130 ended with Ctrl-C.
-"""
+{EXIT_CODES}"""
 
 
 def parser() -> Parser:
@@ -30,20 +27,9 @@ def parser() -> Parser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    try:
-        chosen = parser().parse_args(arguments)
-        return chosen.run(chosen, Console())
-    except Refused as error:
-        print(f"minidl: {error}", file=sys.stderr)
-        return 2
-    except WorkerError as error:
-        print(f"minidl: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nminidl: ended with Ctrl-C", file=sys.stderr)
-        return 130
+    return answer("minidl", parser, arguments)
 
 
 if __name__ == "__main__":

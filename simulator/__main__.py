@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -12,12 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from minidl import models
+from minidl.commands.arguments import Parser, Refused, check_writable, count, progress_bar, write_json
+from minidl.commands.driver import EXIT_CODES, answer
 from minidl.models.catalog import BUILDERS
-from minidl.parallel import Plan, WorkerError
+from minidl.parallel import Plan
 from minidl.parallel.plan import SCHEDULES
 from simulator import plots
 from simulator.calibrate import cache_path, calibration, drift
@@ -26,48 +27,49 @@ from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
+PROGRESS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+THIS_MACHINE = "this-machine"
+PICTURES = (".png", ".svg")
+ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a difference of rounded numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 for a wrong argument, 1 for a run that failed, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
-    console = Console()
+    """Run one command; the exit code."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        options.run(options, console)
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"python -m simulator: {error}", file=sys.stderr)
-        return 2
-    except WorkerError as error:
-        print(f"python -m simulator: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("python -m simulator: interrupted", file=sys.stderr)
-        return 130
+    return answer("simulator", _parser, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulator", description="Predict how training scales.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+def _parser() -> Parser:
+    parser = Parser(
+        "python -m simulator", description="Predict how training scales.", epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("compare", help="train here under several plans, simulate the same programs, compare")
-    one.add_argument("--out", type=Path, default=Path("."), help="folder for compare.png, .svg, .json and the traces")
+    one.add_argument("--out", type=Path, default=Path(), metavar="DIR",
+                     help="folder for compare.png, .svg, .json and the traces (default: here)")  # fmt: skip
     one.add_argument("--refresh", action="store_true", help="calibrate this machine again first")
     one.set_defaults(run=_compare)
 
     two = commands.add_parser("predict", help="predict one training step of a model on a cluster")
-    two.add_argument("model", help=f"one of {', '.join(BUILDERS)}")
-    two.add_argument("--cluster", default="this-machine", metavar="NAME",
-                     help=f"this-machine, a TOML file, or one of {', '.join(Cluster.catalog())}")  # fmt: skip
-    two.add_argument("--precision", help="of activations and matrix products, by default the cluster's own")
-    for axis in ("data", "tensor", "pipeline", "micro-batches"):
-        two.add_argument(f"--{axis}", type=int, default=1, metavar="N")
-    two.add_argument("--schedule", default="1f1b", choices=SCHEDULES)
-    two.add_argument("--batch-size", type=int, required=True, metavar="N", help="samples of a global batch")
+    two.add_argument("model", metavar="MODEL", help=f"one of {', '.join(BUILDERS)}")
+    two.add_argument("--cluster", type=_cluster, default=THIS_MACHINE, metavar="NAME",
+                     help=f"a TOML file, or one of {_clusters()} (default: {THIS_MACHINE})")  # fmt: skip
+    two.add_argument("--precision", metavar="NAME",
+                     help="of activations and matrix products (default: the cluster's own)")  # fmt: skip
+    for axis, what in (
+        ("data", "replicas of the model"),
+        ("tensor", "ranks that share a layer"),
+        ("pipeline", "stages of the model"),
+        ("micro-batches", "slices of a replica's batch"),
+    ):
+        two.add_argument(f"--{axis}", type=count, default=1, metavar="N", help=f"{what} (default: 1)")
+    two.add_argument("--schedule", default="1f1b", choices=SCHEDULES, help="of the pipeline (default: 1f1b)")
+    two.add_argument("--batch-size", type=count, required=True, metavar="N", help="samples of a global batch")
     two.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
     two.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
-    two.add_argument("--timeline", type=Path, metavar="PATH", help="also draw the timeline: a .png or .svg file")
+    two.add_argument("--timeline", type=_picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
     two.set_defaults(run=_predict)
 
     three = commands.add_parser("calibrate", help="measure this machine, and say what was found")
@@ -77,14 +79,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _clusters() -> str:
+    return ", ".join((THIS_MACHINE, *Cluster.catalog()))
+
+
+def _cluster(text: str) -> str:
+    if text != THIS_MACHINE and text not in Cluster.catalog() and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no cluster {text!r}: neither a file nor one of {_clusters()}")
+    return text
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(PICTURES)}")
+    return path
+
+
 # compare
 
 
-def _compare(options, console: Console) -> None:
+def _compare(options, console: Console) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
-    _check_writable(options.out / "compare.json")
+    pictures = [options.out / f"compare{ending}" for ending in PICTURES]
+    check_writable(options.out / "compare.json", *pictures)
     began = time.monotonic()
-    with _progress(console) as bar:
+    with progress_bar(console, *PROGRESS) as bar:
         task = bar.add_task("calibrating this machine", total=None)
 
         def calibrating(what: str) -> None:
@@ -98,12 +118,12 @@ def _compare(options, console: Console) -> None:
         )
         bar.update(task, description="drawing", completed=bar.tasks[0].total)
         paths = result.save(options.out)
-        pictures = [options.out / "compare.png", options.out / "compare.svg"]
         plots.save(plots.comparison_figure(result), *pictures)
     console.print(_comparison_table(result))
     _print_errors(result, console)
     console.print(f"wrote {', '.join(str(p) for p in (*pictures, paths[0]))} and {len(paths) - 1} traces (trace-*.json)"
                   f" after {time.monotonic() - began:.0f} s")  # fmt: skip
+    return 0
 
 
 def _comparison_table(result: Comparison) -> Table:
@@ -147,18 +167,17 @@ def _print_errors(result: Comparison, console: Console) -> None:
 # predict
 
 
-def _predict(options, console: Console) -> None:
-    for path in (options.json, options.trace, options.timeline):
-        _check_writable(path)
+def _predict(options, console: Console) -> int:
+    check_writable(options.json, options.trace, options.timeline)
     builder = models.builder(options.model)
     plan = Plan(
         data=options.data, tensor=options.tensor, pipeline=options.pipeline, micro_batches=options.micro_batches,
         schedule=options.schedule,
     )  # fmt: skip
-    if options.cluster == "this-machine":
+    if options.cluster == THIS_MACHINE:
         if options.precision not in (None, "float32"):
-            raise ValueError(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
-        with _progress(console) as bar:
+            raise Refused(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
+        with progress_bar(console, *PROGRESS) as bar:
             task = bar.add_task("calibrating this machine", total=None)
             cluster = calibration(progress=lambda what: bar.update(task, description=f"calibrating: {what}")).cluster()
     else:
@@ -166,28 +185,36 @@ def _predict(options, console: Console) -> None:
     prediction = simulate(builder, plan, cluster, options.batch_size)
     console.print(_prediction_table(options.model, prediction))
     if options.json:
-        options.json.write_text(json.dumps(_prediction_json(options.model, prediction), indent=1))
+        write_json(options.json, _prediction_json(options.model, prediction))
     if options.trace:
         prediction.trace.save(options.trace)
     if options.timeline:
         title = f"{options.model}: {plan} (simulated)"
         plots.save(plots.timeline_figure([(title, prediction.trace)]), options.timeline)
+    return 0
 
 
 def _prediction_table(model: str, p: Prediction) -> Table:
     table = Table(title=f"Predicted: {model}, {p.plan}, on {p.plan.workers} x {p.cluster.name}", show_header=False)
     table.add_row("step", f"{p.step_seconds:.4g} s")
     for what, seconds in p.breakdown.items():
-        table.add_row(f"  {what}", f"{seconds:.4g} s ({seconds / p.step_seconds:.0%})")
+        shown = seconds if seconds > ROUNDING * p.step_seconds else 0.0
+        table.add_row(f"  {what}", f"{shown:.4g} s ({shown / p.step_seconds:.0%})")
     table.add_row("throughput", f"{p.throughput:.4g} samples/s")
     table.add_row("model FLOPs utilisation", f"{p.mfu:.1%}")
     fullest = max(p.memory, key=lambda memory: memory.total)
     fits = "fits" if p.fits else "does NOT fit"
-    table.add_row("memory, fullest device",
-                  f"{p.memory_bytes / 1e9:.3g} GB of {p.cluster.memory_bytes / 1e9:.3g}: {fits}")  # fmt: skip
+    table.add_row("memory, fullest device", f"{_size(p.memory_bytes)} of {_size(p.cluster.memory_bytes)}: {fits}")
     for what, nbytes in asdict(fullest).items():
-        table.add_row(f"  {what}", f"{nbytes / 1e9:.3g} GB")
+        table.add_row(f"  {what}", _size(nbytes))
     return table
+
+
+def _size(nbytes: float) -> str:
+    """To three digits, in GB, MB or kB."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if nbytes >= unit), (1e3, "kB"))
+    amount = nbytes / unit
+    return f"{amount:.3g} {name}" if amount < 999.5 else f"{amount:,.0f} {name}"
 
 
 def _prediction_json(model: str, p: Prediction) -> dict:
@@ -201,15 +228,16 @@ def _prediction_json(model: str, p: Prediction) -> dict:
 # calibrate
 
 
-def _calibrate(options, console: Console) -> None:
-    _check_writable(options.json)
-    with _progress(console) as bar:
+def _calibrate(options, console: Console) -> int:
+    check_writable(options.json)
+    with progress_bar(console, *PROGRESS) as bar:
         task = bar.add_task("calibrating this machine", total=None)
         found = calibration(options.refresh, lambda what: bar.update(task, description=f"calibrating: {what}"))
     compute, network = found.compute, found.network
+    small = found.cluster().compute.matmul_seconds(1, 64, 64, 64)
     table = Table(title=f"{found.machine['processor']}, {found.machine['cores']} cores", show_header=False)
     table.add_row("matrix product 1024 x 1024 x 1024", f"{found.peak_flops / 1e9:.0f} GFLOP/s on one core")
-    table.add_row("  64 x 64 x 64", f"{2 * 64**3 / compute['gemm_seconds'][62] / 1e9:.0f} GFLOP/s")
+    table.add_row("  64 x 64 x 64", f"{2 * 64**3 / small / 1e9:.0f} GFLOP/s")
     table.add_row("Python around a kernel call", f"{compute['dispatch_seconds'] * 1e6:.2f} us")
     table.add_row("  around an instruction", f"{compute['instruction_seconds'] * 1e6:.2f} us")
     table.add_row("slower while all cores are busy", f"matrix product x{compute['matmul_contention']:.2f}, "
@@ -224,25 +252,8 @@ def _calibrate(options, console: Console) -> None:
     console.print(table)
     console.print(f"kept in {cache_path()}")
     if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=1))
-
-
-# shared
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-def _check_writable(path: Path | None) -> None:
-    """Refuse before the work, not after it, to write where nothing can be written."""
-    if path is not None:
-        existed = path.exists()
-        with open(path, "a"):
-            pass
-        if not existed:
-            path.unlink()
+        write_json(options.json, asdict(found))
+    return 0
 
 
 if __name__ == "__main__":

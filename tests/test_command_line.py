@@ -142,6 +142,23 @@ def test_a_worker_that_fails_gives_exit_code_1_and_what_it_said(folder, capsys, 
     assert capsys.readouterr().err == "minidl: rank 1 of 2 was killed by SIGKILL\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "x.json"), "x.json: No space left on device"),
+        (TypeError("a\nb"), "a b"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_an_error_of_the_run_is_one_line_and_exit_code_2(folder, capsys, monkeypatch, error, said):
+    def fail(chosen, console):
+        raise error
+
+    monkeypatch.setattr("minidl.commands.train.run", fail)
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err == f"minidl: {said}\n"
+
+
 def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TERM": "xterm"}
     command = [sys.executable, "-m", "minidl", "train", "--data", "2", "--steps", "100000000"]

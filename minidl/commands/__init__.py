@@ -1,1 +1,1 @@
-"""The commands of `python -m minidl`, one a file: the arguments each takes, and what it does with them."""
+"""The commands of `python -m minidl`, one a file, and what they share with `python -m simulator`."""

@@ -12,7 +12,6 @@ from rich.table import Table
 import minidl
 from minidl import data, models, nn, optim
 from minidl.commands.arguments import (
-    Refused,
     check_writable,
     count,
     milliseconds,
@@ -87,18 +86,15 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    try:
-        plan = Plan(chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule)
-        with progress_bar(console, *columns, TimeRemainingColumn()) as progress:
-            task = progress.add_task(f"{chosen.model}, {plan}", total=steps, loss="")
-            result = train(
-                models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
-                loss=nn.CrossEntropyLoss(), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-                evaluate=test_set, dtype=chosen.dtype,
-                callbacks=[lambda step: progress.update(task, completed=step.step + 1, loss=f"loss {step.loss:.4f}")],
-            )  # fmt: skip
-    except ValueError as error:
-        raise Refused(str(error)) from error
+    plan = Plan(chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule)
+    with progress_bar(console, *columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(f"{chosen.model}, {plan}", total=steps, loss="")
+        result = train(
+            models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
+            loss=nn.CrossEntropyLoss(), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
+            evaluate=test_set, dtype=chosen.dtype,
+            callbacks=[lambda step: progress.update(task, completed=step.step + 1, loss=f"loss {step.loss:.4f}")],
+        )  # fmt: skip
 
     facts = summary(chosen, plan, steps, lr, result)
     show(console, facts, plan)
