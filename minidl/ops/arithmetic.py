@@ -102,6 +102,8 @@ class Power(Op):
 
     def backward(self, grad):
         k, n = self.kernels, self.exponent
+        if n == 0:  # x ** -1 below would be infinite at 0
+            return k.full(grad.shape, 0, grad.dtype)
         return k.multiply(grad, k.multiply(k.power(self.x, n - 1), n))
 
 

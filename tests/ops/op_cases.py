@@ -47,6 +47,7 @@ CASES = [
     ("divide, a number", lambda x: 2 / x, away_from_zero(2, 3)),
     ("negative", ops.negative, floats(3)),
     ("power", lambda x: x**3, floats(2, 3)),
+    ("power, 0", lambda x: x**0, floats(2, 3)),
     ("power, root", lambda x: x**0.5, positive(2, 3)),
     ("exp", ops.exp, floats(2, 3)),
     ("log", ops.log, positive(2, 3)),

@@ -48,6 +48,16 @@ def test_values_and_gradients_are_those_of_pytorch(name, function, makers):
             np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3.0])
+def test_the_gradient_of_a_power_at_0_is_that_of_pytorch(exponent):
+    values = np.array([-1, 0, 2], np.float32)
+    mine, other = minidl.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    (mine**exponent).sum().backward()
+    (other**exponent).sum().backward()
+    np.testing.assert_array_equal(mine.grad.numpy(), other.grad.numpy())
+
+
 def test_erf_is_that_of_pytorch_to_the_last_digits():
     x = np.linspace(-9, 9, 20001)
     np.testing.assert_allclose(erf(x), torch.erf(torch.tensor(x)).numpy(), rtol=0, atol=5e-15)
