@@ -1,7 +1,9 @@
 """Sums, means and maxima over some dimensions or all."""
 
+import numpy as np
+
 from minidl.kernels import shapes
-from minidl.ops.shape import normalize_dim
+from minidl.ops.shape import normalize_dim, reshape
 from minidl.tensor import Op, Tensor
 
 
@@ -51,6 +53,25 @@ class Max(Op):
         return k.multiply(largest, share)
 
 
+class MaxAt(Op):
+    """The largest element along `dim`, at `index` (x's shape, but 1 along `dim`); it alone gets the gradient."""
+
+    one_dtype = False
+
+    def __init__(self, dim: int, keepdim: bool):
+        self.dim, self.keepdim = dim, keepdim
+
+    def forward(self, x, index):
+        self.shape, self.index = x.shape, index
+        return self.kernels.max(x, self.dim, self.keepdim)
+
+    def backward(self, grad):
+        k, n = self.kernels, self.shape[self.dim]
+        places = k.array(np.arange(n).reshape(n, *(1,) * (len(self.shape) - self.dim - 1)), self.index.dtype)
+        chosen = k.cast(k.equal(places, self.index), grad.dtype)
+        return k.multiply(chosen, k.reshape(grad, self.index.shape)), None
+
+
 def _dims(dim, shape):
     if dim is None:
         return None
@@ -70,15 +91,21 @@ def mean(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fa
 
 
 def amax(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-    """The largest element over `dim`, or of all."""
+    """The largest element over `dim`, or of all; equal ones share the gradient."""
     return Max(_dims(dim, x.shape), keepdim)(x)
 
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False):
-    """The largest of all elements; with `dim`, the pair (values, indices) along it, as in PyTorch."""
+    """The largest of all elements; with `dim`, the pair (values, indices) along it, as in PyTorch.
+
+    Of equal elements along `dim` the first is taken, and alone gets the gradient; over all elements they share it.
+    """
     if dim is None:
         return amax(x)
-    return amax(x, dim, keepdim), argmax(x, dim, keepdim)
+    dim = normalize_dim(dim, x.shape)
+    index = argmax(x, dim, keepdim=True)
+    values = MaxAt(dim, keepdim)(x, index)
+    return values, index if keepdim else reshape(index, values.shape)
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:

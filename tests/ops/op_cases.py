@@ -67,6 +67,8 @@ CASES = [
     ("mean, dim", lambda x: x.mean(0), floats(2, 3)),
     ("max", ops.max, distinct(2, 3)),
     ("max, dim", lambda x: x.max(1)[0], distinct(2, 3)),
+    ("max, first dim kept", lambda x: x.max(-3, keepdim=True)[0], distinct(3, 2, 2)),
+    ("amax", lambda x: x.amax((0, 2)), distinct(3, 2, 2)),
     ("reshape", lambda x: x.reshape(3, -1), floats(2, 6)),
     ("flatten", lambda x: ops.flatten(x, 1), floats(2, 3, 2)),
     ("squeeze", ops.squeeze, floats(2, 1, 3)),

@@ -79,3 +79,20 @@ def test_max_with_a_dim_gives_values_and_indices_as_in_pytorch():
     expected, expected_where = torch.tensor(values).max(1, keepdim=True)
     np.testing.assert_array_equal(largest.numpy(), expected.numpy())
     np.testing.assert_array_equal(where.numpy(), expected_where.numpy())
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_of_equal_elements_max_sends_the_gradient_to_the_index_it_gives_and_amax_splits_it(dim, keepdim):
+    values = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.float32)
+    mine, other = minidl.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    (largest, where), (expected, expected_where) = mine.max(dim, keepdim), other.max(dim, keepdim)
+    np.testing.assert_array_equal(where.numpy(), expected_where.numpy())
+    grad = np.random.default_rng(1).standard_normal(largest.shape, np.float32)
+    largest.backward(minidl.tensor(grad))
+    expected.backward(torch.tensor(grad))
+    np.testing.assert_array_equal(mine.grad.numpy(), other.grad.numpy())
+    mine.grad = other.grad = None
+    mine.amax(dim, keepdim).backward(minidl.tensor(grad))
+    other.amax(dim, keepdim).backward(torch.tensor(grad))
+    np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-6)
