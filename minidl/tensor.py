@@ -162,6 +162,9 @@ class Tensor:
         return Tensor(self.data)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make this tensor a leaf that gets a gradient, or not; RuntimeError if it is to and has no floats."""
+        if requires_grad and self.dtype.kind != "f":
+            raise RuntimeError(f"only a tensor of floats can require a gradient, not one of dtype {self.dtype}")
         self.requires_grad = requires_grad
         return self
 
@@ -290,7 +293,7 @@ def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = N
     if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and values.dtype == float64:
         dtype = float32
     kernels = _kernels.for_device(device or _default_device)
-    return Tensor(kernels.array(values, dtype_of(dtype or values.dtype)), requires_grad)
+    return Tensor(kernels.array(values, dtype_of(dtype or values.dtype))).requires_grad_(requires_grad)
 
 
 def full(shape: Sequence[int], value: float, dtype=float32, device: str | None = None) -> Tensor:

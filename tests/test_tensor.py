@@ -192,6 +192,25 @@ def test_saved_tensors_are_loaded_as_they_were(tmp_path):
         np.testing.assert_array_equal(value.numpy(), state[name].numpy())
 
 
+def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    minidl.save({"a": minidl.ones(100)}, path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"not a tensor", whole[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="x.safetensors is not a whole .safetensors file"):
+            minidl.load(path)
+    with pytest.raises(ValueError, match="there is no folder .*missing, make it first"):
+        minidl.save({}, tmp_path / "missing" / "x.safetensors")
+
+
+def test_only_floats_can_require_a_gradient():
+    for make in (lambda: minidl.tensor([1, 2], requires_grad=True), lambda: minidl.arange(3).requires_grad_()):
+        with pytest.raises(RuntimeError, match="floats can require a gradient, not one of dtype int64"):
+            make()
+    assert not minidl.arange(3).requires_grad_(False).requires_grad
+
+
 def test_importing_minidl_imports_no_compiler_and_no_plotting():
     code = "import sys, minidl; print([m for m in ('numba', 'matplotlib', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

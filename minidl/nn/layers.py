@@ -5,12 +5,15 @@ import math
 from minidl import ops
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
+from minidl.ops.dropout import check_fraction
 
 
 class Linear(Module):
     """y = x @ weight^T + bias, on the last dimension."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"Linear: in_features={in_features}, out_features={out_features}, both must be at least 1")
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter((out_features, in_features), init.fan_in_uniform(in_features))
         self.bias = Parameter((out_features,), init.fan_in_uniform(in_features)) if bias else None
@@ -87,6 +90,7 @@ class Dropout(Module):
     """In training, zero a random fraction p of the elements and divide the rest by 1 - p."""
 
     def __init__(self, p: float = 0.5):
+        check_fraction(p)
         self.p = p
 
     def forward(self, x):

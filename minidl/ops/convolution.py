@@ -48,7 +48,10 @@ def _two(value, name):
     return both
 
 
-def _check_size(name, x, kernel, padding):
+def _check_size(name, x, kernel, stride, padding):
+    for option, pair, least in (("kernel size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):
+        if min(pair) < least:
+            raise ValueError(f"{name}: {option} {tuple(pair)}, each must be at least {least}")
     if x.ndim != 4:
         raise ValueError(f"{name} needs images (batch, channels, height, width), not shape {x.shape}")
     if any(n + 2 * p < k for n, k, p in zip(x.shape[2:], kernel, padding, strict=True)):
@@ -58,7 +61,7 @@ def _check_size(name, x, kernel, padding):
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
     """x (batch, c, height, width), weight (o, c, *kernel size), bias (o,) -> (batch, o, out_height, out_width)."""
     stride, padding = _two(stride, "stride"), _two(padding, "padding")
-    _check_size("conv2d", x, weight.shape[2:], padding)
+    _check_size("conv2d", x, weight.shape[2:], stride, padding)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"conv2d: the images have {x.shape[1]} channels, the weight {weight.shape} is for {weight.shape[1]}"
@@ -70,5 +73,6 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
 def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0) -> Tensor:
     """The largest element of each window of kernel_size, `stride` (kernel_size if None) apart."""
     kernel, padding = _two(kernel_size, "kernel_size"), _two(padding, "padding")
-    _check_size("max_pool2d", x, kernel, padding)
-    return MaxPool2d(kernel, _two(stride or kernel, "stride"), padding)(x)
+    stride = kernel if stride is None else _two(stride, "stride")
+    _check_size("max_pool2d", x, kernel, stride, padding)
+    return MaxPool2d(kernel, stride, padding)(x)

@@ -18,11 +18,16 @@ class Dropout(Op):
         return self.kernels.dropout_grad(grad, self.mask, self.p)
 
 
+def check_fraction(p: float) -> None:
+    """ValueError unless p is a fraction that dropout can zero."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p={p}, it must be at least 0 and below 1")
+
+
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero a random fraction p of x and divide the rest by 1 - p; x itself unless `training`.
 
     Inside `random.scope` the mask is keyed by (seed, step, sample, layer), the first dimension of x being the samples.
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout: p={p}, it must be at least 0 and below 1")
+    check_fraction(p)
     return Dropout(p)(x) if training and p else x

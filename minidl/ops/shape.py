@@ -210,7 +210,11 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
     dim = normalize_dim(dim, x.shape)
     length = x.shape[dim]
     if isinstance(split_size, int):
+        if split_size < 1:
+            raise ValueError(f"split: split_size={split_size}, it must be at least 1")
         split_size = [min(split_size, length - start) for start in range(0, length, split_size)]
+    if min(split_size, default=0) < 0:
+        raise ValueError(f"split: the sizes {list(split_size)} must not be negative")
     if sum(split_size) != length:
         raise ValueError(
             f"split: the sizes {list(split_size)} do not add up to {length}, size of dim {dim} of {x.shape}"

@@ -64,6 +64,20 @@ def test_the_layers_give_the_shapes_of_pytorch():
         assert layer(images).shape == images.shape
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(-1, 3), "in_features=-1, out_features=3, both must be at least 1"),
+        (lambda: nn.Linear(0, 3), "in_features=0"),
+        (lambda: nn.Linear(3, 0), "out_features=0"),
+        (lambda: nn.Dropout(2), "p=2, it must be at least 0 and below 1"),
+    ],
+)
+def test_a_layer_refuses_wrong_options_when_it_is_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 SHARDS = st.tuples(st.integers(0, 1), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
 
 
