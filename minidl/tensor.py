@@ -151,6 +151,10 @@ class Tensor:
         """The values as a NumPy array that shares memory with this tensor."""
         return self.kernels.to_numpy(self.data)
 
+    def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
+        """What `np.asarray(tensor)` gives: the values, shared unless a dtype or `copy` asks for others."""
+        return np.array(self.numpy(), dtype, copy=copy)
+
     def item(self) -> float:
         """The value of a tensor with one element, as a Python number."""
         if self.data.size != 1:
@@ -297,15 +301,18 @@ def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = N
 
 
 def full(shape: Sequence[int], value: float, dtype=float32, device: str | None = None) -> Tensor:
+    """A tensor of `shape` filled with `value`."""
     kernels = _kernels.for_device(device or _default_device)
     return Tensor(kernels.full(tuple(shape), value, dtype_of(dtype)))
 
 
 def zeros(*shape, dtype=float32, device: str | None = None) -> Tensor:
+    """Zeros of `shape`, its sizes given one by one or as one sequence."""
     return full(sizes(shape), 0, dtype, device)
 
 
 def ones(*shape, dtype=float32, device: str | None = None) -> Tensor:
+    """Ones of `shape`, its sizes given one by one or as one sequence."""
     return full(sizes(shape), 1, dtype, device)
 
 

@@ -204,6 +204,25 @@ def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_p
         minidl.save({}, tmp_path / "missing" / "x.safetensors")
 
 
+def test_numpy_takes_a_tensor_for_an_array():
+    x = minidl.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    assert np.shares_memory(np.asarray(x), x.data)
+    assert not np.shares_memory(np.array(x), x.data)
+    assert np.asarray(x, np.float64).dtype == np.float64
+    np.testing.assert_array_equal(minidl.tensor([minidl.ones(2), minidl.zeros(2)]).numpy(), [[1, 1], [0, 0]])
+    with pytest.raises(ValueError, match="values"):
+        np.asarray(x.to("meta"))
+
+
+def test_a_number_to_the_power_of_a_tensor():
+    x = 2 ** minidl.tensor([0, 1, 3])
+    assert x.dtype == minidl.int64 and x.numpy().tolist() == [1, 2, 8]
+    assert (2 ** minidl.ones(2)).dtype == minidl.float32
+    np.testing.assert_allclose((0.5 ** minidl.tensor([1, 2])).numpy(), [0.5, 0.25])
+    with pytest.raises(ValueError, match="base -2, .* must be positive"):
+        (-2) ** minidl.ones(2)
+
+
 def test_only_floats_can_require_a_gradient():
     for make in (lambda: minidl.tensor([1, 2], requires_grad=True), lambda: minidl.arange(3).requires_grad_()):
         with pytest.raises(RuntimeError, match="floats can require a gradient, not one of dtype int64"):

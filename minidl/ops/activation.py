@@ -56,6 +56,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
     return Tanh()(x)
 
 

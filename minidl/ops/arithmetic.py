@@ -1,5 +1,6 @@
 """Arithmetic with broadcasting."""
 
+import math
 from numbers import Number
 
 import numpy as np
@@ -107,6 +108,21 @@ class Power(Op):
         return k.multiply(grad, k.multiply(k.power(self.x, n - 1), n))
 
 
+class Exponential(Op):
+    """base ** x, for a positive number `base`."""
+
+    def __init__(self, base: float):
+        self.base = base
+
+    def forward(self, x):
+        self.y = self.kernels.power(self.base, x)
+        return self.y
+
+    def backward(self, grad):  # d/dx = base^x log(base)
+        k = self.kernels
+        return k.multiply(k.multiply(grad, self.y), math.log(self.base))
+
+
 def pair(name: str, a, b) -> tuple[Tensor, Tensor]:
     """Both operands of the operation `name` as tensors: a number takes the dtype and device of the other.
 
@@ -133,28 +149,38 @@ def _like(name, x, number):
 
 
 def add(a, b) -> Tensor:
+    """a + b with broadcasting; either may be a number."""
     return Add()(*pair("add", a, b))
 
 
 def subtract(a, b) -> Tensor:
+    """a - b with broadcasting; either may be a number."""
     return Subtract()(*pair("subtract", a, b))
 
 
 def multiply(a, b) -> Tensor:
+    """a * b, elementwise with broadcasting; either may be a number."""
     return Multiply()(*pair("multiply", a, b))
 
 
 def divide(a, b) -> Tensor:
-    """a / b, true division: integers give float32."""
+    """a / b with broadcasting, true division: integers give float32; either may be a number."""
     a, b = (cast(x, float32) if x.dtype.kind != "f" else x for x in pair("divide", a, b))
     return Divide()(a, b)
 
 
 def negative(x: Tensor) -> Tensor:
+    """-x."""
     return Negative()(x)
 
 
-def power(x: Tensor, exponent: float) -> Tensor:
+def power(x, exponent) -> Tensor:
+    """x ** exponent, elementwise: one is a tensor, the other a number, which as the base must be positive."""
+    if isinstance(x, Number):
+        if x <= 0:
+            raise ValueError(f"power: base {x}, the base of a tensor of exponents must be positive")
+        _, exponent = pair("power", x, exponent)
+        return Exponential(x)(exponent)
     if not isinstance(exponent, Number):
-        raise TypeError(f"power needs a number as exponent, not a {type(exponent).__name__}")
+        raise TypeError(f"power of a tensor needs a number as exponent, not a {type(exponent).__name__}")
     return Power(exponent)(x)

@@ -10,24 +10,30 @@ def _compare(name, a, b):
 
 
 def equal(a, b) -> Tensor:
+    """Whether a == b, elementwise; either may be a number."""
     return _compare("equal", a, b)
 
 
 def not_equal(a, b) -> Tensor:
+    """Whether a != b, elementwise; either may be a number."""
     return _compare("not_equal", a, b)
 
 
 def greater(a, b) -> Tensor:
+    """Whether a > b, elementwise; either may be a number."""
     return _compare("greater", a, b)
 
 
 def greater_equal(a, b) -> Tensor:
+    """Whether a >= b, elementwise; either may be a number."""
     return _compare("greater_equal", a, b)
 
 
 def less(a, b) -> Tensor:
+    """Whether a < b, elementwise; either may be a number."""
     return _compare("less", a, b)
 
 
 def less_equal(a, b) -> Tensor:
+    """Whether a <= b, elementwise; either may be a number."""
     return _compare("less_equal", a, b)

@@ -70,6 +70,7 @@ class Maximum(Op):
 
 
 def exp(x: Tensor) -> Tensor:
+    """e ** x."""
     return Exp()(x)
 
 
@@ -79,10 +80,12 @@ def log(x: Tensor) -> Tensor:
 
 
 def sqrt(x: Tensor) -> Tensor:
+    """The square root."""
     return Sqrt()(x)
 
 
 def abs(x: Tensor) -> Tensor:
+    """The absolute value."""
     return Abs()(x)
 
 
@@ -95,4 +98,5 @@ def where(condition: Tensor, a, b) -> Tensor:
 
 
 def maximum(a, b) -> Tensor:
+    """The larger of a and b, elementwise with broadcasting; where they are equal each gets half of the gradient."""
     return Maximum()(*pair("maximum", a, b))

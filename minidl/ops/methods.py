@@ -14,6 +14,7 @@ OPERATORS = {
     "__rtruediv__": lambda x, other: arithmetic.divide(other, x),
     "__neg__": arithmetic.negative,
     "__pow__": arithmetic.power,
+    "__rpow__": lambda x, other: arithmetic.power(other, x),
     "__matmul__": matmul.matmul,
     "__getitem__": shape.getitem,
     "__abs__": elementwise.abs,

@@ -49,6 +49,7 @@ CASES = [
     ("power", lambda x: x**3, floats(2, 3)),
     ("power, 0", lambda x: x**0, floats(2, 3)),
     ("power, root", lambda x: x**0.5, positive(2, 3)),
+    ("power, of a number", lambda x: 2.5**x, floats(2, 3)),
     ("exp", ops.exp, floats(2, 3)),
     ("log", ops.log, positive(2, 3)),
     ("sqrt", ops.sqrt, positive(2, 3)),
