@@ -15,6 +15,8 @@ class ReLU(Op):
 
 
 class Tanh(Op):
+    """The hyperbolic tangent of x."""
+
     def forward(self, x):
         self.y = self.kernels.tanh(x)
         return self.y

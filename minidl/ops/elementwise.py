@@ -5,6 +5,8 @@ from minidl.tensor import Op, Tensor
 
 
 class Exp(Op):
+    """e^x."""
+
     def forward(self, x):
         self.y = self.kernels.exp(x)
         return self.y
@@ -14,6 +16,8 @@ class Exp(Op):
 
 
 class Log(Op):
+    """The natural logarithm of x."""
+
     def forward(self, x):
         self.x = x
         return self.kernels.log(x)
@@ -23,6 +27,8 @@ class Log(Op):
 
 
 class Sqrt(Op):
+    """The square root of x."""
+
     def forward(self, x):
         self.y = self.kernels.sqrt(x)
         return self.y
@@ -32,6 +38,8 @@ class Sqrt(Op):
 
 
 class Abs(Op):
+    """|x|; the derivative at 0 is 0."""
+
     def forward(self, x):
         self.x = x
         return self.kernels.absolute(x)
