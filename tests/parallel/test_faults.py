@@ -281,7 +281,7 @@ WRONG_LAUNCHES = [
     (lambda: launch(print, 0), ValueError, "workers=0 is not a whole number of at least 1"),
     (lambda: launch(print, 2.0), ValueError, "workers=2.0 is not a whole number"),
     (lambda: launch("print", 2), TypeError, "launch needs a function to run in the workers, not a str"),
-    (lambda: launch(print, 2, timeout=0), ValueError, "timeout=0 is not a positive number of seconds"),
+    (lambda: launch(print, 2, timeout=0), ValueError, "timeout=0 is not a positive number"),
     (lambda: launch(print, 2, threads=0), ValueError, "threads=0 is not a whole number of at least 1"),
 ]
 
@@ -308,7 +308,7 @@ WRONG_RUNS = [
     (mlp, Plan(), {"device": "tpu"}, ValueError, "unknown device 'tpu'"),
     (mlp, Plan(), {"device": "meta"}, ValueError, "device 'meta' computes nothing"),
     (mlp, Plan(), {"steps": 0}, ValueError, "steps=0 is not a whole number of at least 1"),
-    (mlp, Plan(), {"clip_norm": 0.0}, ValueError, "clip_norm=0.0 is not positive"),
+    (mlp, Plan(), {"clip_norm": 0.0}, ValueError, "clip_norm=0.0 is not a positive number"),
     (mlp, Plan(), {"dtype": "float16"}, ValueError, "dtype float16 is not supported"),
     (mlp, Plan(), {"evaluate_every": 0}, ValueError, "evaluate_every=0 is not a whole number of at least 1"),
     (
@@ -339,7 +339,7 @@ def test_train_refuses_what_does_not_fit_before_a_process_starts(no_process, bui
         ({"pipeline": 1.5}, "pipeline=1.5 is not a whole number of at least 1"),
         ({"tensor": True}, "tensor=True is not a whole number of at least 1"),
         ({"micro_batches": -1}, "micro_batches=-1 is not a whole number of at least 1"),
-        ({"bucket_mb": 0}, "bucket_mb=0 is not positive"),
+        ({"bucket_mb": 0}, "bucket_mb=0 is not a positive number"),
     ],
 )
 def test_a_plan_refuses_what_makes_no_sense(options, message):
