@@ -21,7 +21,7 @@ from minidl.models.catalog import BUILDERS
 from minidl.parallel import Plan
 from minidl.parallel.plan import SCHEDULES
 from simulator import plots
-from simulator.calibrate import cache_path, calibration, drift
+from simulator.calibrate import BUSY, cache_path, calibration, drift
 from simulator.compare import Comparison, compare
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
@@ -162,6 +162,8 @@ def _print_errors(result: Comparison, console: Console) -> None:
     drifts = [r.drift for r in result.rows]
     console.print(f"the machine was x{min(drifts):.2f} to x{max(drifts):.2f} as slow as when it was calibrated, by a "
                   "fixed probe between the runs; simulated times are scaled by it")  # fmt: skip
+    if max(drifts) > BUSY * min(drifts):
+        console.print("other programs kept this machine busy meanwhile: the comparison says little; run it again")
 
 
 # predict
