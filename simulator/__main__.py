@@ -19,7 +19,7 @@ from minidl.commands.arguments import Parser, Refused, check_writable, count, pr
 from minidl.commands.driver import EXIT_CODES, answer
 from minidl.models.catalog import BUILDERS
 from minidl.parallel import Plan
-from minidl.parallel.plan import SCHEDULES
+from minidl.parallel.plan import SCHEDULES, SHARDINGS
 from simulator import plots
 from simulator.calibrate import BUSY, cache_path, calibration, drift
 from simulator.compare import Comparison, compare
@@ -66,6 +66,7 @@ def _parser() -> Parser:
     ):
         two.add_argument(f"--{axis}", type=count, default=1, metavar="N", help=f"{what} (default: 1)")
     two.add_argument("--schedule", default="1f1b", choices=SCHEDULES, help="of the pipeline (default: 1f1b)")
+    two.add_argument("--sharding", default="none", choices=SHARDINGS, help="what replicas share (default: none)")
     two.add_argument("--batch-size", type=count, required=True, metavar="N", help="samples of a global batch")
     two.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
     two.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
@@ -174,7 +175,7 @@ def _predict(options, console: Console) -> int:
     builder = models.builder(options.model)
     plan = Plan(
         data=options.data, tensor=options.tensor, pipeline=options.pipeline, micro_batches=options.micro_batches,
-        schedule=options.schedule,
+        schedule=options.schedule, sharding=options.sharding,
     )  # fmt: skip
     if options.cluster == THIS_MACHINE:
         if options.precision not in (None, "float32"):

@@ -284,5 +284,7 @@ HANDLERS: dict[type, Callable] = {
     I.RecvGradient: Engine.receive,
     I.ReduceGradients: Engine.collective,
     I.ReduceLoss: Engine.collective,
+    I.ReduceScatterGradients: Engine.collective,
+    I.GatherParameters: Engine.collective,
     I.ReduceNorm: Engine.collective,
 }

@@ -23,11 +23,14 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def stage_memory(profile: ChainProfile, layout: Layout, stage: int, micro_batches: int, scale: float) -> Memory:
+def stage_memory(
+    profile: ChainProfile, layout: Layout, stage: int, micro_batches: int, scale: float, shards: int = 1
+) -> Memory:
     """Memory of a rank of `stage` that keeps the activations of `micro_batches` alive at once.
 
     scale: bytes of an activation, gradient or parameter relative to float32. Below 1, training is in mixed precision:
-    the optimizer also keeps a float32 master of each parameter (Micikevicius et al. 2018, section 3.1).
+    the optimizer also keeps a float32 master of each parameter (Micikevicius et al. 2018, section 3.1). shards: the
+    ranks among which what the optimizer keeps is shared (Rajbhandari et al. 2020, figure 1).
     """
     blocks = profile.blocks[slice(*layout.stages[stage])]
     parameters = sum(block.parameter_bytes for block in blocks)
@@ -38,6 +41,6 @@ def stage_memory(profile: ChainProfile, layout: Layout, stage: int, micro_batche
     return Memory(
         parameters=parameters * scale,
         gradients=parameters * scale,
-        optimizer=sum(block.state_bytes for block in blocks) + master,
+        optimizer=(sum(block.state_bytes for block in blocks) + master) / shards,
         activations=micro_batches * saved * scale,
     )

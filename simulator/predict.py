@@ -112,7 +112,9 @@ def simulate(
     work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
     stages = plan.mesh(0).ranks("pipeline")
     memory = (
-        stage_memory(profile, cuts, stage, report.peak_micro_batches[rank], cluster.compute.scale)
+        stage_memory(
+            profile, cuts, stage, report.peak_micro_batches[rank], cluster.compute.scale, plan.optimizer_shards
+        )
         for stage, rank in enumerate(stages)
     )
     return Prediction(

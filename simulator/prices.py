@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from minidl.kernels.meta import KernelCall, MetaArray
@@ -85,8 +86,12 @@ class Prices:
                 calls += block.backward if i.after is None else block.accumulate
         return calls
 
-    def _update(self, stage: int, i) -> list[Call]:
-        return [call for block in self._blocks(stage) for call in block.update]
+    def _update(self, stage: int, i: I.OptimizerStep) -> list[Call]:
+        calls: list[Call] = []
+        for bucket in self.layout.buckets[stage]:
+            update = [call for block in self.profile.blocks[slice(*bucket)] for call in block.update]
+            calls += _first_share(update, self.plan.optimizer_shards) if i.writes else update
+        return calls
 
     def _load(self, array: MetaArray) -> list[Call]:
         return [KernelCall("load", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
@@ -106,10 +111,10 @@ class Prices:
     def collective(self, rank: int, i) -> tuple[float, float]:
         """(seconds, contention) of each member's share of a collective instruction."""
         network, ranks = self.cluster.network, self.mesh(rank).ranks(*i.axes)
-        return network.collective_seconds("all_reduce", ranks, self.collective_bytes(rank, i)), network.contention
+        return network.collective_seconds(i.collective, ranks, self.collective_bytes(rank, i)), network.contention
 
     def collective_bytes(self, rank: int, i) -> float:
-        if isinstance(i, I.ReduceGradients):
+        if isinstance(i, I.ReduceGradients | I.GatherParameters):
             stage = self.mesh(rank).coordinate("pipeline")
             blocks = self.profile.blocks[slice(*self.layout.buckets[stage][i.bucket])]
             return sum(block.parameter_bytes for block in blocks) * self.cluster.compute.scale
@@ -125,6 +130,18 @@ class Prices:
         if rank not in self._meshes:
             self._meshes[rank] = self.plan.mesh(rank)
         return self._meshes[rank]
+
+
+def _first_share(update: Sequence[KernelCall], shares: int) -> Iterator[KernelCall]:
+    """The calls that update the first of `shares` equal parts of the parameters which `update` updates whole."""
+    left = sum(call.bytes_written for call in update) // shares
+    for call in update:
+        if left <= 0:
+            return
+        written = min(left, call.bytes_written)
+        left -= written
+        part = written / call.bytes_written if call.bytes_written else 1  # a view writes nothing
+        yield replace(call, flops=call.flops * part, bytes_read=call.bytes_read * part, bytes_written=written)
 
 
 CALLS = {

@@ -186,29 +186,34 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
     assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
     text = capsys.readouterr().out
-    for name in ("speedup of two workers", "with momentum", "all-reduce : memcpy", "barrier", "trace : step", "BLAS"):
+    for name in (
+        "two workers, SGD with momentum",
+        "unsharded",
+        "all-reduce : memcpy",
+        "barrier",
+        "trace : step",
+        "BLAS",
+    ):
         assert name in text
 
     result = json.loads(Path("bench.json").read_text())
     assert set(result) == {
-        "benchmark", "machine", "oversubscribed", "rounds", "targets", "speedup", "momentum_speedup", "collectives",
-        "traces",
+        "benchmark", "machine", "oversubscribed", "rounds", "targets", "speedups", "collectives", "traces",
     }  # fmt: skip
     assert set(result["machine"]) == {"processor", "cores", "load", "python", "numpy", "blas"}
     assert [library["threads"] for library in result["machine"]["blas"]] == [1]
-    assert set(result["speedup"]) == {"one_worker_seconds", "two_workers_seconds", "ratio"}
     assert set(result["collectives"]) == {"all_reduce_seconds", "memcpy_seconds", "ratio", "barrier_seconds"}
     for trace in result["traces"]:
         assert set(trace) == {"model", "events_per_step", "event_seconds", "step_seconds", "share"}
         assert 0 < trace["share"] < 1 and trace["events_per_step"] >= 5
-    speedup = result["speedup"]
-    assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
+    assert [speedup["what"] for speedup in result["speedups"]] == list(parallel.COMPARED)
+    for speedup in result["speedups"]:
+        assert set(speedup) == {"what", "one_worker_seconds", "two_workers_seconds", "ratio"}
+        assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
 
 
 def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):
-    found = parallel.Results(
-        [], parallel.Speedup(1, 1, 1), parallel.Speedup(1, 1, 1), parallel.Collectives(1, 1, 1, 1), []
-    )
+    found = parallel.Results([], [parallel.Speedup("SGD", 1, 1, 1)], parallel.Collectives(1, 1, 1, 1), [])
     monkeypatch.setattr(parallel, "measure", lambda *_: found)
     monkeypatch.setattr(machine, "cores", lambda: 1)
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0, 0))

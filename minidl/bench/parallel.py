@@ -19,8 +19,13 @@ from minidl.parallel.runtime.worker import Worker
 
 MODEL, BATCH_SIZE = "mlp-784", 256
 ALL_REDUCE_BYTES = 1 << 20
-TWO_WORKERS = Plan(data=2, bucket_mb=25)  # one bucket: a core that computes and communicates has nothing to overlap
-MOMENTA = (0.0, 0.9)  # plain SGD, and SGD with momentum
+BUCKET_MB = 25  # one bucket: a core that computes and communicates has nothing to overlap
+SHARDED, WHOLE = (Plan(data=2, bucket_mb=BUCKET_MB, sharding=sharding) for sharding in ("optimizer", "none"))
+COMPARED = {  # by what two workers do: their plan, and the momentum of SGD
+    "SGD": (SHARDED, 0.0),
+    "SGD with momentum": (SHARDED, 0.9),
+    "SGD, unsharded": (WHOLE, 0.0),
+}
 STEPS = 40  # of a training run
 BLOCKS, CALLS = 50, 20  # a block is CALLS calls timed together, of each kind in turn
 BARRIERS = 200  # in a block
@@ -29,8 +34,12 @@ TARGETS = {"speedup": 1.6, "all_reduce": 1.6, "trace": 0.02}  # at least, at mos
 
 @dataclass(frozen=True)
 class Speedup:
-    """Median step of one worker and of two under data parallelism; ratio: median of one / two over the rounds."""
+    """Median step of one worker and of two under data parallelism; ratio: median of one / two over the rounds.
 
+    what: of COMPARED.
+    """
+
+    what: str
     one_worker_seconds: float
     two_workers_seconds: float
     ratio: float
@@ -62,14 +71,10 @@ class TraceCost:
 
 @dataclass(frozen=True)
 class Results:
-    """All that `measure` found; blas: of a worker, as `machine.blas` describes it.
-
-    speedup: with plain SGD; momentum_speedup: with momentum, whose state every replica updates whole.
-    """
+    """All that `measure` found. blas: of a worker, as `machine.blas` describes it. speedups: as COMPARED has them."""
 
     blas: list[dict[str, object]]
-    speedup: Speedup
-    momentum_speedup: Speedup
+    speedups: list[Speedup]
     collectives: Collectives
     traces: list[TraceCost]
 
@@ -78,15 +83,15 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
     """Run everything `rounds` times, one worker and two in turn. progress: told what is about to run, see `parts`."""
     with unrestricted_blas():
         dataset, (digits, _) = data.synthetic(8 * BATCH_SIZE), data.digits()
-        steps: dict[float, list[tuple[float, float]]] = {momentum: [] for momentum in MOMENTA}
+        steps: dict[str, list[tuple[float, float]]] = {what: [] for what in COMPARED}
         blocks: list[list[float]] = []
         for _ in range(rounds):
-            for momentum, pairs in steps.items():
+            for what, (plan, momentum) in COMPARED.items():
                 progress("one worker")
                 one = _train(models.builder(MODEL), dataset, Plan(), momentum)
                 progress("two workers")
-                two = _train(models.builder(MODEL), dataset, TWO_WORKERS, momentum)
-                pairs.append((one.step_seconds, two.step_seconds))
+                two = _train(models.builder(MODEL), dataset, plan, momentum)
+                steps[what].append((one.step_seconds, two.step_seconds))
             progress("all-reduce, memcpy, barrier")
             ranks = launch(_time_collectives, 2)
             blocks += np.maximum(*ranks).tolist()  # the slower rank's time
@@ -101,13 +106,14 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
     all_reduce, memcpy, barrier = zip(*blocks, strict=True)
     return Results(
         libraries,
-        *(
+        [
             Speedup(
+                what,
                 *(statistics.median(side) for side in zip(*pairs, strict=True)),
                 statistics.median(one / two for one, two in pairs),
             )
-            for pairs in steps.values()
-        ),
+            for what, pairs in steps.items()
+        ],
         Collectives(
             statistics.median(all_reduce),
             statistics.median(memcpy),
@@ -120,7 +126,7 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
 
 def parts(rounds: int) -> int:
     """How often `measure` calls its `progress`."""
-    return (2 * len(MOMENTA) + 1) * rounds + 1
+    return (2 * len(COMPARED) + 1) * rounds + 1
 
 
 def _train(build: Callable, dataset, plan: Plan, momentum: float = 0.0) -> Run:

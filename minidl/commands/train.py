@@ -21,7 +21,7 @@ from minidl.commands.arguments import (
     write_json,
 )
 from minidl.parallel import Plan, Run, train
-from minidl.parallel.plan import SCHEDULES
+from minidl.parallel.plan import SCHEDULES, SHARDINGS
 
 MODELS = ("mlp-digits", "cnn-digits")
 OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
@@ -70,6 +70,7 @@ def add_parser(commands) -> None:
         "--micro-batches", type=count, default=1, metavar="N", help="slices of a replica's batch (default: 1)"
     )
     plan.add_argument("--schedule", choices=SCHEDULES, default="1f1b", help="of the pipeline (default: 1f1b)")
+    plan.add_argument("--sharding", choices=SHARDINGS, default="none", help="what replicas share (default: none)")
 
     files = parser.add_argument_group("files")
     files.add_argument("--save", type=Path, metavar="PATH", help="write the trained parameters, as .safetensors")
@@ -86,7 +87,9 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    plan = Plan(chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule)
+    plan = Plan(
+        chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule, sharding=chosen.sharding
+    )
     with progress_bar(console, *columns, TimeRemainingColumn()) as progress:
         task = progress.add_task(f"{chosen.model}, {plan}", total=steps, loss="")
         result = train(

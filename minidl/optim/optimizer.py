@@ -41,11 +41,18 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def step(self, scale: float = 1.0) -> None:
-        """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are."""
+        """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are.
+
+        Of a parameter, only what is `owned` here is updated, and only for that a state is kept.
+        """
         for parameter, state in zip(self.parameters, self.state, strict=True):
             if parameter.grad is not None:
-                k = parameter.kernels
-                self.update(k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,)), state, scale)
+                k, owned = parameter.kernels, parameter.owned
+                p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
+                if owned is None:
+                    self.update(p, gradient, state, scale)
+                elif p[owned].size:
+                    self.update(p[owned], gradient[owned], state, scale)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:

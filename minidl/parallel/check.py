@@ -220,6 +220,9 @@ class _Checker:
         meeting = self.meet(rank, i, read)
         return WAIT if meeting is WAIT else [meeting.total]
 
+    def gather(self, rank: _Rank, i: I.GatherParameters, read):
+        return WAIT if self.meet(rank, i, []) is WAIT else []
+
     def reduce_norm(self, rank: _Rank, i: I.ReduceNorm, read):
         self.check_gradients(rank, i)
         return WAIT if self.meet(rank, i, []) is WAIT else [Counter()]
@@ -230,7 +233,7 @@ class _Checker:
         if rank.updated:
             raise ProgramError(f"rank {rank.rank} updates its parameters twice")
         rank.updated = True
-        return []
+        return [rank.mesh.coordinate("data")] * len(i.writes)
 
     def end_evaluation(self, rank: _Rank, i: I.EndEvaluation, read):
         self.check_whole(rank, ("total",))
@@ -242,6 +245,8 @@ class _Checker:
         buckets = range(len(self.program.layout.buckets[stage]))
         if sorted(gradient[1:3] for gradient in i.gradients) != [(stage, b) for b in buckets]:
             raise ProgramError(f"rank {rank.rank}: {i} needs each of the {len(buckets)} buckets of stage {stage} once")
+        if len({kind for kind, *_ in i.gradients}) > 1:
+            raise ProgramError(f"rank {rank.rank}: {i} mixes shares of gradients with whole ones")
         for buffer in i.gradients:
             self.check_whole(rank, buffer)
 
@@ -266,6 +271,8 @@ RULES: dict[type[I.Instruction], Callable] = {
     I.SendGradient: _Checker.send,
     I.RecvGradient: _Checker.receive,
     I.ReduceGradients: _Checker.reduce,
+    I.ReduceScatterGradients: _Checker.reduce,
+    I.GatherParameters: _Checker.gather,
     I.ReduceLoss: _Checker.reduce,
     I.ReduceNorm: _Checker.reduce_norm,
     I.OptimizerStep: _Checker.update,

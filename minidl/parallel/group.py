@@ -103,8 +103,8 @@ class ProcessGroup(ABC):
     def _steps(self, name: str, x, *arguments) -> Steps:
         """Carry out the collective `name` on the array `x`; returns None or `x` itself where that was changed.
 
-        arguments: (op,) for all_reduce and reduce_scatter, (op, dst) for reduce, (src,) for broadcast and recv, (dst,)
-        for send.
+        arguments: (op,) for all_reduce, (op, out) for reduce_scatter, (out,) for all_gather, (op, dst) for reduce,
+        (src,) for broadcast and recv, (dst,) for send. Where `out` is not None it takes the result and is returned.
         """
 
     @abstractmethod
@@ -121,15 +121,23 @@ class ProcessGroup(ABC):
         """`x` of rank `dst` becomes the reduction, in place; the others' stay as they are."""
         return self._run("reduce", x, _known(op), self._member(dst), async_op=async_op)
 
-    def reduce_scatter(self, x, op: str = "sum", async_op: bool = False):
-        """A new tensor: this rank's 1/size, along dimension 0, of the reduction of all ranks' `x`."""
-        self._check_rows("reduce_scatter", x, self.size)
-        return self._run("reduce_scatter", x, _known(op), async_op=async_op)
+    def reduce_scatter(self, x, op: str = "sum", out=None, async_op: bool = False):
+        """This rank's 1/size, along dimension 0, of the reduction of all ranks' `x`: in `out`, or as a new tensor.
 
-    def all_gather(self, x, async_op: bool = False):
-        """A new tensor: the ranks' `x`, joined along dimension 0 in rank order."""
+        `out` may be that very part of `x`.
+        """
+        self._check_rows("reduce_scatter", x, self.size)
+        out = self._check_out("reduce_scatter", out, x, x.shape[0] // self.size)
+        return self._run("reduce_scatter", x, _known(op), _array(out), async_op=async_op, out=out)
+
+    def all_gather(self, x, out=None, async_op: bool = False):
+        """The ranks' `x`, joined along dimension 0 in rank order: in `out`, or as a new tensor.
+
+        `x` may be that very part of `out`.
+        """
         self._check_rows("all_gather", x, 1)
-        return self._run("all_gather", x, async_op=async_op, factor=self.size)
+        out = self._check_out("all_gather", out, x, x.shape[0] * self.size)
+        return self._run("all_gather", x, _array(out), async_op=async_op, out=out, factor=self.size)
 
     def all_to_all(self, x, async_op: bool = False):
         """A new tensor: slice `rank` along dimension 0 of every rank's `x`, joined in rank order."""
@@ -187,12 +195,12 @@ class ProcessGroup(ABC):
 
     # Running a collective
 
-    def _run(self, name, x, *arguments, async_op=False, factor=1, order=()):
+    def _run(self, name, x, *arguments, async_op=False, out=None, factor=1, order=()):
         if x is not None or name not in ("barrier", "recv"):
             _check_array(name, x)
         array = _array(x)
         nbytes = 0 if array is None else factor * array.nbytes
-        handle = Handle(self, name, x, nbytes, self._steps(name, array, *arguments))
+        handle = Handle(self, name, x if out is None else out, nbytes, self._steps(name, array, *arguments))
         self._pending[order].append(handle)
         self.in_flight += 1
         self.progress()
@@ -220,6 +228,14 @@ class ProcessGroup(ABC):
         if not x.shape or x.shape[0] % divisor:
             raise ValueError(f"{name} over {self.size} ranks cannot divide dimension 0 of a tensor of shape {x.shape}")
 
+    def _check_out(self, name: str, out, x, rows: int):
+        shape = (rows, *x.shape[1:])
+        if out is not None:
+            _check_array(name, out)
+            if out.shape != shape or out.dtype != x.dtype:
+                raise ValueError(f"{name} needs an out of shape {shape} and {x.dtype}, not {out.shape} and {out.dtype}")
+        return out
+
 
 class MetaGroup(ProcessGroup):
     """A group that communicates nothing: it gives the result's shape and records the call in the profile."""
@@ -232,7 +248,8 @@ class MetaGroup(ProcessGroup):
     def _steps(self, name, x, *arguments):
         if name in ("all_gather", "reduce_scatter"):
             rows = x.shape[0] * self.size if name == "all_gather" else x.shape[0] // self.size
-            x = MetaArray((rows, *x.shape[1:]), x.dtype)
+            out = arguments[-1]
+            x = MetaArray((rows, *x.shape[1:]), x.dtype) if out is None else out
         return x
         yield  # makes this a generator; it never waits
 

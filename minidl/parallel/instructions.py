@@ -13,6 +13,7 @@ Buffers are tuples, private to a rank:
                            from the next stage or the loss, for -1 what goes to the previous stage
     ("weights", c, b, m)   gradient of the parameters of bucket b, accumulated up to micro-batch m
     ("reduced", c, b)      the same, summed over the replicas
+    ("share", c, b)        this replica's share of that sum    ("updated", c, b)  its share of the updated parameters
 """
 
 from __future__ import annotations
@@ -286,6 +287,7 @@ class ReduceGradients(Instruction):
     bucket: int
     micro_batch: int  # the last one accumulated
     axes: ClassVar[tuple[str, ...]] = ("data",)
+    collective: ClassVar[str] = "all_reduce"
     lane = COMMUNICATION
     label = "reduce"
 
@@ -307,6 +309,42 @@ class ReduceGradients(Instruction):
 
 
 @dataclass(frozen=True)
+class ReduceScatterGradients(ReduceGradients):
+    """ReduceGradients where each replica gets its own share of the sum alone: a sharded optimizer needs no more."""
+
+    collective = "reduce_scatter"
+    label = "reduce-scatter"
+
+    @cached_property
+    def writes(self):
+        return (("share", self.chunk, self.bucket),)
+
+
+@dataclass(frozen=True)
+class GatherParameters(Instruction):
+    """Collect the parameters of one bucket of `chunk` from the replicas, each of which has updated its share."""
+
+    chunk: int
+    bucket: int
+    axes: ClassVar[tuple[str, ...]] = ("data",)
+    collective: ClassVar[str] = "all_gather"
+    lane = COMMUNICATION
+    label = "gather"
+
+    @cached_property
+    def name(self):
+        return f"{self.label} {self.bucket}"
+
+    @cached_property
+    def reads(self):
+        return (("updated", self.chunk, self.bucket),)
+
+    @cached_property
+    def frees(self):
+        return self.reads
+
+
+@dataclass(frozen=True)
 class ReduceLoss(Instruction):
     """Sum the loss, its weight and, in evaluation, the correct answers over all replicas and stages.
 
@@ -315,6 +353,7 @@ class ReduceLoss(Instruction):
 
     micro_batches: tuple[int, ...]  # whose losses this rank holds
     axes: ClassVar[tuple[str, ...]] = ("pipeline", "data")
+    collective: ClassVar[str] = "all_reduce"
     lane = COMMUNICATION
     label = "reduce loss"
 
@@ -333,12 +372,19 @@ class ReduceLoss(Instruction):
 
 @dataclass(frozen=True)
 class ReduceNorm(Instruction):
-    """Sum the squared norms of the gradients over stages and tensor ranks, to clip by the norm of the whole."""
+    """Sum the squared norms of the gradients over all ranks that hold parts of them, to clip by the norm of the whole.
+
+    These are the stages and the tensor ranks, and the replicas if each has its share alone.
+    """
 
     gradients: tuple[Buffer, ...]
-    axes: ClassVar[tuple[str, ...]] = ("pipeline", "tensor")
+    collective: ClassVar[str] = "all_reduce"
     lane = COMMUNICATION
     label = "reduce norm"
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        return ("pipeline", "data", "tensor") if _are_shares(self.gradients) else ("pipeline", "tensor")
 
     @cached_property
     def reads(self):
@@ -351,7 +397,10 @@ class ReduceNorm(Instruction):
 
 @dataclass(frozen=True)
 class OptimizerStep(Instruction):
-    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`)."""
+    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`).
+
+    Where the gradients are shares, only the same share of the parameters is updated; GatherParameters then follows.
+    """
 
     gradients: tuple[Buffer, ...]
     clip: bool
@@ -362,8 +411,16 @@ class OptimizerStep(Instruction):
         return (*self.gradients, ("total",), *((("norm",),) if self.clip else ()))
 
     @cached_property
+    def writes(self):
+        return tuple(("updated", *g[1:]) for g in self.gradients) if _are_shares(self.gradients) else ()
+
+    @cached_property
     def frees(self):
         return self.reads
+
+
+def _are_shares(gradients: tuple[Buffer, ...]) -> bool:
+    return any(kind == "share" for kind, *_ in gradients)
 
 
 @dataclass(frozen=True)

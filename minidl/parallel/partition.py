@@ -65,6 +65,14 @@ def buckets(parameter_bytes: Sequence[int], stage: Range, bucket_bytes: float) -
     return tuple(reversed(runs))
 
 
+SHARE_ELEMENTS = 16  # of which a share is a multiple: a cache line of float32
+
+
+def share_elements(elements: int, shares: int) -> int:
+    """The elements of each of `shares` equal shares that together hold `elements`; the last may not be full."""
+    return -(-elements // (shares * SHARE_ELEMENTS)) * SHARE_ELEMENTS
+
+
 def layout(plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int]) -> Layout:
     """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`."""
     stages = partition(costs, plan.pipeline)

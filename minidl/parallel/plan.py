@@ -9,6 +9,7 @@ from minidl.parallel.arguments import check_count, check_positive
 from minidl.parallel.mesh import AXES, Mesh
 
 SCHEDULES = ("naive", "gpipe", "1f1b")
+SHARDINGS = ("none", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Plan:
     schedule: the order of forwards and backwards: "naive" (one micro-batch at a time), "gpipe" (all forwards, then all
         backwards; Huang et al. 2019) or "1f1b" (one forward, one backward in turn; Narayanan et al. 2019).
     bucket_mb: gradients are reduced over the data axis in buckets of about this many MiB (Li et al. 2020, section 4.2).
+    sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
+        "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1).
     """
 
     data: int = 1
@@ -30,18 +33,26 @@ class Plan:
     micro_batches: int = 1
     schedule: str = "1f1b"
     bucket_mb: float = 1.0
+    sharding: str = "none"
 
     def __post_init__(self):
         for name in ("data", "pipeline", "tensor", "micro_batches"):
             check_count(name, getattr(self, name))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if self.sharding not in SHARDINGS:
+            raise ValueError(f"unknown sharding {self.sharding!r}: choose one of {', '.join(SHARDINGS)}")
         check_positive("bucket_mb", self.bucket_mb)
 
     @property
     def axes(self) -> dict[str, int]:
         """Size of each mesh axis that is larger than 1."""
         return {axis: size for axis in AXES if (size := getattr(self, axis, 1)) > 1}
+
+    @property
+    def optimizer_shards(self) -> int:
+        """Into how many parts the update of a parameter is cut, one for each replica; 1 if it is not sharded."""
+        return self.data if self.sharding == "optimizer" else 1
 
     @property
     def workers(self) -> int:
@@ -65,4 +76,6 @@ class Plan:
         axes = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
         if self.pipeline > 1:
             axes += f", {self.schedule}"
+        if self.optimizer_shards > 1:
+            axes += ", sharded optimizer"
         return axes + (f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else "")

@@ -14,6 +14,7 @@ from minidl.parallel.instructions import (
     Backward,
     EndEvaluation,
     Forward,
+    GatherParameters,
     Infer,
     Instruction,
     LoadInput,
@@ -25,6 +26,7 @@ from minidl.parallel.instructions import (
     ReduceGradients,
     ReduceLoss,
     ReduceNorm,
+    ReduceScatterGradients,
     Score,
     SendActivation,
     SendGradient,
@@ -136,6 +138,8 @@ def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterat
     stage, stages, m_last = mesh.coordinate("pipeline"), plan.pipeline, plan.micro_batches - 1
     last_bucket = len(layout.buckets[stage]) - 1
     reduces = plan.data > 1
+    sharded = plan.optimizer_shards > 1
+    reduce = ReduceScatterGradients if sharded else ReduceGradients
     accumulated = None  # the micro-batch up to which gradients are accumulated
 
     order = list(SCHEDULES[plan.schedule](stage, stages, plan.micro_batches))
@@ -150,7 +154,7 @@ def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterat
             # Bucket by bucket, so that each is reduced while the blocks before it still go backward.
             for bucket in range(last_bucket, -1, -1):
                 yield Backward(stage, m, bucket, bucket, accumulated)
-                yield ReduceGradients(stage, bucket, m)
+                yield reduce(stage, bucket, m)
         else:
             yield Backward(stage, m, 0, last_bucket, accumulated)
             if stage > 0:
@@ -158,15 +162,19 @@ def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterat
             if m == final and reduces:
                 # The earlier stage waits for this gradient, so it goes first; the reductions fill the pipeline's drain.
                 for bucket in range(last_bucket, -1, -1):
-                    yield ReduceGradients(stage, bucket, m)
+                    yield reduce(stage, bucket, m)
         accumulated = m
 
     yield ReduceLoss(tuple(range(m_last + 1)) if stage == stages - 1 else ())
     buckets = range(last_bucket + 1)
-    gradients = tuple(("reduced", stage, b) if reduces else ("weights", stage, b, final) for b in buckets)
+    reduced = "share" if sharded else "reduced"
+    gradients = tuple((reduced, stage, b) if reduces else ("weights", stage, b, final) for b in buckets)
     if clip:
         yield ReduceNorm(gradients)
     yield OptimizerStep(gradients, clip)
+    if sharded:
+        for bucket in buckets:
+            yield GatherParameters(stage, bucket)
 
 
 def _evaluation(plan: Plan, layout: Layout, mesh: Mesh) -> Iterator[Instruction]:

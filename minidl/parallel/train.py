@@ -201,11 +201,12 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     """What one worker does: returns its events, and its parts of the parameters if it is of the first replica."""
     plan = job.plan
     mesh = Mesh(plan.axes, group.rank, _connect(group))
-    for axes in (("data",), ("tensor",), ("pipeline",), ("pipeline", "data"), ("pipeline", "tensor")):
+    together = ("pipeline", "data"), ("pipeline", "tensor"), ("pipeline", "data", "tensor")
+    for axes in (("data",), ("tensor",), ("pipeline",), *together):
         mesh.group(*axes)  # made by all ranks in the same order
     with default_device("meta"):
         model = job.build(mesh)
-    stage = Stage(model, job.layout, mesh, job.seed, job.dtype)
+    stage = Stage(model, job.layout, mesh, job.seed, job.dtype, plan.optimizer_shards)
     stage.train(True)
     optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
     worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)

@@ -41,10 +41,11 @@ def caught(program, *words):
 
 
 MATRIX = [
-    Plan(data=data, pipeline=pipeline, tensor=tensor, micro_batches=micro_batches, schedule=schedule)
+    Plan(data, pipeline, tensor, micro_batches, schedule, sharding=sharding)
     for data, pipeline, tensor in itertools.product((1, 2, 4), repeat=3)
     for micro_batches in (1, 2, 4, 8)
     for schedule in ("naive", "gpipe", "1f1b")
+    for sharding in (("none", "optimizer") if data > 1 else ("none",))
 ]
 
 
@@ -83,6 +84,8 @@ SMALL = [
     (Plan(pipeline=3, micro_batches=2, schedule="gpipe"), False),
     (Plan(data=2, pipeline=2, micro_batches=2), True),
     (Plan(data=2, pipeline=2, tensor=2, schedule="naive", micro_batches=2), True),
+    (Plan(data=2, sharding="optimizer"), False),
+    (Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer"), True),
 ]
 
 
@@ -198,6 +201,27 @@ def test_a_bucket_that_is_left_out_is_caught():
         step[n] = replace(step[n], gradients=(step[n].gradients[0], *step[n].gradients))
 
     caught(edited(training(clip=True), 1, twice), "rank 1: ReduceNorm", "needs each of the 4 buckets of stage 0 once")
+
+
+def test_an_update_from_shares_and_whole_gradients_is_caught():
+    program = training(Plan(data=2, sharding="optimizer"))
+    mixed = {}
+    for rank in (0, 1):
+        step = list(program[rank].step)
+        n, update = find(step, I.ReduceScatterGradients, bucket=2), find(step, I.OptimizerStep)
+        step[n] = I.ReduceGradients(0, 2, 0)
+        whole = tuple(("reduced", 0, 2) if g[2] == 2 else g for g in step[update].gradients)
+        step[update] = replace(step[update], gradients=whole)
+        mixed[rank] = RankProgram((), tuple(step), ())
+    caught(Program(program.plan, program.layout, program._make, mixed), "mixes shares of gradients with whole ones")
+
+
+def test_shares_that_nobody_gathers_are_caught():
+    program = training(Plan(data=2, sharding="optimizer"))
+    for bucket in (0, 3):
+        for rank in (0, 1):
+            program = program.without(rank, find(program[rank].step, I.GatherParameters, bucket=bucket))
+    caught(program, "rank 0 never frees ('updated', 0, 0), ('updated', 0, 3)")
 
 
 class HoardingScore(I.Score):

@@ -340,6 +340,7 @@ def test_train_refuses_what_does_not_fit_before_a_process_starts(no_process, bui
         ({"tensor": True}, "tensor=True is not a whole number of at least 1"),
         ({"micro_batches": -1}, "micro_batches=-1 is not a whole number of at least 1"),
         ({"bucket_mb": 0}, "bucket_mb=0 is not a positive number"),
+        ({"sharding": "everything"}, "unknown sharding 'everything': choose one of none, optimizer"),
     ],
 )
 def test_a_plan_refuses_what_makes_no_sense(options, message):

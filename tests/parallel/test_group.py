@@ -62,6 +62,11 @@ def every_collective(group):
                 assert type(gathered) is type(x)
                 same(array(gathered), np.concatenate(parts))
                 same(array(x), parts[rank])
+            for out in kinds(group, np.zeros(size * length, dtype)):
+                place = array(out)[rank * length : (rank + 1) * length]
+                place[...] = parts[rank]
+                assert group.all_gather(place, out=out) is out  # in place
+                same(array(out), np.concatenate(parts))
         for rows in (0, 1, 3):
             shape = (rows * size, 5)
             parts = [values(r, shape, dtype) for r in range(size)]
@@ -71,6 +76,10 @@ def every_collective(group):
                     mine = group.reduce_scatter(x, op)
                     assert type(mine) is type(x)
                     same(array(mine), np.split(reduced(op, parts), size)[rank])
+                    same(array(x), parts[rank])
+                    place = array(x)[rank * rows : (rank + 1) * rows]
+                    assert group.reduce_scatter(array(x), op, out=place) is place  # in place
+                    same(place, array(mine))
             for x in kinds(group, parts[rank]):
                 same(array(group.all_to_all(x)), np.concatenate([cut[r][rank] for r in range(size)]))
                 same(array(x), parts[rank])
@@ -315,6 +324,10 @@ def bad_arguments(group):
     refused(ValueError, r"cannot divide dimension 0 of a tensor of shape \(3,\)", lambda: group.reduce_scatter(x))
     refused(ValueError, "cannot divide dimension 0", lambda: group.all_to_all(np.zeros(())))
     refused(ValueError, "cannot divide dimension 0", lambda: group.all_gather(np.zeros(())))
+    message = r"all_gather needs an out of shape \(6,\) and float64, not \(6,\) and float32"
+    refused(ValueError, message, lambda: group.all_gather(x, out=np.zeros(6, np.float32)))
+    message = r"reduce_scatter needs an out of shape \(2,\) and float64, not \(3,\)"
+    refused(ValueError, message, lambda: group.reduce_scatter(np.zeros(4), out=x))
     refused(TypeError, "all_reduce needs a Tensor or an array, not a list", lambda: group.all_reduce([1.0]))
     refused(TypeError, "send needs a Tensor or an array, not a NoneType", lambda: group.send(None, 1 - group.rank))
     if group.rank == 0:

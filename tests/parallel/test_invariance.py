@@ -78,6 +78,7 @@ OPTIONS = {
     "tensor": (1, 2, 4),
     "micro_batches": (1, 2, 4, 8),
     "schedule": ("1f1b", "gpipe", "naive"),
+    "sharding": ("none", "optimizer"),
     "momentum": (0.9, 0.0),
     "dropout": (0.2, 0.0),
     "dtype": ("float64", "float32"),
@@ -112,8 +113,8 @@ def case_id(case):
 
 
 def check_case(case):
-    axes = {key: case[key] for key in ("data", "pipeline", "tensor", "micro_batches", "schedule")}
-    got = run(perceptron(case["dropout"]), DIGITS, Plan(**axes, bucket_mb=0.001), case["momentum"], case["dtype"])
+    fields = {key: case[key] for key in ("data", "pipeline", "tensor", "micro_batches", "schedule", "sharding")}
+    got = run(perceptron(case["dropout"]), DIGITS, Plan(**fields, bucket_mb=0.001), case["momentum"], case["dtype"])
     expected = one_worker(case["dropout"], case["momentum"], case["dtype"])
     assert_same(got, expected, TOLERANCE[case["dtype"]])
 
@@ -134,6 +135,7 @@ MATRIX = [
     case
     for case in all_cases()
     if (case["pipeline"] > 1 or case["schedule"] == "1f1b") and case["momentum"] and case["dropout"]
+    if case["sharding"] == "none" or (case["data"] > 1 and case["schedule"] == "1f1b")
 ]
 
 
@@ -194,6 +196,16 @@ def test_a_transformer_trains_as_on_one_worker(plan):
     assert_same(run(transformer, sentences(), plan, **options), expected, 1e-10)
 
 
+@pytest.mark.parametrize("plan", [Plan(data=3), Plan(data=2, pipeline=2, micro_batches=2)], ids=str)
+def test_an_optimizer_with_state_is_the_same_when_its_replicas_share_it(plan):
+    options = dict(optimizer=lambda p: optim.AdamW(p, lr=0.01), loss=nn.CrossEntropyLoss(), batch_size=348, steps=20)
+    whole, shared = (
+        train(perceptron(0.2), DIGITS, replace(plan, sharding=sharding, bucket_mb=0.004), dtype="float64", **options)
+        for sharding in ("none", "optimizer")
+    )
+    assert_same(shared, whole, 1e-12)
+
+
 def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
     options = dict(
         momentum=0.9,
@@ -211,6 +223,7 @@ def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
         Plan(pipeline=2, tensor=2, micro_batches=2),
         Plan(tensor=2),
         Plan(data=2, pipeline=2, schedule="gpipe"),
+        Plan(data=2, tensor=2, sharding="optimizer"),
     ):
         got = run(perceptron(0.2), DIGITS, replace(plan, bucket_mb=0.001), **options)
         assert_same(got, expected, 1e-10)

@@ -47,6 +47,13 @@ def test_the_program_of_a_replica_reduces_each_bucket_while_earlier_blocks_go_ba
     assert step == ["input0", "F0", "target0", "loss0", *tail]
 
 
+def test_with_a_sharded_optimizer_gradients_are_scattered_and_parameters_gathered():
+    step = names(Plan(data=2, sharding="optimizer"), 1)
+    reduced = ["B0", "reduce-scatter 1", "B0", "reduce-scatter 0", "reduce loss"]
+    assert step == ["input0", "F0", "target0", "loss0", *reduced, "update", "gather 0", "gather 1"]
+    assert names(Plan(sharding="optimizer"), 0) == names(Plan(), 0)  # one replica has nothing to share
+
+
 def test_the_programs_of_two_stages_send_and_receive_in_step():
     plan = Plan(pipeline=2, micro_batches=2)
     assert names(plan, 0) == [

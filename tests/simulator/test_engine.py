@@ -107,6 +107,22 @@ def test_a_reduction_on_ring_links_takes_its_closed_form(n):
     assert reduce.end - reduce.start == pytest.approx(2 * (n - 1) * alpha + 2 * (n - 1) / n * nbytes / bandwidth)
 
 
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_replicas_that_share_the_update_do_a_part_of_it_and_move_the_same_bytes(n):
+    """Rajbhandari et al. 2020, section 7.1: what an all-reduce moves, in two halves."""
+    where = cluster(roofline(launch_seconds=0.0), links(0.0, 2e9))
+    whole, shared = (
+        on(where, (64, 96, 10), Plan(data=n, sharding=sharding), 8 * n).trace for sharding in ("none", "optimizer")
+    )
+
+    def seconds(trace, *names):
+        return sum(e.end - e.start for e in trace.events if e.rank == 0 and e.name in names)
+
+    assert seconds(shared, "reduce-scatter 0") == pytest.approx(seconds(whole, "reduce 0") / 2)
+    assert seconds(shared, "gather 0") == pytest.approx(seconds(whole, "reduce 0") / 2)
+    assert seconds(shared, "update") == pytest.approx(seconds(whole, "update") / n, rel=1e-3)
+
+
 def test_reductions_run_beside_the_backward_where_the_network_works_beside_the_device():
     plan, buckets = Plan(data=2), 4
     step, trace = run(plan, WORK | {I.ReduceGradients: 1.0}, buckets)
@@ -153,6 +169,7 @@ def gpt(mesh):
         Plan(data=2, tensor=2, pipeline=2, micro_batches=4, schedule="gpipe"),
         Plan(data=4, tensor=4, pipeline=2, micro_batches=2),
         Plan(data=16, pipeline=2, schedule="naive", micro_batches=2),
+        Plan(data=8, tensor=2, pipeline=2, sharding="optimizer"),
     ],
     ids=str,
 )
@@ -214,7 +231,7 @@ def test_a_collective_that_a_member_misses_names_those_that_wait():
 @pytest.mark.parametrize("cores", [None, 2])
 def test_no_instruction_can_be_left_out(cores):
     where = cluster(PerCall(1e-3, instruction_seconds=1e-6), links(), cores=cores)
-    plan = Plan(data=2, pipeline=2, micro_batches=2)
+    plan = Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer")
     build = models.builder("mlp-digits")
     whole = simulate(build, plan, where, 16)
     for rank in range(plan.workers):
@@ -224,8 +241,9 @@ def test_no_instruction_can_be_left_out(cores):
             assert "rank" in str(caught.value), instruction
 
 
-def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out():
-    plan = Plan(data=2, pipeline=2, micro_batches=2)
+@pytest.mark.parametrize("sharding", ["none", "optimizer"])
+def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out(sharding):
+    plan = Plan(data=2, pipeline=2, micro_batches=2, sharding=sharding)
     whole = program(plan, buckets=2)
     everything = dict.fromkeys(HANDLERS, 1.0)
 

@@ -65,6 +65,15 @@ def test_every_replica_holds_the_whole_and_every_tensor_rank_its_share():
     assert half.parameters == 4 * (matrices / 2 + 48 / 2 + 32 + 24 / 2 + 10)
 
 
+def test_replicas_that_share_the_optimizer_each_keep_their_part_of_it():
+    """Rajbhandari et al. 2020, figure 1: of 16 bytes a parameter, 4 + 12 / replicas."""
+    (whole,), (shared,) = (
+        predict(Plan(data=4, sharding=sharding), 32, "bfloat16").memory for sharding in ("none", "optimizer")
+    )
+    assert shared.optimizer == whole.optimizer / 4 == 3 * sum(PARAMETERS)
+    assert replace(shared, optimizer=whole.optimizer) == whole
+
+
 @given(st.integers(1, 4), st.integers(1, 6), st.sampled_from(["naive", "gpipe", "1f1b"]))
 @settings(max_examples=25)
 def test_a_schedule_decides_how_many_micro_batches_are_kept(p, m, schedule):

@@ -41,6 +41,8 @@ CASES = [
     slow(EVEN, Plan(pipeline=2, tensor=2, micro_batches=2)),
     (MLP, Plan(data=2, pipeline=2, tensor=2, micro_batches=2, bucket_mb=0.004)),
     (CNN, Plan(data=2, pipeline=2, micro_batches=2)),
+    slow(MLP, Plan(data=3, sharding="optimizer")),
+    (MLP, Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="optimizer")),
 ]
 
 

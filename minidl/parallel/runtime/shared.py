@@ -146,30 +146,41 @@ class SharedMemoryGroup(ProcessGroup):
     def _reduce(self, x: np.ndarray, op: str, dst: int) -> Steps:
         _, offsets = yield from self._arrive("reduce", x, op, dst)
         if self.rank == dst:
-            np.copyto(x, self._reduced(offsets, 0, x.size, x.dtype, op).reshape(x.shape))
+            first, *others = self._views(offsets, 0, x.size, x.dtype)
+            total = first.copy()
+            for row in others:
+                REDUCTIONS[op](total, row, out=total)
+            np.copyto(x, total.reshape(x.shape))
         yield from self._leave()
         return x
 
-    def _reduce_scatter(self, x: np.ndarray, op: str) -> Steps:
+    def _reduce_scatter(self, x: np.ndarray, op: str, out: np.ndarray | None) -> Steps:
+        """Each rank reduces its share of all rows, its own first: that is where `out` may lie."""
         _, offsets = yield from self._arrive("reduce_scatter", x, op)
-        share = x.size // self.size
-        total = self._reduced(offsets, self.rank * share, (self.rank + 1) * share, x.dtype, op)
+        if out is None:
+            out = np.empty((x.shape[0] // self.size, *x.shape[1:]), x.dtype)
+        rows = self._views(offsets, self.rank * out.size, (self.rank + 1) * out.size, x.dtype)
+        own, *others = rows[self.rank :] + rows[: self.rank]
+        total = out.reshape(-1)
+        if not others:
+            np.copyto(total, own)
+        for start in range(0, out.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            so_far = own[block]
+            for row in others:
+                so_far = REDUCTIONS[op](so_far, row[block], out=total[block])
         yield from self._leave()
-        return total.reshape(x.shape[0] // self.size, *x.shape[1:])
+        return out
 
-    def _reduced(self, offsets, start: int, stop: int, dtype, op: str) -> np.ndarray:
-        """Those elements of all rows, reduced in rank order."""
-        first, *others = self._views(offsets, start, stop, dtype)
-        total = first.copy()
-        for row in others:
-            REDUCTIONS[op](total, row, out=total)
-        return total
-
-    def _all_gather(self, x: np.ndarray) -> Steps:
+    def _all_gather(self, x: np.ndarray, out: np.ndarray | None) -> Steps:
         _, offsets = yield from self._arrive("all_gather", x)
-        joined = np.concatenate(self._views(offsets, 0, x.size, x.dtype))
+        if out is None:
+            out = np.empty((self.size * x.shape[0], *x.shape[1:]), x.dtype)
+        for place, row in zip(out.reshape(self.size, x.size), self._views(offsets, 0, x.size, x.dtype), strict=True):
+            if not np.may_share_memory(place, row):
+                np.copyto(place, row)
         yield from self._leave()
-        return joined.reshape(self.size * x.shape[0], *x.shape[1:])
+        return out
 
     def _all_to_all(self, x: np.ndarray) -> Steps:
         _, offsets = yield from self._arrive("all_to_all", x)

@@ -20,7 +20,7 @@ from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.group import Handle, Steps
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.partition import Layout
+from minidl.parallel.partition import Layout, share_elements
 from minidl.parallel.profile import chain_of
 from minidl.trace import COMMUNICATION, COMPUTE
 
@@ -35,9 +35,13 @@ class Totals:
 
 
 class Stage:
-    """The blocks of the chain that a rank holds, with gradients in flat buffers, one for each bucket."""
+    """The blocks of the chain that a rank holds, with gradients in flat buffers, one for each bucket.
 
-    def __init__(self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype):
+    shares: into how many parts of equal length, one for each replica, the update of a bucket is cut. If there are more
+    than one, parameters lie in flat buffers like their gradients, and each owns what falls into this replica's part.
+    """
+
+    def __init__(self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, shares: int = 1):
         stage = mesh.coordinate("pipeline")
         self.first, end = layout.stages[stage]
         self.blocks = chain_of(model)[self.first : end]
@@ -46,15 +50,25 @@ class Stage:
         for i, block in enumerate(self.blocks, self.first):
             block.materialize(seed, str(i) if isinstance(model, Sequential) else "", dtype)
         self.gradients: list[np.ndarray] = []
+        self.values: list[np.ndarray] = []  # of the parameters, where the update is shared
+        self.share: list[slice] = []  # of a bucket's flat buffers: what this replica updates
         self.bucket_parameters: list[list[Parameter]] = []
         for first, last in self.bucket_ranges:
             parameters = [p for block in self.blocks[first:last] for p in block.parameters()]
-            flat = mesh.group("data").empty((sum(p.numel() for p in parameters),), dtype).data
-            offset = 0
-            for p in parameters:
-                p.gradient_buffer = flat[offset : offset + p.numel()].reshape(p.shape)
-                offset += p.numel()
-            self.gradients.append(flat)
+            elements = share_elements(sum(p.numel() for p in parameters), shares)
+            start = mesh.coordinate("data") * elements if shares > 1 else 0
+            self.share.append(slice(start, start + elements))
+            self.gradients.append(mesh.world.empty((shares * elements,), dtype).data)
+            self.gradients[-1][...] = 0  # also where no parameter lies
+            for p, part in _in_turn(parameters):
+                p.gradient_buffer = self.gradients[-1][part].reshape(p.shape)
+            if shares > 1:
+                self.values.append(mesh.world.empty((shares * elements,), dtype).data)
+                for p, part in _in_turn(parameters):
+                    values = self.values[-1][part].reshape(p.shape)
+                    values[...] = p.data
+                    p.data = values
+                    p.owned = slice(max(0, start - part.start), max(0, start + elements - part.start))
             self.bucket_parameters.append(parameters)
 
     @property
@@ -64,6 +78,14 @@ class Stage:
     def train(self, mode: bool) -> None:
         for block in self.blocks:
             block.train(mode)
+
+
+def _in_turn(parameters: list[Parameter]) -> Iterator[tuple[Parameter, slice]]:
+    """Each parameter with its place in a flat buffer that holds them one after the other."""
+    start = 0
+    for p in parameters:
+        yield p, slice(start, start + p.numel())
+        start += p.numel()
 
 
 class Worker:
@@ -83,8 +105,8 @@ class Worker:
         self.step = 0
         self.totals: Totals | None = None
         self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
-        self._sums = mesh.group(*I.ReduceLoss.axes).empty((3,), "float64").data
-        self._norm = mesh.group(*I.ReduceNorm.axes).empty((1,), "float64").data
+        self._sums = mesh.world.empty((3,), "float64").data
+        self._norm = mesh.world.empty((1,), "float64").data
         mesh.group("tensor").on_collective = self._inside_layer
 
     def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
@@ -222,6 +244,8 @@ class Worker:
             scale *= min(1.0, self.clip_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         if self.optimizer is not None:
             self.optimizer.step(scale)
+        for buffer in i.writes:
+            self.buffers[buffer] = self.stage.values[buffer[2]]
 
     def take_totals(self, i: I.EndEvaluation) -> None:
         self.totals = self.buffers[("total",)]
@@ -243,6 +267,19 @@ class Worker:
         self.buffers[i.writes[0]] = flat
         return reduced.matched
 
+    def reduce_scatter_gradients(self, i: I.ReduceScatterGradients) -> Steps:
+        flat, group = self.buffers[i.reads[0]], self.mesh.group(*i.axes)
+        share = flat[self.stage.share[i.bucket]]
+        reduced = yield from _until_done(group.reduce_scatter(flat, out=share, async_op=True))
+        self.buffers[i.writes[0]] = share
+        return reduced.matched
+
+    def gather_parameters(self, i: I.GatherParameters) -> Steps:
+        values, group = self.buffers[i.reads[0]], self.mesh.group(*i.axes)
+        share = values[self.stage.share[i.bucket]]
+        gathered = yield from _until_done(group.all_gather(share, out=values, async_op=True))
+        return gathered.matched
+
     def reduce_loss(self, i: I.ReduceLoss) -> Steps:
         self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0, 0.0, 0.0)], axis=0)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._sums, async_op=True))
@@ -251,7 +288,8 @@ class Worker:
 
     def reduce_norm(self, i: I.ReduceNorm) -> Steps:
         first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
-        own = [p.gradient_buffer for p in self.stage.parameters if first or p.shard is not None]
+        held = [p for p in self.stage.parameters if first or p.shard is not None]
+        own = [p.gradient_buffer.reshape(-1)[p.owned or slice(None)] for p in held]
         self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
         self.buffers[i.writes[0]] = float(self._norm[0])
@@ -282,6 +320,8 @@ COMMUNICATION_HANDLERS: dict[type, Callable] = {
     I.SendGradient: Worker.send,
     I.RecvGradient: Worker.receive,
     I.ReduceGradients: Worker.reduce_gradients,
+    I.ReduceScatterGradients: Worker.reduce_scatter_gradients,
+    I.GatherParameters: Worker.gather_parameters,
     I.ReduceLoss: Worker.reduce_loss,
     I.ReduceNorm: Worker.reduce_norm,
 }
