@@ -199,12 +199,23 @@ class ProcessGroup(ABC):
         if x is not None or name not in ("barrier", "recv"):
             _check_array(name, x)
         array = _array(x)
+        if not (async_op or self.in_flight or self.on_collective):
+            return _as_given(x if out is None else out, self._finish(self._steps(name, array, *arguments)))
         nbytes = 0 if array is None else factor * array.nbytes
         handle = Handle(self, name, x if out is None else out, nbytes, self._steps(name, array, *arguments))
         self._pending[order].append(handle)
         self.in_flight += 1
         self.progress()
         return handle if async_op else handle.wait()
+
+    def _finish(self, steps: Steps):
+        """Carry out a collective for which nobody needs a Handle: a third of its time for little data."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as finished:
+                return finished.value
+            self.pause()
 
     def progress(self) -> None:
         """Bring the pending collectives on, in order, as far as they go without waiting."""

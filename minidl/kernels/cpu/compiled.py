@@ -162,6 +162,15 @@ def max_pool2d_grad(grad, which, kernel, stride, out):
                         row[c] += g[c] if place[c] == k else np.float32(0)
 
 
+@njit(**OPTIONS)
+def add_both(a, b):
+    """Both become their sum."""
+    for i in range(len(a)):
+        total = a[i] + b[i]
+        a[i] = total
+        b[i] = total
+
+
 @njit(fastmath=FLAGS, **OPTIONS)
 def sgd_update(parameter, gradient, lr, weight_decay, scale):
     for i in range(len(parameter)):

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from minidl.arena import LINE
+from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import CONTROL_BYTES, GROUPS, Process
@@ -129,15 +130,15 @@ class SharedMemoryGroup(ProcessGroup):
     def _all_reduce(self, x: np.ndarray, op: str) -> Steps:
         """Each rank reduces its share of all rows, in rank order, and writes it to all rows."""
         shared, offsets = yield from self._arrive("all_reduce", x, op)
-        first, *others = self._views(offsets, *self._share(x.size), x.dtype)
-        ufunc = REDUCTIONS[op]
-        for start in range(0, first.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            total = first[block]
-            for row in others:
-                ufunc(total, row[block], out=total)
-            for row in others:
-                row[block] = total
+        rows = self._views(offsets, *self._share(x.size), x.dtype)
+        for start in range(0, rows[0].size, BLOCK):
+            first, *others = (row[start : start + BLOCK] for row in rows)
+            for row in others[:-1]:
+                REDUCTIONS[op](first, row, out=first)
+            for row in others[-1:]:
+                _reduce_both(first, row, op)
+            for row in others[:-1]:
+                row[...] = first
         yield from self._leave()
         if shared is not x:
             np.copyto(x, shared)
@@ -221,6 +222,15 @@ class SharedMemoryGroup(ProcessGroup):
             yield
         self.matched = time.perf_counter()
         return channel.get(x)
+
+
+def _reduce_both(a: np.ndarray, b: np.ndarray, op: str) -> None:
+    """Both become their reduction. Compiled, a sum reads and writes each of them once, in half the time."""
+    if op == "sum" and use_compiled(a):
+        compiled().add_both(a, b)
+    else:
+        REDUCTIONS[op](a, b, out=a)
+        b[...] = a
 
 
 COLLECTIVES = {
