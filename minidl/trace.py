@@ -54,25 +54,24 @@ class Trace:
         return statistics.median(_span(step.events) for step in self.steps())
 
     def busy_fraction(self, rank: int) -> float:
-        """Share of the steps' time in which the compute lane of `rank` was busy."""
-        return _mean(_share(_length(_merged(step._intervals(rank, COMPUTE))), step) for step in self.steps())
+        """Share of a step in which the compute lane of `rank` is busy: median over the steps."""
+        return _median(_share(_length(_merged(step._intervals(rank, COMPUTE))), step) for step in self.steps())
 
     @property
     def exposed_communication(self) -> float:
-        """Seconds of a step in which a rank communicates and does not compute: mean over the ranks and the steps."""
-        return _mean(step._exposed(rank) for step in self.steps() for rank in self.ranks)
+        """Seconds of a step in which a rank communicates and does not compute: mean of ranks, median of steps."""
+        return _median(_mean(step._exposed(rank) for rank in self.ranks) for step in self.steps())
 
     @property
     def bubble_fraction(self) -> float:
-        """Share of a step in which a rank neither computes nor communicates: mean over the ranks and the steps."""
-        return _mean(
-            _share(_span(step.events) - _length(_merged(step._intervals(rank, COMPUTE, COMMUNICATION))), step)
-            for step in self.steps()
-            for rank in self.ranks
-        )
+        """Share of a step in which a rank neither computes nor communicates: mean of ranks, median of steps."""
+        return _median(_mean(step._idle(rank) for rank in self.ranks) for step in self.steps())
 
     def _intervals(self, rank: int, *lanes: str) -> list[Interval]:
         return [(e.start, e.end) for e in self.events if e.rank == rank and e.lane in lanes]
+
+    def _idle(self, rank: int) -> float:
+        return _share(_span(self.events) - _length(_merged(self._intervals(rank, COMPUTE, COMMUNICATION))), self)
 
     def _exposed(self, rank: int) -> float:
         both = _length(_merged(self._intervals(rank, COMPUTE, COMMUNICATION)))
@@ -133,6 +132,11 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
 
 def _length(intervals: list[Interval]) -> float:
     return sum(end - start for start, end in intervals)
+
+
+def _median(values: Iterable[float]) -> float:
+    values = list(values)
+    return statistics.median(values) if values else 0.0
 
 
 def _mean(values: Iterable[float]) -> float:
