@@ -21,7 +21,7 @@ from minidl.models.gpt import GPTBlock, GPTEmbedding, GPTHead
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
-from minidl.tensor import device
+from minidl.tensor import Tensor, device
 from simulator.compute import convolution_product
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
@@ -252,11 +252,10 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
     for nbytes in MESSAGE_BYTES:
         runs = 200 if nbytes < 1 << 18 else 30 if nbytes < 1 << 22 else 8
         for name in COLLECTIVES:
-            part = nbytes // group.size if name == "all_gather" else nbytes
-            x = group.empty((part // 4 // group.size * group.size,))
-            x.data[...] = 0
-            collective = getattr(group, name)
-            times.setdefault(name, []).append((nbytes, _timed(runs, group, lambda c=collective, x=x: c(x))))
+            whole = group.empty((group.size, nbytes // 4 // group.size))
+            whole.data[...] = 0
+            action = _in_place(group, name, whole)
+            times.setdefault(name, []).append((nbytes, _timed(runs, group, action)))
         message = np.zeros(nbytes // 4, np.float32)
         if group.rank == 0:
             action = lambda m=message: group.send(m, 1)  # noqa: E731
@@ -264,6 +263,17 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
             action = lambda: group.recv(src=0)  # noqa: E731
         times.setdefault("send", []).append((nbytes, _timed(runs, group, action, wait=group.rank == 1)))
     return times
+
+
+def _in_place(group: ProcessGroup, name: str, whole: Tensor) -> Callable[[], object]:
+    """Calls the collective as a worker does, on `whole`; its row `rank` is this rank's part of the result or input."""
+    x, part = whole.data, whole.data[group.rank : group.rank + 1]
+    collective = getattr(group, name)
+    if name == "all_gather":
+        return lambda: collective(part, out=x, async_op=True).wait()
+    if name == "reduce_scatter":
+        return lambda: collective(x, out=part, async_op=True).wait()
+    return lambda: collective(x, async_op=True).wait()
 
 
 def alone_seconds(group: ProcessGroup) -> float:
