@@ -241,7 +241,8 @@ def _calibrate(options, console: Console) -> int:
     table = Table(title=f"{found.machine['processor']}, {found.machine['cores']} cores", show_header=False)
     table.add_row("matrix product 1024 x 1024 x 1024", f"{found.peak_flops / 1e9:.0f} GFLOP/s on one core")
     table.add_row("  64 x 64 x 64", f"{2 * 64**3 / small / 1e9:.0f} GFLOP/s")
-    table.add_row("Python around a kernel call", f"{compute['dispatch_seconds'] * 1e6:.2f} us")
+    python = [s * 1e6 for _, s in compute["python"]]
+    table.add_row("Python after a kernel call", f"{python[0]:.1f} us, {python[-1]:.1f} us after one that moves much")
     table.add_row("  around an instruction", f"{compute['instruction_seconds'] * 1e6:.2f} us")
     table.add_row("slower while all cores are busy", f"matrix product x{compute['matmul_contention']:.2f}, "
                   f"adding 16 MiB x{compute['contention'][-1][1]:.2f}")  # fmt: skip

@@ -25,12 +25,12 @@ from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
 from simulator import probes
-from simulator.compute import Measured, window_bytes
+from simulator.compute import Convolution, Measured
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 7  # of the cache's form
+VERSION = 8  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
 
@@ -124,13 +124,13 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     progress("matrix products")
     (gemm,) = launch(probes.gemm_seconds, 1)
     progress("kernels and the tape")
-    ((kernels, dispatch),) = launch(probes.kernel_seconds, 1)
+    ((kernels, python),) = launch(probes.kernel_seconds, 1)
     progress("busy cores")
     slower, product_slower, probe_seconds = _contention(cores)
     apart, together = (statistics.median(launch(probes.iteration_seconds, n)) for n in (cores, 2 * cores))
     progress("collectives and messages")
     sides = launch(probes.communication, 2)
-    base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, 0.0, 0.0)
+    base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, [], 0.0)
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network = {name: _mean_points(sides, name) for name in probes.COLLECTIVES}
     network["alone"] = [(64, launch(probes.alone_seconds, 1)[0])]
@@ -140,7 +140,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
         "kernels": kernels,
         "contention": list(zip(probes.CONTENTION_BYTES, slower, strict=True)),
         "matmul_contention": product_slower,
-        "dispatch_seconds": dispatch,
+        "python": python,
         "instruction_seconds": 0.0,
     }
     largest = probes.GEMM_SIZES[-1]
@@ -202,10 +202,9 @@ def _one_worker(calibration: Calibration, build, dataset, batch_size: int, steps
 
 
 def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
-    """A kernel's points; for a convolution the time it takes beyond its matrix product, by the bytes of its windows."""
-    if isinstance(points[0][0], tuple):
-        times = ((window_bytes(*size), max(t - base.matmul_seconds(1, *size), 0.02 * t)) for size, t in points)
-        return sorted(times)
+    """A kernel's points; for a convolution the time it takes beyond its matrix product, by what it copies."""
+    if isinstance(points[0][0], Convolution):
+        return sorted((c.copying, max(t - base.matmul_seconds(1, *c.product), 0.02 * t)) for c, t in points)
     return points
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from minidl.kernels.meta import KernelCall
 
@@ -80,9 +80,9 @@ class Measured:
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
     each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution what it takes beyond its product, by
-    the bytes of the windows that it copies. contention: by what factor
-    kernels are slower while all cores are busy, by bytes moved, and for "matmul". dispatch_seconds: of Python around a
-    call. training_factor: measured over predicted step time of a one-worker run; 1 leaves it out.
+    the cost of copying its windows. contention: by what factor kernels are slower while all cores are busy, by bytes
+    moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it). training_factor: measured
+    over predicted step time of a one-worker run; 1 leaves it out.
     """
 
     gemm_sizes: tuple[int, ...]
@@ -90,25 +90,27 @@ class Measured:
     kernels: Mapping[str, Points]
     contention: Points
     matmul_contention: float
-    dispatch_seconds: float
+    python: Points
     instruction_seconds: float
     training_factor: float = 1.0
     scale = 1.0
 
     def price(self, call: KernelCall) -> tuple[float, float]:
+        seconds, contention = self._kernel(call)
+        python = interpolate(self.python, call.bytes_read + call.bytes_written, growing=False)
+        return (seconds + python) * self.training_factor, contention
+
+    def _kernel(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
         if call.name == "matmul":
-            return self._scaled(self.matmul_seconds(*call.shapes[0])), self.matmul_contention
+            return self.matmul_seconds(*call.shapes[0]), self.matmul_contention
         if call.name not in self.kernels and not moved:
-            return self._scaled(0.0), 1.0  # a view
+            return 0.0, 1.0  # a view
         points = self.kernels.get(call.name) or self.kernels["add"]
-        if product := convolution_product(call):
-            copying = interpolate(points, window_bytes(*product))
-            return self._scaled(self.matmul_seconds(1, *product) + copying), self.matmul_contention
-        return self._scaled(interpolate(points, moved)), interpolate(self.contention, moved, growing=False)
-
-    def _scaled(self, seconds: float) -> float:
-        return (seconds + self.dispatch_seconds) * self.training_factor
+        if windows := convolution(call):
+            copying = interpolate(points, windows.copying)
+            return self.matmul_seconds(1, *windows.product) + copying, self.matmul_contention
+        return interpolate(points, moved), interpolate(self.contention, moved, growing=False)
 
     @cached_property
     def _log_sizes(self) -> list[float]:
@@ -136,24 +138,34 @@ class Measured:
         return (i, 1 - weight), (i + 1, weight)
 
 
-def convolution_product(call: KernelCall) -> tuple[int, int, int] | None:
-    """(m, n, k) of the matrix product that a convolution is, over the windows of its input; None for other kernels."""
+class Convolution(NamedTuple):
+    """A convolution as a matrix product over the windows of its input.
+
+    product: (m, n, k). copying: bytes of float32 that it copies into the matrix of windows, each run of them that lies
+    together counting RUN_BYTES more.
+    """
+
+    product: tuple[int, int, int]
+    copying: int
+
+
+RUN_BYTES = 128  # two cache lines: with it, time is proportional to `copying` for 3 to 192 bytes a run
+
+
+def convolution(call: KernelCall) -> Convolution | None:
+    """What a convolution's call does; None for other kernels."""
     if not call.name.startswith("conv2d"):
         return None
     first, second, *_, result = call.shapes
-    if call.name == "conv2d":  # input, weight, …, output
-        batch, out, height, width = result
-        return batch * height * width, out, math.prod(second[1:])
-    if call.name == "conv2d_grad_weight":  # gradient, input, gradient of the weight
-        batch, out, height, width = first
-        return out, math.prod(result[1:]), batch * height * width
-    batch, channels, height, width = result  # gradient, weight, gradient of the input
-    return batch * height * width, channels, second[0] * math.prod(second[2:])
-
-
-def window_bytes(m: int, n: int, k: int) -> int:
-    """Bytes of float32 of the larger factor of a convolution's product: the copied windows."""
-    return 4 * k * max(m, n)
+    if call.name == "conv2d_grad_input":  # gradient, weight, gradient of the input: a convolution of the gradient
+        (channels, n, height, width), (batch, _, *places) = second, result
+    else:
+        # conv2d: input, weight, …, output; conv2d_grad_weight: gradient, input, gradient of the weight
+        weight, (batch, _, *places) = (second, result) if call.name == "conv2d" else (result, first)
+        n, channels, height, width = weight
+    m = batch * math.prod(places)
+    run = width * channels
+    return Convolution((m, n, height * run), m * height * (4 * run + RUN_BYTES))
 
 
 def interpolate(points: Points, x: float, growing: bool = True) -> float:

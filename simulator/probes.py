@@ -6,6 +6,7 @@ the CPU with every kernel call timed, and the same step on meta says, call by ca
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,13 @@ from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor, device
-from simulator.compute import convolution_product
+from simulator.compute import convolution
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
-Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a convolution's product -> times
+Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
 
 
 def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
@@ -75,25 +76,29 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         ], (batch, sequence)  # fmt: skip
 
 
-def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, float]]], float]:
-    """For each kernel (bytes moved, seconds), for a convolution ((m, n, k), seconds); and Python's seconds per call."""
+def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, float]]], list[tuple[float, float]]]:
+    """For each kernel (bytes moved, seconds), or (Convolution, seconds); and of Python after a call (bytes, seconds).
+
+    Python takes several times as long after a kernel that has moved much, and with it Python's data out of the caches.
+    """
     samples: Samples = {}
-    overheads = []
+    pauses: dict[int, list[float]] = {}  # by powers of 4 of the bytes that the call before moved
     spying = _spy_seconds()
-    optimizers = (lambda p: optim.SGD(p, lr=1e-9, momentum=0.9), lambda p: optim.Adam(p, lr=1e-9))
-    for i, (build, shape) in enumerate(cases()):
-        overheads.append(_time_case(build, shape, optimizers[i % 2], samples))
+    for build, shape in cases():
+        for moved, seconds in _time_case(build, shape, samples):
+            pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(seconds)
     points = {
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
     }
-    return points, max(min(overheads) - spying, 0.0)
+    python = [(4.0**power, max(statistics.mean(times) - spying, 0.0)) for power, times in sorted(pauses.items())]
+    return points, python
 
 
-def _time_case(build, shape, optimizer, samples: Samples, runs: int = 9) -> float:
-    """Add the times of one chain's kernel calls to `samples`; returns the time around a call, spying included."""
+def _time_case(build, shape, samples: Samples, runs: int = 9) -> list[tuple[float, float]]:
+    """Add the times of one chain's kernel calls to `samples`; returns (bytes moved, seconds till the next) of each."""
     with device("meta"):
-        step = _training_step(build(), optimizer)
+        step = _training_step(build())
         tokens = len(shape) == 2 and isinstance(step.chain[0], GPTEmbedding)
         x = MetaArray(shape, "int64" if tokens else "float32")
         step(x)  # makes the optimizer's state
@@ -103,26 +108,27 @@ def _time_case(build, shape, optimizer, samples: Samples, runs: int = 9) -> floa
 
     generator = np.random.default_rng(0)
     x = generator.integers(256, size=shape) if tokens else generator.random(shape, np.float32)
-    step = _training_step(build(), optimizer)
+    step = _training_step(build())
     step(x)
     timed: list[list[float]] = []
-    around: list[float] = []
+    pauses: list[list[float]] = []
     for _ in range(runs):
         with _spied(np.ndarray, time.perf_counter) as spied:
-            began = time.perf_counter()
             step(x)
-            total = time.perf_counter() - began
+            done = time.perf_counter()
         if [name for name, *_ in spied] != [name for name, _ in expected]:
             raise RuntimeError(f"cpu and meta call different kernels for {shape}")
         timed.append([end - start for _, start, end in spied])
-        around.append((total - sum(timed[-1])) / len(spied))
-    medians = [statistics.median(times) for times in zip(*timed, strict=True)]
-    for (_, calls), seconds in zip(expected, medians, strict=True):
+        starts = [start for _, start, _ in spied[1:]] + [done]
+        pauses.append([start - end for start, (_, _, end) in zip(starts, spied, strict=True)])
+    times, after = ([statistics.median(t) for t in zip(*runs, strict=True)] for runs in (timed, pauses))
+    for (_, calls), seconds in zip(expected, times, strict=True):
         if len(calls) == 1 and calls[0].name != "matmul":
             call = calls[0]
-            size = convolution_product(call) or call.bytes_read + call.bytes_written
+            size = convolution(call) or call.bytes_read + call.bytes_written
             samples.setdefault(call.name, {}).setdefault(size, []).append(seconds)
-    return min(around)
+    moved = (sum(call.bytes_read + call.bytes_written for call in calls) for _, calls in expected)
+    return list(zip(moved, after, strict=True))
 
 
 def _spy_seconds() -> float:
@@ -140,14 +146,14 @@ def _spy_seconds() -> float:
 
 
 class _training_step:
-    """One training step of a chain on arrays of any device, block by block as the worker takes it."""
+    """One training step of a chain on arrays of any device, block by block as the worker takes it; with two updates."""
 
-    def __init__(self, chain: list[Module], optimizer):
+    def __init__(self, chain: list[Module]):
         self.chain, self.loss = chain, nn.CrossEntropyLoss()
         self.parameters = [p for block in chain for p in block.parameters()]
         for p in self.parameters:
             p.gradient_buffer = p.kernels.full(p.shape, 0, p.dtype)
-        self.optimizer = optimizer(self.parameters)
+        self.optimizers = optim.SGD(self.parameters, lr=1e-9, momentum=0.9), optim.Adam(self.parameters, lr=1e-9)
 
     def __call__(self, x) -> None:
         saved = []
@@ -160,7 +166,8 @@ class _training_step:
             p.grad = None
         for kept in reversed(saved):
             gradient = kept.backward(gradient)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 @contextmanager

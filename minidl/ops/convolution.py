@@ -21,7 +21,7 @@ class Conv2d(Op):
         grad_weight = k.conv2d_grad_weight(grad, self.x, weight, *options) if self.needs[1] else None
         if len(self.needs) == 2:
             return grad_x, grad_weight
-        return grad_x, grad_weight, k.sum(grad, (0, 2, 3), False) if self.needs[2] else None
+        return grad_x, grad_weight, k.channel_sums(grad) if self.needs[2] else None
 
 
 class MaxPool2d(Op):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels.meta import KernelCall
-from simulator.compute import Measured, interpolate
+from simulator.compute import RUN_BYTES, Convolution, Measured, convolution, interpolate
 from tests.simulator.hand_made import roofline
 
 
@@ -127,7 +127,7 @@ def measured(**changes):
     gemm = tuple(1e-6 + m * n * k * 1e-9 for m in SIZES for n in SIZES for k in SIZES)
     figures = dict(
         gemm_sizes=SIZES, gemm_seconds=gemm, kernels={"add": [(120, 1e-6), (120_000, 1e-4)], "relu": [(120, 3e-6)]},
-        contention=[(1000, 1.0), (1_000_000, 1.5)], matmul_contention=1.2, dispatch_seconds=0.0,
+        contention=[(1000, 1.0), (1_000_000, 1.5)], matmul_contention=1.2, python=[(1, 0.0)],
         instruction_seconds=0.0,
     )  # fmt: skip
     return Measured(**figures | changes)
@@ -156,7 +156,7 @@ def test_a_larger_product_never_takes_less_time_where_the_measured_ones_did_not(
 
 
 def test_an_empty_product_costs_a_call_alone():
-    assert measured(dispatch_seconds=1e-7).price(product(1, 0, 4, 4))[0] == 1e-7
+    assert measured(python=[(1, 1e-7)]).price(product(1, 0, 4, 4))[0] == 1e-7
 
 
 def test_a_kernel_is_priced_by_the_bytes_it_moves_and_an_unknown_one_as_an_addition():
@@ -169,7 +169,19 @@ def test_a_kernel_is_priced_by_the_bytes_it_moves_and_an_unknown_one_as_an_addit
 
 def test_a_view_costs_python_alone_and_the_training_factor_scales_everything():
     view = KernelCall("reshape", ((4, 4), (16,)), "float32", 0, 0, 0)
-    assert measured(dispatch_seconds=1e-7).price(view) == (1e-7, 1.0)
+    assert measured(python=[(1, 1e-7)]).price(view) == (1e-7, 1.0)
     for call in (view, product(1, 4, 4, 4), elementwise("add", 120)):
-        whole = measured(dispatch_seconds=1e-7, training_factor=1.5).price(call)[0]
-        assert whole == pytest.approx(1.5 * measured(dispatch_seconds=1e-7).price(call)[0])
+        whole = measured(python=[(1, 1e-7)], training_factor=1.5).price(call)[0]
+        assert whole == pytest.approx(1.5 * measured(python=[(1, 1e-7)]).price(call)[0])
+
+
+def test_the_three_products_of_a_convolution_are_over_its_windows():
+    """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
+    images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)
+    places = 5 * 7 * 6
+    windows = Convolution((places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
+    for name, shapes in (("conv2d", (images, weight, (4,), out)), ("conv2d_grad_weight", (out, images, weight))):
+        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
+    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
+    assert backward == Convolution((5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
+    assert convolution(KernelCall("relu", ((4,), (4,)), "float32", 1, 1, 1)) is None

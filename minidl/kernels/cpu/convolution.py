@@ -12,7 +12,7 @@ from minidl.kernels import shapes
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 
 __all__ = [
-    "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
+    "channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
 ]  # fmt: skip
 
 BLOCK = 1 << 18  # elements of the matrix of windows made at a time: 1 MiB of float32
@@ -98,6 +98,12 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding):
                 target = out[part, i : i + sv * out_height : sv, j : j + sh * out_width : sh]
                 target += windows[:, :, :, i, j]
     return _channels_first(out[:, pv : pv + height, ph : ph + width])
+
+
+def channel_sums(x):
+    """x (n, c, height, width) -> (c,): the sum over all but the channels, as a product, faster than NumPy's sum."""
+    rows = _channels_last(x).reshape(-1, x.shape[1])
+    return np.ones(len(rows), x.dtype) @ rows
 
 
 def max_pool2d(x, kernel, stride, padding):

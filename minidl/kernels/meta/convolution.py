@@ -8,7 +8,7 @@ from minidl.kernels import shapes
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
-    "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
+    "channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
 ]  # fmt: skip
 
 
@@ -28,6 +28,10 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding):
 def conv2d_grad_input(grad, weight, x_shape, stride, padding):
     flops = 2 * grad.size * math.prod(weight.shape[1:])
     return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops)
+
+
+def channel_sums(x):
+    return result("channel_sums", (x,), x.shape[1:2], x.dtype, flops=x.size)
 
 
 def max_pool2d(x, kernel, stride, padding):
