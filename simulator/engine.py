@@ -191,45 +191,69 @@ class Engine:
 
     def collective(self, rank: Rank, lane: Lane, instruction) -> None:
         seconds, contention = self.prices.collective(rank.number, instruction)
+        holds_stream = True  # given up while others are waited for, and only then
 
         def arrive():
-            lane.stream.release()  # it was needed only to announce the arrival
-            self.meet(rank, instruction.axes, lambda meeting: lane.stream.acquire(lambda: work(meeting)), done)
+            if not self.meet(rank, instruction.axes, share, done):
+                give_way()
+
+        def share(meeting: Meeting):
+            if holds_stream:
+                work(meeting)
+            else:
+                lane.stream.acquire(lambda: work(meeting))
 
         def work(meeting: Meeting):
+            nonlocal holds_stream
+            holds_stream = True
             self.work(rank, seconds, contention, lambda: worked(meeting))
 
         def worked(meeting: Meeting):
-            lane.stream.release()
-            self.leave(meeting)
+            if not self.leave(meeting):
+                give_way()
 
         def done(start: float):
             self.record(rank, COMMUNICATION, instruction.name, start)
-            lane.stream.acquire(lambda: self.finish(rank, lane))
+            if holds_stream:
+                self.finish(rank, lane)
+            else:
+                lane.stream.acquire(lambda: self.finish(rank, lane))
+
+        def give_way():
+            nonlocal holds_stream
+            holds_stream = False
+            lane.stream.release()
 
         lane.stream.acquire(arrive)
 
     def members(self, rank: Rank, axes: tuple[str, ...]) -> list[int]:
         return [number for number in self.meshes[rank.number].ranks(*axes) if number in self.ranks]
 
-    def meet(self, rank: Rank, axes, share: Callable[[Meeting], None], end: Callable[[float], None]) -> None:
-        """Join the group's next collective. Once all are there, each does its share; after the last, all end."""
+    def meet(self, rank: Rank, axes, share: Callable[[Meeting], None], end: Callable[[float], None]) -> bool:
+        """Join the group's next collective; true if that was the last to come.
+
+        Once all are there, each does its share; after the last, all end.
+        """
         members = self.members(rank, axes)
         number = self.counts[rank.number, axes] = self.counts.get((rank.number, axes), 0) + 1
         meeting = self.meetings.setdefault((members[0], axes, number), Meeting())
         meeting.shares.append(share)
         meeting.ends.append(end)
-        if len(meeting.shares) == len(members):
+        complete = len(meeting.shares) == len(members)
+        if complete:
             meeting.start, meeting.unfinished = self.clock.now, len(members)
             del self.meetings[members[0], axes, number]
             for share in meeting.shares:
                 share(meeting)
+        return complete
 
-    def leave(self, meeting: Meeting) -> None:
+    def leave(self, meeting: Meeting) -> bool:
+        """True if this was the last to leave."""
         meeting.unfinished -= 1
         if meeting.unfinished == 0:
             for end in meeting.ends:
                 end(meeting.start)
+        return meeting.unfinished == 0
 
     def send(self, rank: Rank, lane: Lane, instruction) -> None:
         seconds, contention = self.prices.send(rank.number, instruction)

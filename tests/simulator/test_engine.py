@@ -148,6 +148,15 @@ def test_a_collective_waits_for_its_last_member():
         assert min(e.start for e in own if e.name.startswith("reduce 0")) == last
 
 
+def test_the_last_to_come_to_a_collective_does_its_share_before_it_computes_on():
+    """As the worker does: it gives way to other instructions only where it would have to wait."""
+    plan = Plan(pipeline=2, micro_batches=2, schedule="gpipe")
+    _, trace = run(plan, WORK | {I.ReduceLoss: 0.25}, cores=2)
+    last = {e.name: e for e in trace.events if e.rank == 0}
+    assert last["reduce loss"].start == last["recv grad1"].end
+    assert last["B1"].start == last["reduce loss"].end == last["reduce loss"].start + 0.25
+
+
 # Representatives
 
 
