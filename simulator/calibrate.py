@@ -1,6 +1,6 @@
 """calibrate(): measures this machine into a Cluster, once.
 
-What is measured: matrix products over sizes, every kernel over the bytes it moves, the cost of Python around a call and
+What is measured: matrix products over sizes, every kernel over the bytes it moves, the cost of Python after a call and
 around an instruction, collectives and messages between two workers, and how much busy cores slow one another down. What
 is not: any parallel training run. The one constant that is fitted, `training_factor`, is the ratio of measured to
 predicted step time of two one-worker runs.

@@ -39,6 +39,7 @@ def experiments() -> tuple[Experiment, ...]:
             (
                 Plan(),
                 Plan(data=2),
+                Plan(data=2, sharding="optimizer"),
                 Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
                 Plan(pipeline=2, micro_batches=4, schedule="1f1b"),
                 Plan(tensor=2),

@@ -193,6 +193,8 @@ class Engine:
         seconds, contention = self.prices.collective(rank.number, instruction)
         holds_stream = True  # given up while others are waited for, and only then
 
+        # `meet` may call share, and `leave` done, of this rank and of others, before they return.
+
         def arrive():
             if not self.meet(rank, instruction.axes, share, done):
                 give_way()

@@ -90,7 +90,9 @@ class Prices:
         calls: list[Call] = []
         for bucket in self.layout.buckets[stage]:
             update = [call for block in self.profile.blocks[slice(*bucket)] for call in block.update]
-            calls += _first_share(update, self.plan.optimizer_shards) if i.writes else update
+            shares = self.plan.optimizer_shards if i.writes else 1
+            # The step ends with the replica that makes most calls.
+            calls += max((list(part_of(update, share, shares)) for share in range(shares)), key=len)
         return calls
 
     def _load(self, array: MetaArray) -> list[Call]:
@@ -132,16 +134,19 @@ class Prices:
         return self._meshes[rank]
 
 
-def _first_share(update: Sequence[KernelCall], shares: int) -> Iterator[KernelCall]:
-    """The calls that update the first of `shares` equal parts of the parameters which `update` updates whole."""
-    left = sum(call.bytes_written for call in update) // shares
+def part_of(update: Sequence[KernelCall], share: int, shares: int) -> Iterator[KernelCall]:
+    """The calls that update one of `shares` equal parts of the parameters which `update` updates whole."""
+    total, start = sum(call.bytes_written for call in update), 0
+    low, high = share * total / shares, (share + 1) * total / shares
     for call in update:
-        if left <= 0:
-            return
-        written = min(left, call.bytes_written)
-        left -= written
-        part = written / call.bytes_written if call.bytes_written else 1  # a view writes nothing
-        yield replace(call, flops=call.flops * part, bytes_read=call.bytes_read * part, bytes_written=written)
+        written = call.bytes_written
+        part = min(start + written, high) - max(start, low)
+        start += written
+        if written == 0:  # a view: made of every parameter
+            yield call
+        elif part > 0:
+            numbers = {name: getattr(call, name) * part / written for name in ("flops", "bytes_read", "bytes_written")}
+            yield replace(call, **numbers)
 
 
 CALLS = {

@@ -91,7 +91,7 @@ def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, fl
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
     }
-    python = [(4.0**power, max(statistics.mean(times) - spying, 0.0)) for power, times in sorted(pauses.items())]
+    python = [(4.0**power, max(statistics.mean(times) - spying, 1e-8)) for power, times in sorted(pauses.items())]
     return points, python
 
 
@@ -265,9 +265,9 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
             times.setdefault(name, []).append((nbytes, _timed(runs, group, action)))
         message = np.zeros(nbytes // 4, np.float32)
         if group.rank == 0:
-            action = lambda m=message: group.send(m, 1)  # noqa: E731
+            action = lambda m=message: group.send(m, 1, async_op=True).wait()  # noqa: E731
         else:
-            action = lambda: group.recv(src=0)  # noqa: E731
+            action = lambda: group.recv(src=0, async_op=True).wait()  # noqa: E731
         times.setdefault("send", []).append((nbytes, _timed(runs, group, action, wait=group.rank == 1)))
     return times
 
@@ -286,7 +286,7 @@ def _in_place(group: ProcessGroup, name: str, whole: Tensor) -> Callable[[], obj
 def alone_seconds(group: ProcessGroup) -> float:
     """Of a collective in a group of one rank, which moves nothing."""
     x = group.empty((16,))
-    return _timed(200, group, lambda: group.all_reduce(x))
+    return _timed(200, group, lambda: group.all_reduce(x, async_op=True).wait())
 
 
 def _timed(runs: int, group: ProcessGroup, action: Callable[[], object], wait: bool = False) -> float:

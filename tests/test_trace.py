@@ -39,9 +39,10 @@ def test_events_that_overlap_in_a_lane_are_counted_once():
 def test_of_several_steps_the_median_counts_so_that_a_slow_first_one_does_not_show():
     steps = [trace((0, "c", 0, 2), step=0), trace((0, "c", 10, 12), (0, "m", 12, 14), step=1)]
     steps += [trace((0, "c", 20, 25), (0, "c", 25, 30), step=2)]
+    steps += [trace((0, "c", 40, 41), (0, "c", 44, 45), step=3), trace((0, "c", 50, 55), step=4)]
     t = Trace(event for step in reversed(steps) for event in step)
-    assert t.step_seconds == 4
-    assert [len(step.events) for step in t.steps()] == [1, 2, 2]
+    assert t.step_seconds == 5
+    assert [len(step.events) for step in t.steps()] == [1, 2, 2, 2, 1]
     assert (t.busy_fraction(0), t.exposed_communication, t.bubble_fraction) == (1, 0, 0)
     assert t.of_step(1).busy_fraction(0) == 0.5
     assert t.of_step(1).exposed_communication == 2

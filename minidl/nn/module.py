@@ -50,17 +50,17 @@ class Parameter(Tensor):
     """A tensor that training changes.
 
     shape: what this rank holds. init: the recipe for the whole parameter. shard: the part held, None for all of it.
-    gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere. owned: which of
-    its elements, flat, an optimizer updates here, where other ranks update the rest; None for all.
+    gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere.
+    updated_here: which of its elements, flat, the optimizer of this rank updates, others the rest; None for all.
     """
 
-    __slots__ = ("init", "shard", "gradient_buffer", "owned", "name")
+    __slots__ = ("init", "shard", "gradient_buffer", "updated_here", "name")
 
     def __init__(self, shape: tuple[int, ...], init: Recipe, shard: Shard | None = None, dtype=float32):
         kernels = _kernels.for_device(default_device())
         super().__init__(kernels.empty(tuple(shape), dtype_of(dtype)), requires_grad=True)
         self.init, self.shard, self.gradient_buffer, self.name = init, shard, None, ""
-        self.owned: slice | None = None
+        self.updated_here: slice | None = None
         if self.device != "meta":
             self.materialize(random.default_generator())
 

@@ -43,23 +43,26 @@ class Optimizer:
     def step(self, scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are.
 
-        Of a parameter, only what is `owned` here is updated, and only for that a state is kept.
+        Of a parameter, only what is `updated_here` is, and only for that a state is kept.
         """
         for parameter, state in zip(self.parameters, self.state, strict=True):
             if parameter.grad is not None:
-                k, owned = parameter.kernels, parameter.owned
+                k, here = parameter.kernels, parameter.updated_here
                 p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
-                if owned is None:
+                if here is None:
                     self.update(p, gradient, state, scale)
-                elif p[owned].size:
-                    self.update(p[owned], gradient[owned], state, scale)
+                elif p[here].size:
+                    self.update(p[here], gradient[here], state, scale)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
     def state_dict(self) -> dict:
-        """{"lr": lr, "state": {parameter name, or index if it has none: {"momentum": array, ...}}}, flat arrays."""
+        """{"lr": lr, "state": {parameter name, or index if it has none: {"momentum": array, ...}}}, flat arrays.
+
+        They belong to what is `updated_here` of each parameter.
+        """
         state = {name: dict(state) for name, state in zip(self._names(), self.state, strict=True)}
         return {"lr": self.lr, "state": state}
 
@@ -71,9 +74,10 @@ class Optimizer:
             raise ValueError(f"the optimizer state has no entry for {', '.join(missing)}")
         states = [saved["state"][name] for name in names]
         for name, parameter, state in zip(names, self.parameters, states, strict=True):
+            size = len(range(parameter.numel())[parameter.updated_here or slice(None)])
             for key, value in state.items():
-                if not isinstance(value, int) and value.size != parameter.numel():
-                    raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {parameter.numel()}")
+                if not isinstance(value, int) and value.size != size:
+                    raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {size}")
         self.lr = saved["lr"]
         self.state = [{key: _copy(value) for key, value in state.items()} for state in states]
 

@@ -69,7 +69,10 @@ SHARE_ELEMENTS = 16  # of which a share is a multiple: a cache line of float32
 
 
 def share_elements(elements: int, shares: int) -> int:
-    """The elements of each of `shares` equal shares that together hold `elements`; the last may not be full."""
+    """The elements of each of `shares` equal shares that together hold `elements`; the last ones may be empty.
+
+    With one share, too, whole cache lines.
+    """
     return -(-elements // (shares * SHARE_ELEMENTS)) * SHARE_ELEMENTS
 
 

@@ -24,7 +24,8 @@ class Plan:
         backwards; Huang et al. 2019) or "1f1b" (one forward, one backward in turn; Narayanan et al. 2019).
     bucket_mb: gradients are reduced over the data axis in buckets of about this many MiB (Li et al. 2020, section 4.2).
     sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
-        "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1).
+        "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1). One
+        replica has nothing to share.
     """
 
     data: int = 1

@@ -83,9 +83,21 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
         raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
     for parameter in model.parameters():
         parameter.data = MetaArray(parameter.shape, dtype)
+    if mesh.world_size > 1:
+        _check_untied(model)
     if mesh.size("tensor") > 1 and all(parameter.shard is None for parameter in model.parameters()):
         raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
     return model
+
+
+def _check_untied(model: Module) -> None:
+    """ValueError if two blocks hold the same parameter: its gradient would be reduced with one of them alone."""
+    holders: dict[int, int] = {}
+    for i, block in enumerate(chain_of(model)):
+        for name, parameter in block.named_parameters():
+            if holders.setdefault(id(parameter), i) != i:
+                first = holders[id(parameter)]
+                raise ValueError(f"blocks {first} and {i} share the parameter {name}: only one worker can train that")
 
 
 def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable) -> ChainProfile:

@@ -61,6 +61,16 @@ def test_a_convolution_costs_its_closed_form():
     forward, backward = profile(lambda x, w: ops.conv2d(x, w, padding=1), zeros(n, c, size, size), zeros(o, c, 3, 3))
     assert flops(forward) == 2 * n * o * size**2 * c * kernel**2
     assert flops(backward) == 2 * flops(forward)
+    _, with_bias = profile(ops.conv2d, zeros(n, c, size, size), zeros(o, c, 3, 3), zeros(o))
+    (sums,) = (call for call in with_bias if call.name == "channel_sums")
+    assert (sums.flops, sums.shapes) == (n * o * (size - 2) ** 2, ((n, o, size - 2, size - 2), (o,)))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 2, 2), (2, 3, 9, 8), (0, 3, 4, 4), (4, 1, 8, 1)])
+def test_channel_sums_are_those_of_numpy_whatever_the_order_of_memory(shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    for images in (x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x[:, :, ::-1]):
+        np.testing.assert_allclose(cpu.channel_sums(images), images.sum((0, 2, 3)), atol=1e-12)
 
 
 def test_an_input_that_wants_no_gradient_costs_none():

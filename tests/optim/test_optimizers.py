@@ -62,14 +62,17 @@ def test_slices_updated_alone_equal_the_whole(cls, options):
     np.testing.assert_array_equal(whole.numpy(), parts.numpy())
 
 
-def test_of_a_parameter_only_what_is_owned_is_updated():
+def test_of_a_parameter_only_what_is_updated_here_changes():
     whole, parts = parameter(np.ones((4, 5), np.float32)), [parameter(np.ones((4, 5), np.float32)) for _ in range(3)]
-    for p, owned in zip([whole, *parts], (None, slice(0, 7), slice(7, 20), slice(30, 40)), strict=True):
-        p.owned, p.grad = owned, minidl.tensor(np.arange(20.0).reshape(4, 5))
+    for p, here in zip([whole, *parts], (None, slice(0, 7), slice(7, 20), slice(30, 40)), strict=True):
+        p.updated_here, p.grad = here, minidl.tensor(np.arange(20.0).reshape(4, 5))
         optimizer = optim.Adam([p])
         optimizer.step()
         kept = optimizer.state[0]["mean"].size if optimizer.state[0] else 0
-        assert kept == (20 if owned is None else len(range(20)[owned]))
+        assert kept == (20 if here is None else len(range(20)[here]))
+        again = optim.Adam([p])
+        again.load_state_dict(optimizer.state_dict())
+        assert again.state[0].keys() == optimizer.state[0].keys()
     changed = [part.numpy().ravel() for part in parts]
     np.testing.assert_array_equal(np.append(changed[0][:7], changed[1][7:]), whole.numpy().ravel())
     assert (changed[0][7:] == 1).all() and (changed[1][:7] == 1).all() and (changed[2] == 1).all()

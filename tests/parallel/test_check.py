@@ -213,7 +213,15 @@ def test_an_update_from_shares_and_whole_gradients_is_caught():
         whole = tuple(("reduced", 0, 2) if g[2] == 2 else g for g in step[update].gradients)
         step[update] = replace(step[update], gradients=whole)
         mixed[rank] = RankProgram((), tuple(step), ())
-    caught(Program(program.plan, program.layout, program._make, mixed), "mixes shares of gradients with whole ones")
+    caught(Program(program.plan, program.layout, program._make, mixed), "OptimizerStep", "needs shares of gradients")
+
+
+def test_a_program_that_updates_more_or_less_than_its_plan_says_is_caught():
+    whole, sharded = Plan(data=2), Plan(data=2, sharding="optimizer")
+    for plan, other, needs in ((whole, sharded, "whole gradients"), (sharded, whole, "shares of gradients")):
+        program = training(other, clip=True)
+        lists = {rank: program[rank] for rank in (0, 1)}
+        caught(Program(plan, program.layout, program._make, lists), "ReduceNorm", f"needs {needs}: the plan is {plan}")
 
 
 def test_shares_that_nobody_gathers_are_caught():

@@ -297,6 +297,13 @@ def mlp(mesh):
 
 
 NO_DATA = data.ArrayDataset(np.zeros((0, 64)), np.zeros(0, int))
+
+
+def tied(mesh):
+    layer = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+
+
 WRONG_RUNS = [
     (mlp, Plan(data=3), {}, ValueError, "batch_size 32 is not divisible by data=3 × micro_batches=1 (= 3)"),
     (mlp, Plan(), {"batch_size": 0}, ValueError, "batch_size=0 is not a whole number of at least 1"),
@@ -319,6 +326,7 @@ WRONG_RUNS = [
         "to evaluate is empty",
     ),
     (mlp, "data=2", {}, TypeError, "plan must be a Plan, not a str"),
+    (tied, Plan(data=2), {}, ValueError, "blocks 1 and 3 share the parameter weight: only one worker can train that"),
 ]
 
 

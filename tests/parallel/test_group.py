@@ -39,6 +39,10 @@ def array(x):
     return x.data if isinstance(x, minidl.Tensor) else x
 
 
+def contiguous(tensors):
+    return [x for x in tensors if array(x).flags.c_contiguous]
+
+
 def every_collective(group):
     size, rank = group.size, group.rank
     same = np.testing.assert_array_equal
@@ -62,7 +66,7 @@ def every_collective(group):
                 assert type(gathered) is type(x)
                 same(array(gathered), np.concatenate(parts))
                 same(array(x), parts[rank])
-            for out in kinds(group, np.zeros(size * length, dtype)):
+            for out in contiguous(kinds(group, np.zeros(size * length, dtype))):
                 place = array(out)[rank * length : (rank + 1) * length]
                 place[...] = parts[rank]
                 assert group.all_gather(place, out=out) is out  # in place
@@ -77,9 +81,10 @@ def every_collective(group):
                     assert type(mine) is type(x)
                     same(array(mine), np.split(reduced(op, parts), size)[rank])
                     same(array(x), parts[rank])
+                for x in contiguous(kinds(group, parts[rank])):
                     place = array(x)[rank * rows : (rank + 1) * rows]
                     assert group.reduce_scatter(array(x), op, out=place) is place  # in place
-                    same(place, array(mine))
+                    same(place, np.split(reduced(op, parts), size)[rank])
             for x in kinds(group, parts[rank]):
                 same(array(group.all_to_all(x)), np.concatenate([cut[r][rank] for r in range(size)]))
                 same(array(x), parts[rank])
@@ -96,6 +101,20 @@ def every_collective(group):
 @pytest.mark.parametrize("ranks", RANKS)
 def test_every_collective_gives_what_numpy_gives(ranks):
     assert launch(every_collective, ranks, timeout=60) == ["done"] * ranks
+
+
+def blocking_after_pending(group):
+    """A call that blocks comes after those that are under way, also where the ranks are not in step."""
+    for i in range(50):
+        if group.rank == i % 2:
+            group.pause()
+        pending = group.all_reduce(np.full(8, group.rank + i), async_op=True)
+        assert (group.all_reduce(np.full(3, group.rank + 2 * i)) == 1 + 4 * i).all()
+        assert (pending.wait() == 1 + 2 * i).all()
+
+
+def test_a_blocking_collective_waits_its_turn():
+    launch(blocking_after_pending, 2, timeout=60)
 
 
 def float_results(group):
@@ -328,6 +347,12 @@ def bad_arguments(group):
     refused(ValueError, message, lambda: group.all_gather(x, out=np.zeros(6, np.float32)))
     message = r"reduce_scatter needs an out of shape \(2,\) and float64, not \(3,\)"
     refused(ValueError, message, lambda: group.reduce_scatter(np.zeros(4), out=x))
+    message = "reduce_scatter needs a contiguous out"
+    refused(ValueError, message, lambda: group.reduce_scatter(np.zeros(4), out=np.zeros(4)[::2]))
+    message = "needs an out that overlaps with x at this rank's part of it, or nowhere"
+    shared, other = np.zeros(4), slice(2 - 2 * group.rank, 4 - 2 * group.rank)
+    refused(ValueError, "all_gather " + message, lambda: group.all_gather(shared[other], out=shared))
+    refused(ValueError, "reduce_scatter " + message, lambda: group.reduce_scatter(shared, out=shared[other]))
     refused(TypeError, "all_reduce needs a Tensor or an array, not a list", lambda: group.all_reduce([1.0]))
     refused(TypeError, "send needs a Tensor or an array, not a NoneType", lambda: group.send(None, 1 - group.rank))
     if group.rank == 0:

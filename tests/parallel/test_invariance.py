@@ -206,6 +206,25 @@ def test_an_optimizer_with_state_is_the_same_when_its_replicas_share_it(plan):
     assert_same(shared, whole, 1e-12)
 
 
+class Unused(nn.Module):
+    """A block with a parameter that its output does not depend on."""
+
+    def __init__(self):
+        self.weight = nn.Parameter((5, 7), nn.init.constant(1.0))
+
+    def forward(self, x):
+        return x
+
+
+def test_parameters_without_a_gradient_and_stages_without_parameters_may_be_sharded():
+    def build(mesh):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), Unused(), nn.ReLU(), nn.Linear(12, 10))
+
+    options = dict(momentum=0.9, batch_size=96)
+    plan = Plan(data=2, pipeline=5, sharding="optimizer")
+    assert_same(run(build, DIGITS, plan, **options), run(build, DIGITS, Plan(), **options), 1e-10)
+
+
 def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
     options = dict(
         momentum=0.9,

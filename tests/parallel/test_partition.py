@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.parallel import Plan
-from minidl.parallel.partition import buckets, layout, partition
+from minidl.parallel.partition import SHARE_ELEMENTS, buckets, layout, partition, share_elements
 
 COSTS = st.lists(st.one_of(st.integers(0, 20), st.floats(0, 1e15)), min_size=1, max_size=9)
 
@@ -70,3 +70,10 @@ def test_only_replicas_have_more_than_one_bucket():
     assert layout(Plan(pipeline=2), [1.0] * 4, sizes).buckets == (((0, 2),), ((2, 4),))
     assert layout(Plan(data=2, pipeline=2), [1.0] * 4, sizes).buckets == (((0, 1), (1, 2)), ((2, 3), (3, 4)))
     assert layout(Plan(data=2, bucket_mb=100), [1.0] * 4, sizes).buckets == (((0, 4),),)
+
+
+def test_shares_are_equal_hold_everything_and_are_whole_cache_lines():
+    for elements, shares in itertools.product((0, 1, 15, 16, 17, 1000, 4097), (1, 2, 3, 8)):
+        each = share_elements(elements, shares)
+        assert each % SHARE_ELEMENTS == 0 and each * shares >= elements
+        assert each == 0 or (each - SHARE_ELEMENTS) * shares < elements

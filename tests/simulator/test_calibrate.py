@@ -171,10 +171,9 @@ def real():
 def test_a_real_calibration_is_of_positive_finite_times(real):
     found, said = deepcopy(real)
     assert len(said) == 5 and found.machine == identity()
-    may_be_zero = found.compute.pop("instruction_seconds"), *(seconds for _, seconds in found.compute["python"])
-    assert min(may_be_zero) >= 0 and all(map(math.isfinite, may_be_zero))
-    assert found.compute["python"] == sorted(found.compute["python"])
-    points = [*found.compute["kernels"].values(), *found.network["collectives"].values()]
+    may_be_zero = found.compute.pop("instruction_seconds")
+    assert may_be_zero >= 0 and math.isfinite(may_be_zero)
+    points = [found.compute["python"], *found.compute["kernels"].values(), *found.network["collectives"].values()]
     for sizes in (*points, found.network["send"], found.network["receive"]):
         assert sizes == sorted(sizes) and sizes[0][0] >= 0  # a view moves no bytes
         assert all(math.isfinite(seconds) and seconds > 0 for _, seconds in sizes)

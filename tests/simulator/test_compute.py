@@ -175,6 +175,13 @@ def test_a_view_costs_python_alone_and_the_training_factor_scales_everything():
         assert whole == pytest.approx(1.5 * measured(python=[(1, 1e-7)]).price(call)[0])
 
 
+def test_python_takes_longer_after_a_kernel_that_has_moved_much():
+    compute = measured(kernels={"add": [(1, 0.0)]}, python=[(100, 1e-6), (10_000, 4e-6)])
+    times = [compute.price(elementwise("add", 12 * n))[0] for n in (1, 8, 100, 1000, 10**6)]
+    assert times[0] == times[1] == 1e-6 and times[3] == times[4] == 4e-6
+    assert 1e-6 < times[2] < 4e-6
+
+
 def test_the_three_products_of_a_convolution_are_over_its_windows():
     """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
     images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)

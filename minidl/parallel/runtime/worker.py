@@ -68,7 +68,7 @@ class Stage:
                     values = self.values[-1][part].reshape(p.shape)
                     values[...] = p.data
                     p.data = values
-                    p.owned = slice(max(0, start - part.start), max(0, start + elements - part.start))
+                    p.updated_here = slice(max(0, start - part.start), max(0, start + elements - part.start))
             self.bucket_parameters.append(parameters)
 
     @property
@@ -289,7 +289,7 @@ class Worker:
     def reduce_norm(self, i: I.ReduceNorm) -> Steps:
         first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
         held = [p for p in self.stage.parameters if first or p.shard is not None]
-        own = [p.gradient_buffer.reshape(-1)[p.owned or slice(None)] for p in held]
+        own = [p.gradient_buffer.reshape(-1)[p.updated_here or slice(None)] for p in held]
         self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
         self.buffers[i.writes[0]] = float(self._norm[0])
