@@ -14,7 +14,7 @@ from minidl.commands.arguments import check_writable, count, milliseconds, progr
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
 PARALLEL = f"""\
-What parallel training gains and costs on this machine, in less than a minute:
+What parallel training gains and costs on this machine, in about a minute:
   two workers against one: the step of a perceptron 784-1024-1024-10 under data parallelism, global batch
     {parallel.BATCH_SIZE}, synthetic data, one BLAS thread for each worker; each updates
     its half of the parameters or, unsharded, all of them
