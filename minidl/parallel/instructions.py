@@ -28,9 +28,9 @@ COMPUTE, COMMUNICATION = "compute", "communication"
 
 @dataclass(frozen=True)
 class Instruction:
-    """What every instruction has: its lane, and the buffers it reads, writes and frees (freed ones are read first).
+    """What every instruction has: its lane, and the buffers it reads, writes and frees.
 
-    Buffers are worked out once: a step is run thousands of times.
+    It frees what it reads, unless it says otherwise. Buffers are worked out once: a step is run thousands of times.
     """
 
     lane: ClassVar[str] = COMPUTE
@@ -46,7 +46,7 @@ class Instruction:
 
     @cached_property
     def frees(self) -> tuple[Buffer, ...]:
-        return ()
+        return self.reads
 
     @cached_property
     def name(self) -> str:
@@ -94,10 +94,6 @@ class Forward(Instruction):
     def writes(self):
         return (("output", self.chunk, self.micro_batch), ("saved", self.chunk, self.micro_batch))
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 @dataclass(frozen=True)
 class Infer(Instruction):
@@ -114,10 +110,6 @@ class Infer(Instruction):
     @cached_property
     def writes(self):
         return (("output", self.chunk, self.micro_batch),)
-
-    @cached_property
-    def frees(self):
-        return self.reads
 
 
 @dataclass(frozen=True)
@@ -140,10 +132,6 @@ class Loss(Instruction):
     def writes(self):
         return (("gradient", self.chunk, self.micro_batch, self.last_bucket), ("loss", self.micro_batch))
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 @dataclass(frozen=True)
 class Score(Instruction):
@@ -160,10 +148,6 @@ class Score(Instruction):
     @cached_property
     def writes(self):
         return (("loss", self.micro_batch),)
-
-    @cached_property
-    def frees(self):
-        return self.reads
 
 
 @dataclass(frozen=True)
@@ -221,10 +205,6 @@ class SendActivation(Instruction):
     def reads(self):
         return (("output", self.chunk, self.micro_batch),)
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 @dataclass(frozen=True)
 class RecvActivation(Instruction):
@@ -254,10 +234,6 @@ class SendGradient(Instruction):
     @cached_property
     def reads(self):
         return (("gradient", self.chunk, self.micro_batch, -1),)
-
-    @cached_property
-    def frees(self):
-        return self.reads
 
 
 @dataclass(frozen=True)
@@ -303,10 +279,6 @@ class ReduceGradients(Instruction):
     def writes(self):
         return (("reduced", self.chunk, self.bucket),)
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 @dataclass(frozen=True)
 class ReduceScatterGradients(ReduceGradients):
@@ -339,10 +311,6 @@ class GatherParameters(Instruction):
     def reads(self):
         return (("updated", self.chunk, self.bucket),)
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 @dataclass(frozen=True)
 class ReduceLoss(Instruction):
@@ -364,10 +332,6 @@ class ReduceLoss(Instruction):
     @cached_property
     def writes(self):
         return (("total",),)
-
-    @cached_property
-    def frees(self):
-        return self.reads
 
 
 @dataclass(frozen=True)
@@ -394,6 +358,10 @@ class ReduceNorm(Instruction):
     def writes(self):
         return (("norm",),)
 
+    @cached_property
+    def frees(self):
+        return ()  # the update reads the gradients, too
+
 
 @dataclass(frozen=True)
 class OptimizerStep(Instruction):
@@ -414,10 +382,6 @@ class OptimizerStep(Instruction):
     def writes(self):
         return tuple(("updated", *g[1:]) for g in self.gradients) if _are_shares(self.gradients) else ()
 
-    @cached_property
-    def frees(self):
-        return self.reads
-
 
 def _are_shares(gradients: tuple[Buffer, ...]) -> bool:
     return any(kind == "share" for kind, *_ in gradients)
@@ -432,7 +396,3 @@ class EndEvaluation(Instruction):
     @cached_property
     def reads(self):
         return (("total",),)
-
-    @cached_property
-    def frees(self):
-        return self.reads
