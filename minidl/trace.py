@@ -106,7 +106,7 @@ class Trace:
             ]
             return cls(events, document["otherData"]["kind"])
         except (KeyError, TypeError, IndexError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a trace that minidl saved: {error!r}") from error
+            raise ValueError(f"{path} is not a trace that minidl saved: {type(error).__name__}: {error}") from error
 
 
 def _span(events: list[Event]) -> float:

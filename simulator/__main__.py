@@ -30,6 +30,7 @@ STALE = 0.25  # a machine that has become so much faster or slower is calibrated
 PROGRESS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 THIS_MACHINE = "this-machine"
 PICTURES = (".png", ".svg")
+CAPTION = "* more workers than cores: how ranks take turns on a core, and so wait for one another, is not simulated"
 ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a difference of rounded numbers
 
 
@@ -128,9 +129,7 @@ def _compare(options, console: Console) -> int:
 
 
 def _comparison_table(result: Comparison) -> Table:
-    table = Table(
-        title="The same programs, measured / simulated", caption="* more workers than cores", padding=(0, 0, 0, 1)
-    )
+    table = Table(title="The same programs, measured / simulated", caption=CAPTION, padding=(0, 0, 0, 1))
     table.add_column("plan")
     for column in ("workers", "step, ms", "error", "speedup", "bubble, %", "exposed comm., ms"):
         table.add_column(column, justify="right")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 from minidl.parallel.plan import check_count
@@ -68,7 +69,8 @@ class Cluster:
         if not path.exists():
             path = Path(name)
         if not path.is_file():
-            raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {', '.join(cls.catalog())}")
+            known = ", ".join(cls.catalog())
+            raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {known} (this machine: calibrate())")
         try:
             table = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -115,6 +117,8 @@ def _values(table: Mapping) -> dict:
     """The figures of a table without their sources. ValueError for one that is no positive number; a time may be 0."""
     values = {key: figure["value"] for key, figure in table.items() if "value" in figure}
     for key, value in values.items():
+        if not isinstance(value, Real):
+            raise ValueError(f"{key} = {value!r} is not a number")
         if not (value >= 0 if key in MAY_BE_ZERO else value > 0):
             raise ValueError(f"{key} = {value} is not positive")
     return values

@@ -96,6 +96,12 @@ def simulate(
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
     check_builder(model)
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a Plan, not a {type(plan).__name__}")
+    if not isinstance(cluster, Cluster):
+        raise TypeError(f"cluster must be a Cluster (calibrate(), Cluster.load(…)), not a {type(cluster).__name__}")
+    if example is not None and not (isinstance(example, tuple | list) and len(example) == 2):
+        raise TypeError("example must be a pair (x, y) of samples")
     if loss is not None:
         check_loss(loss)
     plan.check_batch(batch_size)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -189,9 +190,12 @@ class ProcessGroup(ABC):
         """The group of the ranks that gave the same `color`, ordered by `key` (by rank where it is None)."""
         raise NotImplementedError(f"{type(self).__name__} cannot be split")
 
-    def empty(self, shape: tuple[int, ...], dtype="float32") -> Tensor:
+    def empty(self, shape: int | tuple[int, ...], dtype="float32") -> Tensor:
         """A tensor that this group's collectives use without copying it."""
-        return Tensor(np.empty(shape, dtype))
+        return Tensor(self._allocate(sizes_of(shape), np.dtype(dtype)))
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
 
     def report(self, message) -> None:
         """Hand `message` to the launcher's `on_report`."""
@@ -269,6 +273,14 @@ class MetaGroup(ProcessGroup):
 
     def pause(self) -> None:
         raise RuntimeError("on meta nobody else communicates: there is nothing to wait for")
+
+
+def sizes_of(shape) -> tuple[int, ...]:
+    """A shape as a tuple; an int is that of a vector. ValueError unless its sizes are whole and not negative."""
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if not all(isinstance(n, Integral) and n >= 0 for n in sizes):
+        raise ValueError(f"the shape {shape!r} needs whole sizes of at least 0")
+    return sizes
 
 
 def _as_given(x, result):

@@ -148,6 +148,8 @@ def train(
         check_dataset("the data set to evaluate", evaluate)
     check_loss(loss)
     callbacks = callback_list(callbacks)
+    if lr_schedule is not None and not callable(lr_schedule):
+        raise TypeError(f"lr_schedule must be a function of the step, not a {type(lr_schedule).__name__}")
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm)
     if device != "cpu":

@@ -316,6 +316,7 @@ WRONG_RUNS = [
     (mlp, Plan(), {"device": "meta"}, ValueError, "device 'meta' computes nothing"),
     (mlp, Plan(), {"steps": 0}, ValueError, "steps=0 is not a whole number of at least 1"),
     (mlp, Plan(), {"clip_norm": 0.0}, ValueError, "clip_norm=0.0 is not a positive number"),
+    (mlp, Plan(), {"lr_schedule": 0.1}, TypeError, "lr_schedule must be a function of the step, not a float"),
     (mlp, Plan(), {"dtype": "float16"}, ValueError, "dtype float16 is not supported"),
     (mlp, Plan(), {"evaluate_every": 0}, ValueError, "evaluate_every=0 is not a whole number of at least 1"),
     (

@@ -357,6 +357,9 @@ def bad_arguments(group):
     refused(TypeError, "send needs a Tensor or an array, not a NoneType", lambda: group.send(None, 1 - group.rank))
     if group.rank == 0:
         refused(ValueError, "scatter over 2 ranks cannot divide", lambda: group.scatter(x, 0))
+    for shape in (-1, (2, -3), (2.5,)):
+        refused(ValueError, "needs whole sizes of at least 0", lambda shape=shape: group.empty(shape))
+    assert group.empty(4).shape == (4,) and group.empty(()).shape == ()
     assert group.all_reduce(np.ones(1))[0] == 2  # nothing that was refused is in the way
 
 

@@ -117,6 +117,14 @@ def test_functions_of_a_module_beside_the_script_work(tmp_path):
     assert "sum is 21.0" in done.stdout, done.stderr
 
 
+def test_a_module_of_a_common_name_in_the_current_folder_is_not_taken_for_another(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "script.py").write_text(textwrap.dedent(WORK) + PRINT)
+    for name in ("json.py", "minidl.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    works(python([str(tmp_path / "elsewhere" / "script.py")], tmp_path), tmp_path)
+
+
 def test_functions_of_a_notebook_cell_work(tmp_path):
     pytest.importorskip("IPython", reason="a notebook cell needs IPython")
     cells = f"""

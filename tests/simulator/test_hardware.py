@@ -95,7 +95,7 @@ def test_a_precision_that_the_device_does_not_have_is_refused():
         ("gemm_units", "#", "lacks 'gemm_units'"),
         ("[network]\n", "[net]\n", "lacks 'network'"),
         ('name = "DGX', '#"', "lacks 'name'"),
-        ("value = 80,", 'value = "80 GB",', "wrong kind"),
+        ("value = 80,", 'value = "80 GB",', "memory_gb = '80 GB' is not a number"),
         ("value = 80,", "valve = 80,", "lacks 'memory_gb'"),
         ("launch_us = {", "launch_us = 4 #", "wrong kind"),
         ("value = 25e9", "value = 0", "bandwidth = 0 is not positive"),

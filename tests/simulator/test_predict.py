@@ -155,3 +155,13 @@ def test_more_ranks_than_cores_are_simulated_where_processors_are_shared():
     here = cluster(devices=2, cores=2)
     two, four = (simulate(MLP, Plan(data=n), here, 8) for n in (2, 4))
     assert four.step_seconds == pytest.approx(2 * two.step_seconds)
+
+
+def test_what_is_no_plan_no_cluster_or_no_example_is_refused():
+    build, where = models.builder("mlp-digits"), cluster()
+    with pytest.raises(TypeError, match="plan must be a Plan, not a dict"):
+        simulate(build, {"data": 2}, where, 16)
+    with pytest.raises(TypeError, match="cluster must be a Cluster .*, not a str"):
+        simulate(build, Plan(), "dgx-a100", 16)
+    with pytest.raises(TypeError, match="example must be a pair"):
+        simulate(build, Plan(), where, 16, example=3)

@@ -105,7 +105,3 @@ def _error_message(error: BaseException) -> bytes:
         return message
     except Exception:
         return cloudpickle.dumps(("error", (text, None)))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

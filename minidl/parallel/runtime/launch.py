@@ -22,6 +22,8 @@ from minidl.parallel.runtime.process import ABORT, Status
 
 START_SECONDS = 60.0  # that workers may take to start, however short the timeout
 GRACE_SECONDS = 2.0  # for the other workers to notice that the run is over, before they are killed
+# What a worker's Python runs: it looks for modules where the launcher does, and not first in the current folder.
+ENTER = "import sys; sys.path[:] = {path!r}; from minidl.parallel.runtime.child import main; main(*{fds})"
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -86,10 +88,10 @@ class _Crew:
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
         for _ in range(self.arena.rows):
             ours, theirs = Pipe()
-            command = [sys.executable, "-m", "minidl.parallel.runtime.child", str(theirs.fileno()), str(self.arena.fd)]
+            enter = ENTER.format(path=[str(p) for p in sys.path], fds=(theirs.fileno(), self.arena.fd))
             self.processes.append(
                 subprocess.Popen(
-                    command,
+                    [sys.executable, "-c", enter],
                     env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                     pass_fds=(theirs.fileno(), self.arena.fd),
                     stdin=subprocess.DEVNULL,
@@ -153,8 +155,9 @@ class _Crew:
         return f"rank {rank} of {self.arena.rows} {how}" + (f"; it was last seen in {doing}" if doing else "")
 
     def _last_seen(self) -> str:
-        seen = (Status(self.arena, rank).read()[1] or "before its first instruction" for rank in range(self.arena.rows))
-        return ", ".join(f"rank {rank} in {doing}" for rank, doing in enumerate(seen))
+        seen = (Status(self.arena, rank).read()[1] for rank in range(self.arena.rows))
+        places = (f"in {doing}" if doing else "before its first instruction" for doing in seen)
+        return ", ".join(f"rank {rank} {place}" for rank, place in enumerate(places))
 
     def end(self) -> None:
         """Tell workers still running to stop, give them a moment, kill those that do not."""

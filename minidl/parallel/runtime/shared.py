@@ -20,7 +20,6 @@ from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import CONTROL_BYTES, GROUPS, Process
-from minidl.tensor import Tensor
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 
@@ -50,8 +49,8 @@ class SharedMemoryGroup(ProcessGroup):
     def pause(self) -> None:
         self.process.pause()
 
-    def empty(self, shape: tuple[int, ...], dtype="float32") -> Tensor:
-        return Tensor(self.heap.empty(tuple(shape), dtype))
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return self.heap.empty(shape, dtype)
 
     def report(self, message) -> None:
         self.process.report(message)
