@@ -177,6 +177,8 @@ def _spied(array_type: type, clock: Callable[[], float]) -> Iterator[list[tuple[
     original = kernels.BY_ARRAY[array_type]
 
     class Spy:
+        """The kernels, each of which notes its calls."""
+
         def __getattr__(self, name):
             kernel = getattr(original, name)
             if not callable(kernel):

@@ -18,6 +18,7 @@ import numpy as np
 from minidl.arena import LINE
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
+from minidl.parallel.partition import share_elements
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import CONTROL_BYTES, GROUPS, Process
 
@@ -118,7 +119,7 @@ class SharedMemoryGroup(ProcessGroup):
 
     def _share(self, size: int) -> tuple[int, int]:
         """The elements of a flat array that this rank reduces: whole cache lines where it can be."""
-        step = -(-size // self.size // 16) * 16 or 16
+        step = share_elements(size, self.size)
         return min(self.rank * step, size), min((self.rank + 1) * step, size)
 
     # Collectives
