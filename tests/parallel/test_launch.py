@@ -78,7 +78,7 @@ def python(arguments, tmp_path, stdin=""):
         [sys.executable, *arguments],
         input=stdin,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])},
+        env=os.environ | {"PYTHONPATH": ROOT},
         capture_output=True,
         text=True,
         timeout=60,
