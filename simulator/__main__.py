@@ -30,7 +30,7 @@ STALE = 0.25  # a machine that has become so much faster or slower is calibrated
 PROGRESS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 THIS_MACHINE = "this-machine"
 PICTURES = (".png", ".svg")
-CAPTION = "* more workers than cores: how ranks take turns on a core, and so wait for one another, is not simulated"
+CAPTION = "* more workers than cores: ranks wait for their turns on a core, priced by a measured mean"
 ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a difference of rounded numbers
 
 
@@ -156,9 +156,7 @@ def _comparison_table(result: Comparison) -> Table:
 def _print_errors(result: Comparison, console: Console) -> None:
     for oversubscribed, which in ((False, "workers within the cores"), (True, "more workers than cores")):
         if (error := result.mean_error(oversubscribed)) is not None:
-            unfitted = result.mean_error(oversubscribed, unfitted=True)
-            console.print(f"mean absolute error of the step, {which}: {error:.1%} "
-                          f"(without the constant fitted to one-worker runs: {unfitted:.1%})")  # fmt: skip
+            console.print(f"mean absolute error of the step, {which}: {error:.1%}")
     drifts = [r.drift for r in result.rows]
     console.print(f"the machine was x{min(drifts):.2f} to x{max(drifts):.2f} as slow as when it was calibrated, by a "
                   "fixed probe between the runs; simulated times are scaled by it")  # fmt: skip
@@ -246,12 +244,12 @@ def _calibrate(options, console: Console) -> int:
     table.add_row("slower while all cores are busy", f"matrix product x{compute['matmul_contention']:.2f}, "
                   f"adding 16 MiB x{compute['contention'][-1][1]:.2f}")  # fmt: skip
     table.add_row("  two ranks on one core, against in turn", f"x{found.sharing:.2f}")
+    table.add_row("  to go on after waiting for one another", f"{found.turn_seconds * 1e6:.0f} us")
     for name in ("all_reduce", "all_gather"):
         points = network["collectives"][name]
         table.add_row(f"{name}, 2 workers", ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in points[1::2]))
     for name in ("send", "receive"):
         table.add_row(name, ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in network[name][1::2]))
-    table.add_row("training factor (fitted to one-worker runs)", f"{compute['training_factor']:.3f}")
     console.print(table)
     console.print(f"kept in {cache_path()}")
     if options.json:

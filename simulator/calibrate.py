@@ -2,8 +2,7 @@
 
 What is measured: matrix products over sizes, every kernel over the bytes it moves, the cost of Python after a call and
 around an instruction, collectives and messages between two workers, and how much busy cores slow one another down. What
-is not: any parallel training run. The one constant that is fitted, `training_factor`, is the ratio of measured to
-predicted step time of two one-worker runs.
+is not: any parallel training run. Nothing is fitted to the step of a model.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from minidl import data, models, nn, optim
+from minidl import data, nn, optim
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
@@ -30,7 +28,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 8  # of the cache's form
+VERSION = 9  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
 
@@ -38,8 +36,8 @@ BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 class Calibration:
     """What was measured, as it is cached.
 
-    sharing: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts. quiet: nothing
-    else kept the machine busy; otherwise the calibration is used but not kept.
+    sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts.
+    quiet: nothing else kept the machine busy; otherwise the calibration is used but not kept.
     """
 
     machine: dict[str, object]
@@ -48,19 +46,17 @@ class Calibration:
     memory_bytes: float
     peak_flops: float
     sharing: float
+    turn_seconds: float
     probe_seconds: float
     quiet: bool = True
     version: int = VERSION
 
-    def cluster(self, training_factor: float | None = None) -> Cluster:
-        """The machine as a Cluster; `training_factor=1` leaves the fitted constant out."""
-        compute = Measured(**self.compute)
-        if training_factor is not None:
-            compute = Measured(**self.compute | {"training_factor": training_factor})
+    def cluster(self) -> Cluster:
+        """The machine as a Cluster."""
         cores = self.machine["cores"]
         return Cluster(
-            "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, self.peak_flops,
-            Processors(cores, self.sharing),
+            "this machine", cores, Measured(**self.compute), SharedMemory(**self.network),
+            self.memory_bytes, self.peak_flops, Processors(cores, self.sharing, self.turn_seconds),
         )  # fmt: skip
 
 
@@ -121,18 +117,24 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     """Run all probes on this machine."""
     machine = identity()
     cores = machine["cores"]
-    progress("matrix products")
+    speeds: list[float] = []  # of the speed probe before each phase
+
+    def begin(phase: str) -> None:
+        progress(phase)
+        speeds.extend(launch(probes.speed_probe, 1))
+
+    begin("matrix products")
     (gemm,) = launch(probes.gemm_seconds, 1)
-    progress("kernels and the tape")
+    begin("kernels and the tape")
     ((kernels, python),) = launch(probes.kernel_seconds, 1)
-    progress("busy cores")
-    slower, product_slower, probe_seconds = _contention(cores)
-    apart, together = (statistics.median(launch(probes.iteration_seconds, n)) for n in (cores, 2 * cores))
-    progress("collectives and messages")
-    sides = launch(probes.communication, 2)
+    begin("busy cores")
+    slower, product_slower = _contention(cores)
+    sharing, turn_seconds = _sharing(cores)
+    begin("collectives and messages")
+    launches = [launch(probes.communication, 2) for _ in range(2)]  # where workers land decides the times
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, [], 0.0)
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
-    network = {name: _mean_points(sides, name) for name in probes.COLLECTIVES}
+    network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
     network["alone"] = [(64, launch(probes.alone_seconds, 1)[0])]
     compute = {
         "gemm_sizes": list(probes.GEMM_SIZES),
@@ -144,61 +146,58 @@ def measure(progress: Callable[[str], None]) -> Calibration:
         "instruction_seconds": 0.0,
     }
     largest = probes.GEMM_SIZES[-1]
-    unfitted = Calibration(
-        machine, compute, {"collectives": network, "send": sides[0]["send"], "receive": sides[1]["send"]},
+    found = Calibration(
+        machine, compute,
+        {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1],
-        max(1.0, together / 2 / apart), statistics.median(probe_seconds),
-        quiet=max(probe_seconds) < BUSY * min(probe_seconds),
+        sharing, turn_seconds, speeds[0],
     )  # fmt: skip
-    progress("one-worker runs")
-    return _fit(unfitted)
+    begin("instructions")
+    return replace(
+        found,
+        compute=compute | {"instruction_seconds": _instruction_seconds(found)},
+        probe_seconds=statistics.median(speeds),
+        quiet=max(speeds) < BUSY * min(speeds),
+    )
 
 
-def _contention(cores: int) -> tuple[list[float], float, list[float]]:
-    """How much slower kernels are while all cores are busy: by bytes, and a matrix product; and the probe's seconds.
+def _contention(cores: int) -> tuple[list[float], float]:
+    """How much slower kernels are while all cores are busy: by bytes, and a matrix product.
 
     Other programs can only make a ratio look larger, or smaller while the core is measured alone: the median of three.
     """
-    ratios, probe_seconds = [], []
+    ratios = []
     for _ in range(3):
-        ((alone, product_alone, probe),) = launch(probes.contention, 1)
+        ((alone, product_alone),) = launch(probes.contention, 1)
         together = launch(probes.contention, cores)
         mean = [sum(worker[0][i] for worker in together) / cores for i in range(len(alone))]
         product = sum(worker[1] for worker in together) / cores
         pairs = zip((*mean, product), (*alone, product_alone), strict=True)
         ratios.append([max(1.0, slow / fast) for slow, fast in pairs])
-        probe_seconds.append(probe)
     *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios, strict=True))
-    return slower, product_slower, probe_seconds
+    return slower, product_slower
 
 
-def _fit(unfitted: Calibration) -> Calibration:
-    """Fit the cost of an instruction and the training factor to one-worker runs of models not in `compare`."""
+def _sharing(cores: int) -> tuple[float, float]:
+    """`Processors.sharing` and `Processors.turn_seconds`, from two ranks on each core against one."""
+    rounds = [[launch(probes.iteration_seconds, n)[0] for n in (cores, 2 * cores)] for _ in range(2)]
+    (apart, _), (few, more) = np.mean(rounds, axis=0).tolist()
+    turn = max(0.0, (more - few) / probes.MORE_COLLECTIVES)
+    return max(1.0, (few - turn) / 2 / apart), turn
+
+
+def _instruction_seconds(found: Calibration) -> float:
+    """What a step of a tiny model, on one worker, takes beyond its kernels, for each of its instructions."""
     digits, _ = data.digits()
-    tiny = _one_worker(unfitted, lambda mesh: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, 64, 60, 16)
-    instruction_seconds = max(0.0, (tiny.measured - tiny.predicted) / tiny.instructions)
-    found = replace(unfitted, compute=unfitted.compute | {"instruction_seconds": instruction_seconds})
-    ratios = []
-    for name, shape, batch_size in (("mlp-784", (1, 28, 28), 64), ("cnn-32", (3, 32, 32), 16)):
-        run = _one_worker(found, models.builder(name), data.synthetic(256, shape, 10), batch_size, 12, 1)
-        ratios.append(run.measured / run.predicted)
-    return replace(found, compute=found.compute | {"training_factor": statistics.geometric_mean(ratios)})
-
-
-class _Step(NamedTuple):
-    measured: float
-    predicted: float
-    instructions: int
-
-
-def _one_worker(calibration: Calibration, build, dataset, batch_size: int, steps: int, micro_batches: int) -> _Step:
-    """Seconds of a step of one worker, measured and predicted, and the number of its instructions."""
-    plan, settings = Plan(micro_batches=micro_batches), {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
-    runs = [train(build, dataset, plan, batch_size=batch_size, steps=steps, **settings) for _ in range(2)]
-    example = dataset[np.arange(1)]
-    prediction = simulate(build, plan, calibration.cluster(), batch_size, example=example, **settings)
+    plan, settings = Plan(micro_batches=16), {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
+    runs = [train(_tiny, digits, plan, batch_size=64, steps=60, **settings) for _ in range(2)]
     measured = min(run.step_seconds for run in runs)  # other programs can only make it slower
-    return _Step(measured, prediction.step_seconds, len(prediction.program[0].step))
+    prediction = simulate(_tiny, plan, found.cluster(), 64, example=digits[np.arange(1)], **settings)
+    return max(0.0, (measured - prediction.step_seconds) / len(prediction.program[0].step))
+
+
+def _tiny(mesh):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
 def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
@@ -212,8 +211,10 @@ def _sgd(parameters):
     return optim.SGD(parameters, lr=1e-3, momentum=0.9)
 
 
-def _mean_points(sides, name) -> list[tuple[float, float]]:
-    return [(size, sum(side[name][i][1] for side in sides) / len(sides)) for i, (size, _) in enumerate(sides[0][name])]
+def _points(launches, name: str, ranks: tuple[int, ...]) -> list[tuple[float, float]]:
+    """(bytes, seconds) of an action: the mean over the ranks and the launches."""
+    columns = [sides[rank][name] for sides in launches for rank in ranks]
+    return [(points[0][0], statistics.mean(t for _, t in points)) for points in zip(*columns, strict=True)]
 
 
 def identity() -> dict[str, object]:

@@ -58,8 +58,8 @@ def experiments() -> tuple[Experiment, ...]:
 class Row:
     """One plan, measured and simulated. Names are those of compare.json.
 
-    drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe; the
-    simulated seconds are for the machine as it then was, so they contain it. unfitted: with every fitted constant at 1.
+    drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe. The
+    simulated seconds are for the machine as it was during the comparison: they contain the median drift of all rows.
     """
 
     model: str
@@ -75,7 +75,6 @@ class Row:
     measured_exposed_communication_seconds: float
     simulated_exposed_communication_seconds: float
     drift: float
-    simulated_step_seconds_unfitted: float
 
     @property
     def error(self) -> float:
@@ -92,16 +91,9 @@ class Comparison:
     runs: list[Run]
     predictions: list[Prediction]
 
-    def mean_error(self, oversubscribed: bool, unfitted: bool = False) -> float | None:
-        """Mean absolute error of the step time over the rows that are (not) oversubscribed; None if there are none.
-
-        unfitted: of the predictions with every fitted constant at 1.
-        """
-        errors = [
-            abs((row.simulated_step_seconds_unfitted if unfitted else row.simulated_step_seconds)
-                / row.measured_step_seconds - 1)
-            for row in self.rows if row.oversubscribed == oversubscribed
-        ]  # fmt: skip
+    def mean_error(self, oversubscribed: bool) -> float | None:
+        """Mean absolute error of the step time over the rows that are (not) oversubscribed; None if there are none."""
+        errors = [abs(row.error) for row in self.rows if row.oversubscribed == oversubscribed]
         return statistics.mean(errors) if errors else None
 
     def save(self, folder: Path) -> list[Path]:
@@ -124,7 +116,7 @@ def compare(
 ) -> Comparison:
     """Measure and simulate every plan. progress: told what runs, how many runs are done, and of how many."""
     chosen = chosen or experiments()
-    cluster, unfitted = calibration.cluster(), calibration.cluster(training_factor=1.0)
+    cluster = calibration.cluster()
     cores = calibration.machine["cores"]
     train_set, _ = data.digits()
     settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
@@ -135,19 +127,18 @@ def compare(
         for i, (experiment, plan) in enumerate(jobs):
             progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
             if i % 4 == 0:
-                slower = drift(calibration)
+                beside = drift(calibration)
             run = train(experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, **settings)
-            measured[i].append((slower, run))
+            measured[i].append((beside, run))
 
+    slower = statistics.median(beside for tries in measured for beside, _ in tries)
     rows, runs, predictions = [], [], []
     baseline: tuple[float, float] = (0.0, 0.0)
     example = train_set[np.arange(1)]
     for (experiment, plan), tries in zip(jobs, measured, strict=True):
         prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
-        without = simulate(experiment.build, plan, unfitted, BATCH_SIZE, example=example, **settings)
         tries.sort(key=lambda pair: pair[1].step_seconds)
         _, run = tries[len(tries) // 2]  # the median try
-        slower = statistics.median(factor for factor, _ in tries)  # one disturbed probe does not count
         if plan == experiment.plans[0]:
             baseline = (run.step_seconds, prediction.step_seconds)
         rows.append(Row(
@@ -156,7 +147,7 @@ def compare(
             baseline[0] / run.step_seconds, baseline[1] / prediction.step_seconds,
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
-            slower, without.step_seconds * slower,
+            statistics.median(beside for beside, _ in tries),
         ))  # fmt: skip
         runs.append(run)
         predictions.append(prediction)

@@ -81,8 +81,7 @@ class Measured:
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
     each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution what it takes beyond its product, by
     the cost of copying its windows. contention: by what factor kernels are slower while all cores are busy, by bytes
-    moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it). training_factor: measured
-    over predicted step time of a one-worker run; 1 leaves it out.
+    moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it).
     """
 
     gemm_sizes: tuple[int, ...]
@@ -92,13 +91,12 @@ class Measured:
     matmul_contention: float
     python: Points
     instruction_seconds: float
-    training_factor: float = 1.0
     scale = 1.0
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         seconds, contention = self._kernel(call)
         python = interpolate(self.python, call.bytes_read + call.bytes_written, growing=False)
-        return (seconds + python) * self.training_factor, contention
+        return seconds + python, contention
 
     def _kernel(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written

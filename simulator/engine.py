@@ -84,6 +84,7 @@ class Engine:
         self.processors = prices.cluster.processors
         shared = self.processors
         self.cores = SharedCores(self.clock, shared.cores, shared.sharing) if shared else None
+        self.turn = shared.turn_seconds if shared and program.world_size > shared.cores else 0.0
         numbers = range(program.world_size) if self.processors else program.representatives()
         self.ranks = {number: self._rank(number) for number in numbers}
         self.meshes = {number: program.plan.mesh(number) for number in numbers}
@@ -250,12 +251,24 @@ class Engine:
         return complete
 
     def leave(self, meeting: Meeting) -> bool:
-        """True if this was the last to leave."""
+        """True if this was the last to leave and all have gone on; where ranks share cores they take turns first."""
         meeting.unfinished -= 1
-        if meeting.unfinished == 0:
+        if meeting.unfinished:
+            return False
+
+        def go_on():
             for end in meeting.ends:
                 end(meeting.start)
-        return meeting.unfinished == 0
+
+        self.take_turns(go_on)
+        return not self.turn
+
+    def take_turns(self, action: Action) -> None:
+        """Do it when those who waited for others have their cores: at once where each has its own."""
+        if self.turn:
+            self.clock.after(self.turn, action)
+        else:
+            action()
 
     def send(self, rank: Rank, lane: Lane, instruction) -> None:
         seconds, contention = self.prices.send(rank.number, instruction)
@@ -269,7 +282,7 @@ class Engine:
             self.record(rank, COMMUNICATION, instruction.name, start)
             self.messages.setdefault(channel, deque()).append(start)
             if channel in self.receivers:
-                self.receivers.pop(channel)()
+                self.take_turns(self.receivers.pop(channel))
             self.finish(rank, lane)
 
         lane.stream.acquire(transfer)

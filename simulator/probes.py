@@ -203,8 +203,8 @@ def _spied(array_type: type, clock: Callable[[], float]) -> Iterator[list[tuple[
 # All cores at once
 
 
-def contention(group: ProcessGroup) -> tuple[list[float], float, float]:
-    """Times of adding arrays of CONTENTION_BYTES (all three together), of a matrix product, and the probe's."""
+def contention(group: ProcessGroup) -> tuple[list[float], float]:
+    """Times of adding arrays of CONTENTION_BYTES (all three together), and of a matrix product."""
     times = []
     for nbytes in CONTENTION_BYTES:
         a, b, out = (np.ones(nbytes // 12, np.float32) for _ in range(3))
@@ -213,30 +213,37 @@ def contention(group: ProcessGroup) -> tuple[list[float], float, float]:
     a = np.ones((256, 1024), np.float32)
     b = np.ones((1024, 1024), np.float32)
     group.barrier()
-    return times, median_seconds(lambda: a @ b, 5e-2, 10**6), speed_probe(group)
+    return times, median_seconds(lambda: a @ b, 5e-2, 10**6)
 
 
-def iteration_seconds(group: ProcessGroup) -> float:
-    """Mean time of an iteration of products on 12 MiB, with an all-reduce of a third of it and one of a number."""
+MORE_COLLECTIVES = 12  # in the second kind of iteration
+
+
+def iteration_seconds(group: ProcessGroup) -> tuple[float, float]:
+    """Median time of an iteration of products on 12 MiB that ends in an all-reduce of a third of it; and with
+    MORE_COLLECTIVES all-reduces of a number in between."""
     weights, velocities = (np.zeros((4, 512, 512), np.float32) for _ in range(2))
     gradients, number = group.empty((4, 512, 512)).data, group.empty((1,)).data
     x = np.zeros((64, 512), np.float32)
 
-    def iterate():
+    def iterate(between: Callable[[], object]):
         for weight, gradient in zip(weights, gradients, strict=True):
             for _ in range(2):
                 np.matmul(x, weight)
+                between()
             np.matmul(x.T, x, out=gradient)
+            between()
         group.all_reduce(gradients)
-        group.all_reduce(number)
         np.add(velocities, gradients, out=velocities)
 
-    for _ in range(5):
-        iterate()
-    start = time.perf_counter()
-    for _ in range(60):
-        iterate()
-    return (time.perf_counter() - start) / 60
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(21):
+        for seconds, between in zip(times, (lambda: None, lambda: group.all_reduce(number)), strict=True):
+            start = time.perf_counter()
+            iterate(between)
+            seconds.append(time.perf_counter() - start)
+    few, more = (statistics.median(seconds) for seconds in times)
+    return few, more
 
 
 def speed_probe(group: ProcessGroup) -> float:
@@ -248,7 +255,6 @@ def speed_probe(group: ProcessGroup) -> float:
         a @ b
         np.add(x, x, out=x[:])
 
-    group.barrier()
     return median_seconds(mix, 4e-2, 10**6)
 
 
@@ -259,7 +265,7 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
     """(bytes, seconds) of each of COLLECTIVES, and of "send" and "receive", the two sides of a message."""
     times: dict[str, list[tuple[float, float]]] = {}
     for nbytes in MESSAGE_BYTES:
-        runs = 200 if nbytes < 1 << 18 else 30 if nbytes < 1 << 22 else 8
+        runs = 100 if nbytes < 1 << 18 else 20 if nbytes < 1 << 22 else 6
         for name in COLLECTIVES:
             whole = group.empty((group.size, nbytes // 4 // group.size))
             whole.data[...] = 0

@@ -43,9 +43,9 @@ class Free:
         return 0.0
 
 
-def cluster(compute=None, network=None, devices=64, cores=None) -> Cluster:
+def cluster(compute=None, network=None, devices=64, cores=None, turn=0.0) -> Cluster:
     """Devices of 1 GB and 1 FLOP/s; with `cores`, ranks that share the processors of one machine."""
-    processors = Processors(cores) if cores else None
+    processors = Processors(cores, turn_seconds=turn) if cores else None
     return Cluster("by hand", devices, compute or PerCall(), network or Free(), 1e9, 1.0, processors)
 
 
@@ -92,9 +92,9 @@ def program(plan: Plan, buckets: int = 1) -> Program:
     return training_program(plan, Layout(stages, tuple(tuple((b, b + 1) for b in range(*s)) for s in stages)))
 
 
-def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None):
+def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None, turn: float = 0.0):
     """(seconds of a step, its trace) at prices by type of instruction."""
-    engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores)))
+    engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores, turn=turn)))
     step = engine.run()
     return step, engine.trace()
 
@@ -107,9 +107,10 @@ def made_up(**changes) -> Calibration:
     figures = dict(
         machine=identity(),
         sharing=1.0,
+        turn_seconds=1e-4,
         compute={
             "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
-            "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6, "training_factor": 1.1,
+            "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6,
         },
         network={"collectives": {"all_reduce": POINTS, "alone": POINTS}, "send": POINTS, "receive": POINTS},
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=1e-3,

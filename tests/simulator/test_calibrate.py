@@ -5,7 +5,7 @@ import math
 import sys
 import warnings
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 
@@ -152,12 +152,6 @@ def test_without_a_folder_of_its_own_the_cache_is_in_the_users(monkeypatch, tmp_
     assert cache_path() == tmp_path / ".cache" / "minidl" / "calibration.json"
 
 
-def test_the_fitted_constant_can_be_left_out():
-    build = models.builder("mlp-digits")
-    fitted, unfitted = (simulate(build, Plan(), made_up().cluster(f), 8).step_seconds for f in (None, 1.0))
-    assert unfitted < fitted < 1.1 * unfitted + 1e-12
-
-
 # For real
 
 
@@ -180,7 +174,7 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
     assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.compute["gemm_seconds"])
     assert len(found.compute["gemm_seconds"]) == len(probes.GEMM_SIZES) ** 3
     assert min(factor for _, factor in found.compute["contention"]) >= 1
-    assert found.compute["matmul_contention"] >= 1 and 0.2 < found.compute["training_factor"] < 5
+    assert found.compute["matmul_contention"] >= 1 and found.sharing >= 1 and found.turn_seconds >= 0
     assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and found.probe_seconds > 0
     assert Calibration(**json.loads(json.dumps(asdict(real[0])))).cluster().devices == found.machine["cores"]
 
@@ -204,4 +198,3 @@ def test_a_real_calibration_prices_every_plan(real):
         assert 0 < prediction.step_seconds < 60 and 0 < prediction.mfu < 2
         steps[plan] = prediction.step_seconds
     assert simulate(build, Plan(), cluster, 256).step_seconds > steps[Plan()]
-    assert replace(real[0], compute=real[0].compute | {"training_factor": 2.0}).cluster().compute.training_factor == 2

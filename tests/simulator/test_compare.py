@@ -91,13 +91,12 @@ def test_compare_json_has_the_keys_of_the_issue_and_the_traces_open_again(compar
 
 
 def test_errors_are_means_over_the_rows_within_the_cores_and_over_the_others(comparison):
-    def row(measured, simulated, unfitted, oversubscribed):
-        return Row("m", "p", 1, oversubscribed, measured, simulated, 1, 1, 0, 0, 0, 0, 1, unfitted)
+    def row(measured, simulated, oversubscribed):
+        return Row("m", "p", 1, oversubscribed, measured, simulated, 1, 1, 0, 0, 0, 0, 1)
 
-    rows = [row(1.0, 1.1, 0.5, False), row(2.0, 1.4, 2.0, False), row(1.0, 1.5, 1.0, True)]
+    rows = [row(1.0, 1.1, False), row(2.0, 1.4, False), row(1.0, 1.5, True)]
     made = Comparison({}, rows, [], [])
     assert made.mean_error(False) == pytest.approx((0.1 + 0.3) / 2)
-    assert made.mean_error(False, unfitted=True) == pytest.approx(0.25)
     assert made.mean_error(True) == pytest.approx(0.5)
     assert Comparison({}, rows[:2], [], []).mean_error(True) is None
     assert rows[1].error == pytest.approx(-0.3)
@@ -201,7 +200,7 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
     cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
     assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
     printed = capsys.readouterr().out
-    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "training factor", "kept in"):
+    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "kept in"):
         assert piece in printed
     assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
 

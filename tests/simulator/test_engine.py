@@ -172,6 +172,19 @@ def test_the_last_to_come_to_a_collective_does_its_share_before_it_computes_on()
     assert last["B1"].start == last["reduce loss"].end == last["reduce loss"].start + 0.25
 
 
+def test_ranks_that_share_a_core_wait_for_their_turns_after_each_collective_and_message():
+    turn = 0.125
+    plan, buckets = Plan(data=4), 3
+    alone, shared = (run(plan, WORK, buckets, cores=2, turn=t)[0] for t in (0.0, turn))
+    collectives = buckets + 1  # and the loss; the reductions of all but the last bucket run beside the backward
+    assert alone + turn < shared <= alone + collectives * turn
+    assert run(plan, WORK, buckets, cores=4, turn=turn)[0] == run(plan, WORK, buckets, cores=4)[0]
+    relay = Plan(pipeline=4, micro_batches=1, schedule="naive")
+    assert run(relay, WORK, cores=2, turn=turn)[0] == pytest.approx(4 * (F + B) + 2 * 3 * turn)
+    _, trace = run(Plan(data=4), WORK, cores=2, turn=turn)
+    assert trace.exposed_communication > 0
+
+
 # Representatives
 
 
