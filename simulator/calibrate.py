@@ -164,24 +164,19 @@ def measure(progress: Callable[[str], None]) -> Calibration:
 def _contention(cores: int) -> tuple[list[float], float]:
     """How much slower kernels are while all cores are busy: by bytes, and a matrix product.
 
-    Other programs can only make a ratio look larger, or smaller while the core is measured alone: the median of three.
+    Other programs, and workers that for a while land on one core, only make times longer: the shortest of three rounds.
     """
-    ratios = []
+    alone, together = [], []
     for _ in range(3):
-        ((alone, product_alone),) = launch(probes.contention, 1)
-        together = launch(probes.contention, cores)
-        mean = [sum(worker[0][i] for worker in together) / cores for i in range(len(alone))]
-        product = sum(worker[1] for worker in together) / cores
-        pairs = zip((*mean, product), (*alone, product_alone), strict=True)
-        ratios.append([max(1.0, slow / fast) for slow, fast in pairs])
-    *slower, product_slower = (statistics.median(ratio) for ratio in zip(*ratios, strict=True))
+        alone += launch(probes.contention, 1)
+        together.append(np.mean(launch(probes.contention, cores), axis=0))
+    *slower, product_slower = np.maximum(1.0, np.min(together, axis=0) / np.min(alone, axis=0)).tolist()
     return slower, product_slower
 
 
 def _sharing(cores: int) -> tuple[float, float]:
     """`Processors.sharing` and `Processors.turn_seconds`, from two ranks on each core against one."""
-    rounds = [[launch(probes.iteration_seconds, n)[0] for n in (cores, 2 * cores)] for _ in range(2)]
-    (apart, _), (few, more) = np.mean(rounds, axis=0).tolist()
+    (apart, _), (few, more) = (launch(probes.iteration_seconds, n)[0] for n in (cores, 2 * cores))
     turn = max(0.0, (more - few) / probes.MORE_COLLECTIVES)
     return max(1.0, (few - turn) / 2 / apart), turn
 

@@ -203,8 +203,8 @@ def _spied(array_type: type, clock: Callable[[], float]) -> Iterator[list[tuple[
 # All cores at once
 
 
-def contention(group: ProcessGroup) -> tuple[list[float], float]:
-    """Times of adding arrays of CONTENTION_BYTES (all three together), and of a matrix product."""
+def contention(group: ProcessGroup) -> list[float]:
+    """Times of adding arrays of CONTENTION_BYTES (all three together), and last of a matrix product."""
     times = []
     for nbytes in CONTENTION_BYTES:
         a, b, out = (np.ones(nbytes // 12, np.float32) for _ in range(3))
@@ -213,7 +213,7 @@ def contention(group: ProcessGroup) -> tuple[list[float], float]:
     a = np.ones((256, 1024), np.float32)
     b = np.ones((1024, 1024), np.float32)
     group.barrier()
-    return times, median_seconds(lambda: a @ b, 5e-2, 10**6)
+    return [*times, median_seconds(lambda: a @ b, 5e-2, 10**6)]
 
 
 MORE_COLLECTIVES = 12  # in the second kind of iteration
@@ -237,7 +237,7 @@ def iteration_seconds(group: ProcessGroup) -> tuple[float, float]:
         np.add(velocities, gradients, out=velocities)
 
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(21):
+    for _ in range(31):
         for seconds, between in zip(times, (lambda: None, lambda: group.all_reduce(number)), strict=True):
             start = time.perf_counter()
             iterate(between)
