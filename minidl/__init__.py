@@ -5,6 +5,7 @@ The names here are PyTorch's. `minidl.nn`, `minidl.optim` and `minidl.data` come
 """
 
 from minidl import data, nn, ops, optim
+from minidl.creation import arange, full, ones, ones_like, rand, randn, tensor, zeros, zeros_like
 from minidl.io import load, save
 from minidl.ops import (
     abs,
@@ -40,22 +41,4 @@ from minidl.ops import (
     where,
 )
 from minidl.random import manual_seed
-from minidl.tensor import (
-    Op,
-    Tensor,
-    arange,
-    bool_,
-    device,
-    float32,
-    float64,
-    full,
-    int64,
-    no_grad,
-    ones,
-    ones_like,
-    rand,
-    randn,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from minidl.tensor import Op, Tensor, bool_, device, float32, float64, int64, no_grad

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from minidl import kernels as _kernels
-from minidl import random
 
 DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int64", "bool")}
 float32, float64, int64, bool_ = DTYPES.values()
@@ -284,68 +283,3 @@ def tape(root: Op) -> list[Op]:
                 seen.add(id(parent))
                 ops.append(parent)
     return ops
-
-
-def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = None) -> Tensor:
-    """A tensor with a copy of `data`: numbers, nested sequences, a NumPy array or a Tensor.
-
-    Python floats become float32, Python ints int64; a NumPy array keeps its dtype.
-    """
-    if isinstance(data, Tensor):
-        data = data.numpy()
-    values = np.asarray(data)
-    if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and values.dtype == float64:
-        dtype = float32
-    kernels = _kernels.for_device(device or _default_device)
-    return Tensor(kernels.array(values, dtype_of(dtype or values.dtype))).requires_grad_(requires_grad)
-
-
-def full(shape: Sequence[int], value: float, dtype=float32, device: str | None = None) -> Tensor:
-    """A tensor of `shape` filled with `value`."""
-    kernels = _kernels.for_device(device or _default_device)
-    return Tensor(kernels.full(tuple(shape), value, dtype_of(dtype)))
-
-
-def zeros(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Zeros of `shape`, its sizes given one by one or as one sequence."""
-    return full(sizes(shape), 0, dtype, device)
-
-
-def ones(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Ones of `shape`, its sizes given one by one or as one sequence."""
-    return full(sizes(shape), 1, dtype, device)
-
-
-def arange(start: float, end: float | None = None, step: float = 1, dtype=None, device: str | None = None) -> Tensor:
-    """start, start + step, … below end; `arange(n)` counts from 0. int64 if all arguments are ints, else float32."""
-    if end is None:
-        start, end = 0, start
-    values = np.arange(start, end, step)
-    return tensor(values, dtype or (float32 if values.dtype.kind == "f" else int64), device=device)
-
-
-def randn(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Normal random numbers of mean 0 and variance 1, from the generator that `manual_seed` starts."""
-    return tensor(random.default_generator().standard_normal(sizes(shape)), dtype, device=device)
-
-
-def rand(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Uniform random numbers in [0, 1), from the generator that `manual_seed` starts."""
-    return tensor(random.default_generator().random(sizes(shape), np.float32), dtype, device=device)
-
-
-def zeros_like(x: Tensor) -> Tensor:
-    """Zeros of the shape, dtype and device of x."""
-    return full(x.shape, 0, x.dtype, x.device)
-
-
-def ones_like(x: Tensor) -> Tensor:
-    """Ones of the shape, dtype and device of x."""
-    return full(x.shape, 1, x.dtype, x.device)
-
-
-def sizes(arguments: Sequence) -> tuple[int, ...]:
-    """Sizes given one by one or as one sequence."""
-    if len(arguments) == 1 and not isinstance(arguments[0], int):
-        return tuple(arguments[0])
-    return tuple(arguments)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.tensor import Tensor, float64, no_grad, tensor
+from minidl.creation import tensor
+from minidl.tensor import Tensor, float64, no_grad
 
 
 def gradcheck(function: Callable[..., Tensor], *inputs, eps: float = 1e-6, tolerance: float = 1e-6) -> None:

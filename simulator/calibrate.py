@@ -146,19 +146,14 @@ def measure(progress: Callable[[str], None]) -> Calibration:
         "instruction_seconds": 0.0,
     }
     largest = probes.GEMM_SIZES[-1]
+    begin("instructions")
     found = Calibration(
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1],
-        sharing, turn_seconds, speeds[0],
+        sharing, turn_seconds, statistics.median(speeds), quiet=max(speeds) < BUSY * min(speeds),
     )  # fmt: skip
-    begin("instructions")
-    return replace(
-        found,
-        compute=compute | {"instruction_seconds": _instruction_seconds(found)},
-        probe_seconds=statistics.median(speeds),
-        quiet=max(speeds) < BUSY * min(speeds),
-    )
+    return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
 
 
 def _contention(cores: int) -> tuple[list[float], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import statistics
@@ -121,24 +122,25 @@ def compare(
     train_set, _ = data.digits()
     settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
     jobs = [(e, plan) for e in chosen for plan in e.plans]
-    measured: list[list[tuple[float, Run]]] = [[] for _ in jobs]
+    measured: list[list[Run]] = [[] for _ in jobs]
+    drifts: list[list[float]] = [[] for _ in jobs]
     total = ROUNDS * len(jobs)
     for turn in range(ROUNDS):
         for i, (experiment, plan) in enumerate(jobs):
             progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
             if i % 4 == 0:
-                beside = drift(calibration)
+                drift_now = drift(calibration)
             run = train(experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, **settings)
-            measured[i].append((beside, run))
+            measured[i].append(run)
+            drifts[i].append(drift_now)
 
-    slower = statistics.median(beside for tries in measured for beside, _ in tries)
+    slower = statistics.median(itertools.chain(*drifts))
     rows, runs, predictions = [], [], []
     baseline: tuple[float, float] = (0.0, 0.0)
     example = train_set[np.arange(1)]
-    for (experiment, plan), tries in zip(jobs, measured, strict=True):
+    for (experiment, plan), tries, beside in zip(jobs, measured, drifts, strict=True):
         prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
-        tries.sort(key=lambda pair: pair[1].step_seconds)
-        _, run = tries[len(tries) // 2]  # the median try
+        run = sorted(tries, key=lambda run: run.step_seconds)[len(tries) // 2]  # the median try
         if plan == experiment.plans[0]:
             baseline = (run.step_seconds, prediction.step_seconds)
         rows.append(Row(
@@ -147,7 +149,7 @@ def compare(
             baseline[0] / run.step_seconds, baseline[1] / prediction.step_seconds,
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
-            statistics.median(beside for beside, _ in tries),
+            statistics.median(beside),
         ))  # fmt: skip
         runs.append(run)
         predictions.append(prediction)

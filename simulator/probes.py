@@ -28,6 +28,7 @@ from simulator.compute import convolution
 GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
 
@@ -214,9 +215,6 @@ def contention(group: ProcessGroup) -> list[float]:
     b = np.ones((1024, 1024), np.float32)
     group.barrier()
     return [*times, median_seconds(lambda: a @ b, 5e-2, 10**6)]
-
-
-MORE_COLLECTIVES = 12  # in the second kind of iteration
 
 
 def iteration_seconds(group: ProcessGroup) -> tuple[float, float]:

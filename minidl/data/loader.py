@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minidl.creation import tensor
 from minidl.data.batches import batches, epoch_order
 from minidl.data.datasets import Dataset
-from minidl.tensor import Tensor, tensor
+from minidl.tensor import Tensor
 
 
 class DistributedSampler:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from minidl import random
-from minidl.tensor import Tensor, default_device, float32, int64, tensor, zeros
+from minidl.creation import tensor, zeros
+from minidl.tensor import Tensor, default_device, float32, int64
 
 Example = Callable[[int], tuple[Tensor, Tensor]]
 

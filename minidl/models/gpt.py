@@ -1,9 +1,9 @@
 """GPT: a decoder-only transformer (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners")."""
 
 from minidl import nn, ops
+from minidl.creation import arange
 from minidl.models.examples import tokens
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
-from minidl.tensor import arange
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
 

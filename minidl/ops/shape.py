@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import kernels as _kernels
-from minidl.tensor import DTYPES, Op, Tensor, dtype_of, sizes
+from minidl.creation import sizes
+from minidl.tensor import DTYPES, Op, Tensor, dtype_of
 
 
 class Reshape(Op):

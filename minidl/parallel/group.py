@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
+from minidl.creation import shape_of
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.tensor import Tensor
@@ -192,7 +192,7 @@ class ProcessGroup(ABC):
 
     def empty(self, shape: int | tuple[int, ...], dtype="float32") -> Tensor:
         """A tensor that this group's collectives use without copying it."""
-        return Tensor(self._allocate(sizes_of(shape), np.dtype(dtype)))
+        return Tensor(self._allocate(shape_of(shape), np.dtype(dtype)))
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return np.empty(shape, dtype)
@@ -275,14 +275,6 @@ class MetaGroup(ProcessGroup):
         raise RuntimeError("on meta nobody else communicates: there is nothing to wait for")
 
 
-def sizes_of(shape) -> tuple[int, ...]:
-    """A shape as a tuple; an int is that of a vector. ValueError unless its sizes are whole and not negative."""
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if not all(isinstance(n, Integral) and n >= 0 for n in sizes):
-        raise ValueError(f"the shape {shape!r} needs whole sizes of at least 0")
-    return sizes
-
-
 def _as_given(x, result):
     """The result as the caller gave `x`: a Tensor for a Tensor (or for nothing), `x` itself where it was changed."""
     if result is None or result is x or (isinstance(x, Tensor) and result is x.data):
@@ -298,6 +290,8 @@ def _known(op: str) -> str:
 def _check_array(name: str, x) -> None:
     if not isinstance(x, (Tensor, np.ndarray, MetaArray)):
         raise TypeError(f"{name} needs a Tensor or an array, not a {type(x).__name__}")
+    if x.dtype.kind not in "biufc":
+        raise TypeError(f"{name} needs numbers, not an array of {x.dtype}")
 
 
 def _check_out(name: str, out, shape: tuple[int, ...], x) -> None:

@@ -166,7 +166,7 @@ class HangsInBackward(nn.Module):
         return HangingOp()(x)
 
 
-class HangingOp(minidl.tensor.__globals__["Op"]):
+class HangingOp(minidl.Op):
     def forward(self, x):
         return self.kernels.copy(x)
 

@@ -354,6 +354,7 @@ def bad_arguments(group):
     refused(ValueError, "all_gather " + message, lambda: group.all_gather(shared[other], out=shared))
     refused(ValueError, "reduce_scatter " + message, lambda: group.reduce_scatter(shared, out=shared[other]))
     refused(TypeError, "all_reduce needs a Tensor or an array, not a list", lambda: group.all_reduce([1.0]))
+    refused(TypeError, "all_reduce needs numbers, not an array of <U1", lambda: group.all_reduce(np.array(["a"])))
     refused(TypeError, "send needs a Tensor or an array, not a NoneType", lambda: group.send(None, 1 - group.rank))
     if group.rank == 0:
         refused(ValueError, "scatter over 2 ranks cannot divide", lambda: group.scatter(x, 0))

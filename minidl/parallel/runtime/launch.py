@@ -92,7 +92,7 @@ class _Crew:
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-c", enter],
-                    env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                    env=environment,
                     pass_fds=(theirs.fileno(), self.arena.fd),
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the workers
