@@ -4,7 +4,10 @@ Each is an nn.Sequential whose children are the blocks of the chain. It carries 
 batch size, input and target (x, y) on the current default device.
 """
 
+from minidl.models.alexnet import alexnet
 from minidl.models.catalog import BUILDERS, builder
-from minidl.models.cnn import cnn
+from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
+from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.vgg import vgg

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-from minidl.models.cnn import cnn
+from minidl.models.alexnet import alexnet
+from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
+from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.vgg import vgg
 from minidl.nn import Sequential
 
 Builder = Callable[..., Sequential]
@@ -16,7 +19,11 @@ BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, (64, 128, 10)),
     "mlp-784": partial(mlp, (784, 1024, 1024, 10)),
     "cnn-digits": partial(cnn, channels=1, size=8),
-    "cnn-32": partial(cnn, channels=3, size=32, widths=(32, 64, 64)),
+    "cifar-cnn": cifar_cnn,
+    "lenet": lenet,
+    "alexnet": alexnet,
+    "vgg11": partial(vgg, 11),
+    "vgg16": partial(vgg, 16),
     "gpt-tiny": partial(gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128),
     "gpt2-small": partial(gpt, layers=12, hidden=768, heads=12, vocabulary=50304, sequence=1024),
     "gpt2-medium": partial(gpt, layers=24, hidden=1024, heads=16, vocabulary=50304, sequence=1024),

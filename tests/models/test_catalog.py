@@ -1,0 +1,60 @@
+"""The catalog: every model in it runs, and has as many parameters as published."""
+
+import pytest
+
+import minidl
+from minidl import models, nn
+from minidl.models import BUILDERS
+
+ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny"]
+
+
+def assert_runs(name, device):
+    with minidl.device(device):
+        model = models.builder(name)()
+        x, y = model.example(2)
+        loss = nn.CrossEntropyLoss()(model(x), y)
+        loss.backward()
+    assert loss.shape == () and loss.device == device
+    assert all(p.grad.shape == p.shape for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_model_goes_forward_and_backward_on_meta(name):
+    assert_runs(name, "meta")
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_small_model_goes_forward_and_backward_on_its_own_example(name):
+    assert_runs(name, "cpu")
+
+
+def parameters(name):
+    with minidl.device("meta"):
+        return sum(p.numel() for p in models.builder(name)().parameters())
+
+
+# torchvision's documentation of its models; LeNet's and the CIFAR network's follow from their layers.
+PUBLISHED = {
+    "lenet": 61_706,
+    "cifar-cnn": 122_570,
+    "alexnet": 61_100_840,
+    "vgg11": 132_863_336,
+    "vgg16": 138_357_544,
+}
+BILLIONS = {"gpt3-175b": 175, "gpt3-13b": 13, "gpt2-xl": 1.64, "gpt-1t": 1008}
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_a_model_has_exactly_as_many_parameters_as_published(name, count):
+    assert parameters(name) == count
+
+
+@pytest.mark.parametrize(("name", "billions"), BILLIONS.items())
+def test_the_large_models_have_as_many_parameters_as_published(name, billions):
+    assert parameters(name) / 1e9 == pytest.approx(billions, rel=0.02)
+
+
+def test_an_unknown_model_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match="unknown model 'gpt5': there are mlp-digits, mlp-784"):
+        models.builder("gpt5")
