@@ -8,9 +8,7 @@ from minidl.nn.layers import (
     Embedding,
     Flatten,
     Identity,
-    LayerNorm,
     Linear,
-    MaxPool2d,
     ReLU,
     Sigmoid,
     Softmax,
@@ -18,3 +16,5 @@ from minidl.nn.layers import (
 )
 from minidl.nn.losses import CrossEntropyLoss, Loss, MSELoss
 from minidl.nn.module import Module, Parameter, Sequential, Shard
+from minidl.nn.normalization import LayerNorm
+from minidl.nn.pooling import MaxPool2d

@@ -45,34 +45,6 @@ class Conv2d(Module):
         )
 
 
-class MaxPool2d(Module):
-    """The largest element of each window of images (batch, channels, height, width)."""
-
-    def __init__(self, kernel_size, stride=None, padding=0):
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-
-    def forward(self, x):
-        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
-
-    def extra_repr(self):
-        return f"kernel_size={self.kernel_size}, stride={self.stride or self.kernel_size}, padding={self.padding}"
-
-
-class LayerNorm(Module):
-    """Normalise the last dimension, of `width`, to mean 0 and variance 1; then a learned scale and offset."""
-
-    def __init__(self, width: int, eps: float = 1e-5):
-        self.eps = eps
-        self.weight = Parameter((width,), init.constant(1))
-        self.bias = Parameter((width,), init.constant(0))
-
-    def forward(self, x):
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
-
-    def extra_repr(self):
-        return f"{self.weight.shape[0]}, eps={self.eps}"
-
-
 class Embedding(Module):
     """A table of `num_embeddings` learned rows of `embedding_dim`, looked up by index; it starts normal with `std`."""
 

@@ -8,12 +8,13 @@ from minidl.ops.activation import gelu, relu, sigmoid, tanh
 from minidl.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minidl.ops.attention import packed_attention, scaled_dot_product_attention
 from minidl.ops.comparison import equal, greater, greater_equal, less, less_equal, not_equal
-from minidl.ops.convolution import conv2d, max_pool2d
+from minidl.ops.convolution import conv2d
 from minidl.ops.dropout import dropout
 from minidl.ops.elementwise import abs, exp, log, maximum, sqrt, where
 from minidl.ops.embedding import embedding
 from minidl.ops.matmul import linear, matmul
 from minidl.ops.normalization import layer_norm
+from minidl.ops.pooling import max_pool2d
 from minidl.ops.reduction import amax, argmax, max, mean, sum
 from minidl.ops.shape import (
     cast,

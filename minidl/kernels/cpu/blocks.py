@@ -25,3 +25,17 @@ def compiled() -> ModuleType:
     from minidl.kernels.cpu import compiled
 
     return compiled
+
+
+@functools.cache
+def compiled_normalization() -> ModuleType:
+    from minidl.kernels.cpu import compiled_normalization
+
+    return compiled_normalization
+
+
+@functools.cache
+def compiled_pooling() -> ModuleType:
+    from minidl.kernels.cpu import compiled_pooling
+
+    return compiled_pooling

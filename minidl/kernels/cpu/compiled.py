@@ -1,6 +1,6 @@
 """Kernels compiled by Numba, for float32: one pass over memory where NumPy needs ten.
 
-The NumPy code in fused.py, gelu.py, convolution.py and updates.py is the reference they are tested against.
+The NumPy code in fused.py, gelu.py and updates.py is the reference they are tested against.
 `blocks.compiled()` imports this module, and with it Numba, when a large array first needs it; the machine code is kept
 in __pycache__.
 
@@ -77,43 +77,6 @@ def attention_weights_grad(grad, weights, scale):
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
-def layer_norm(x, weight, bias, eps, y, mean, inverse):
-    """x, y (rows, width), weight, bias (width,), mean, inverse (rows,)."""
-    rows, width = x.shape
-    for i in range(rows):
-        row, out = x[i], y[i]
-        total = np.float32(0)
-        for j in range(width):
-            total += row[j]
-        m = total / np.float32(width)
-        square = np.float32(0)
-        for j in range(width):
-            square += (row[j] - m) * (row[j] - m)
-        s = ONE / np.sqrt(square / np.float32(width) + eps)
-        for j in range(width):
-            out[j] = (row[j] - m) * s * weight[j] + bias[j]
-        mean[i], inverse[i] = m, s
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def layer_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bias):
-    rows, width = x.shape
-    for i in range(rows):
-        g, row, out, m, s = grad[i], x[i], grad_x[i], mean[i], inverse[i]
-        total, along = np.float32(0), np.float32(0)
-        for j in range(width):
-            normal = (row[j] - m) * s
-            total += g[j] * weight[j]
-            along += g[j] * weight[j] * normal
-            grad_weight[j] += g[j] * normal
-            grad_bias[j] += g[j]
-        total /= np.float32(width)
-        along /= np.float32(width)
-        for j in range(width):
-            out[j] = (g[j] * weight[j] - total - (row[j] - m) * s * along) * s
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
 def gelu_tanh(x, y):
     """0.5 x (1 + tanh u) = x / (1 + exp(-2u)); x, y flat."""
     for i in range(len(x)):
@@ -128,38 +91,6 @@ def gelu_tanh_grad(grad, x, out):
         v = x[i]
         s = ONE / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
         out[i] = grad[i] * (s + v * s * (ONE - s) * (GELU_LINEAR + GELU_SLOPE * v * v))
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def max_pool2d(x, kernel, stride, y, which):
-    """Padded x (n, height, width, c), y and which (n, out_height, out_width, c), which of uint8."""
-    n, out_height, out_width, _ = y.shape
-    for b in range(n):
-        for i in range(out_height):
-            for j in range(out_width):
-                best, place = y[b, i, j], which[b, i, j]
-                best[:] = x[b, i * stride[0], j * stride[1]]
-                place[:] = 0
-                for k in range(1, kernel[0] * kernel[1]):
-                    row = x[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
-                    for c in range(len(row)):
-                        better = (row[c] > best[c]) | (row[c] != row[c])
-                        best[c] = row[c] if better else best[c]
-                        place[c] = np.uint8(k) if better else place[c]
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def max_pool2d_grad(grad, which, kernel, stride, out):
-    """out (n, height, width, c), padded, of zeros; the others as above."""
-    n, out_height, out_width, _ = grad.shape
-    for b in range(n):
-        for i in range(out_height):
-            for j in range(out_width):
-                g, place = grad[b, i, j], which[b, i, j]
-                for k in range(kernel[0] * kernel[1]):
-                    row = out[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
-                    for c in range(len(row)):
-                        row[c] += g[c] if place[c] == k else np.float32(0)
 
 
 @njit(**OPTIONS)

@@ -1,15 +1,11 @@
-"""Convolution and pooling of images (batch, channels, height, width): shapes and costs."""
+"""Convolution of images (batch, channels, height, width): shapes and costs."""
 
 import math
 
-import numpy as np
-
 from minidl.kernels import shapes
-from minidl.kernels.meta.record import MetaArray, result
+from minidl.kernels.meta.record import result
 
-__all__ = [
-    "channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_grad",
-]  # fmt: skip
+__all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
 
 
 def conv2d(x, weight, bias, stride, padding):
@@ -32,14 +28,3 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding):
 
 def channel_sums(x):
     return result("channel_sums", (x,), x.shape[1:2], x.dtype, flops=x.size)
-
-
-def max_pool2d(x, kernel, stride, padding):
-    shape = (*x.shape[:2], *shapes.windows(x.shape[2:], kernel, stride, padding))
-    which = MetaArray(shape, np.uint8 if math.prod(kernel) <= 256 else np.int32)
-    y = result("max_pool2d", (x,), shape, x.dtype, math.prod(kernel), also_written=(which,))
-    return y, which
-
-
-def max_pool2d_grad(grad, which, x_shape, kernel, stride, padding):
-    return result("max_pool2d_grad", (grad, which), x_shape, grad.dtype, flops=grad.size)

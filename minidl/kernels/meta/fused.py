@@ -6,8 +6,7 @@ from minidl.kernels.meta.record import MetaArray, in_place, result
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
-    "embedding", "embedding_grad", "gelu", "gelu_grad", "layer_norm", "layer_norm_grad", "log_softmax",
-    "log_softmax_grad", "softmax", "softmax_grad",
+    "embedding", "embedding_grad", "gelu", "gelu_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
 ]  # fmt: skip
 
 
@@ -47,19 +46,6 @@ def attention_weights(scores, scale, is_causal):
 def attention_weights_grad(grad, weights, scale):
     in_place("attention_weights_grad", grad, (grad, weights), 5 * grad.size)
     return grad
-
-
-def layer_norm(x, weight, bias, eps):
-    mean, inverse = MetaArray((x.shape[0], 1), x.dtype), MetaArray((x.shape[0], 1), x.dtype)
-    y = result("layer_norm", (x, weight, bias), x.shape, x.dtype, 8, also_written=(mean, inverse))
-    return y, mean, inverse
-
-
-def layer_norm_grad(grad, x, mean, inverse, weight):
-    grad_weight, grad_bias = MetaArray(weight.shape, x.dtype), MetaArray(weight.shape, x.dtype)
-    inputs = grad, x, mean, inverse, weight
-    grad_x = result("layer_norm_grad", inputs, x.shape, x.dtype, 14, also_written=(grad_weight, grad_bias))
-    return grad_x, grad_weight, grad_bias
 
 
 def gelu(x, approximate):
