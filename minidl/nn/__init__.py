@@ -1,19 +1,22 @@
 """Layers, losses and initialisation, with PyTorch's names and arguments."""
 
 from minidl.nn import functional, init
-from minidl.nn.layers import (
+from minidl.nn.activation import (
+    ELU,
     GELU,
-    Conv2d,
-    Dropout,
-    Embedding,
-    Flatten,
-    Identity,
-    Linear,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
     Tanh,
 )
+from minidl.nn.layers import Conv2d, Dropout, Embedding, Flatten, Identity, Linear
 from minidl.nn.losses import CrossEntropyLoss, Loss, MSELoss
 from minidl.nn.module import Module, Parameter, Sequential, Shard
 from minidl.nn.normalization import LayerNorm

@@ -4,7 +4,19 @@ An op touches arrays only through `self.kernels`, so it runs on every device.
 """
 
 from minidl.ops import methods as _methods  # noqa: F401  puts the operators on Tensor
-from minidl.ops.activation import gelu, relu, sigmoid, tanh
+from minidl.ops.activation import (
+    elu,
+    gelu,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
 from minidl.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minidl.ops.attention import packed_attention, scaled_dot_product_attention
 from minidl.ops.comparison import equal, greater, greater_equal, less, less_equal, not_equal

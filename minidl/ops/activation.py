@@ -1,5 +1,7 @@
 """Activation functions."""
 
+from minidl.ops.arithmetic import multiply, negative, unbroadcast
+from minidl.ops.shape import reshape
 from minidl.tensor import Op, Tensor
 
 
@@ -12,6 +14,51 @@ class ReLU(Op):
 
     def backward(self, grad):
         return self.kernels.relu_grad(grad, self.y)
+
+
+class LeakyReLU(Op):
+    """x where it is positive, elsewhere slope * x (Maas et al. 2013)."""
+
+    def __init__(self, slope: float):
+        self.slope = slope
+
+    def forward(self, x):
+        k, self.x = self.kernels, x
+        return k.where(k.greater(x, 0), x, k.multiply(x, self.slope))
+
+    def backward(self, grad):
+        k = self.kernels
+        return k.where(k.greater(self.x, 0), grad, k.multiply(grad, self.slope))
+
+
+class PReLU(Op):
+    """LeakyReLU with a learned slope, which broadcasts against x (He et al. 2015, "Delving Deep into Rectifiers")."""
+
+    def forward(self, x, slope):
+        k, self.x, self.slope = self.kernels, x, slope
+        return k.where(k.greater(x, 0), x, k.multiply(x, slope))
+
+    def backward(self, grad):
+        k, x, slope = self.kernels, self.x, self.slope
+        positive = k.greater(x, 0)
+        grad_x = k.where(positive, grad, k.multiply(grad, slope))
+        return grad_x, unbroadcast(k, k.where(positive, 0, k.multiply(grad, x)), slope.shape)
+
+
+class ELU(Op):
+    """x where it is positive, elsewhere alpha * (e^x - 1) (Clevert, Unterthiner and Hochreiter 2015)."""
+
+    def __init__(self, alpha: float):
+        self.alpha = alpha
+
+    def forward(self, x):
+        k, self.x = self.kernels, x
+        return k.where(k.less_equal(x, 0), k.multiply(k.expm1(k.minimum(x, 0)), self.alpha), x)
+
+    def backward(self, grad):
+        k = self.kernels
+        slope = k.multiply(k.exp(k.minimum(self.x, 0)), self.alpha)
+        return k.where(k.less_equal(self.x, 0), k.multiply(grad, slope), grad)
 
 
 class Tanh(Op):
@@ -38,6 +85,37 @@ class Sigmoid(Op):
         return k.multiply(grad, k.multiply(self.y, k.subtract(1, self.y)))
 
 
+class SiLU(Op):
+    """x / (1 + exp(-x)) (Elfwing, Uchibe and Doya 2017)."""
+
+    def forward(self, x):
+        k, self.x = self.kernels, x
+        return k.multiply(x, k.sigmoid(x))
+
+    def backward(self, grad):  # with s = sigmoid(x): d/dx = s (1 + x (1 - s))
+        k, x = self.kernels, self.x
+        s = k.sigmoid(x)
+        return k.multiply(grad, k.multiply(s, k.add(1, k.multiply(x, k.subtract(1, s)))))
+
+
+class Softplus(Op):
+    """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold (Dugas et al. 2000)."""
+
+    def __init__(self, beta: float, threshold: float):
+        self.beta, self.threshold = beta, threshold
+
+    def forward(self, x):
+        k, self.x = self.kernels, x
+        scaled = k.multiply(x, self.beta)
+        soft = k.divide(k.log1p(k.exp(k.minimum(scaled, self.threshold))), self.beta)
+        return k.where(k.greater(scaled, self.threshold), x, soft)
+
+    def backward(self, grad):
+        k = self.kernels
+        scaled = k.multiply(self.x, self.beta)
+        return k.where(k.greater(scaled, self.threshold), grad, k.multiply(grad, k.sigmoid(scaled)))
+
+
 class GELU(Op):
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016)."""
 
@@ -57,6 +135,26 @@ def relu(x: Tensor) -> Tensor:
     return ReLU()(x)
 
 
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where it is positive, elsewhere negative_slope * x."""
+    return LeakyReLU(negative_slope)(x)
+
+
+def prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """x where it is positive, elsewhere weight * x; weight (1,), or (channels,) for x (batch, channels, ...)."""
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if weight.ndim != 1 or weight.shape[0] not in (1, channels):
+        raise ValueError(
+            f"prelu: the weight has shape {weight.shape}, for an input {x.shape} it is (1,) or ({channels},)"
+        )
+    return PReLU()(x, reshape(weight, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else reshape(weight, (1,) * x.ndim))
+
+
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """x where it is positive, elsewhere alpha * (e^x - 1)."""
+    return ELU(alpha)(x)
+
+
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return Tanh()(x)
@@ -65,6 +163,26 @@ def tanh(x: Tensor) -> Tensor:
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return Sigmoid()(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x / (1 + exp(-x)), also called swish."""
+    return SiLU()(x)
+
+
+def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta x)) / beta, a smooth relu; x itself where beta x is above the threshold."""
+    return Softplus(beta, threshold)(x)
+
+
+def logsigmoid(x: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-x))), without its underflow."""
+    return negative(softplus(negative(x), threshold=40))  # beyond, log(1 + e^x) is x to 16 digits
+
+
+def mish(x: Tensor) -> Tensor:
+    """x tanh(softplus(x)) (Misra 2019)."""
+    return multiply(x, tanh(softplus(x)))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:

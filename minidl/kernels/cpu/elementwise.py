@@ -3,9 +3,9 @@
 import numpy as np
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum",
-    "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract",
-    "tanh", "where",
+    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "less_equal", "log",
+    "log1p", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid",
+    "sign", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -27,7 +27,9 @@ maximum = _binary(np.maximum)
 minimum = _binary(np.minimum)
 negative = _unary(np.negative)
 exp = _unary(np.exp)
+expm1 = _unary(np.expm1)
 log = _unary(np.log)
+log1p = _unary(np.log1p)
 sqrt = _unary(np.sqrt)
 tanh = _unary(np.tanh)
 absolute = _unary(np.absolute)
@@ -54,6 +56,8 @@ def relu_grad(grad, y):
 
 
 def sigmoid(x):
-    """1 / (1 + exp(-x)), by way of tanh, which cannot overflow."""
-    y = np.tanh(x * 0.5)
-    return np.asarray(y * 0.5 + 0.5)
+    """1 / (1 + exp(-x))."""
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite: its inverse is 0, as it should be
+        y = np.asarray(np.exp(np.negative(x)))
+    y += 1
+    return np.divide(1, y, out=y)

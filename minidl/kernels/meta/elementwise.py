@@ -5,9 +5,9 @@ import numpy as np
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "greater", "greater_equal", "less", "less_equal", "log", "maximum",
-    "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract",
-    "tanh", "where",
+    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "less_equal", "log",
+    "log1p", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid",
+    "sign", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -37,7 +37,9 @@ maximum = _binary("maximum")
 minimum = _binary("minimum")
 negative = _unary("negative")
 exp = _unary("exp", 10)
+expm1 = _unary("expm1", 10)
 log = _unary("log", 10)
+log1p = _unary("log1p", 10)
 sqrt = _unary("sqrt")
 tanh = _unary("tanh", 10)
 absolute = _unary("absolute")
