@@ -4,7 +4,8 @@ from minidl.parallel.check import ProgramError, check
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.runtime.launch import WorkerError, launch
+from minidl.parallel.runtime.launch import launch
 from minidl.parallel.train import Run, train
+from minidl.processes import WorkerError
 
 __all__ = ["Mesh", "Plan", "ProcessGroup", "ProgramError", "Run", "WorkerError", "check", "launch", "train"]

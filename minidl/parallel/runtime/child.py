@@ -4,14 +4,10 @@ It enters here and never runs the user's script again; the function to run comes
 """
 
 import contextlib
-import ctypes
 import logging
 import os
-import pickle
-import signal
 import sys
 import threading
-import traceback
 from multiprocessing.connection import Connection
 
 import cloudpickle
@@ -21,8 +17,7 @@ from minidl.parallel.runtime.logs import ForwardToLauncher
 from minidl.parallel.runtime.memory import keep_freed_memory
 from minidl.parallel.runtime.process import Aborted, Process
 from minidl.parallel.runtime.shared import SharedMemoryGroup
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from minidl.processes import end_with_parent, with_traceback
 
 
 class Control:
@@ -55,8 +50,7 @@ class Control:
                 os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
 
 
 def main(control_fd: int, arena_fd: int) -> None:
@@ -85,7 +79,7 @@ def main(control_fd: int, arena_fd: int) -> None:
     except Aborted:
         message = cloudpickle.dumps(("aborted", None))
     except BaseException as error:
-        message = _error_message(error)
+        message = cloudpickle.dumps(("error", with_traceback(error)))
     with contextlib.suppress(OSError):  # the launcher has stopped listening: another rank failed first
         control.send_bytes(message)
 
@@ -95,13 +89,3 @@ def _result_message(result: object) -> bytes:
         return cloudpickle.dumps(("result", result))
     except Exception as error:
         raise TypeError(f"the result, a {type(result).__name__}, cannot be sent to the launcher: {error}") from error
-
-
-def _error_message(error: BaseException) -> bytes:
-    text = traceback.format_exc()
-    try:
-        message = cloudpickle.dumps(("error", (text, error)))
-        pickle.loads(message)  # an exception with arguments of its own often cannot be made again
-        return message
-    except Exception:
-        return cloudpickle.dumps(("error", (text, None)))

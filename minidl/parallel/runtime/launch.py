@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 
 import cloudpickle
 
+from minidl import processes
 from minidl.arena import Arena
 from minidl.parallel.arguments import check_count, check_positive
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import ABORT, Status
+from minidl.processes import ChildProcess, WorkerError
 
 START_SECONDS = 60.0  # that workers may take to start, however short the timeout
-GRACE_SECONDS = 2.0  # for the other workers to notice that the run is over, before they are killed
-# What a worker's Python runs: it looks for modules where the launcher does, and not first in the current folder.
-ENTER = "import sys; sys.path[:] = {path!r}; from minidl.parallel.runtime.child import main; main(*{fds})"
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-class WorkerError(RuntimeError):
-    """A worker raised, was killed, or hung. `rank` is the one that failed, None for a hang of the whole run."""
-
-    def __init__(self, message: str, rank: int | None = None):
-        super().__init__(message)
-        self.rank = rank
 
 
 def launch(
@@ -80,27 +67,13 @@ class _Crew:
 
     def __init__(self, arena: Arena, on_report):
         self.arena, self.on_report = arena, on_report
-        self.processes: list[subprocess.Popen] = []
-        self.connections: list[Connection] = []
+        self.processes: list[ChildProcess] = []
 
     def start(self, payload: bytes, threads: int, pin: bool) -> None:
         cores = sorted(os.sched_getaffinity(0)) if pin and hasattr(os, "sched_getaffinity") else None
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
         for _ in range(self.arena.rows):
-            ours, theirs = Pipe()
-            enter = ENTER.format(path=[str(p) for p in sys.path], fds=(theirs.fileno(), self.arena.fd))
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", enter],
-                    env=environment,
-                    pass_fds=(theirs.fileno(), self.arena.fd),
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the workers
-                )
-            )
-            theirs.close()
-            self.connections.append(ours)
-        for rank, connection in enumerate(self.connections):
+            self.processes.append(ChildProcess("minidl.parallel.runtime.child", (self.arena.fd,), threads))
+        for rank, process in enumerate(self.processes):
             setup = {
                 "rank": rank,
                 "workers": self.arena.rows,
@@ -110,14 +83,12 @@ class _Crew:
                 "path": sys.path,
                 "log_levels": log_levels(),
             }
-            with contextlib.suppress(BrokenPipeError):  # it has died: watch() will say so
-                connection.send_bytes(pickle.dumps(setup))
-                connection.send_bytes(payload)
+            process.send(pickle.dumps(setup), payload)
 
     def watch(self, logs: LogRelay, timeout: float | None) -> list:
         """The workers' results. Raises WorkerError at the first failure."""
         results: dict[int, object] = {}
-        waiting = {connection: rank for rank, connection in enumerate(self.connections)}
+        waiting = {process.connection: rank for rank, process in enumerate(self.processes)}
         counts, moved = None, time.monotonic()
         while waiting:
             for connection in wait(list(waiting), timeout=None if timeout is None else min(timeout / 4, 1.0)):
@@ -146,11 +117,7 @@ class _Crew:
         return [results[rank] for rank in range(self.arena.rows)]
 
     def _obituary(self, rank: int) -> str:
-        try:
-            code = self.processes[rank].wait(GRACE_SECONDS)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        except subprocess.TimeoutExpired:
-            how = "closed its connection to the launcher"
+        how = self.processes[rank].how_it_ended()
         _, doing = Status(self.arena, rank).read()
         return f"rank {rank} of {self.arena.rows} {how}" + (f"; it was last seen in {doing}" if doing else "")
 
@@ -162,12 +129,4 @@ class _Crew:
     def end(self) -> None:
         """Tell workers still running to stop, give them a moment, kill those that do not."""
         self.arena.words[ABORT] = 1
-        for connection in self.connections:
-            connection.close()
-        deadline = time.monotonic() + GRACE_SECONDS
-        for process in self.processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        processes.end(self.processes)
