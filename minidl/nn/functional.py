@@ -4,6 +4,7 @@ from minidl.ops import (
     conv2d,
     cross_entropy,
     dropout,
+    dropout2d,
     elu,
     embedding,
     gelu,

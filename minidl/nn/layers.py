@@ -6,6 +6,7 @@ from minidl import ops
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.ops.dropout import check_fraction
+from minidl.ops.embedding import padding_row
 
 
 class Linear(Module):
@@ -46,16 +47,24 @@ class Conv2d(Module):
 
 
 class Embedding(Module):
-    """A table of `num_embeddings` learned rows of `embedding_dim`, looked up by index; it starts normal with `std`."""
+    """A table of `num_embeddings` learned rows of `embedding_dim`, looked up by index; it starts normal with `std`.
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, std: float = 1.0):
-        self.weight = Parameter((num_embeddings, embedding_dim), init.normal(std))
+    The row padding_idx starts at zero and stays as it is: it gets no gradient.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, std: float = 1.0):
+        self.padding_idx = padding_row(padding_idx, num_embeddings)
+        recipe = init.normal(std=std)
+        if padding_idx is not None:
+            recipe = init.zero_row(recipe, self.padding_idx)
+        self.weight = Parameter((num_embeddings, embedding_dim), recipe)
 
     def forward(self, indices):
-        return ops.embedding(indices, self.weight)
+        return ops.embedding(indices, self.weight, self.padding_idx)
 
     def extra_repr(self):
-        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}{padding}"
 
 
 class Dropout(Module):
@@ -70,6 +79,13 @@ class Dropout(Module):
 
     def extra_repr(self):
         return f"p={self.p}"
+
+
+class Dropout2d(Dropout):
+    """Dropout of whole channels of images (batch, channels, height, width)."""
+
+    def forward(self, x):
+        return ops.dropout2d(x, self.p, self.training)
 
 
 class Flatten(Module):

@@ -1,5 +1,6 @@
 """Dropout."""
 
+from minidl.ops.arithmetic import multiply
 from minidl.tensor import Op, Tensor
 
 
@@ -31,3 +32,12 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """
     check_fraction(p)
     return Dropout(p)(x) if training and p else x
+
+
+def dropout2d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Dropout of whole channels of images (batch, channels, height, width) (Tompson et al. 2015)."""
+    check_fraction(p)
+    if x.ndim != 4:
+        raise ValueError(f"dropout2d needs images (batch, channels, height, width), not shape {x.shape}")
+    channels = Tensor(x.kernels.full((*x.shape[:2], 1, 1), 1, x.dtype))
+    return multiply(x, dropout(channels, p)) if training and p else x

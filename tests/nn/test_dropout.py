@@ -65,3 +65,11 @@ def test_dropout_on_meta_costs_one_call_each_way():
     with minidl.kernels.meta.record() as calls:
         ops.dropout(x, 0.5).backward(x.detach())
     assert [call.name for call in calls] == ["dropout", "dropout_grad"]
+
+
+def test_dropout_of_channels_keeps_or_drops_each_as_a_whole():
+    minidl.manual_seed(0)
+    y = nn.Dropout2d(0.25)(minidl.ones(40, 50, 3, 2)).numpy()
+    assert (y == y[:, :, :1, :1]).all()
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs(y.mean() - 1) < 0.05
