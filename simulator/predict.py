@@ -90,8 +90,9 @@ def simulate(
     """Predict one training step of the chain that `model(mesh)` builds, under `plan`, on `cluster`.
 
     batch_size: samples of the global batch. example: (x, y) of one or more samples, for a model that carries no example
-    of its own. loss: CrossEntropyLoss by default. optimizer: a function of parameters, Adam by default. edit: changes
-    the program before it is checked and run. Nothing is allocated and nothing is trained.
+    of its own. loss: by default the model's own, or CrossEntropyLoss where it carries none. optimizer: a function of
+    parameters, Adam by default. edit: changes the program before it is checked and run. Nothing is allocated and
+    nothing is trained.
 
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
@@ -141,4 +142,5 @@ def profile_model(model, plan: Plan, batch_size: int, example=None, loss=None, o
             x, y = (tensor.data for tensor in chain.example(samples))
     else:
         raise ValueError("the model carries no example input: give simulate(…, example=(x, y))")
-    return profile_chain(chain, x, y, loss or nn.CrossEntropyLoss(), optimizer or optim.Adam)
+    loss = loss or getattr(chain, "loss", nn.CrossEntropyLoss)()
+    return profile_chain(chain, x, y, loss, optimizer or optim.Adam)

@@ -1,9 +1,11 @@
 """The models that lessons, experiments and the simulator share, and builders of them by name.
 
 Each is an nn.Sequential whose children are the blocks of the chain. It carries `example`: a function that gives, for a
-batch size, input and target (x, y) on the current default device.
+batch size, input and target (x, y) on the current default device. One whose loss is not cross-entropy carries `loss`, a
+function that makes it.
 """
 
+from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
 from minidl.models.catalog import BUILDERS, builder
 from minidl.models.cnn import cifar_cnn, cnn

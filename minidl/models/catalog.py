@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
 from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
@@ -24,6 +25,7 @@ BUILDERS: dict[str, Builder] = {
     "alexnet": alexnet,
     "vgg11": partial(vgg, 11),
     "vgg16": partial(vgg, 16),
+    "agent-cartpole": agent,
     "gpt-tiny": partial(gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128),
     "gpt2-small": partial(gpt, layers=12, hidden=768, heads=12, vocabulary=50304, sequence=1024),
     "gpt2-medium": partial(gpt, layers=24, hidden=1024, heads=16, vocabulary=50304, sequence=1024),

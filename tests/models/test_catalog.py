@@ -5,15 +5,17 @@ import pytest
 import minidl
 from minidl import models, nn
 from minidl.models import BUILDERS
+from minidl.parallel import Plan
+from simulator import Cluster, simulate
 
-ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny"]
+ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny", "agent-cartpole"]
 
 
 def assert_runs(name, device):
     with minidl.device(device):
         model = models.builder(name)()
         x, y = model.example(2)
-        loss = nn.CrossEntropyLoss()(model(x), y)
+        loss = getattr(model, "loss", nn.CrossEntropyLoss)()(model(x), y)
         loss.backward()
     assert loss.shape == () and loss.device == device
     assert all(p.grad.shape == p.shape for p in model.parameters())
@@ -27,6 +29,12 @@ def test_a_model_goes_forward_and_backward_on_meta(name):
 @pytest.mark.parametrize("name", ON_CPU)
 def test_a_small_model_goes_forward_and_backward_on_its_own_example(name):
     assert_runs(name, "cpu")
+
+
+@pytest.mark.parametrize("name", ["lenet", "agent-cartpole"])
+def test_the_simulator_prices_a_model_with_the_loss_that_it_carries(name):
+    prediction = simulate(models.builder(name), Plan(data=2, pipeline=2), Cluster.load("dgx-a100", devices=8), 8)
+    assert prediction.step_seconds > 0 and prediction.fits
 
 
 def parameters(name):
