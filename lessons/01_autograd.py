@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
+from minidl.autograd import run_backward
 from minidl.ops.arithmetic import Add, unbroadcast
-from minidl.tensor import run_backward
 
 # %% [markdown]
 # ## A number that remembers

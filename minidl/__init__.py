@@ -4,7 +4,7 @@ The names here are PyTorch's. `minidl.nn`, `minidl.optim` and `minidl.data` come
 `minidl.parallel` are imported when asked for.
 """
 
-from minidl import data, nn, ops, optim
+from minidl import autograd, data, nn, ops, optim
 from minidl.creation import arange, full, ones, ones_like, rand, randn, tensor, zeros, zeros_like
 from minidl.io import load, save
 from minidl.ops import (
@@ -41,4 +41,16 @@ from minidl.ops import (
     where,
 )
 from minidl.random import manual_seed
-from minidl.tensor import Op, Tensor, bool_, device, float32, float64, int64, no_grad
+from minidl.tensor import (
+    Op,
+    Tensor,
+    bool_,
+    device,
+    enable_grad,
+    float32,
+    float64,
+    int64,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)

@@ -1,14 +1,16 @@
-"""Tensor, and the tape that differentiates it.
+"""Tensor, Op, and the tape they make.
 
 This file knows no mathematics. An `Op` is one step of a computation: it knows how to go forward and how to bring a
-gradient back. Calling an op on tensors that require a gradient links it to the ops that made its inputs; these links
-are the tape, and `backward()` walks them from the result to the leaves.
+gradient back. Calling an op on tensors that require a gradient links it to the nodes that made its inputs: other ops,
+or leaves. These links are the tape; `autograd.py` walks them from a result to the leaves.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 
@@ -19,17 +21,37 @@ float32, float64, int64, bool_ = DTYPES.values()
 
 _grad_enabled = True
 _default_device = "cpu"
+tick = count(1).__next__  # numbers every node of a tape, and every change in place
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Record no tape inside the `with` block."""
+    """Record no tape inside the `with` block, or in the function that it decorates."""
+    with set_grad_enabled(False):
+        yield
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Record a tape inside the `with` block, even within `no_grad()`."""
+    with set_grad_enabled(True):
+        yield
+
+
+@contextmanager
+def set_grad_enabled(enabled: bool) -> Iterator[None]:
+    """Record a tape inside the `with` block, or not."""
     global _grad_enabled
-    before, _grad_enabled = _grad_enabled, False
+    before, _grad_enabled = _grad_enabled, enabled
     try:
         yield
     finally:
         _grad_enabled = before
+
+
+def is_grad_enabled() -> bool:
+    """Whether a tape is recorded now."""
+    return _grad_enabled
 
 
 @contextmanager
@@ -60,12 +82,34 @@ class Op:
     """One step of a computation, with its derivative.
 
     A subclass writes `forward(*arrays) -> array` and `backward(grad) -> one gradient per input` (None where an input
-    has none), both on `self.kernels` and on arrays, never on tensors; what backward needs, forward keeps on `self`.
-    Options are arguments of `__init__`; `self.needs[i]` tells both whether input i wants its gradient.
+    has none), both on `self.kernels` and on arrays, never on tensors. Options are arguments of `__init__`;
+    `self.needs[i]` tells both whether input i wants its gradient.
+
+        class Cube(Op):
+            def forward(self, x):
+                self.x = x
+                return self.kernels.power(x, 3)
+
+            def backward(self, grad):
+                k = self.kernels
+                return k.multiply(grad, k.multiply(k.power(self.x, 2), 3))
+
+        y = Cube()(x)
+
+    What backward needs, forward keeps on `self`: an input under the name of its parameter, its result as `self.y`. So a
+    backward that is itself to be differentiated finds the tensors they belong to: `self.kernels` are then functions
+    of tensors, `grad` and what was kept are tensors. A float array computed on the way may be kept
+    too, if a method `again(self)` makes it anew from the rest.
     """
 
     passes_gradient = False  # backward may hand on `grad` itself or a view of it, not a new array
     one_dtype = True  # all inputs must have the same dtype
+
+    # On the tape; a tape that was walked has no `parents` any more.
+    parents: list[Op | Leaf | None] | None = None  # the nodes of the inputs, None for one that wants no gradient
+    order = 0  # the later recorded, the smaller; leaves come after all ops
+    hooks: tuple = ()
+    kernels = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         arrays = [x.data for x in inputs]
@@ -73,19 +117,16 @@ class Op:
         if len(arrays) > 1:
             dtype = arrays[0].dtype
             for array in arrays:
-                if type(array) is not kind or (array.dtype != dtype and self.one_dtype):
+                if type(array) is not kind or (array.dtype is not dtype and self.one_dtype and array.dtype != dtype):
                     raise _mixed(self, inputs)
-        self.kernels = _kernels.BY_ARRAY[kind]
-        self.needs = needs = [x.requires_grad and _grad_enabled for x in inputs]
-        out = Tensor(self.forward(*arrays))
-        if True in needs:
-            # A leaf is linked itself; for any other tensor its op is, so that the tape keeps no array that no backward
-            # needs.
-            self.parents = [(x.op or x) if x.requires_grad else None for x in inputs]
-            self.grad = None  # the gradient with respect to the result, while backward runs
-            self.waiting = 0  # how many consumers have not contributed to it yet
-            out.op = self
-            out.requires_grad = True
+        self.kernels = kernels = _kernels.BY_ARRAY[kind]
+        self.needs = needs = [x.node for x in inputs] if _grad_enabled else [None] * len(inputs)
+        data = self.forward(*arrays)
+        out = Tensor(kernels.from_scalar(data) if isinstance(data, np.generic) else data)
+        if any(needs):
+            self.parents = needs
+            self.order = -tick()
+            out.node = self
         return out
 
     def forward(self, *arrays):
@@ -94,10 +135,33 @@ class Op:
     def backward(self, grad):
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    def again(self) -> None:
+        """Make anew, from the kept inputs and result, the float arrays that forward computed on the way and kept."""
+
     def destination(self, i: int):
         """An array in which backward may write the gradient of input i, instead of a new one; None without one."""
-        parent = self.parents[i]
-        return parent.gradient_destination() if isinstance(parent, Tensor) else None
+        return self.parents[i].gradient_destination()
+
+    def gradient_destination(self):
+        return None
+
+
+class Leaf:
+    """Where the tape ends: hands its tensor the gradient, if that still exists."""
+
+    hooks: tuple = ()
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = weakref.ref(tensor)  # the tensor holds the leaf: a circle would keep both from being freed
+        self.order = tick()
+        self.lent = False  # a backward has already written to the destination
+
+    def gradient_destination(self):
+        tensor = self.tensor()
+        if tensor is None or self.lent or self.hooks:
+            return None
+        self.lent = True
+        return tensor.gradient_destination()
 
 
 def _mixed(op: Op, inputs: Sequence[Tensor]) -> Exception:
@@ -112,16 +176,34 @@ def _mixed(op: Op, inputs: Sequence[Tensor]) -> Exception:
 class Tensor:
     """An array that can be differentiated, made by `minidl.tensor`, `minidl.zeros` and so on, or by an op.
 
-    data: the array of its device. grad: the gradient of a leaf, a Tensor, or None. op: the Op that made it, or None.
+    data: the array of its device. grad: the gradient of a leaf, a Tensor, or None. node: its place on the tape, the Op
+    that made it or a Leaf; None if it requires no gradient. Operators and methods are those of `ops/methods.py`,
+    `backward` and hooks those of `autograd.py`.
     """
 
-    __slots__ = ("data", "grad", "requires_grad", "op", "__weakref__")
+    __slots__ = ("data", "grad", "node", "__weakref__")
 
     def __init__(self, data, requires_grad: bool = False):
         self.data = data
         self.grad: Tensor | None = None
-        self.requires_grad = requires_grad
-        self.op: Op | None = None
+        self.node: Op | Leaf | None = Leaf(self) if requires_grad else None
+
+    @property
+    def op(self) -> Op | None:
+        """The op that made this tensor; None for a leaf and for what requires no gradient."""
+        return self.node if isinstance(self.node, Op) else None
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op is None
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self.requires_grad_(requires_grad)
 
     @property
     def kernels(self):
@@ -165,42 +247,29 @@ class Tensor:
         return Tensor(self.data)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Make this tensor a leaf that gets a gradient, or not; RuntimeError if it is to and has no floats."""
+        """Make this tensor a leaf that gets a gradient, or not; RuntimeError for integers and results of ops."""
         if requires_grad and self.dtype.kind != "f":
             raise RuntimeError(f"only a tensor of floats can require a gradient, not one of dtype {self.dtype}")
-        self.requires_grad = requires_grad
+        if self.op is not None:
+            if not requires_grad:
+                raise RuntimeError("the result of an op cannot be made to require no gradient: use .detach()")
+        elif requires_grad != self.requires_grad:
+            self.node = Leaf(self) if requires_grad else None
         return self
 
     def accumulate_grad(self, grad, owned: bool) -> None:
         """Add the array `grad` to this leaf's gradient; unless `owned`, others may hold it and it must be copied."""
+        kernels = self.kernels
+        if grad.shape != self.data.shape:
+            raise RuntimeError(f"a backward gave a gradient of shape {grad.shape} to a tensor of shape {self.shape}")
         if self.grad is None:
-            self.grad = Tensor(grad if owned else self.kernels.copy(grad))
+            self.grad = Tensor(kernels.from_scalar(grad) if owned else kernels.copy(kernels.from_scalar(grad)))
         else:
-            self.kernels.accumulate(self.grad.data, grad)
+            kernels.accumulate(self.grad.data, grad)
 
     def gradient_destination(self):
         """The array in which the gradient of this leaf may be written, if it has none yet; None for a new one."""
         return None
-
-    def backward(self, gradient: Tensor | None = None) -> None:
-        """Add to `grad` of every leaf the derivative of this tensor, weighted by `gradient` (1 for a scalar).
-
-        The tape is consumed: arrays kept for backward are freed as they are used.
-        """
-        if not self.requires_grad:
-            raise RuntimeError("backward() needs a tensor that requires a gradient: none of its inputs does")
-        if gradient is None:
-            if self.data.size != 1:
-                raise RuntimeError(
-                    f"backward() of a tensor of shape {self.shape} needs gradient=, only a scalar has none"
-                )
-            gradient = Tensor(self.kernels.full(self.shape, 1, self.dtype))
-        elif gradient.shape != self.shape:
-            raise ValueError(f"gradient has shape {gradient.shape}, the tensor {self.shape}")
-        if self.op is None:
-            self.accumulate_grad(gradient.data, owned=False)
-        else:
-            run_backward(self.op, gradient.data)
 
     def __bool__(self) -> bool:
         return bool(self.item())
@@ -221,65 +290,14 @@ class Tensor:
         dtype = "" if self.dtype in (float32, int64, bool_) else f", dtype={self.dtype}"
         return f"tensor({values}{dtype}{gradient})"
 
+    def __getstate__(self) -> dict:
+        if self.op is not None:
+            raise RuntimeError("only a leaf can be copied or pickled, not the result of an op: detach() it first")
+        names = (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()))
+        state = {name: getattr(self, name) for name in names if name not in ("node", "__weakref__")}
+        return state | {"requires_grad": self.requires_grad}
 
-def _freed() -> Exception:
-    return RuntimeError("backward() a second time through the same tape: its arrays are freed, run forward again")
-
-
-def run_backward(root: Op, grad) -> None:
-    """Walk the tape from `root`, whose result has the gradient `grad`, in topological order.
-
-    An op runs once every consumer of its result has contributed.
-    Running it earlier would send an incomplete gradient on, and the part that comes later would be lost.
-    """
-    if root.parents is None:
-        raise _freed()
-    ops, found = [root], 0
-    root.waiting = 1
-    while found < len(ops):  # count the consumers of every op, without recursion: a tape may be 100,000 ops long
-        parents = ops[found].parents
-        found += 1
-        for parent in parents:
-            if isinstance(parent, Op):
-                if parent.parents is None:
-                    for op in ops:  # the ops that are not freed can still go backward for another result
-                        op.waiting = 0
-                    raise _freed()
-                if parent.waiting == 0:
-                    ops.append(parent)
-                parent.waiting += 1
-    ops.clear()
-
-    root.grad, root.waiting = grad, 0
-    ready = [root]
-    while ready:
-        op = ready.pop()
-        grads = op.backward(op.grad) if op.grad is not None else (None,) * len(op.parents)
-        if not isinstance(grads, tuple):
-            grads = (grads,)
-        parents, kernels, owned = op.parents, op.kernels, not op.passes_gradient
-        op.__dict__.clear()  # frees the arrays it kept
-        op.parents = None
-        for parent, g in zip(parents, grads, strict=True):
-            if parent is None:
-                continue
-            if isinstance(parent, Tensor):
-                if g is not None:
-                    parent.accumulate_grad(g, owned)
-                continue
-            if g is not None:
-                parent.grad = g if parent.grad is None else kernels.add(parent.grad, g)
-            parent.waiting -= 1
-            if parent.waiting == 0:
-                ready.append(parent)
-
-
-def tape(root: Op) -> list[Op]:
-    """The ops that lead to `root`, each once, `root` first."""
-    ops, seen = [root], {id(root)}
-    for op in ops:
-        for parent in op.parents or ():
-            if isinstance(parent, Op) and id(parent) not in seen:
-                seen.add(id(parent))
-                ops.append(parent)
-    return ops
+    def __setstate__(self, state: dict) -> None:
+        self.node = Leaf(self) if state.pop("requires_grad") else None
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -1,7 +1,8 @@
 """Activation functions."""
 
 from minidl.ops.arithmetic import multiply, negative, unbroadcast
-from minidl.ops.shape import reshape
+from minidl.ops.shape import cast, reshape
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -14,6 +15,11 @@ class ReLU(Op):
 
     def backward(self, grad):
         return self.kernels.relu_grad(grad, self.y)
+
+
+@taped
+def relu_grad(grad, y):
+    return multiply(grad, cast(y > 0, grad.dtype))
 
 
 class LeakyReLU(Op):

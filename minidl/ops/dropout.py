@@ -1,6 +1,8 @@
 """Dropout."""
 
 from minidl.ops.arithmetic import multiply
+from minidl.ops.shape import cast
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -17,6 +19,11 @@ class Dropout(Op):
 
     def backward(self, grad):
         return self.kernels.dropout_grad(grad, self.mask, self.p)
+
+
+@taped
+def dropout_grad(grad, mask, p):
+    return multiply(multiply(grad, cast(mask, grad.dtype)), 1 / (1 - p))
 
 
 def check_fraction(p: float) -> None:

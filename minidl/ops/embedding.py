@@ -1,5 +1,6 @@
 """Looking up rows of a table."""
 
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -22,6 +23,27 @@ class Embedding(Op):
             learned = k.reshape(k.not_equal(indices, self.padding), (*indices.shape, 1))
             grad = k.where(learned, grad, 0)
         return None, k.embedding_grad(grad, indices, self.rows)
+
+
+class EmbeddingGrad(Op):
+    """Sum the rows of grad (..., width) by index -> (rows, width): the transpose of Embedding."""
+
+    one_dtype = False
+
+    def __init__(self, rows: int):
+        self.rows = rows
+
+    def forward(self, grad, indices):
+        self.indices = indices
+        return self.kernels.embedding_grad(grad, indices, self.rows)
+
+    def backward(self, grad):
+        return self.kernels.embedding(grad, self.indices), None
+
+
+@taped
+def embedding_grad(grad, indices, rows):
+    return EmbeddingGrad(rows)(grad, indices)
 
 
 def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:

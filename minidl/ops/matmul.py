@@ -1,5 +1,7 @@
 """Matrix products."""
 
+import math
+
 from minidl.ops.arithmetic import unbroadcast
 from minidl.ops.shape import reshape
 from minidl.tensor import Op, Tensor
@@ -32,7 +34,7 @@ class Linear(Op):
 
     def backward(self, grad):  # grad: (..., out)
         k, (out_features, in_features) = self.kernels, self.shape
-        count = grad.size // out_features if out_features else 0
+        count = math.prod(grad.shape[:-1])
         rows = k.reshape(grad, (count, out_features))  # (rows, out)
         grad_x = k.matmul(grad, self.weight) if self.needs[0] else None  # (..., in)
         grad_weight = None

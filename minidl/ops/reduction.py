@@ -43,14 +43,18 @@ class Max(Op):
         self.dim, self.keepdim = dim, keepdim
 
     def forward(self, x):
-        self.x, self.y = x, self.kernels.max(x, self.dim, True)
-        return self.kernels.reshape(self.y, shapes.reduced(x.shape, self.dim, self.keepdim))
+        self.x = x
+        self.again()
+        return self.kernels.reshape(self.largest, shapes.reduced(x.shape, self.dim, self.keepdim))
+
+    def again(self):
+        self.largest = self.kernels.max(self.x, self.dim, True)
 
     def backward(self, grad):
         k = self.kernels
-        largest = k.cast(k.equal(self.x, self.y), grad.dtype)
-        share = k.divide(k.reshape(grad, self.y.shape), k.sum(largest, self.dim, True))
-        return k.multiply(largest, share)
+        chosen = k.cast(k.equal(self.x, self.largest), grad.dtype)
+        share = k.divide(k.reshape(grad, self.largest.shape), k.sum(chosen, self.dim, True))
+        return k.multiply(chosen, share)
 
 
 class MaxAt(Op):

@@ -1,6 +1,10 @@
 """Softmax and the losses of classification."""
 
+from minidl.ops.arithmetic import multiply, subtract
+from minidl.ops.elementwise import exp
+from minidl.ops.reduction import sum
 from minidl.ops.shape import normalize_dim, reshape
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -18,6 +22,11 @@ class Softmax(Op):
         return self.kernels.softmax_grad(grad, self.y, self.dim)
 
 
+@taped
+def softmax_grad(grad, y, dim):
+    return multiply(y, subtract(grad, sum(multiply(grad, y), dim, True)))
+
+
 class LogSoftmax(Op):
     """x - log(sum(exp(x))) along `dim`."""
 
@@ -30,6 +39,11 @@ class LogSoftmax(Op):
 
     def backward(self, grad):
         return self.kernels.log_softmax_grad(grad, self.y, self.dim)
+
+
+@taped
+def log_softmax_grad(grad, y, dim):
+    return subtract(grad, multiply(exp(y), sum(grad, dim, True)))
 
 
 class CrossEntropy(Op):

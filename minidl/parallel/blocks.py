@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from minidl.autograd import run_backward, tape
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
-from minidl.tensor import Tensor, no_grad, run_backward, tape
+from minidl.tensor import Tensor, no_grad
 
 
 class _Input(Tensor):
@@ -38,7 +39,7 @@ class SavedBlock:
         if self.op is None:  # the block has nothing to differentiate
             return grad if self.input.requires_grad else None
         op, self.op = self.op, None
-        run_backward(op, grad)
+        run_backward([(op, grad)])
         return self.input.grad
 
     def kept(self, parameters: Iterable[Tensor]) -> dict[object, int]:

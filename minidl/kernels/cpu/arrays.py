@@ -3,9 +3,9 @@
 import numpy as np
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "full", "index",
-    "index_grad", "linear", "matmul", "max", "permute", "reshape", "slice_last", "sum", "swap_last",
-    "to_numpy",
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "from_scalar",
+    "full", "index", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape", "slice_last",
+    "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -45,6 +45,16 @@ def accumulate(target, x):
 
 def to_numpy(x):
     return x
+
+
+def from_scalar(x):
+    """The array of a result without dimensions, of which NumPy makes a number."""
+    return np.asarray(x)
+
+
+def may_share_memory(x, y):
+    """Whether x and y may have elements in common: whether the ranges of their addresses overlap."""
+    return np.may_share_memory(x, y)
 
 
 # Reductions

@@ -9,9 +9,9 @@ from minidl.kernels import shapes
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "full", "index",
-    "index_grad", "linear", "matmul", "max", "permute", "reshape", "slice_last", "sum", "swap_last",
-    "to_numpy",
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "from_scalar",
+    "full", "index", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape", "slice_last",
+    "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -48,6 +48,14 @@ def accumulate(target, x):
 
 def to_numpy(x):
     raise ValueError("a tensor on meta has a shape and no values: build it on cpu to read them")
+
+
+def from_scalar(x):
+    return x
+
+
+def may_share_memory(x, y):
+    return x.storage is y.storage
 
 
 # Reductions

@@ -14,7 +14,7 @@ class MetaArray:
     contiguous: False for a view whose elements do not lie in row-major order: to reshape it costs a copy.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "contiguous")
+    __slots__ = ("shape", "dtype", "storage", "contiguous", "__weakref__")
 
     def __init__(self, shape: tuple[int, ...], dtype, storage: object = None, contiguous: bool = True):
         self.shape = shape

@@ -1,0 +1,92 @@
+"""The elementary kernels on tensors: what most backwards are written in, so that they can be differentiated again."""
+
+from minidl.ops import arithmetic, comparison, elementwise, reduction, shape
+from minidl.ops.matmul import MatMul, linear
+from minidl.ops.taped import taped
+from minidl.tensor import Op
+
+for _function in (
+    arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
+    elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.maximum, elementwise.where,
+    comparison.equal, comparison.not_equal, comparison.greater, comparison.greater_equal, comparison.less,
+    comparison.less_equal, reduction.sum, reduction.argmax, shape.cast, linear,
+):  # fmt: skip
+    taped(_function)
+
+
+@taped
+def absolute(x):
+    return elementwise.abs(x)
+
+
+@taped
+def sign(x):
+    return shape.cast(x > 0, x.dtype) - shape.cast(x < 0, x.dtype)
+
+
+@taped
+def max(x, dim, keepdim):
+    return reduction.amax(x, dim, keepdim)
+
+
+@taped
+def copy(x):
+    return x
+
+
+@taped
+def reshape(x, new_shape):
+    return shape.reshape(x, new_shape)
+
+
+@taped
+def permute(x, dims):
+    return shape.permute(x, dims)
+
+
+@taped
+def swap_last(x):
+    return shape.transpose(x, -1, -2)
+
+
+@taped
+def broadcast_to(x, new_shape):
+    return shape.Expand(tuple(new_shape))(x)
+
+
+@taped
+def concatenate(tensors, dim):
+    return shape.cat(tensors, dim)
+
+
+@taped
+def index(x, key):
+    return shape.Index(key)(x)
+
+
+@taped
+def index_grad(grad, key, shape):
+    return IndexGrad(key, shape)(grad)
+
+
+class IndexGrad(Op):
+    """Zeros of `shape` with the input added at `key`: the transpose of Index."""
+
+    def __init__(self, key: tuple, shape: tuple[int, ...]):
+        self.key, self.shape = key, shape
+
+    def forward(self, x):
+        return self.kernels.index_grad(x, self.key, self.shape)
+
+    def backward(self, grad):
+        return self.kernels.index(grad, self.key)
+
+
+@taped
+def slice_last(x, start, length):
+    return shape.Index((..., slice(start, start + length)))(x)
+
+
+@taped
+def matmul(a, b, out=None):
+    return MatMul()(a, b)
