@@ -10,6 +10,10 @@ def reduced(shape: tuple[int, ...], dim, keepdim: bool) -> tuple[int, ...]:
     return tuple(n for d, n in enumerate(shape) if d not in dims)
 
 
-def windows(size, kernel, stride, padding) -> tuple[int, ...]:
-    """How many windows of size `kernel` fit, `stride` apart, along each dimension of `size` padded at both ends."""
-    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+def windows(size, kernel, stride, padding, dilation=(1, 1)) -> tuple[int, ...]:
+    """How many windows of size `kernel` fit, `stride` apart, along each dimension of `size` padded at both ends.
+
+    The elements of a window lie `dilation` apart.
+    """
+    options = zip(size, kernel, stride, padding, dilation, strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in options)

@@ -16,7 +16,8 @@ from minidl.nn.activation import (
     Softplus,
     Tanh,
 )
-from minidl.nn.layers import Conv2d, Dropout, Dropout2d, Embedding, Flatten, Identity, Linear
+from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.layers import Dropout, Dropout2d, Embedding, Flatten, Identity, Linear
 from minidl.nn.losses import CrossEntropyLoss, Loss, MSELoss
 from minidl.nn.module import Module, Parameter, Sequential, Shard
 from minidl.nn.normalization import LayerNorm

@@ -1,7 +1,10 @@
 """The operations under the names that PyTorch has in torch.nn.functional."""
 
 from minidl.ops import (
+    conv1d,
     conv2d,
+    conv_transpose1d,
+    conv_transpose2d,
     cross_entropy,
     dropout,
     dropout2d,

@@ -1,7 +1,5 @@
 """The layers, with PyTorch's names, arguments and initialisation."""
 
-import math
-
 from minidl import ops
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
@@ -24,26 +22,6 @@ class Linear(Module):
 
     def extra_repr(self):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
-
-
-class Conv2d(Module):
-    """Convolution of images (batch, in_channels, height, width); sizes are an int or a pair (vertical, horizontal)."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True):
-        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-        self.stride, self.padding = stride, padding
-        recipe = init.fan_in_uniform(in_channels * math.prod(kernel))
-        self.weight = Parameter((out_channels, in_channels, *kernel), recipe)
-        self.bias = Parameter((out_channels,), recipe) if bias else None
-
-    def forward(self, x):
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-
-    def extra_repr(self):
-        out_channels, in_channels, *kernel = self.weight.shape
-        return (
-            f"{in_channels}, {out_channels}, kernel_size={tuple(kernel)}, stride={self.stride}, padding={self.padding}"
-        )
 
 
 class Embedding(Module):

@@ -21,7 +21,7 @@ from minidl.ops.activation import (
 from minidl.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minidl.ops.attention import packed_attention, scaled_dot_product_attention
 from minidl.ops.comparison import equal, greater, greater_equal, less, less_equal, not_equal
-from minidl.ops.convolution import conv2d
+from minidl.ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.dropout import dropout, dropout2d
 from minidl.ops.elementwise import abs, exp, log, maximum, sqrt, where
 from minidl.ops.embedding import embedding

@@ -1,37 +1,214 @@
-"""Convolution of images (batch, channels, height, width)."""
+"""Convolution of lines (batch, channels, length) and images (batch, channels, height, width).
 
-from minidl.ops.images import check_size, two
+A convolution and its two gradients are each linear in two arrays, and the derivatives of any of the three are the other
+two: so the three ops here can be differentiated as often as one likes.
+"""
+
+from minidl.ops.arithmetic import add
+from minidl.ops.shape import getitem, reshape
 from minidl.tensor import Op, Tensor
 
 
 class Conv2d(Op):
-    """y[n, o, i, j] = bias[o] + the sum over c, a, b of weight[o, c, a, b] x[n, c, stride i + a, stride j + b]."""
+    """y[n, o, i, j] = bias[o] + the sum over c, a, b of weight[o, c, a, b] x[n, c, s i + d a, s j + d b].
 
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int]):
-        self.stride, self.padding = stride, padding
+    x is meant with its padding; s is the stride, d the dilation. With groups, c runs over the channels of o's group.
+    """
+
+    def __init__(self, stride, padding, dilation, groups: int):
+        self.options = stride, padding, dilation, groups
 
     def forward(self, x, weight, bias=None):
         self.shapes = x.shape, weight.shape
         self.x = x if self.needs[1] else None
         self.weight = weight if self.needs[0] else None
-        return self.kernels.conv2d(x, weight, bias, self.stride, self.padding)
+        return self.kernels.conv2d(x, weight, bias, *self.options)
 
     def backward(self, grad):  # (n, o, out_height, out_width)
-        k, (x, weight), options = self.kernels, self.shapes, (self.stride, self.padding)
-        grad_x = k.conv2d_grad_input(grad, self.weight, x, *options) if self.needs[0] else None
-        grad_weight = k.conv2d_grad_weight(grad, self.x, weight, *options) if self.needs[1] else None
+        k, (x, weight) = self.kernels, self.shapes
+        grad_x = k.conv2d_grad_input(grad, self.weight, x, *self.options) if self.needs[0] else None
+        grad_weight = k.conv2d_grad_weight(grad, self.x, weight, *self.options) if self.needs[1] else None
         if len(self.needs) == 2:
             return grad_x, grad_weight
         return grad_x, grad_weight, k.channel_sums(grad) if self.needs[2] else None
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
-    """x (batch, c, height, width), weight (o, c, *kernel size), bias (o,) -> (batch, o, out_height, out_width)."""
-    stride, padding = two(stride, "stride"), two(padding, "padding")
-    check_size("conv2d", x, weight.shape[2:], stride, padding)
-    if x.shape[1] != weight.shape[1]:
+class Conv2dGradInput(Op):
+    """The gradient of a Conv2d by its input, of `shape`: linear in the gradient of the result and in the weight.
+
+    It is also the transposed convolution.
+    """
+
+    def __init__(self, shape, *options):
+        self.shape, self.options = shape, options
+
+    def forward(self, x, weight):
+        self.x = x if self.needs[1] else None
+        self.weight, self.weight_shape = weight if self.needs[0] else None, weight.shape
+        return self.kernels.conv2d_grad_input(x, weight, self.shape, *self.options)
+
+    def backward(self, grad):  # of `shape`
+        k = self.kernels
+        grad_x = k.conv2d(grad, self.weight, None, *self.options) if self.needs[0] else None
+        if not self.needs[1]:
+            return grad_x, None
+        return grad_x, k.conv2d_grad_weight(self.x, grad, self.weight_shape, *self.options)
+
+
+class Conv2dGradWeight(Op):
+    """The gradient of a Conv2d by its weight, of `shape`: linear in the gradient of the result and in the input."""
+
+    def __init__(self, shape, *options):
+        self.shape, self.options = shape, options
+
+    def forward(self, y, x):
+        self.y = y if self.needs[1] else None
+        self.x, self.x_shape = x if self.needs[0] else None, x.shape
+        return self.kernels.conv2d_grad_weight(y, x, self.shape, *self.options)
+
+    def backward(self, grad):  # of `shape`
+        k = self.kernels
+        grad_y = k.conv2d(self.x, grad, None, *self.options) if self.needs[0] else None
+        return grad_y, k.conv2d_grad_input(self.y, grad, self.x_shape, *self.options) if self.needs[1] else None
+
+
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """x (batch, c, length), weight (o, c / groups, kernel size), bias (o,) -> (batch, o, out_length), as conv2d."""
+    return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """x (batch, c, height, width), weight (o, c / groups, *kernel size), bias (o,) -> (batch, o, *out_size).
+
+    stride, padding and dilation are an int or a pair (vertical, horizontal); padding may also be "valid", none, or
+    "same", which keeps the size and needs stride 1. Each of `groups` parts of the channels has its own part of the
+    weight and of the result. x may lack the batch dimension; the result then does too.
+    """
+    return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+) -> Tensor:
+    """x (batch, c, length), weight (c, o / groups, kernel size), bias (o,): as conv_transpose2d."""
+    return _convolve_transposed(
+        "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+) -> Tensor:
+    """The gradient of conv2d by its input, as a layer that enlarges images.
+
+    x (batch, c, height, width), weight (c, o / groups, *kernel size), bias (o,) -> (batch, o, out_height, out_width),
+    where out_height = (height - 1) stride - 2 padding + dilation (kernel size - 1) + output_padding + 1. A
+    convolution with stride > 1 gives several sizes of images the same size of result; output_padding, smaller than the
+    stride, chooses among them.
+    """
+    return _convolve_transposed(
+        "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
+    stride, dilation = _sizes(name, "stride", stride, dims, 1), _sizes(name, "dilation", dilation, dims, 1)
+    _check_operands(name, dims, x, weight, groups)
+    if x.shape[-dims - 1] != weight.shape[1] * groups:
         raise ValueError(
-            f"conv2d: the images have {x.shape[1]} channels, the weight {weight.shape} is for {weight.shape[1]}"
+            f"{name}: the input has {x.shape[-dims - 1]} channels, the weight {weight.shape} with groups={groups} is "
+            f"for {weight.shape[1] * groups}"
         )
-    op = Conv2d(stride, padding)
-    return op(x, weight) if bias is None else op(x, weight, bias)
+    if weight.shape[0] % groups:
+        raise ValueError(f"{name}: the {weight.shape[0]} channels of the result are not divisible by groups={groups}")
+    _check_bias(name, bias, weight.shape[0])
+    reach = tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
+    if padding == "same" and max(stride) > 1:
+        raise ValueError(f'{name}: padding="same" needs stride 1, not {stride}')
+    same = padding == "same"
+    if same:
+        padding = tuple((r + 1) // 2 for r in reach)
+    padding = _sizes(name, "padding", 0 if padding == "valid" else padding, dims, 0)
+    if any(n + 2 * p <= r for n, p, r in zip(x.shape[-dims:], padding, reach, strict=True)):
+        raise ValueError(
+            f"{name}: inputs of size {x.shape[-dims:]}, padded by {padding}, are smaller than the kernel "
+            f"{weight.shape[2:]} with dilation {dilation}"
+        )
+    options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
+    inputs = (_as_images(x, dims), _as_images(weight, dims, True), *(() if bias is None else (bias,)))
+    y = _as_given(Conv2d(*options)(*inputs), x, dims)
+    if same and any(r % 2 for r in reach):  # the odd one of the padding goes to the end, as in PyTorch
+        y = getitem(y, (..., *(slice(r % 2, None) for r in reach)))
+    return y
+
+
+def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_padding, groups, dilation):
+    stride, dilation = _sizes(name, "stride", stride, dims, 1), _sizes(name, "dilation", dilation, dims, 1)
+    padding, more = _sizes(name, "padding", padding, dims, 0), _sizes(name, "output_padding", output_padding, dims, 0)
+    _check_operands(name, dims, x, weight, groups)
+    if x.shape[-dims - 1] != weight.shape[0] or weight.shape[0] % groups:
+        raise ValueError(
+            f"{name}: the input has {x.shape[-dims - 1]} channels, the weight {weight.shape} is for {weight.shape[0]}, "
+            f"which must be divisible by groups={groups}"
+        )
+    if any(m >= s for m, s in zip(more, stride, strict=True)):
+        raise ValueError(f"{name}: output_padding {more} must be smaller than the stride {stride}")
+    channels = weight.shape[1] * groups
+    _check_bias(name, bias, channels)
+    sizes = zip(x.shape[-dims:], stride, padding, dilation, weight.shape[2:], more, strict=True)
+    out_size = tuple((n - 1) * s - 2 * p + d * (k - 1) + m + 1 for n, s, p, d, k, m in sizes)
+    if min(out_size) < 1:
+        raise ValueError(f"{name}: inputs of size {x.shape[-dims:]} would give results of size {out_size}")
+    images = _as_images(x, dims)
+    shape = (images.shape[0], channels, *_lifted(out_size, 1))
+    options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
+    y = Conv2dGradInput(shape, *options)(images, _as_images(weight, dims, True))
+    if bias is not None:
+        y = add(y, reshape(bias, -1, 1, 1))
+    return _as_given(y, x, dims)
+
+
+def _sizes(name, option, value, dims, least):
+    """An int for each of `dims` dimensions, or what was given for each."""
+    sizes = (value,) * dims if isinstance(value, int) else value
+    if not isinstance(sizes, tuple | list) or len(sizes) != dims or not all(isinstance(n, int) for n in sizes):
+        wanted = "an int" if dims == 1 else "an int or two"
+        words = ', "same" or "valid"' if option == "padding" and not name.startswith("conv_transpose") else ""
+        raise ValueError(f"{name}: {option}={value!r}, it must be {wanted}{words}")
+    if min(sizes) < least:
+        raise ValueError(f"{name}: {option} {tuple(sizes)}, each must be at least {least}")
+    return tuple(sizes)
+
+
+def _lifted(sizes, fill):
+    """The sizes of a line as those of an image of one row."""
+    return (fill, *sizes) if len(sizes) == 1 else sizes
+
+
+def _as_images(x, dims, batch=False):
+    """x as (batch, channels, height, width): without a batch dimension one image, a line an image of one row."""
+    shape = x.shape if batch or x.ndim == dims + 2 else (1, *x.shape)
+    shape = shape if dims == 2 else (*shape[:2], 1, shape[2])
+    return x if shape == x.shape else reshape(x, shape)
+
+
+def _as_given(y, x, dims):
+    """Images back in the form of `x`."""
+    shape = y.shape if dims == 2 else (*y.shape[:2], y.shape[3])
+    shape = shape if x.ndim == dims + 2 else shape[1:]
+    return y if shape == y.shape else reshape(y, shape)
+
+
+def _check_operands(name, dims, x, weight, groups):
+    sizes, what = ("length", "lines") if dims == 1 else ("height, width", "images")
+    if x.ndim not in (dims + 1, dims + 2):
+        raise ValueError(f"{name} needs {what} (batch, channels, {sizes}), not shape {x.shape}")
+    if weight.ndim != dims + 2 or 0 in weight.shape[2:]:
+        raise ValueError(f"{name} needs a weight of {dims + 2} dimensions, the last {sizes}, not shape {weight.shape}")
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{name}: groups={groups!r}, it must be an int of at least 1")
+
+
+def _check_bias(name, bias, channels):
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"{name}: the bias has shape {bias.shape}, it must be ({channels},)")

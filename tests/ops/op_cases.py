@@ -6,6 +6,7 @@ Inputs are made by a function of a generator, so that no test shares arrays with
 import numpy as np
 
 from minidl import ops
+from minidl.ops.convolution import Conv2dGradWeight
 
 
 def floats(*shape):
@@ -115,6 +116,23 @@ CASES = [
     ("conv2d", ops.conv2d, floats(2, 3, 5, 4), floats(4, 3, 3, 2), floats(4)),
     ("conv2d, strided and padded", lambda x, w: ops.conv2d(x, w, stride=(2, 1), padding=(1, 2)),
      floats(2, 2, 5, 6), floats(3, 2, 3, 3)),
+    ("conv2d, dilated", lambda x, w: ops.conv2d(x, w, padding=(1, 3), dilation=(2, 3)),
+     floats(2, 2, 5, 4), floats(3, 2, 3, 2)),
+    ("conv2d, groups", lambda *a: ops.conv2d(*a, stride=2, padding=1, groups=2),
+     floats(2, 4, 4, 3), floats(6, 2, 3, 2), floats(6)),
+    ("conv2d, depthwise", lambda *a: ops.conv2d(*a, padding=1, groups=3),
+     floats(2, 3, 4, 3), floats(6, 1, 3, 3), floats(6)),
+    ("conv2d, same", lambda *a: ops.conv2d(*a, padding="same"), floats(2, 2, 4, 5), floats(3, 2, 2, 3), floats(3)),
+    ("conv2d, one image", ops.conv2d, floats(3, 5, 4), floats(4, 3, 3, 2), floats(4)),
+    ("conv2d, its gradient by the weight", lambda y, x: Conv2dGradWeight((4, 1, 3, 2), (2, 1), (1, 0), (1, 2), 2)(y, x),
+     floats(3, 4, 2, 3), floats(3, 2, 4, 5)),
+    ("conv1d", lambda *a: ops.conv1d(*a, stride=2, padding=1), floats(2, 3, 7), floats(4, 3, 3), floats(4)),
+    ("conv1d, groups", lambda *a: ops.conv1d(*a, dilation=2, groups=3), floats(2, 3, 7), floats(6, 1, 3), floats(6)),
+    ("conv_transpose1d", lambda *a: ops.conv_transpose1d(*a, stride=3, padding=1, output_padding=2, groups=2),
+     floats(2, 4, 3), floats(4, 1, 3), floats(2)),
+    ("conv_transpose2d", ops.conv_transpose2d, floats(2, 3, 4, 3), floats(3, 2, 3, 2), floats(2)),
+    ("conv_transpose2d, all options", lambda *a: ops.conv_transpose2d(*a, (2, 1), (1, 2), (1, 0), 2, (1, 2)),
+     floats(2, 4, 3, 4), floats(4, 3, 3, 2), floats(6)),
     ("max_pool2d", lambda x: ops.max_pool2d(x, 2), distinct(2, 3, 4, 6)),
     ("max_pool2d, overlapping", lambda x: ops.max_pool2d(x, 3, 2, 1), distinct(2, 2, 5, 6)),
     ("cast", lambda x: ops.cast(ops.cast(x, "float64"), x.dtype), floats(2, 3)),

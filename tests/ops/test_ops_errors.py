@@ -20,6 +20,14 @@ def test_class_indices_must_be_integers():
         ops.embedding(minidl.ones(2), minidl.ones(3, 2))
 
 
+def convolved(**options):
+    return ops.conv2d(minidl.ones(2, 3, 5, 5), minidl.ones(4, 3, 3, 3), **options)
+
+
+def transposed(**options):
+    return ops.conv_transpose2d(minidl.ones(2, 3, 5, 5), minidl.ones(3, 4, 3, 3), **options)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -33,6 +41,22 @@ def test_class_indices_must_be_integers():
         (lambda: ops.max_pool2d(minidl.ones(2, 3, 2, 5), (1, 2, 3)), "one int or two"),
         (lambda: ops.conv2d(minidl.ones(2, 3, 5, 5), minidl.ones(4, 3, 3, 3), stride=0), r"stride \(0, 0\)"),
         (lambda: ops.conv2d(minidl.ones(2, 3, 5, 5), minidl.ones(4, 3, 3, 3), padding=(0, -1)), r"padding \(0, -1\)"),
+        (lambda: convolved(padding="full"), r"""padding='full', it must be an int or two, "same" or "valid\""""),
+        (lambda: convolved(padding="same", stride=2), 'padding="same" needs stride 1'),
+        (lambda: convolved(stride=(1, 2, 3)), r"stride=\(1, 2, 3\), it must be an int or two"),
+        (lambda: convolved(dilation=0), r"dilation \(0, 0\), each must be at least 1"),
+        (lambda: convolved(dilation=3), r"smaller than the kernel \(3, 3\) with dilation \(3, 3\)"),
+        (lambda: convolved(groups=2), "with groups=2 is for 6"),
+        (lambda: convolved(groups=0), "groups=0, it must be an int of at least 1"),
+        (lambda: ops.conv2d(minidl.ones(2, 4, 5, 5), minidl.ones(5, 2, 3, 3), groups=2), "not divisible by groups=2"),
+        (lambda: ops.conv2d(minidl.ones(2, 3, 5, 5), minidl.ones(4, 3, 3)), "needs a weight of 4 dimensions"),
+        (lambda: convolved(bias=minidl.ones(3)), r"the bias has shape \(3,\), it must be \(4,\)"),
+        (lambda: ops.conv1d(minidl.ones(2), minidl.ones(4, 3, 3)), "needs lines"),
+        (lambda: ops.conv1d(minidl.ones(2, 3, 5), minidl.ones(4, 3, 3), stride=(1, 2)), "it must be an int"),
+        (lambda: transposed(output_padding=1), "smaller than the stride"),
+        (lambda: transposed(padding=4), r"would give results of size \(-1, -1\)"),
+        (lambda: transposed(padding="same"), "padding='same', it must be an int or two$"),
+        (lambda: transposed(groups=2), "divisible by groups=2"),
         (lambda: ops.max_pool2d(minidl.ones(2, 3, 5, 5), 2, 0), r"stride \(0, 0\), each must be at least 1"),
         (lambda: ops.max_pool2d(minidl.ones(2, 3, 5, 5), 0), r"kernel size \(0, 0\)"),
         (lambda: ops.packed_attention(minidl.ones(2, 3, 2, 5)), "packed_attention needs"),

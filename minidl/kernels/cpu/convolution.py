@@ -5,6 +5,8 @@ Puri and Simard 2006) that stays in the cache, and one matrix product does the r
 memory behind the usual shape, so that the next convolution need not turn its input: they are not contiguous.
 """
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
@@ -16,13 +18,15 @@ __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
 BLOCK = 1 << 18  # elements of the matrix of windows made at a time: 1 MiB of float32
 
 
-def _windows(x, kernel, stride, out_size):
-    """Padded (n, height, width, c) -> the matrix (n * out_height * out_width, kernel_height * kernel_width * c)."""
-    n, _, _, c = x.shape
+def _windows(x, kernel, stride, dilation, out_size, groups):
+    """Padded (n, height, width, c) -> a matrix (n * out_height * out_width, kh * kw * c / groups) for each group."""
+    n, _, _, channels = x.shape
     image, row, column, channel = x.strides
-    shape = (n, *out_size, *kernel, c)
-    view = as_strided(x, shape, (image, row * stride[0], column * stride[1], row, column, channel), writeable=False)
-    return view.reshape(n * out_size[0] * out_size[1], kernel[0] * kernel[1] * c)
+    c = channels // groups
+    shape = (groups, n, *out_size, *kernel, c)
+    steps = (row * stride[0], column * stride[1], row * dilation[0], column * dilation[1])
+    view = as_strided(x, shape, (channel * c, image, *steps, channel), writeable=False)
+    return view.reshape(groups, n * out_size[0] * out_size[1], kernel[0] * kernel[1] * c)
 
 
 def _image_blocks(images, elements_per_image):
@@ -30,51 +34,65 @@ def _image_blocks(images, elements_per_image):
     return (slice(start, min(start + step, images)) for start in range(0, images, step))
 
 
-def conv2d(x, weight, bias, stride, padding):
-    """x (n, c, height, width), weight (o, c, kh, kw), bias (o,) or None -> (n, o, out_height, out_width)."""
-    n, kernel = x.shape[0], weight.shape[2:]
-    out_size = shapes.windows(x.shape[2:], kernel, stride, padding)
-    x, matrix = channels_last(x), channels_last(weight).reshape(len(weight), -1)  # (o, kh*kw*c)
-    y = np.empty((n, *out_size, len(weight)), x.dtype)
-    for part in _image_blocks(n, out_size[0] * out_size[1] * matrix.shape[1]):
-        windows = _windows(pad(x[part], padding), kernel, stride, out_size)
-        np.matmul(windows, matrix.T, out=y[part].reshape(len(windows), -1))
+def _by_group(x, groups):
+    """(..., c) -> a view (groups, rows, c / groups) of contiguous x."""
+    return x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def conv2d(x, weight, bias, stride, padding, dilation, groups):
+    """x (n, c, height, width), weight (o, c / groups, kh, kw), bias (o,) or None -> (n, o, out_height, out_width)."""
+    n, (o, c, kh, kw) = len(x), weight.shape
+    out_size = shapes.windows(x.shape[2:], (kh, kw), stride, padding, dilation)
+    x = channels_last(x)
+    matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
+    y = np.empty((n, *out_size, o), x.dtype)
+    for part in _image_blocks(n, math.prod(out_size) * kh * kw * c * groups):
+        windows = _windows(pad(x[part], padding), (kh, kw), stride, dilation, out_size, groups)
+        np.matmul(windows, matrices.swapaxes(1, 2), out=_by_group(y[part], groups))
     if bias is not None:
         y += bias
     return channels_first(y)
 
 
-def conv2d_grad_weight(grad, x, weight_shape, stride, padding):
+def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
     """grad (n, o, out_height, out_width), x (n, c, height, width) -> the gradient of the weight."""
     o, c, *kernel = weight_shape
     x, grad = channels_last(x), channels_last(grad)
     out_size = grad.shape[1:3]
-    total = np.zeros((o, kernel[0] * kernel[1] * c), x.dtype)
-    for part in _image_blocks(len(x), out_size[0] * out_size[1] * total.shape[1]):
-        windows = _windows(pad(x[part], padding), kernel, stride, out_size)
-        total += grad[part].reshape(len(windows), o).T @ windows
+    total = np.zeros((groups, o // groups, math.prod(kernel) * c), x.dtype)
+    for part in _image_blocks(len(x), math.prod(out_size) * total.shape[2] * groups):
+        windows = _windows(pad(x[part], padding), kernel, stride, dilation, out_size, groups)
+        total += _by_group(grad[part], groups).swapaxes(1, 2) @ windows
     return np.ascontiguousarray(channels_first(total.reshape(o, *kernel, c)))
 
 
-def conv2d_grad_input(grad, weight, x_shape, stride, padding):
-    """grad (n, o, out_height, out_width), weight (o, c, kh, kw) -> the gradient of the input, of shape `x_shape`."""
-    n, c, height, width = x_shape
-    o, _, kh, kw = weight.shape
-    if stride == (1, 1) and padding[0] < kh and padding[1] < kw:  # itself a convolution, with the kernel turned round
-        turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-        return conv2d(grad, turned, None, stride, (kh - 1 - padding[0], kw - 1 - padding[1]))
-    grad, matrix = channels_last(grad), channels_last(weight).reshape(o, -1)  # (o, kh*kw*c)
+def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
+    """grad (n, o, out_height, out_width), weight (o, c / groups, kh, kw) -> the gradient of the input, of `x_shape`."""
+    (n, channels, height, width), (o, c, kh, kw) = x_shape, weight.shape
+    (pv, ph), (dv, dh) = padding, dilation
+    around = dv * (kh - 1) - pv, dh * (kw - 1) - ph
+    if stride == (1, 1) and min(around) >= 0:  # itself a convolution, with the kernel turned round
+        turned = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw)
+        turned = turned.swapaxes(1, 2).reshape(channels, o // groups, kh, kw)
+        return conv2d(grad, turned, None, stride, around, dilation, groups)
+    grad = channels_last(grad)
+    matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     _, out_height, out_width, _ = grad.shape
-    (sv, sh), (pv, ph) = stride, padding
-    out = np.zeros((n, height + 2 * pv, width + 2 * ph, c), grad.dtype)
-    for part in _image_blocks(n, out_height * out_width * matrix.shape[1]):
-        windows = grad[part].reshape(-1, o) @ matrix
-        windows = windows.reshape(-1, out_height, out_width, kh, kw, c)
+    out = np.zeros((n, height + 2 * pv, width + 2 * ph, groups, c), grad.dtype)
+    for part in _image_blocks(n, out_height * out_width * kh * kw * channels):
+        windows = _by_group(grad[part], groups) @ matrices
+        windows = windows.reshape(groups, -1, out_height, out_width, kh, kw, c)
         for i in range(kh):
             for j in range(kw):
-                target = out[part, i : i + sv * out_height : sv, j : j + sh * out_width : sh]
-                target += windows[:, :, :, i, j]
+                rows, columns = _places(i * dv, stride[0], out_height), _places(j * dh, stride[1], out_width)
+                out[part, rows, columns] += windows[:, :, :, :, i, j].transpose(1, 2, 3, 0, 4)
+    out = out.reshape(n, height + 2 * pv, width + 2 * ph, channels)
     return channels_first(out[:, pv : pv + height, ph : ph + width])
+
+
+def _places(first, step, count):
+    """The slice that takes `count` places, `step` apart, from `first` on."""
+    return slice(first, first + step * (count - 1) + 1, step)
 
 
 def channel_sums(x):

@@ -8,20 +8,20 @@ from minidl.kernels.meta.record import result
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
 
 
-def conv2d(x, weight, bias, stride, padding):
-    out_size = shapes.windows(x.shape[2:], weight.shape[2:], stride, padding)
+def conv2d(x, weight, bias, stride, padding, dilation, groups):
+    out_size = shapes.windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     shape = (x.shape[0], weight.shape[0], *out_size)
     inputs = (x, weight) if bias is None else (x, weight, bias)
     flops = math.prod(shape) * (2 * math.prod(weight.shape[1:]) + (bias is not None))
     return result("conv2d", inputs, shape, x.dtype, flops=flops)
 
 
-def conv2d_grad_weight(grad, x, weight_shape, stride, padding):
+def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
     flops = 2 * grad.size * math.prod(weight_shape[1:])
     return result("conv2d_grad_weight", (grad, x), weight_shape, x.dtype, flops=flops)
 
 
-def conv2d_grad_input(grad, weight, x_shape, stride, padding):
+def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     flops = 2 * grad.size * math.prod(weight.shape[1:])
     return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops)
 
