@@ -193,7 +193,7 @@ def _tiny(mesh):
 def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
     """A kernel's points; for a convolution the time it takes beyond its matrix product, by what it copies."""
     if isinstance(points[0][0], Convolution):
-        return sorted((c.copying, max(t - base.matmul_seconds(1, *c.product), 0.02 * t)) for c, t in points)
+        return sorted((c.copying, max(t - base.matmul_seconds(*c.product), 0.02 * t)) for c, t in points)
     return points
 
 

@@ -107,7 +107,7 @@ class Measured:
         points = self.kernels.get(call.name) or self.kernels["add"]
         if windows := convolution(call):
             copying = interpolate(points, windows.copying)
-            return self.matmul_seconds(1, *windows.product) + copying, self.matmul_contention
+            return self.matmul_seconds(*windows.product) + copying, self.matmul_contention
         return interpolate(points, moved), interpolate(self.contention, moved, growing=False)
 
     @cached_property
@@ -137,13 +137,13 @@ class Measured:
 
 
 class Convolution(NamedTuple):
-    """A convolution as a matrix product over the windows of its input.
+    """A convolution as matrix products over the windows of its input, one for each group of channels.
 
-    product: (m, n, k). copying: bytes of float32 that it copies into the matrix of windows, each run of them that lies
-    together counting RUN_BYTES more.
+    product: (groups, m, n, k). copying: bytes of float32 that it copies into the matrix of windows, each run of them
+    that lies together counting RUN_BYTES more.
     """
 
-    product: tuple[int, int, int]
+    product: tuple[int, int, int, int]
     copying: int
 
 
@@ -155,15 +155,14 @@ def convolution(call: KernelCall) -> Convolution | None:
     if not call.name.startswith("conv2d"):
         return None
     first, second, *_, result = call.shapes
-    if call.name == "conv2d_grad_input":  # gradient, weight, gradient of the input: a convolution of the gradient
-        (channels, n, height, width), (batch, _, *places) = second, result
-    else:
-        # conv2d: input, weight, …, output; conv2d_grad_weight: gradient, input, gradient of the weight
-        weight, (batch, _, *places) = (second, result) if call.name == "conv2d" else (result, first)
-        n, channels, height, width = weight
-    m = batch * math.prod(places)
-    run = width * channels
-    return Convolution((m, n, height * run), m * height * (4 * run + RUN_BYTES))
+    # conv2d: input, weight, …, output; conv2d_grad_input, a convolution of the gradient: gradient, weight, result;
+    # conv2d_grad_weight: gradient, input, gradient of the weight
+    images, weight, out = (second, result, first) if call.name == "conv2d_grad_weight" else (first, second, result)
+    (batch, n, *places), (_, channels, *_), (*_, of_group, height, width) = out, images, weight
+    groups = (n if call.name == "conv2d_grad_input" else channels) // of_group
+    m, run = batch * math.prod(places), width * channels
+    runs = height if groups == 1 else height * width * groups  # only a whole row of a window lies together
+    return Convolution((groups, m, n // groups, height * run // groups), m * (4 * height * run + RUN_BYTES * runs))
 
 
 def interpolate(points: Points, x: float, growing: bool = True) -> float:

@@ -66,6 +66,16 @@ def test_a_convolution_costs_its_closed_form():
     assert (sums.flops, sums.shapes) == (n * o * (size - 2) ** 2, ((n, o, size - 2, size - 2), (o,)))
 
 
+def test_groups_divide_the_cost_of_a_convolution_and_dilation_leaves_it():
+    n, c, o, kernel, size, groups = 2, 6, 4, 3, 8, 2
+    x, weight = zeros(n, c, size, size), zeros(o, c // groups, kernel, kernel)
+    forward, backward = profile(lambda x, w: ops.conv2d(x, w, padding=2, dilation=2, groups=groups), x, weight)
+    assert flops(forward) == 2 * n * o * size**2 * c * kernel**2 // groups
+    assert flops(backward) == 2 * flops(forward)
+    transposed, _ = profile(lambda x, w: ops.conv_transpose2d(x, w, stride=2, groups=groups), x, zeros(c, o, 3, 3))
+    assert flops(transposed) == 2 * n * c * size**2 * o * kernel**2
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 2, 2), (2, 3, 9, 8), (0, 3, 4, 4), (4, 1, 8, 1)])
 def test_channel_sums_are_those_of_numpy_whatever_the_order_of_memory(shape):
     x = np.random.default_rng(0).standard_normal(shape)

@@ -183,9 +183,20 @@ def test_the_three_products_of_a_convolution_are_over_its_windows():
     """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
     images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)
     places = 5 * 7 * 6
-    windows = Convolution((places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
+    windows = Convolution((1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
     for name, shapes in (("conv2d", (images, weight, (4,), out)), ("conv2d_grad_weight", (out, images, weight))):
         assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
     backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
-    assert backward == Convolution((5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
+    assert backward == Convolution((1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
     assert convolution(KernelCall("relu", ((4,), (4,)), "float32", 1, 1, 1)) is None
+
+
+def test_a_convolution_in_groups_is_a_product_for_each_of_them():
+    """Images (5, 6, 8, 8) in 3 groups of 2 channels, kernel 2 x 3, 12 channels out: runs of 2 numbers, 4 backward."""
+    images, weight, out = (5, 6, 8, 8), (12, 2, 2, 3), (5, 12, 7, 6)
+    places, runs = 5 * 7 * 6, 2 * 3 * 3
+    windows = Convolution((3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
+    for name, shapes in (("conv2d", (images, weight, out)), ("conv2d_grad_weight", (out, images, weight))):
+        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
+    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
+    assert backward == Convolution((3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
