@@ -9,7 +9,8 @@ for _function in (
     arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
     elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.maximum, elementwise.where,
     comparison.equal, comparison.not_equal, comparison.greater, comparison.greater_equal, comparison.less,
-    comparison.less_equal, reduction.sum, reduction.argmax, shape.cast, linear,
+    comparison.less_equal, comparison.isnan, comparison.logical_not, comparison.logical_or,
+    reduction.sum, reduction.argmax, shape.cast, linear,
 ):  # fmt: skip
     taped(_function)
 
@@ -22,6 +23,11 @@ def absolute(x):
 @taped
 def sign(x):
     return shape.cast(x > 0, x.dtype) - shape.cast(x < 0, x.dtype)
+
+
+@taped
+def masked(x, mask):
+    return elementwise.where(mask, x, 0.0)
 
 
 @taped

@@ -58,9 +58,9 @@ class Where(Op):
         return self.kernels.where(condition, a, b)
 
     def backward(self, grad):
-        k, (a, b) = self.kernels, self.shapes
-        grad_a = k.multiply(grad, self.condition)
-        return None, unbroadcast(k, grad_a, a), unbroadcast(k, k.subtract(grad, grad_a), b)
+        k, (a, b), condition = self.kernels, self.shapes, self.condition
+        grad_a = unbroadcast(k, k.masked(grad, condition), a) if self.needs[1] else None
+        return None, grad_a, unbroadcast(k, k.masked(grad, k.logical_not(condition)), b) if self.needs[2] else None
 
 
 class Maximum(Op):
@@ -72,9 +72,10 @@ class Maximum(Op):
 
     def backward(self, grad):
         k, a, b = self.kernels, self.a, self.b
-        half = k.multiply(grad, 0.5)
-        grad_a = k.add(k.multiply(half, k.greater(a, b)), k.multiply(half, k.greater_equal(a, b)))
-        return unbroadcast(k, grad_a, a.shape), unbroadcast(k, k.subtract(grad, grad_a), b.shape)
+        both = k.cast(k.equal(a, b), grad.dtype)
+        grad = k.multiply(grad, k.subtract(1, k.multiply(both, 0.5)))
+        grad_a, grad_b = k.masked(grad, k.logical_not(k.less(a, b))), k.masked(grad, k.logical_not(k.greater(a, b)))
+        return unbroadcast(k, grad_a, a.shape), unbroadcast(k, grad_b, b.shape)
 
 
 def exp(x: Tensor) -> Tensor:

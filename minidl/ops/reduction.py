@@ -37,24 +37,21 @@ class Mean(Sum):
 
 
 class Max(Op):
-    """The largest element over the dimensions `dim`; equal ones share the gradient."""
+    """The largest element over the dimensions `dim`; equal ones share the gradient, if some are NaN then these do."""
 
     def __init__(self, dim, keepdim: bool):
         self.dim, self.keepdim = dim, keepdim
 
     def forward(self, x):
-        self.x = x
-        self.again()
-        return self.kernels.reshape(self.largest, shapes.reduced(x.shape, self.dim, self.keepdim))
-
-    def again(self):
-        self.largest = self.kernels.max(self.x, self.dim, True)
+        self.x, self.y = x, self.kernels.max(x, self.dim, self.keepdim)
+        return self.y
 
     def backward(self, grad):
         k = self.kernels
-        chosen = k.cast(k.equal(self.x, self.largest), grad.dtype)
-        share = k.divide(k.reshape(grad, self.largest.shape), k.sum(chosen, self.dim, True))
-        return k.multiply(chosen, share)
+        y = k.reshape(self.y, shapes.reduced(self.x.shape, self.dim, True))
+        largest = k.logical_or(k.equal(self.x, y), k.isnan(self.x))
+        count = k.cast(k.sum(largest, self.dim, True), grad.dtype)
+        return k.masked(k.divide(k.reshape(grad, y.shape), count), largest)
 
 
 class MaxAt(Op):
@@ -72,8 +69,7 @@ class MaxAt(Op):
     def backward(self, grad):
         k, n = self.kernels, self.shape[self.dim]
         places = k.array(np.arange(n).reshape(n, *(1,) * (len(self.shape) - self.dim - 1)), self.index.dtype)
-        chosen = k.cast(k.equal(places, self.index), grad.dtype)
-        return k.multiply(chosen, k.reshape(grad, self.index.shape)), None
+        return k.masked(k.reshape(grad, self.index.shape), k.equal(places, self.index)), None
 
 
 def _dims(dim, shape):
@@ -95,7 +91,10 @@ def mean(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fa
 
 
 def amax(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-    """The largest element over `dim`, or of all; equal ones share the gradient."""
+    """The largest element over `dim`, or of all; equal ones share the gradient.
+
+    Where it is NaN the elements that are NaN share it; in PyTorch all elements get a gradient of NaN.
+    """
     return Max(_dims(dim, x.shape), keepdim)(x)
 
 

@@ -1,5 +1,7 @@
 """Making, moving, reducing, reshaping, indexing and multiplying arrays."""
 
+import math
+
 import numpy as np
 
 __all__ = [
@@ -128,14 +130,14 @@ FEW_ROWS = 128
 def matmul(a, b, out=None):
     """a (..., m, k) times b (..., k, n); leading dimensions broadcast. out: where the result is written, if given."""
     if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
-        rows = a.reshape(-1, a.shape[-1]) if a.size else np.empty((0, a.shape[-1]), a.dtype)
-        return np.matmul(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+        rows = math.prod(a.shape[:-1])
+        return np.matmul(a.reshape(rows, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
     return np.matmul(a, b, out=out)
 
 
 def linear(x, weight, bias):
     """x (..., in) times weight (out, in) transposed, plus bias (out) or None -> (..., out)."""
-    rows = x.size // x.shape[-1] if x.size else 0
+    rows = math.prod(x.shape[:-1])
     if 0 < rows <= FEW_ROWS and 2 * rows <= len(weight):
         # BLAS packs the weight for either product; the transposed one is a tenth to a third faster for so few rows.
         y = np.ascontiguousarray(np.matmul(weight, x.reshape(rows, -1).T).T).reshape(*x.shape[:-1], len(weight))

@@ -3,9 +3,9 @@
 import numpy as np
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "less_equal", "log",
-    "log1p", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid",
-    "sign", "sqrt", "subtract", "tanh", "where",
+    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isnan", "less", "less_equal",
+    "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative", "not_equal",
+    "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -33,13 +33,20 @@ log1p = _unary(np.log1p)
 sqrt = _unary(np.sqrt)
 tanh = _unary(np.tanh)
 absolute = _unary(np.absolute)
-sign = _unary(np.sign)
 equal = _binary(np.equal)
 not_equal = _binary(np.not_equal)
 greater = _binary(np.greater)
 greater_equal = _binary(np.greater_equal)
 less = _binary(np.less)
 less_equal = _binary(np.less_equal)
+isnan = _unary(np.isnan)
+logical_not = _unary(np.logical_not)
+logical_or = _binary(np.logical_or)
+
+
+def sign(x):
+    """-1, 0 or 1; 0 where x is NaN, as in PyTorch."""
+    return np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype))
 
 
 def where(condition, a, b):
@@ -51,8 +58,21 @@ def relu(x):
 
 
 def relu_grad(grad, y):
-    """`grad` where the output `y` of relu is positive."""
-    return np.asarray(grad * (y > 0))  # np.where is 10 times slower
+    """`grad` where the output `y` of relu is not 0, so where it is NaN too."""
+    return _keep(grad, np.subtract((y <= 0).view(np.int8), 1, dtype=BITS[grad.dtype.itemsize]))
+
+
+BITS = {1: np.int8, 4: np.int32, 8: np.int64}
+
+
+def _keep(x, bits):
+    """x where bits is -1 and 0 where it is 0: as quick as a product, but NaN gives 0; np.where is 10 times slower."""
+    return np.asarray(np.bitwise_and(x.view(bits.dtype), bits)).view(x.dtype)
+
+
+def masked(x, mask):
+    """x where the bools `mask` are true, else 0, with broadcasting; a NaN or infinity is masked like any number."""
+    return _keep(x, np.negative(mask.view(np.int8), dtype=BITS[x.dtype.itemsize]))
 
 
 def sigmoid(x):

@@ -20,7 +20,7 @@ __all__ = [
 
 def softmax(x, dim):
     """exp(x) / sum(exp(x)) along `dim`."""
-    y = np.exp(x - x.max(axis=dim, keepdims=True))
+    y = np.exp(x - x.max(axis=dim, keepdims=True, initial=-np.inf))
     y /= y.sum(axis=dim, keepdims=True)
     return y
 
@@ -33,7 +33,7 @@ def softmax_grad(grad, y, dim):
 
 
 def log_softmax(x, dim):
-    y = x - x.max(axis=dim, keepdims=True)
+    y = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
     y -= np.log(np.exp(y).sum(axis=dim, keepdims=True))
     return y
 
@@ -77,8 +77,12 @@ def cross_entropy_grad(grad, probabilities, target):
 
 
 def attention_weights(scores, scale, is_causal):
-    """softmax(scale * scores) over the last dimension, in place; with is_causal query i sees the keys up to i."""
+    """softmax(scale * scores) over the last dimension; with is_causal query i sees the keys up to i.
+
+    In place if the scores are contiguous.
+    """
     queries, keys = scores.shape[-2:]
+    scores = np.ascontiguousarray(scores)
     if use_compiled(scores):
         compiled().attention_weights(scores.reshape(-1, queries, keys), np.float32(scale), is_causal)
         return scores
@@ -96,8 +100,9 @@ def attention_weights(scores, scale, is_causal):
 
 
 def attention_weights_grad(grad, weights, scale):
-    """The gradient of the scores, in place of `grad`."""
+    """The gradient of the scores, in place of `grad` if it is contiguous."""
     shape = grad.shape
+    grad = np.ascontiguousarray(grad)
     if use_compiled(grad):
         compiled().attention_weights_grad(*(x.reshape(-1, shape[-1]) for x in (grad, weights)), np.float32(scale))
         return grad

@@ -5,14 +5,14 @@ import numpy as np
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "less_equal", "log",
-    "log1p", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "sigmoid",
-    "sign", "sqrt", "subtract", "tanh", "where",
+    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isnan", "less", "less_equal",
+    "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative", "not_equal",
+    "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
-def _unary(name, flops=1):
-    return lambda x: result(name, (x,), x.shape, x.dtype, flops)
+def _unary(name, flops=1, dtype=None):
+    return lambda x: result(name, (x,), x.shape, dtype or x.dtype, flops)
 
 
 def _binary(name, flops=1, dtype=None):
@@ -50,10 +50,17 @@ greater = _binary("greater", dtype=bool)
 greater_equal = _binary("greater_equal", dtype=bool)
 less = _binary("less", dtype=bool)
 less_equal = _binary("less_equal", dtype=bool)
+isnan = _unary("isnan", dtype=bool)
+logical_not = _unary("logical_not", dtype=bool)
+logical_or = _binary("logical_or", dtype=bool)
 
 
 def where(condition, a, b):
     return _elementwise("where", (condition, a, b), 1)
+
+
+def masked(x, mask):
+    return _elementwise("masked", (x, mask), 1, x.dtype)
 
 
 def relu(x):

@@ -1,0 +1,132 @@
+"""Values, dtypes and gradients are PyTorch's, over random shapes, layouts and options: a table, one row an op.
+
+How a row is written, and what it covers by itself: see oracle.py.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Row, compare, one, torch, two
+
+from minidl import ops
+
+F = torch.nn.functional
+
+
+def reduced(d):
+    """An array, and one dimension or several to reduce it over, kept or not."""
+    x = d.floats(*d.shape(1))
+    return x, d.dim(x) if d.flip() else d.dims(x), {"keepdim": d.flip()}
+
+
+def reduced_over_one(d):
+    x = d.floats(*d.shape(1))
+    return x, d.dim(x), {"keepdim": d.flip()}
+
+
+def matrices(d):
+    """What matmul takes: matrices with leading dimensions that broadcast, or vectors."""
+    m, k, n = d.size(), d.size(), d.size()
+    leading = d.shape(0, 2)
+    a, b = (*d.broadcasting(leading), m, k), (*leading, k, n)
+    return d.floats(*d.pick(a, (k,))), d.floats(*d.pick(b, (k, n), (k,)))
+
+
+def image(d, channels, low=3):
+    return d.floats(d.size(), channels, d.size(low, 7), d.size(low, 7))
+
+
+ARITHMETIC = [
+    Row("add", ops.add, torch.add, two, special=True),
+    Row("subtract", ops.subtract, torch.subtract, two, special=True),
+    Row("multiply", ops.multiply, torch.multiply, two, special=True),
+    Row("divide", ops.divide, torch.divide, two, special=True, tolerance=10),
+    Row("negative", ops.negative, torch.negative, one, special=True),
+    Row("add, a number", ops.add, torch.add, lambda d: (*one(d), d.pick(2, -0.5))),
+    Row("a number minus", lambda x: 2 - x, lambda x: 2 - x, one),
+    Row("multiply, by a number", ops.multiply, torch.multiply, lambda d: (*one(d), d.pick(2, -0.5, 0))),
+    Row("a number over", lambda x: 3 / x, lambda x: 3 / x, one, special=True),
+    Row("power", ops.power, torch.pow, lambda d: (*one(d), d.pick(-1, 0, 0.5, 1, 2, 3, 2.5)), tolerance=10),
+]
+
+ELEMENTWISE = [
+    Row("exp", ops.exp, torch.exp, one, special=True),
+    Row("log", ops.log, torch.log, one, special=True),
+    Row("sqrt", ops.sqrt, torch.sqrt, one, special=True),
+    Row("abs", ops.abs, torch.abs, one, special=True),
+    Row("maximum", ops.maximum, torch.maximum, two, special=True),
+    Row("where", ops.where, torch.where, lambda d: (d.bools(*d.shape(0, 2)), *two(d)), special=True),
+    Row("relu", ops.relu, F.relu, one, special=True),
+    Row("tanh", ops.tanh, torch.tanh, one, special=True),
+    Row("sigmoid", ops.sigmoid, torch.sigmoid, one, special=True),
+    Row("gelu", ops.gelu, F.gelu, one),
+    Row("gelu, tanh", lambda x: ops.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh"), one),
+]
+
+COMPARISON = [
+    Row(name, getattr(ops, name), theirs, lambda d: two(d) if d.flip() else (*one(d), d.pick(0, 0.5)), special=True)
+    for name, theirs in [
+        ("equal", torch.eq),
+        ("not_equal", torch.ne),
+        ("greater", torch.gt),
+        ("greater_equal", torch.ge),
+        ("less", torch.lt),
+        ("less_equal", torch.le),
+    ]
+]
+
+REDUCTION = [
+    Row("sum", ops.sum, torch.sum, reduced, special=True),
+    Row("sum, all", ops.sum, torch.sum, one),
+    Row("sum, ints", ops.sum, torch.sum, lambda d: (d.ints(-3, 4, *d.shape()),)),
+    Row("mean", ops.mean, torch.mean, reduced),
+    Row("mean, all", ops.mean, torch.mean, one),
+    Row("max", ops.max, torch.max, one, special=True),
+    Row("max, dim", ops.max, torch.max, reduced_over_one, special=True),
+    Row("amax", ops.amax, torch.amax, reduced),
+    Row("argmax", ops.argmax, torch.argmax, reduced_over_one, special=True),
+    Row("softmax", ops.softmax, torch.softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
+    Row("log_softmax", ops.log_softmax, torch.log_softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
+]
+
+SHAPE = [
+    Row("reshape", ops.reshape, torch.reshape,
+        lambda d: (d.floats(2, d.size(1), 6), d.pick((-1,), (3, -1, 2), (4, -1)))),
+    Row("flatten", ops.flatten, torch.flatten, lambda d: (d.floats(*d.shape(2)), d.int(0, 1), d.int(-1, 1))),
+    Row("squeeze", ops.squeeze, torch.squeeze, lambda d: (x := d.floats(*d.shape(1)), *d.pick((), (d.dim(x),)))),
+    Row("unsqueeze", ops.unsqueeze, torch.unsqueeze, lambda d: (x := d.floats(*d.shape()), d.int(-x.ndim - 1, x.ndim))),
+    Row("permute", ops.permute, torch.permute, lambda d: (d.floats(*d.shape(3, 3)), d.pick((2, 0, 1), (0, -1, 1)))),
+    Row("transpose", ops.transpose, torch.transpose, lambda d: (x := d.floats(*d.shape(1)), d.dim(x), d.dim(x))),
+    Row("expand", lambda x, s: x.expand(s), lambda x, s: x.expand(s),
+        lambda d: (d.floats(*d.broadcasting(s := d.shape())), s)),
+    Row("cat", ops.cat, torch.cat, lambda d: ([d.floats(2, d.size(), 3) for _ in range(d.int(1, 3))], d.pick(1, -2))),
+    Row("stack", ops.stack, torch.stack, lambda d: ([d.floats(2, 3) for _ in range(d.int(1, 3))], d.int(-3, 2))),
+    Row("split", ops.split, torch.split, lambda d: (d.floats(2, 5), d.pick(2, 5, 7, [1, 4], [0, 2, 3]), d.pick(1, -1))),
+]  # fmt: skip
+
+LAYERS = [
+    Row("matmul", ops.matmul, torch.matmul, matrices),
+    Row("linear", ops.linear, F.linear,
+        lambda d: (d.floats(*d.shape(0, 3), i := d.size()), d.floats(o := d.size(), i), *d.pick((), (d.floats(o),)))),
+    Row("embedding", ops.embedding, F.embedding, lambda d: (d.ints(0, 5, *d.shape(0, 3)), d.floats(5, d.size()))),
+    Row("cross_entropy", ops.cross_entropy, F.cross_entropy, lambda d: (d.floats(n := d.size(1), 3), d.ints(0, 3, n))),
+    Row("layer_norm", ops.layer_norm, lambda x, w, b: F.layer_norm(x, w.shape, w, b),
+        lambda d: (d.floats(*d.shape(0, 3), n := d.size(2)), d.floats(n), d.floats(n)), tolerance=100),
+    Row("conv2d", ops.conv2d, F.conv2d,
+        lambda d: (image(d, 3), d.floats(4, 3, d.size(1, 3), d.size(1, 3)), *d.pick((), (d.floats(4),)),
+                   {"stride": d.pick(1, 2, (2, 1)), "padding": d.pick(0, 1, (1, 2))})),
+    Row("max_pool2d", ops.max_pool2d, F.max_pool2d,
+        lambda d: (image(d, 2), d.pick(2, 3, (2, 3)), {"stride": d.pick(None, 1, 2), "padding": d.pick(0, 1)})),
+    Row("attention", ops.scaled_dot_product_attention, F.scaled_dot_product_attention,
+        lambda d: (d.floats(2, 3, q := d.size(1), 4), *[d.floats(2, 3, q, 4) for _ in range(2)],
+                   {"is_causal": d.flip()})),
+]  # fmt: skip
+
+ROWS = ARITHMETIC + ELEMENTWISE + COMPARISON + REDUCTION + SHAPE + LAYERS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_values_and_gradients_are_those_of_pytorch(row, data):
+    compare(row, data.draw)
