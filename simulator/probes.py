@@ -18,7 +18,7 @@ import numpy as np
 from minidl import kernels, nn, optim
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
-from minidl.models.gpt import GPTBlock, GPTEmbedding, GPTHead
+from minidl.models.gpt import GPTEmbedding, gpt
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
@@ -73,7 +73,7 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         ], (batch, channels, size, size)  # fmt: skip
     for hidden, sequence, batch in ((32, 16, 4), (64, 64, 8), (128, 128, 8)):
         yield lambda h=hidden, s=sequence: [
-            GPTEmbedding(256, s, h, 0.0), GPTBlock(h, 4, 0.0), GPTBlock(h, 4, 0.1), GPTHead(h, 256)
+            *gpt(1, h, 4, 256, s).blocks[:2], *gpt(1, h, 4, 256, s, dropout=0.1).blocks[1:]
         ], (batch, sequence)  # fmt: skip
 
 

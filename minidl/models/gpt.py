@@ -1,90 +1,139 @@
-"""GPT: a decoder-only transformer (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners")."""
+"""GPT: a decoder-only transformer (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
+
+Its options make of it the models that came after: LLaMA (Touvron et al. 2023) has rotary positions, a gated
+feed-forward layer and no biases.
+"""
 
 from minidl import nn, ops
 from minidl.creation import arange
+from minidl.models.attention import CausalSelfAttention, GroupedQueryAttention
 from minidl.models.examples import tokens
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
+POSITIONS = ("learned", "rotary")
+FEED_FORWARDS = ("gelu", "swiglu")
+EPS = 1e-5  # of the normalisations
 
 
 class GPTEmbedding(nn.Module):
-    """Tokens (batch, sequence) -> the sum of their embeddings and their positions' (batch, sequence, hidden)."""
+    """Tokens (batch, sequence) -> their embeddings (batch, sequence, hidden), with `sequence` plus their positions'."""
 
-    def __init__(self, vocabulary: int, sequence: int, hidden: int, dropout: float):
+    def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None):
         self.token = nn.Embedding(vocabulary, hidden, std=STD)
-        self.position = nn.Embedding(sequence, hidden, std=STD)
+        self.position = nn.Embedding(sequence, hidden, std=STD) if sequence else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, indices):
-        position = self.position(arange(indices.shape[1], device=indices.device))
-        return self.dropout(self.token(indices) + position)
+        x = self.token(indices)
+        if self.position is not None:
+            x = x + self.position(arange(indices.shape[1], device=indices.device))
+        return self.dropout(x)
 
 
-class CausalSelfAttention(nn.Module):
-    """Every position attends to itself and to those before it; the heads are split over the group."""
+class FeedForward(nn.Module):
+    """down(gelu(up(x))), the inner features split over the group."""
 
-    def __init__(self, hidden: int, heads: int, group=None):
-        self.head_dim = hidden // heads
-        self.qkv = ColumnParallelLinear(hidden, 3 * hidden, group, parts=3)
-        self.projection = RowParallelLinear(hidden, hidden, group)
+    def __init__(self, hidden: int, inner: int, bias: bool, group=None):
+        self.up = ColumnParallelLinear(hidden, inner, group, bias)
+        self.down = RowParallelLinear(inner, hidden, group, bias)
 
     def forward(self, x):
-        batch, sequence, _ = x.shape
-        qkv = self.qkv(x)  # (batch, sequence, 3 * local heads * head_dim)
-        heads = qkv.shape[-1] // (3 * self.head_dim)
-        qkv = qkv.reshape(batch, sequence, 3, heads, self.head_dim)
-        return self.projection(ops.packed_attention(qkv, is_causal=True))  # (batch, sequence, hidden)
+        return self.down(ops.gelu(self.up(x), "tanh"))
+
+
+class GatedFeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, equation 6): down(silu(gate(x)) * up(x)), gate and up being the halves of one matrix."""
+
+    def __init__(self, hidden: int, inner: int, bias: bool, group=None):
+        self.gate_up = ColumnParallelLinear(hidden, 2 * inner, group, bias, parts=2)
+        self.down = RowParallelLinear(inner, hidden, group, bias)
+
+    def forward(self, x):
+        both = self.gate_up(x)  # (batch, sequence, 2 * local inner)
+        gate, up = ops.split(both, both.shape[-1] // 2, -1)
+        return self.down(ops.silu(gate) * up)
 
 
 class GPTBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): normalised before each part, not after."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): normalised before each part, not after."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float, group=None):
-        self.norm1 = nn.LayerNorm(hidden)
-        self.attention = CausalSelfAttention(hidden, heads, group)
-        self.norm2 = nn.LayerNorm(hidden)
-        self.up = ColumnParallelLinear(hidden, 4 * hidden, group)
-        self.down = RowParallelLinear(4 * hidden, hidden, group)
+    def __init__(self, norm1, attention: nn.Module, norm2, feed_forward: nn.Module, dropout: float):
+        self.norm1, self.attention = norm1, attention
+        self.norm2, self.feed_forward = norm2, feed_forward
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
         x = x + self.dropout(self.attention(self.norm1(x)))
-        return x + self.dropout(self.down(ops.gelu(self.up(self.norm2(x)), "tanh")))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class GPTHead(nn.Module):
-    """A last normalisation, and the logits (batch, sequence, vocabulary); its matrix is not tied to the embedding."""
+    """A last normalisation, and the logits (batch, sequence, vocabulary)."""
 
-    def __init__(self, hidden: int, vocabulary: int, group=None):
-        self.norm = nn.LayerNorm(hidden)
-        self.linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, gather_output=True)
+    def __init__(self, norm: nn.Module, linear: nn.Module):
+        self.norm, self.linear = norm, linear
 
     def forward(self, x):
         return self.linear(self.norm(x))
 
 
 def gpt(
-    layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, mesh=None, dropout: float = 0.0
-) -> nn.Sequential:
+    layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, mesh=None, dropout: float = 0.0, *,
+    kv_heads: int | None = None, positions: str = "learned", rotary_base: float = 10000.0, feed_forward: str = "gelu",
+    inner: int | None = None, bias: bool = True, tied: bool = False,
+) -> nn.Sequential:  # fmt: skip
     """Embedding, `layers` transformer blocks, head: tokens (batch, sequence) -> logits (batch, sequence, vocabulary).
 
-    Dropout acts on the embedding and on each residual branch. Heads, the blocks' inner features and the vocabulary are
-    split over the mesh's tensor axis. ValueError where the sizes do not divide.
+    dropout: on the embedding and on each residual branch. kv_heads: keys and values, each shared by heads / kv_heads
+    queries; by default one a query. positions: "learned", or "rotary" with `rotary_base`. feed_forward: "gelu" or the
+    gated "swiglu", with `inner` features, by default 4 * hidden. bias: of the linear layers.
+    tied: the head's matrix is the token embedding's; only one worker can train that.
+
+    Heads, inner features and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not
+    divide.
     """
+    kv_heads, inner = kv_heads or heads, inner or 4 * hidden
     group = mesh.group("tensor") if mesh else None
-    ranks = group.size if group else 1
-    for what, size, parts in (
-        ("hidden", hidden, "heads"),
-        ("heads", heads, "tensor"),
-        ("vocabulary", vocabulary, "tensor"),
-    ):
-        count = heads if parts == "heads" else ranks
-        if count < 1 or size % count:
-            raise ValueError(f"gpt: {what}={size} is not divisible by {parts}={count}")
-    blocks = [GPTBlock(hidden, heads, dropout, group) for _ in range(layers)]
-    model = nn.Sequential(
-        GPTEmbedding(vocabulary, sequence, hidden, dropout), *blocks, GPTHead(hidden, vocabulary, group)
-    )
+    _check(hidden, heads, kv_heads, vocabulary, group.size if group else 1)
+    for what, given, choices in (
+        ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS)
+    ):  # fmt: skip
+        if given not in choices:
+            raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
+
+    def make_norm() -> nn.Module:
+        return nn.LayerNorm(hidden, EPS)
+
+    def make_attention() -> nn.Module:
+        if positions == "learned" and kv_heads == heads:
+            return CausalSelfAttention(hidden, heads, bias, group)
+        base = rotary_base if positions == "rotary" else None
+        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, group)
+
+    make_feed_forward = FeedForward if feed_forward == "gelu" else GatedFeedForward
+    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None)
+    blocks = [
+        GPTBlock(make_norm(), make_attention(), make_norm(), make_feed_forward(hidden, inner, bias, group), dropout)
+        for _ in range(layers)
+    ]
+    if tied:
+        linear = nn.Linear(hidden, vocabulary, bias=False)
+        linear.weight = embedding.token.weight
+    else:
+        linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, gather_output=True)
+    model = nn.Sequential(embedding, *blocks, GPTHead(make_norm(), linear))
     model.example = tokens(sequence, vocabulary)
     return model
+
+
+def _check(hidden: int, heads: int, kv_heads: int, vocabulary: int, ranks: int) -> None:
+    for what, size, parts, count in (
+        ("hidden", hidden, "heads", heads),
+        ("heads", heads, "kv_heads", kv_heads),
+        ("heads", heads, "tensor", ranks),
+        ("kv_heads", kv_heads, "tensor", ranks),
+        ("vocabulary", vocabulary, "tensor", ranks),
+    ):
+        if count < 1 or size % count:
+            raise ValueError(f"gpt: {what}={size} is not divisible by {parts}={count}")

@@ -47,14 +47,18 @@ class Stage:
         self.blocks = chain_of(model)[self.first : end]
         self.bucket_ranges = [(a - self.first, b - self.first) for a, b in layout.buckets[stage]]
         self.dtype = dtype
+        names: dict[int, str] = {}  # a parameter that two blocks hold has the first one's name
         for i, block in enumerate(self.blocks, self.first):
             block.materialize(seed, str(i) if isinstance(model, Sequential) else "", dtype)
+            for p in block.parameters():
+                p.name = names.setdefault(id(p), p.name)
         self.gradients: list[np.ndarray] = []
         self.values: list[np.ndarray] = []  # of the parameters, where the update is shared
         self.share: list[slice] = []  # of a bucket's flat buffers: what this replica updates
         self.bucket_parameters: list[list[Parameter]] = []
         for first, last in self.bucket_ranges:
-            parameters = [p for block in self.blocks[first:last] for p in block.parameters()]
+            held = [p for block in self.blocks[first:last] for p in block.parameters()]
+            parameters = list({id(p): p for p in held}.values())  # each once
             elements = share_elements(sum(p.numel() for p in parameters), shares)
             start = mesh.coordinate("data") * elements if shares > 1 else 0
             self.share.append(slice(start, start + elements))
