@@ -5,7 +5,7 @@ The names here are PyTorch's. `minidl.nn`, `minidl.optim` and `minidl.data` come
 """
 
 from minidl import autograd, data, nn, ops, optim
-from minidl.creation import arange, full, ones, ones_like, rand, randn, tensor, zeros, zeros_like
+from minidl.creation import arange, full, ones, ones_like, rand, randn, randn_like, tensor, zeros, zeros_like
 from minidl.io import load, save
 from minidl.ops import (
     abs,

@@ -69,6 +69,14 @@ def ones_like(x: Tensor) -> Tensor:
     return full(x.shape, 1, x.dtype, x.device)
 
 
+def randn_like(x: Tensor) -> Tensor:
+    """Normal random numbers of mean 0 and variance 1, of the shape, dtype and device of x; on meta none are drawn.
+
+    Inside `random.scope` they are keyed by (seed, step, sample, layer), the first dimension of x being the samples.
+    """
+    return zeros_like(x) if x.device == "meta" else tensor(random.normal(x.shape), x.dtype, device=x.device)
+
+
 def sizes(arguments: Sequence) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     if len(arguments) == 1 and isinstance(arguments[0], Iterable):

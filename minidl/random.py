@@ -34,7 +34,7 @@ def generator(seed: int, *key: int | str) -> np.random.Generator:
 
 @dataclass
 class Scope:
-    """Names the dropout masks drawn inside it: (seed, step, sample, layer).
+    """Names the dropout masks and noise drawn inside it: (seed, step, sample, layer).
 
     samples: the index of each row of the batch in the data set. block: the index of the running block in the chain;
     with the count of masks drawn in it, that is the layer.
@@ -81,6 +81,14 @@ def uniform(shape: tuple[int, ...]) -> np.ndarray:
     elements = np.arange(math.prod(shape[1:]), dtype=np.uint64)
     bits = _mix(rows[:, None] + elements * np.uint64(0x9E3779B97F4A7C15))  # (samples, elements)
     return ((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
+
+
+def normal(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 of mean 0 and variance 1, whose first dimension is the samples: keyed inside a scope."""
+    if _scope is None:
+        return _default.standard_normal(shape, np.float32)
+    radius = np.sqrt(-2 * np.log1p(-uniform(shape)))  # Box and Muller 1958
+    return radius * np.cos(np.float32(2 * math.pi) * uniform(shape))
 
 
 def _mix(x):

@@ -12,4 +12,5 @@ from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.vae import vae
 from minidl.models.vgg import vgg

@@ -9,6 +9,7 @@ from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.vae import vae
 from minidl.models.vgg import vgg
 from minidl.nn import Sequential
 
@@ -25,6 +26,8 @@ BUILDERS: dict[str, Builder] = {
     "alexnet": alexnet,
     "vgg11": partial(vgg, 11),
     "vgg16": partial(vgg, 16),
+    "vae-digits": partial(vae, size=8, hidden=128, latent=8),
+    "vae": vae,
     "agent-cartpole": agent,
     "gpt-tiny": partial(gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128),
     "gpt2-small": partial(gpt, layers=12, hidden=768, heads=12, vocabulary=50304, sequence=1024),

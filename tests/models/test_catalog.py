@@ -8,7 +8,7 @@ from minidl.models import BUILDERS
 from minidl.parallel import Plan
 from simulator import Cluster, simulate
 
-ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny", "agent-cartpole"]
+ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny", "agent-cartpole", "vae-digits"]
 
 
 def assert_runs(name, device):
