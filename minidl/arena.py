@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,6 +42,17 @@ class Arena:
         dtype = np.dtype(dtype)
         return self.bytes[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
+    def lend(
+        self, row: int, offset: int, shape: tuple[int, ...], dtype, give_back: Callable[[int], None]
+    ) -> np.ndarray:
+        """The array at `offset` of `row`; `give_back(offset)` is called when it and all views of it are dropped."""
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        # A view's base is the last array whose own base is no array: this one, which every view of the result keeps.
+        block = np.frombuffer(self.map, np.uint8, nbytes, row * self.row_bytes + offset)
+        weakref.finalize(block, give_back, offset).atexit = False
+        return block.view(dtype).reshape(shape)
+
     def offset_in(self, row: int, x: np.ndarray) -> int | None:
         """Where in `row` the contiguous array `x` lies; None if it lies elsewhere or is not contiguous."""
         offset = x.__array_interface__["data"][0] - self._address - row * self.row_bytes
@@ -57,8 +69,7 @@ class Heap:
 
     def empty(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         """An uninitialised array. MemoryError when the row is full."""
-        dtype = np.dtype(dtype)
-        nbytes = math.prod(shape) * dtype.itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         size = max(LINE, 1 << (nbytes - 1).bit_length()) if nbytes < 1 << 20 else -(-nbytes >> 20) << 20
         blocks = self._free.get(size)
         if blocks:
@@ -68,11 +79,7 @@ class Heap:
             if offset + size > self.arena.row_bytes:
                 raise MemoryError(f"the shared row of rank {self.row} ({self.arena.row_bytes >> 20} MiB) is full")
             self._top += size
-        start = self.row * self.arena.row_bytes + offset
-        # A view's base is the last array whose own base is no array: this one, which every view of the result keeps.
-        block = np.frombuffer(self.arena.map, np.uint8, nbytes, start)
-        weakref.finalize(block, self._free.setdefault(size, []).append, offset).atexit = False
-        return block.view(dtype).reshape(shape)
+        return self.arena.lend(self.row, offset, shape, dtype, self._free.setdefault(size, []).append)
 
 
 def _anonymous_file(size: int) -> int:

@@ -26,6 +26,17 @@ def default_generator() -> np.random.Generator:
     return _default
 
 
+@contextmanager
+def drawing_from(generator: np.random.Generator) -> Iterator[None]:
+    """Have `generator` be the default generator inside the `with` block."""
+    global _default
+    before, _default = _default, generator
+    try:
+        yield
+    finally:
+        _default = before
+
+
 def generator(seed: int, *key: int | str) -> np.random.Generator:
     """A generator of its own for each (seed, key)."""
     words = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key]

@@ -1,5 +1,10 @@
 """Data sets, the way they are cut into batches, and loaders."""
 
 from minidl.data.batches import batch_indices, cut, epoch_order
-from minidl.data.datasets import ArrayDataset, Dataset, digits, synthetic
-from minidl.data.loader import DataLoader, DistributedSampler
+from minidl.data.collate import default_collate
+from minidl.data.datasets import ArrayDataset, ConcatDataset, Dataset, Subset, random_split
+from minidl.data.digits import digits
+from minidl.data.loader import DataLoader
+from minidl.data.samplers import DistributedSampler, WeightedRandomSampler
+from minidl.data.synthetic import synthetic
+from minidl.data.transformed import TransformedDataset

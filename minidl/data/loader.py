@@ -1,76 +1,117 @@
-"""DataLoader: a data set as batches of tensors; DistributedSampler: one replica's part of each batch."""
+"""DataLoader: a data set as batches of tensors."""
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from numbers import Integral
 
 import numpy as np
 
+from minidl import processes
+from minidl.arena import Arena
 from minidl.creation import tensor
 from minidl.data.batches import batches, epoch_order
+from minidl.data.collate import map_leaves
 from minidl.data.datasets import Dataset
-from minidl.tensor import Tensor
-
-
-class DistributedSampler:
-    """The indices that replica `rank` of `replicas` sees in an epoch: every `replicas`-th sample, beginning at `rank`.
-
-    With drop_last the samples left over are dropped, otherwise the first ones are repeated, so that all replicas see
-    equally many. Call `set_epoch` before each epoch for another order.
-    """
-
-    def __init__(
-        self, length: int, replicas: int, rank: int, seed: int = 0, shuffle: bool = True, drop_last: bool = False
-    ):
-        if not 0 <= rank < replicas:
-            raise ValueError(f"DistributedSampler: rank {rank} is not one of {replicas} replicas")
-        self.length, self.replicas, self.rank = length, replicas, rank
-        self.seed, self.shuffle, self.drop_last, self.epoch = seed, shuffle, drop_last, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def indices(self) -> np.ndarray:
-        order = epoch_order(self.length, self.seed, self.epoch) if self.shuffle else np.arange(self.length)
-        each = self.length // self.replicas if self.drop_last else -(-self.length // self.replicas)
-        return np.resize(order, each * self.replicas)[self.rank :: self.replicas]
-
-    def __len__(self) -> int:
-        return self.length // self.replicas if self.drop_last else -(-self.length // self.replicas)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices().tolist())
+from minidl.data.fetch import Fetcher
+from minidl.data.snapshot import Snapshot
+from minidl.data.worker import LoaderWorker
 
 
 class DataLoader:
-    """Iterates over a data set in batches (x, y) of tensors on the CPU.
+    """Iterates over a data set in batches of tensors on the CPU: pairs (x, y), or whatever form the samples have.
 
     shuffle: another order in each epoch, keyed by (seed, epoch); an iteration over the loader is an epoch.
-    sampler: gives the indices instead, a `DistributedSampler` say.
+    sampler: gives the indices instead, a `DistributedSampler` say; batch_sampler: those of each batch.
+    drop_last: leave out a last batch that is shorter.
+    num_workers: processes that make the batches, each `prefetch_factor` of them ahead; 0: made here when asked for.
+    The batches are the same to the last bit for any number, random transforms included (see `TransformedDataset`).
+    collate_fn: makes a batch of a list of samples; `default_collate` by itself.
+
+    Workers start with an iteration, from the data set as it then is, and have ended when the iterator is exhausted,
+    closed or dropped. Their batches lie in shared memory that is used again when a batch has been dropped. Raises
+    WorkerError, with the worker's traceback, where one fails.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, seed: int = 0, drop_last: bool = False,
-        sampler: DistributedSampler | None = None,
+        self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, *, seed: int = 0, drop_last: bool = False,
+        sampler: Collection[int] | None = None, batch_sampler: Collection[Sequence[int]] | None = None,
+        num_workers: int = 0, prefetch_factor: int = 2, collate_fn: Callable[[list], object] | None = None,
     ):  # fmt: skip
-        if batch_size < 1:
-            raise ValueError(f"DataLoader: batch_size {batch_size}, it must be at least 1")
+        counts = (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+        )
+        for name, value, least in counts:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"DataLoader: {name}={value!r} is not a whole number of at least {least}")
         if shuffle and sampler is not None:
             raise ValueError("DataLoader: shuffle=True has no effect with a sampler, which gives the order itself")
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.seed, self.drop_last, self.sampler, self.epoch = seed, drop_last, sampler, 0
+        if batch_sampler is not None and (batch_size != 1 or shuffle or drop_last or sampler is not None):
+            raise ValueError(
+                "DataLoader: batch_size, shuffle, drop_last and sampler have no effect with a batch_sampler"
+            )
+        if collate_fn is not None and not callable(collate_fn):
+            raise TypeError(f"DataLoader: collate_fn must be a function of a list, not a {type(collate_fn).__name__}")
+        self.dataset, self.batch_size, self.shuffle, self.seed, self.drop_last = (
+            dataset, batch_size, shuffle, seed, drop_last,
+        )  # fmt: skip
+        self.sampler, self.batch_sampler, self.collate_fn = sampler, batch_sampler, collate_fn
+        self.num_workers, self.prefetch_factor, self.epoch = num_workers, prefetch_factor, 0
 
     def __len__(self) -> int:
         """The number of batches."""
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
         samples = len(self.dataset if self.sampler is None else self.sampler)
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator:
+        epoch, indices = self.epoch, self._indices()
+        self.epoch += 1
+        fetcher = Fetcher(self.dataset, self.collate_fn, self.seed)
+        if self.num_workers:
+            return _from_workers(fetcher, epoch, indices, self.num_workers, self.prefetch_factor)
+        return (
+            map_leaves(lambda leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, batch)
+            for batch in (fetcher.batch(epoch, number, chosen) for number, chosen in enumerate(indices))
+        )
+
+    def _indices(self) -> Iterable[np.ndarray]:
+        """The indices of each batch of this epoch."""
+        if self.batch_sampler is not None:
+            return (np.asarray(chosen, np.int64) for chosen in self.batch_sampler)
         if self.sampler is not None:
             order = np.fromiter(self.sampler, np.int64)
         elif self.shuffle:
             order = epoch_order(len(self.dataset), self.seed, self.epoch)
         else:
             order = np.arange(len(self.dataset))
-        self.epoch += 1
-        for indices in batches(order, self.batch_size, self.drop_last):
-            x, y = self.dataset[indices]
-            yield tensor(x), tensor(y)
+        return batches(order, self.batch_size, self.drop_last)
+
+
+def _from_workers(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray], count: int, ahead: int) -> Iterator:
+    """The batches in order, made by `count` processes that take turns and are `ahead` batches ahead each."""
+    snapshot, arena = Snapshot(fetcher), Arena(count)
+    workers: list[LoaderWorker] = []
+    try:
+        for rank in range(count):
+            workers.append(LoaderWorker(rank, arena, snapshot, epoch))
+        numbered = enumerate(indices)
+        asked: deque[LoaderWorker] = deque()
+        for number, chosen in islice(numbered, count * ahead):
+            asked.append(workers[number % count])
+            asked[-1].ask(number, chosen)
+        while asked:
+            batch = asked.popleft().answer()
+            for number, chosen in islice(numbered, 1):
+                asked.append(workers[number % count])
+                asked[-1].ask(number, chosen)
+            yield batch
+            del batch  # or its memory would be taken until the next one is there
+    finally:
+        processes.end([worker.process for worker in workers], grace_seconds=0)
+        os.close(snapshot.fd)
+        os.close(arena.fd)

@@ -1,7 +1,6 @@
 """Every sample of an epoch is in one micro-batch, whatever the cut."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,24 +39,3 @@ def test_the_order_is_a_permutation_keyed_by_seed_and_epoch():
     assert sorted(order) == list(range(100))
     np.testing.assert_array_equal(order, data.epoch_order(100, 1, 2))
     assert (order != data.epoch_order(100, 1, 3)).any() and (order != data.epoch_order(100, 2, 2)).any()
-
-
-@given(LENGTHS.filter(bool), COUNTS, st.booleans(), st.booleans())
-def test_the_replicas_of_a_distributed_sampler_see_all_samples_equally_often(length, replicas, shuffle, drop_last):
-    samplers = [data.DistributedSampler(length, replicas, r, 0, shuffle, drop_last) for r in range(replicas)]
-    seen = [list(s) for s in samplers]
-    assert {len(s) for s in seen} == {len(samplers[0])}
-    every = sorted(i for s in seen for i in s)
-    if drop_last:
-        assert len(set(every)) == len(every) == length - length % replicas
-    else:
-        assert set(every) == set(range(length)) and len(every) < length + replicas
-
-
-def test_a_distributed_sampler_shuffles_anew_each_epoch():
-    sampler = data.DistributedSampler(50, 2, 0)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    assert list(sampler) != first
-    with pytest.raises(ValueError, match="rank 2"):
-        data.DistributedSampler(50, 2, 2)

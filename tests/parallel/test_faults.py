@@ -14,42 +14,10 @@ import pytest
 import minidl
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, WorkerError, launch, train
+from tests.leftovers import GUARD, alive, until
 
 ROOT = str(Path(minidl.__file__).parents[1])
-GUARD = 60.0  # seconds: only a limit on a test that hangs
-
-
-def alive(marker):
-    """The processes whose environment holds `marker`, but for this one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if marker.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def until(condition):
-    end = time.monotonic() + GUARD
-    while not condition():
-        assert time.monotonic() < end, "gave up waiting"
-        time.sleep(0.01)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(monkeypatch, request):
-    """Every process of the test carries a marker; afterwards none does, and /dev/shm is as it was."""
-    marker = f"MINIDL_TEST_{os.getpid()}_{time.monotonic_ns()}"
-    monkeypatch.setenv("MINIDL_TEST_MARKER", marker)
-    before = set(os.listdir("/dev/shm"))
-    yield marker
-    until(lambda: not alive(marker))
-    assert {name for name in os.listdir("/dev/shm") if "minidl" in name or name not in before} <= before | {
-        name for name in os.listdir("/dev/shm") if name.startswith(("sem.", "pym-"))
-    }
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 class OddError(Exception):
