@@ -23,7 +23,7 @@ from minidl.ops.attention import packed_attention, scaled_dot_product_attention
 from minidl.ops.comparison import equal, greater, greater_equal, less, less_equal, not_equal
 from minidl.ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.dropout import dropout, dropout2d
-from minidl.ops.elementwise import abs, exp, log, maximum, sqrt, where
+from minidl.ops.elementwise import abs, erf, exp, log, maximum, sqrt, where
 from minidl.ops.embedding import embedding
 from minidl.ops.matmul import linear, matmul
 from minidl.ops.normalization import layer_norm

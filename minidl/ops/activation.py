@@ -1,9 +1,14 @@
 """Activation functions."""
 
+import math
+
 from minidl.ops.arithmetic import multiply, negative, unbroadcast
+from minidl.ops.elementwise import erf, exp
 from minidl.ops.shape import cast, reshape
 from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
+
+GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
 
 
 class ReLU(Op):
@@ -48,7 +53,7 @@ class PReLU(Op):
         k, x, slope = self.kernels, self.x, self.slope
         positive = k.greater(x, 0)
         grad_x = k.where(positive, grad, k.multiply(grad, slope))
-        return grad_x, unbroadcast(k, k.where(positive, 0, k.multiply(grad, x)), slope.shape)
+        return grad_x, unbroadcast(k, k.masked(k.multiply(grad, x), k.logical_not(positive)), slope.shape)
 
 
 class ELU(Op):
@@ -136,6 +141,15 @@ class GELU(Op):
         return self.kernels.gelu_grad(grad, self.x, self.approximate)
 
 
+@taped
+def gelu_grad(grad, x, approximate):
+    if approximate == "tanh":  # 0.5 (1 + tanh u) = sigmoid(2u)
+        s = sigmoid(x * (GELU_SLOPE * (1 + 0.044715 * x * x)))
+        return grad * (s + x * s * (1 - s) * GELU_SLOPE * (1 + 3 * 0.044715 * x * x))
+    density = exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return grad * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
+
+
 def relu(x: Tensor) -> Tensor:
     """max(x, 0)."""
     return ReLU()(x)
@@ -166,6 +180,7 @@ def tanh(x: Tensor) -> Tensor:
     return Tanh()(x)
 
 
+@taped
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return Sigmoid()(x)

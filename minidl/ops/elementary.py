@@ -21,6 +21,11 @@ def absolute(x):
 
 
 @taped
+def minimum(a, b):
+    return -elementwise.maximum(-a, -b)
+
+
+@taped
 def sign(x):
     return shape.cast(x > 0, x.dtype) - shape.cast(x < 0, x.dtype)
 

@@ -1,5 +1,7 @@
 """Elementwise functions of one tensor, and choices between two."""
 
+import math
+
 from minidl.ops.arithmetic import pair, unbroadcast
 from minidl.tensor import Op, Tensor
 
@@ -24,6 +26,18 @@ class Log(Op):
 
     def backward(self, grad):
         return self.kernels.divide(grad, self.x)
+
+
+class Erf(Op):
+    """The error function of x."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.erf(x)
+
+    def backward(self, grad):  # d/dx = 2 / sqrt(pi) exp(-x^2)
+        k, x = self.kernels, self.x
+        return k.multiply(grad, k.multiply(k.exp(k.negative(k.multiply(x, x))), 2 / math.sqrt(math.pi)))
 
 
 class Sqrt(Op):
@@ -86,6 +100,11 @@ def exp(x: Tensor) -> Tensor:
 def log(x: Tensor) -> Tensor:
     """The natural logarithm."""
     return Log()(x)
+
+
+def erf(x: Tensor) -> Tensor:
+    """The error function, 2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x."""
+    return Erf()(x)
 
 
 def sqrt(x: Tensor) -> Tensor:

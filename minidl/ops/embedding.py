@@ -21,7 +21,7 @@ class Embedding(Op):
         k, indices = self.kernels, self.indices
         if self.padding is not None:
             learned = k.reshape(k.not_equal(indices, self.padding), (*indices.shape, 1))
-            grad = k.where(learned, grad, 0)
+            grad = k.masked(grad, learned)
         return None, k.embedding_grad(grad, indices, self.rows)
 
 

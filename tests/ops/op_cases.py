@@ -52,6 +52,7 @@ CASES = [
     ("power, root", lambda x: x**0.5, positive(2, 3)),
     ("power, of a number", lambda x: 2.5**x, floats(2, 3)),
     ("exp", ops.exp, floats(2, 3)),
+    ("erf", ops.erf, floats(2, 3)),
     ("log", ops.log, positive(2, 3)),
     ("sqrt", ops.sqrt, positive(2, 3)),
     ("abs", ops.abs, away_from_zero(2, 3)),

@@ -7,7 +7,7 @@ import numpy as np
 
 from minidl.kernels.cpu.blocks import BLOCK, compiled, use_compiled
 
-__all__ = ["gelu", "gelu_grad"]
+__all__ = ["erf", "gelu", "gelu_grad"]
 
 
 def gelu(x, approximate):

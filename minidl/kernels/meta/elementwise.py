@@ -5,9 +5,9 @@ import numpy as np
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isnan", "less", "less_equal",
-    "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative", "not_equal",
-    "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
+    "absolute", "add", "divide", "equal", "erf", "exp", "expm1", "greater", "greater_equal", "isnan", "less",
+    "less_equal", "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative",
+    "not_equal", "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -36,6 +36,7 @@ power = _binary("power", 10)
 maximum = _binary("maximum")
 minimum = _binary("minimum")
 negative = _unary("negative")
+erf = _unary("erf", 15)
 exp = _unary("exp", 10)
 expm1 = _unary("expm1", 10)
 log = _unary("log", 10)
