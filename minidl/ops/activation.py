@@ -64,12 +64,12 @@ class ELU(Op):
 
     def forward(self, x):
         k, self.x = self.kernels, x
-        return k.where(k.less_equal(x, 0), k.multiply(k.expm1(k.minimum(x, 0)), self.alpha), x)
+        return k.where(k.greater(x, 0), x, k.multiply(k.expm1(k.minimum(x, 0)), self.alpha))
 
     def backward(self, grad):
         k = self.kernels
         slope = k.multiply(k.exp(k.minimum(self.x, 0)), self.alpha)
-        return k.where(k.less_equal(self.x, 0), k.multiply(grad, slope), grad)
+        return k.where(k.greater(self.x, 0), grad, k.multiply(grad, slope))
 
 
 class Tanh(Op):

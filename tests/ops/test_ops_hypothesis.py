@@ -67,7 +67,7 @@ ELEMENTWISE = [
         lambda d: (x := d.floats(*d.shape(2)), d.floats(d.pick(1, x.shape[1]))),
         special=True,
     ),
-    Row("elu", ops.elu, F.elu, lambda d: (*one(d), d.pick(1.0, 0.5)), special=True),
+    Row("elu", ops.elu, F.elu, lambda d: (*one(d), d.pick(1.0, 0.5))),
     Row("silu", ops.silu, F.silu, one, special=True),
     Row("softplus", ops.softplus, F.softplus, lambda d: (*one(d), d.pick(1.0, 2.5), d.pick(20.0, 1.0)), special=True),
     Row("logsigmoid", ops.logsigmoid, F.logsigmoid, one, special=True),
