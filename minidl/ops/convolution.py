@@ -5,7 +5,9 @@ two: so the three ops here can be differentiated as often as one likes.
 """
 
 from minidl.ops.arithmetic import add
+from minidl.ops.reduction import sum
 from minidl.ops.shape import getitem, reshape
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -77,6 +79,7 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
+@taped
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """x (batch, c, height, width), weight (o, c / groups, *kernel size), bias (o,) -> (batch, o, *out_size).
 
@@ -85,6 +88,24 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     weight and of the result. x may lack the batch dimension; the result then does too.
     """
     return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+
+
+@taped
+def conv2d_grad_input(grad, weight, x_shape, *options):
+    """The gradient of conv2d by its input, differentiable in both arguments."""
+    return Conv2dGradInput(x_shape, *options)(grad, weight)
+
+
+@taped
+def conv2d_grad_weight(grad, x, weight_shape, *options):
+    """The gradient of conv2d by its weight, differentiable in both arguments."""
+    return Conv2dGradWeight(weight_shape, *options)(grad, x)
+
+
+@taped
+def channel_sums(x):
+    """x (n, c, height, width) -> (c,)."""
+    return sum(x, (0, 2, 3))
 
 
 def conv_transpose1d(
