@@ -15,7 +15,7 @@ from minidl.parallel.plan import Plan
 from minidl.parallel.profile import Call, ChainProfile
 from simulator.hardware import Cluster
 
-TOTALS_BYTES = 3 * 8  # what ReduceLoss reduces: loss, weight, correct answers, in float64
+TOTALS_BYTES = 4 * 8  # what ReduceLoss reduces: loss, weight, correct answers, all answers, in float64
 NORM_BYTES = 8
 
 

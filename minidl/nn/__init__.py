@@ -18,7 +18,23 @@ from minidl.nn.activation import (
 )
 from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.layers import Dropout, Dropout2d, Embedding, Flatten, Identity, Linear
-from minidl.nn.losses import CrossEntropyLoss, Loss, MSELoss
+from minidl.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CosineEmbeddingLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    GIoULoss,
+    HuberLoss,
+    IoULoss,
+    KLDivLoss,
+    L1Loss,
+    Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+    TripletMarginLoss,
+)
 from minidl.nn.module import Module, Parameter, Sequential, Shard
 from minidl.nn.normalization import LayerNorm
 from minidl.nn.pooling import MaxPool2d

@@ -1,11 +1,27 @@
 """The operations under the names that PyTorch has in torch.nn.functional."""
 
+from minidl.nn.losses.boxes import box_iou, generalized_box_iou
+from minidl.nn.losses.embedding import cosine_similarity, pairwise_distance
+from minidl.nn.losses.functions import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    cross_entropy,
+    generalized_box_iou_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+    triplet_margin_loss,
+)
 from minidl.ops import (
     conv1d,
     conv2d,
     conv_transpose1d,
     conv_transpose2d,
-    cross_entropy,
     dropout,
     dropout2d,
     elu,

@@ -25,6 +25,7 @@ from minidl.ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transp
 from minidl.ops.dropout import dropout, dropout2d
 from minidl.ops.elementwise import abs, erf, exp, log, maximum, sqrt, where
 from minidl.ops.embedding import embedding
+from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import linear, matmul
 from minidl.ops.normalization import layer_norm
 from minidl.ops.pooling import max_pool2d
@@ -44,4 +45,4 @@ from minidl.ops.shape import (
     transpose,
     unsqueeze,
 )
-from minidl.ops.softmax import cross_entropy, log_softmax, softmax
+from minidl.ops.softmax import log_softmax, softmax

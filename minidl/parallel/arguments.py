@@ -5,6 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from minidl.nn.losses import Loss
 from minidl.nn.module import Module
 from minidl.optim import Optimizer
 
@@ -48,8 +49,11 @@ def check_dataset(name: str, dataset: object) -> None:
 
 
 def check_loss(loss: object) -> None:
-    if not hasattr(loss, "sum_and_weight"):
-        raise TypeError(f"loss must have sum_and_weight(output, target), as nn.CrossEntropyLoss() has, not be {loss!r}")
+    """Refuse what is no Loss, and one that is no mean: only a mean does not depend on how a batch is cut."""
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be an nn.Loss with sum_and_weight(output, target), nn.MSELoss() say, not {loss!r}")
+    if loss.reduction not in ("mean", "batchmean"):
+        raise ValueError(f"the loss has reduction={loss.reduction!r}: training needs the mean over a batch")
 
 
 def callback_list(callbacks: object) -> list[Callable]:

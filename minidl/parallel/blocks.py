@@ -80,8 +80,8 @@ def loss_and_gradient(loss, output, target):
     return total.data, weight, entry.grad.data
 
 
-def score(loss, output, target) -> tuple[float, float]:
-    """The sum and the weight of the loss of arrays `output` and `target`."""
+def score(loss, output, target) -> tuple[float, float, float, float]:
+    """Of arrays `output` and `target`: the sum and the weight of the loss, how many answers are right, of how many."""
     with no_grad():
-        total, weight = loss.sum_and_weight(Tensor(output), Tensor(target))
-    return float(total), weight
+        inputs = Tensor(output), Tensor(target)
+        return tuple(map(float, (*loss.sum_and_weight(*inputs), *loss.right_answers(*inputs))))

@@ -314,7 +314,7 @@ class GatherParameters(Instruction):
 
 @dataclass(frozen=True)
 class ReduceLoss(Instruction):
-    """Sum the loss, its weight and, in evaluation, the correct answers over all replicas and stages.
+    """Sum the loss, its weight and, in evaluation, the answers and those correct over all replicas and stages.
 
     Every rank of those axes takes part, also the stages that have no loss: all divide by the global weight.
     """

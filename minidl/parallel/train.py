@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import deque
@@ -238,7 +239,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
         if job.evaluate is not None and (last or (step + 1) % job.evaluate_every == 0):
             evaluated = _evaluate(worker, evaluation, job, replica, step + 1)
         if reports:
-            records.append(StepRecord(step, totals.loss / totals.weight, seconds, evaluated))
+            records.append(StepRecord(step, _mean(totals.loss, totals.weight), seconds, evaluated))
             if last or time.perf_counter() - reported > REPORT_SECONDS:
                 group.report(records)
                 records, reported = [], time.perf_counter()
@@ -250,14 +251,19 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
 def _evaluate(worker: Worker, program, job: _Job, replica: int, step: int) -> Evaluation:
     worker.stage.train(False)
     order, batch_size = np.arange(len(job.evaluate)), job.batch_size
-    loss = weight = correct = 0.0
+    loss = weight = correct = answers = 0.0
     for batch in range(-(-len(order) // batch_size)):
         samples = cut(batch_indices(order, batch, batch_size), job.plan.data, job.plan.micro_batches)[replica]
         totals = worker.run(program, job.evaluate, samples, step)
-        loss, weight, correct = loss + totals.loss, weight + totals.weight, correct + totals.correct
+        loss, weight = loss + totals.loss, weight + totals.weight
+        correct, answers = correct + totals.correct, answers + totals.answers
     worker.stage.train(True)
     worker.events = []
-    return Evaluation(step, loss / weight, correct / weight)
+    return Evaluation(step, _mean(loss, weight), correct / answers if answers else 0.0)
+
+
+def _mean(total: float, weight: float) -> float:
+    return total / weight if weight else math.nan
 
 
 def _connect(world) -> Callable:

@@ -17,6 +17,10 @@ def positive(*shape):
     return lambda g: g.uniform(0.5, 2, shape)
 
 
+def fraction(*shape):
+    return lambda g: g.uniform(0.1, 0.9, shape)
+
+
 def away_from_zero(*shape):
     return lambda g: g.uniform(0.2, 2, shape) * g.choice([-1, 1], shape)
 
@@ -106,8 +110,10 @@ CASES = [
     ("softmax", lambda x: ops.softmax(x, -1), floats(2, 4)),
     ("softmax, first dim", lambda x: ops.softmax(x, 0), floats(2, 4)),
     ("log_softmax", lambda x: ops.log_softmax(x, -1), floats(2, 4)),
-    ("cross_entropy", ops.cross_entropy, floats(5, 4), ints(4, 5)),
-    ("cross_entropy, sequence", lambda x, y: ops.cross_entropy(x, y, "sum"), floats(2, 3, 4), ints(4, 2, 3)),
+    ("cross_entropy_sum", ops.cross_entropy_sum, floats(5, 4), ints(4, 5)),
+    ("cross_entropy_sum, sequence", lambda x, y: ops.cross_entropy_sum(x, y, 2), floats(2, 3, 4), ints(4, 2, 3)),
+    ("pick", lambda x, y: ops.pick(x, y, 2), floats(2, 3, 4), ints(4, 2, 3)),
+    ("binary_cross_entropy", ops.binary_cross_entropy, fraction(2, 3), fraction(2, 3)),
     ("layer_norm", ops.layer_norm, floats(2, 3, 4), floats(4), floats(4)),
     ("embedding", ops.embedding, ints(5, 2, 3), floats(5, 4)),
     ("attention", ops.scaled_dot_product_attention, floats(2, 2, 3, 4), floats(2, 2, 5, 4), floats(2, 2, 5, 4)),

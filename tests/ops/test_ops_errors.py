@@ -8,14 +8,14 @@ from minidl import ops
 
 def test_class_indices_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"targets lie in \[0, 3\], the classes in \[0, 3\)"):
-        ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([0, 3]))
+        ops.cross_entropy_sum(minidl.ones(2, 3), minidl.tensor([0, 3]))
     with pytest.raises(ValueError, match=r"embedding: indices lie in \[-1, 1\]"):
         ops.embedding(minidl.tensor([-1, 1]), minidl.ones(3, 2))
 
 
 def test_class_indices_must_be_integers():
     with pytest.raises(TypeError, match="int64"):
-        ops.cross_entropy(minidl.ones(2, 3), minidl.ones(2))
+        ops.cross_entropy_sum(minidl.ones(2, 3), minidl.ones(2))
     with pytest.raises(TypeError, match="int64"):
         ops.embedding(minidl.ones(2), minidl.ones(3, 2))
 
@@ -32,8 +32,9 @@ def transposed(**options):
     ("call", "message"),
     [
         (lambda: ops.linear(minidl.ones(2, 3), minidl.ones(4, 5)), r"shape \(2, 3\), its last size must be 5"),
-        (lambda: ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([1])), r"need targets \(2,\), not \(1,\)"),
-        (lambda: ops.cross_entropy(minidl.ones(2, 3), minidl.tensor([1, 1]), "max"), "reduction='max'"),
+        (lambda: ops.cross_entropy_sum(minidl.ones(2, 3), minidl.tensor([1])), r"need targets \(2,\), not \(1,\)"),
+        (lambda: ops.pick(minidl.ones(2, 3), minidl.tensor([1, 3])), r"targets lie in \[1, 3\]"),
+        (lambda: ops.binary_cross_entropy(minidl.tensor([1.5]), minidl.ones(1)), r"lie in \[1.5, 1.5\]"),
         (lambda: ops.layer_norm(minidl.ones(2, 3), minidl.ones(4), minidl.ones(4)), "its last size must be 4"),
         (lambda: ops.conv2d(minidl.ones(2, 3), minidl.ones(4, 3, 3, 3)), "needs images"),
         (lambda: ops.conv2d(minidl.ones(2, 1, 5, 5), minidl.ones(4, 3, 3, 3)), "1 channels"),

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+import minidl
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
@@ -41,12 +42,11 @@ def run(build, dataset, plan, momentum=0.0, dtype="float64", steps=STEPS, batch_
         dataset,
         plan,
         optimizer=lambda p: optim.SGD(p, lr=lr, momentum=momentum),
-        loss=nn.CrossEntropyLoss(),
         batch_size=batch_size,
         steps=steps,
         dtype=dtype,
         timeout=120,
-        **options,
+        **({"loss": nn.CrossEntropyLoss()} | options),
     )
 
 
@@ -194,6 +194,42 @@ def test_a_transformer_trains_as_on_one_worker(plan):
     options = dict(momentum=0.9, batch_size=16, lr=0.5)
     expected = run(transformer, sentences(), Plan(), **options)
     assert_same(run(transformer, sentences(), plan, **options), expected, 1e-10)
+
+
+def marked(share):
+    """The digits, with this share of the labels made -1."""
+    x, y = DIGITS[np.arange(len(DIGITS))]
+    return data.ArrayDataset(x, np.where(np.random.default_rng(0).random(len(y)) < share, -1, y))
+
+
+PLAIN = nn.CrossEntropyLoss(ignore_index=-1)
+WEIGHTED = nn.CrossEntropyLoss(minidl.arange(1.0, 11.0), ignore_index=-1, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("loss", [PLAIN, WEIGHTED], ids=["plain", "weighted"])
+def test_class_weights_and_ignored_labels_weigh_the_same_under_every_plan(loss):
+    some = marked(0.4)
+    options = dict(batch_size=24, momentum=0.9)
+    expected = run(perceptron(0), some, Plan(), loss=loss, evaluate=some, **options)
+    assert difference(run(perceptron(0), DIGITS, Plan(), **options).losses, expected.losses) > 1e-2
+    for plan in (Plan(data=2, micro_batches=4), Plan(pipeline=2, data=2, micro_batches=3)):
+        got = run(perceptron(0), some, plan, loss=loss, evaluate=some, **options)
+        assert_same(got, expected, 1e-10)
+        assert got.evaluations[0].accuracy == expected.evaluations[0].accuracy
+    model = perceptron(0)(Plan().mesh(0))
+    model.load_state_dict(expected.state_dict())
+    x, y = some[np.arange(len(some))]
+    right = model(minidl.tensor(x)).numpy().argmax(1) == y
+    assert expected.evaluations[0].accuracy == pytest.approx(right.sum() / (y >= 0).sum(), abs=1e-3)
+
+
+def test_a_batch_without_any_label_that_counts_changes_nothing():
+    none = marked(1)
+    got = run(perceptron(0), none, Plan(data=2), batch_size=24, steps=2, loss=PLAIN, evaluate=none)
+    start = run(perceptron(0), none, Plan(), batch_size=24, steps=1, lr=1e-300, loss=PLAIN)
+    assert np.isnan(got.losses).all() and got.evaluations[0].accuracy == 0
+    for name, value in start.state_dict().items():
+        np.testing.assert_array_equal(got.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("plan", [Plan(data=3), Plan(data=2, pipeline=2, micro_batches=2)], ids=str)

@@ -228,6 +228,7 @@ WRONG_ARGUMENTS = {
     "an optimizer that is made already": ({"optimizer": sgd([nn.Linear(2, 2).weight])}, "must be a function"),
     "a function that returns no optimizer": ({"optimizer": lambda parameters: None}, "returns an Optimizer"),
     "a loss without sum and weight": ({"loss": lambda output, target: 0}, "sum_and_weight"),
+    "a loss that is a sum": ({"loss": nn.MSELoss("sum")}, "reduction='sum': training needs the mean"),
     "a list as data set": ({"dataset": [1, 2, 3]}, "ArrayDataset"),
     "a number to evaluate": ({"evaluate": 5}, "the data set to evaluate"),
     "a function for callbacks": ({"callbacks": print}, "sequence of functions"),

@@ -9,6 +9,7 @@ from minidl.kernels.cpu.convolution import *
 from minidl.kernels.cpu.elementwise import *
 from minidl.kernels.cpu.fused import *
 from minidl.kernels.cpu.gelu import *
+from minidl.kernels.cpu.losses import *
 from minidl.kernels.cpu.normalization import *
 from minidl.kernels.cpu.pooling import *
 from minidl.kernels.cpu.updates import *

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import random
 from minidl.kernels.cpu.blocks import compiled, row_blocks, use_compiled
+from minidl.kernels.cpu.losses import kept_labels
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
@@ -46,13 +47,13 @@ def log_softmax_grad(grad, y, dim):
     return out
 
 
-def cross_entropy(logits, target):
-    """logits (rows, classes), target (rows,) -> the sum over rows of -log softmax[target], and the probabilities."""
+def cross_entropy(logits, target, ignore_index):
+    """The sum over rows of -log softmax(logits)[target], and the probabilities.
+
+    logits (rows, classes), target (rows,); rows whose target is `ignore_index` do not count.
+    """
     rows, classes = logits.shape
-    if rows and not 0 <= target.min() <= target.max() < classes:
-        raise ValueError(
-            f"cross_entropy: targets lie in [{target.min()}, {target.max()}], the classes in [0, {classes})"
-        )
+    kept, target = kept_labels(target, classes, ignore_index)
     probabilities = np.empty(logits.shape, logits.dtype)
     loss = 0.0
     for part in row_blocks(rows, classes):
@@ -61,16 +62,21 @@ def cross_entropy(logits, target):
         chosen = p[np.arange(len(t)), t]
         np.exp(p, out=p)
         total = p.sum(axis=1)
-        loss += float(np.sum(np.log(total) - chosen, dtype=np.float64))
+        loss += float(np.sum(np.log(total) - chosen, dtype=np.float64, where=kept[part]))
         p /= total[:, None]
     return np.array(loss, logits.dtype), probabilities
 
 
-def cross_entropy_grad(grad, probabilities, target):
-    """grad (scalar) times (probabilities - one-hot target), in place of `probabilities`."""
-    probabilities[np.arange(len(target)), target] -= 1
-    probabilities *= grad
-    return probabilities
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
+    out = probabilities if reuse else probabilities.copy()
+    kept = target != ignore_index
+    rows = np.flatnonzero(kept)
+    out[rows, target[rows]] -= 1
+    out *= grad
+    if len(rows) < len(target):
+        out[~kept] = 0  # also where grad is infinite: the mean of nothing
+    return out
 
 
 # Attention

@@ -7,6 +7,7 @@ from minidl.kernels.meta.arrays import *
 from minidl.kernels.meta.convolution import *
 from minidl.kernels.meta.elementwise import *
 from minidl.kernels.meta.fused import *
+from minidl.kernels.meta.losses import *
 from minidl.kernels.meta.normalization import *
 from minidl.kernels.meta.pooling import *
 from minidl.kernels.meta.record import KernelCall, MetaArray, note, record

@@ -26,15 +26,18 @@ def log_softmax_grad(grad, y, dim):
     return result("log_softmax_grad", (grad, y), y.shape, y.dtype, 13)
 
 
-def cross_entropy(logits, target):
+def cross_entropy(logits, target, ignore_index):
     probabilities = MetaArray(logits.shape, logits.dtype)
     flops = 14 * logits.size
     loss = result("cross_entropy", (logits, target), (), logits.dtype, flops=flops, also_written=(probabilities,))
     return loss, probabilities
 
 
-def cross_entropy_grad(grad, probabilities, target):
-    in_place("cross_entropy_grad", probabilities, (grad, probabilities, target), 2 * probabilities.size)
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    reads = grad, probabilities, target
+    if not reuse:
+        return result("cross_entropy_grad", reads, probabilities.shape, probabilities.dtype, 2)
+    in_place("cross_entropy_grad", probabilities, reads, 2 * probabilities.size)
     return probabilities
 
 

@@ -27,11 +27,12 @@ from minidl.trace import COMMUNICATION, COMPUTE
 
 @dataclass(frozen=True)
 class Totals:
-    """Of a global batch: the sum of the losses, its weight, and how many answers were right."""
+    """Of a global batch: the sum of the losses and its weight; in evaluation, how many answers were right."""
 
     loss: float
     weight: float
     correct: float
+    answers: float
 
 
 class Stage:
@@ -109,7 +110,7 @@ class Worker:
         self.step = 0
         self.totals: Totals | None = None
         self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
-        self._sums = mesh.world.empty((3,), "float64").data
+        self._sums = mesh.world.empty((4,), "float64").data
         self._norm = mesh.world.empty((1,), "float64").data
         mesh.group("tensor").on_collective = self._inside_layer
 
@@ -215,13 +216,11 @@ class Worker:
         total, weight, gradient = blocks.loss_and_gradient(self.loss, output, target)
         gradient_buffer, loss_buffer = i.writes
         self.buffers[gradient_buffer] = gradient
-        self.buffers[loss_buffer] = (float(total), weight, 0.0)
+        self.buffers[loss_buffer] = (float(total), float(weight), 0.0, 0.0)
 
     def score(self, i: I.Score) -> None:
         output, target = (self.buffers[b] for b in i.reads)
-        total, weight = blocks.score(self.loss, output, target)
-        correct = (output.argmax(-1) == target).sum() if target.dtype.kind == "i" else 0
-        self.buffers[i.writes[0]] = (total, weight, float(correct))
+        self.buffers[i.writes[0]] = blocks.score(self.loss, output, target)
 
     def backward(self, i: I.Backward) -> None:
         saved, gradient = (self.buffers[b] for b in i.reads[:2])
@@ -285,7 +284,7 @@ class Worker:
         return gathered.matched
 
     def reduce_loss(self, i: I.ReduceLoss) -> Steps:
-        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0, 0.0, 0.0)], axis=0)
+        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0,) * 4], axis=0)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._sums, async_op=True))
         self.buffers[i.writes[0]] = Totals(*map(float, self._sums))
         return reduced.matched

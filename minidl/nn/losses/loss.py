@@ -1,0 +1,65 @@
+"""Loss: what all losses share, and the one place where sums become means."""
+
+from minidl.nn.module import Module
+from minidl.tensor import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class Loss(Module):
+    """A subclass writes `elements_and_weight`, or `sum_and_weight` alone if it has no elements to give.
+
+    Calling the loss gives what `reduction` says: the "mean", which is the sum over the weight; the "sum"; or with
+    "none" the elements. ValueError for another reduction.
+    """
+
+    reduction = "mean"
+    reductions = REDUCTIONS
+
+    def __init__(self, reduction: str = "mean"):
+        if reduction not in self.reductions:
+            names = ", ".join(f'"{name}"' for name in self.reductions)
+            raise ValueError(f"{type(self).__name__}: reduction={reduction!r}, it must be one of {names}")
+        self.reduction = reduction
+
+    def elements_and_weight(self, *inputs: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The loss of each target, and the weight that divides their sum to the mean: a number or a scalar tensor."""
+        raise NotImplementedError(f"{type(self).__name__} has no elements_and_weight")
+
+    def sum_and_weight(self, *inputs: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The loss summed over all targets, a scalar tensor, and the weight that divides it to the mean."""
+        elements, weight = self.elements_and_weight(*inputs)
+        return elements.sum(), weight
+
+    def right_answers(self, output: Tensor, target: Tensor) -> tuple[Tensor | float, float]:
+        """How many labels the output (..., classes) gets right, and of how many; 0 of 0 if targets are no labels."""
+        if target.dtype.kind != "i" or output.shape[:-1] != target.shape:
+            return 0.0, 0.0
+        return (output.argmax(-1) == target).sum(), target.numel()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.reduction == "none":
+            return self.elements_and_weight(*inputs)[0]
+        total, weight = self.sum_and_weight(*inputs)
+        return total if self.reduction == "sum" else total / weight
+
+    def extra_repr(self):
+        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+
+
+def check_same_shape(loss: Loss, output: Tensor, target: Tensor) -> None:
+    """ValueError unless both have one shape: broadcasting a target is nearly always a mistake."""
+    if output.shape != target.shape:
+        raise ValueError(f"{type(loss).__name__}: the output has shape {output.shape}, the target {target.shape}")
+
+
+def check_range(loss: Loss, name: str, value: float, least: float = 0, most: float = float("inf")) -> None:
+    """ValueError unless least <= value <= most."""
+    if not least <= value <= most:
+        bounds = f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
+        raise ValueError(f"{type(loss).__name__}: {name}={value}, it must be {bounds}")
+
+
+def constant(values: Tensor | None, like: Tensor) -> Tensor | None:
+    """An option of a loss, such as its class weights, on the device and in the dtype of `like`."""
+    return None if values is None else values.to(like.device, like.dtype)

@@ -1,0 +1,94 @@
+"""What losses are made of, where a chain of simpler ops would overflow, or be slow."""
+
+from minidl.ops.shape import reshape
+from minidl.tensor import Op, Tensor
+
+IGNORE_INDEX = -100  # PyTorch's default for targets that do not count
+
+
+class CrossEntropy(Op):
+    """The sum over rows of -log softmax(logits)[target]."""
+
+    one_dtype = False
+
+    def __init__(self, ignore_index: int):
+        self.ignore_index = ignore_index
+
+    def forward(self, logits, target):  # (rows, classes), (rows,)
+        loss, probabilities = self.kernels.cross_entropy(logits, target, self.ignore_index)
+        if self.needs[0]:
+            self.probabilities, self.target = probabilities, target
+        return loss
+
+    def backward(self, grad):
+        k = self.kernels
+        return k.cross_entropy_grad(grad, self.probabilities, self.target, self.ignore_index, True), None
+
+
+class Pick(Op):
+    """x[row, target[row]] of each row, 0 where the target is `ignore_index`."""
+
+    one_dtype = False
+
+    def __init__(self, ignore_index: int):
+        self.ignore_index = ignore_index
+
+    def forward(self, x, target):  # (rows, classes), (rows,)
+        self.classes, self.target = x.shape[1], target
+        return self.kernels.pick(x, target, self.ignore_index)
+
+    def backward(self, grad):
+        return self.kernels.pick_grad(grad, self.target, self.classes, self.ignore_index), None
+
+
+class BinaryCrossEntropy(Op):
+    """-(target log p + (1 - target) log(1 - p)), elementwise."""
+
+    def forward(self, probability, target):
+        self.probability, self.target = probability, target
+        return self.kernels.binary_cross_entropy(probability, target)
+
+    def backward(self, grad):
+        k, p, y = self.kernels, self.probability, self.target
+        grad_p = grad_y = None
+        if self.needs[0]:  # d/dp = (p - y) / (p (1 - p)), the denominator at least 1e-12, as in PyTorch
+            slope = k.divide(k.subtract(p, y), k.maximum(k.multiply(p, k.subtract(1, p)), 1e-12))
+            grad_p = k.multiply(grad, slope)
+        if self.needs[1]:  # d/dy = log((1 - p) / p)
+            grad_y = k.multiply(grad, k.log(k.divide(k.subtract(1, p), p)))
+        return grad_p, grad_y
+
+
+def cross_entropy_sum(logits: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """The sum over targets of -log softmax(logits)[target], in one kernel: `cross_entropy` without its options.
+
+    logits (..., classes), target (...) of int64. ValueError: a target is neither a class nor `ignore_index`, or the
+    shapes do not match.
+    """
+    return CrossEntropy(ignore_index)(*_rows("cross_entropy", logits, target))
+
+
+def pick(x: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """x (..., classes) at the class that target (...) names: (...); 0 where the target is `ignore_index`.
+
+    ValueError: a target is neither a class nor `ignore_index`, or the shapes do not match.
+    """
+    return reshape(Pick(ignore_index)(*_rows("pick", x, target)), target.shape)
+
+
+def _rows(name: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """x as (rows, classes), target as (rows,)."""
+    if x.ndim < 1 or x.shape[:-1] != target.shape:
+        raise ValueError(f"{name}: scores {x.shape} need targets {x.shape[:-1]}, not {target.shape}")
+    if target.dtype.kind != "i":
+        raise TypeError(f"{name}: targets are class indices of dtype int64, not {target.dtype}")
+    rows = target.numel()
+    return reshape(x, (rows, x.shape[-1])), reshape(target, (rows,))
+
+
+def binary_cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
+    """-(target log p + (1 - target) log(1 - p)), elementwise, no logarithm taken for less than -100.
+
+    probability and target of one shape. ValueError if a probability is not within [0, 1].
+    """
+    return BinaryCrossEntropy()(probability, target)
