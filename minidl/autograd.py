@@ -62,6 +62,8 @@ def run_backward(
         if graph:
             node = _lift(node)
             kernels = node.kernels
+        elif keep:
+            node.kept = True
         grads = node.backward(grad)
         if not isinstance(grads, tuple):
             grads = (grads,)
@@ -129,10 +131,9 @@ def _lift(op: Op) -> Op:
                 computed.append(name)
             setattr(lifted, name, tensor)
     if computed:
-        for name in computed:
-            delattr(lifted, name)
+        before = {name: vars(lifted)[name] for name in computed}
         lifted.again()
-        missing = [name for name in computed if name not in vars(lifted)]
+        missing = [name for name in computed if vars(lifted)[name] is before[name]]
         if missing:
             raise RuntimeError(
                 f"{type(op).__name__} keeps {', '.join(missing)}: neither an input under the name of forward's "

@@ -110,6 +110,7 @@ class Op:
     order = 0  # the later recorded, the smaller; leaves come after all ops
     hooks: tuple = ()
     kernels = None
+    kept = False  # the tape is to be walked again: backward must not write to what forward kept
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         arrays = [x.data for x in inputs]

@@ -1,7 +1,13 @@
 """What losses are made of, where a chain of simpler ops would overflow, or be slow."""
 
-from minidl.ops.shape import reshape
-from minidl.tensor import Op, Tensor
+from minidl.creation import arange, ones
+from minidl.ops.arithmetic import multiply, subtract
+from minidl.ops.comparison import equal, not_equal
+from minidl.ops.elementwise import where
+from minidl.ops.shape import cast, reshape, unsqueeze
+from minidl.ops.softmax import Softmax
+from minidl.ops.taped import taped
+from minidl.tensor import Op, Tensor, tick
 
 IGNORE_INDEX = -100  # PyTorch's default for targets that do not count
 
@@ -21,8 +27,25 @@ class CrossEntropy(Op):
         return loss
 
     def backward(self, grad):
-        k = self.kernels
-        return k.cross_entropy_grad(grad, self.probabilities, self.target, self.ignore_index, True), None
+        k, reuse = self.kernels, not self.kept
+        return k.cross_entropy_grad(grad, self.probabilities, self.target, self.ignore_index, reuse), None
+
+    def again(self):
+        """The probabilities are the softmax of the logits, which are not kept: the tape knows the op that made them."""
+        softmax = Softmax(1)
+        softmax.kernels, softmax.y = self.probabilities.kernels, self.probabilities.data
+        softmax.needs = softmax.parents = self.parents[:1]
+        softmax.order = -tick()
+        self.probabilities = Tensor(softmax.y)
+        self.probabilities.node = softmax
+
+
+@taped
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    each = ones(target.shape, dtype=grad.dtype, device=grad.device)
+    one_hot = pick_grad(each, target, probabilities.shape[1], ignore_index)
+    kept = cast(unsqueeze(not_equal(target, ignore_index), 1), grad.dtype)
+    return multiply(grad, subtract(multiply(probabilities, kept), one_hot))
 
 
 class Pick(Op):
@@ -39,6 +62,14 @@ class Pick(Op):
 
     def backward(self, grad):
         return self.kernels.pick_grad(grad, self.target, self.classes, self.ignore_index), None
+
+
+@taped
+def pick_grad(grad, target, classes, ignore_index):
+    """A product with the rows' one-hot targets."""
+    places = equal(unsqueeze(target, 1), arange(classes, device=target.device))  # (rows, classes)
+    chosen = where(unsqueeze(not_equal(target, ignore_index), 1), cast(places, grad.dtype), 0.0)
+    return multiply(unsqueeze(grad, 1), chosen)
 
 
 class BinaryCrossEntropy(Op):

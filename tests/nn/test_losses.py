@@ -6,6 +6,7 @@ import pytest
 import minidl
 from minidl import nn
 from minidl.nn import functional
+from minidl.testing import gradcheck, gradgradcheck
 
 LOGITS = np.random.default_rng(0).standard_normal((7, 3, 5), np.float32)
 TARGET = np.random.default_rng(1).integers(5, size=(7, 3))
@@ -178,3 +179,40 @@ def test_labels_are_integers():
 def test_a_dimension_that_is_not_there_is_refused():
     with pytest.raises(IndexError, match=r"dim=2, the output has shape \(2, 3\)"):
         nn.CrossEntropyLoss(dim=2)(ROWS, LABELS)
+
+
+@pytest.mark.parametrize("again", ["retain_graph", "create_graph"])
+def test_a_tape_that_is_kept_gives_the_gradient_of_cross_entropy_again(again):
+    x = minidl.tensor(LOGITS, requires_grad=True)
+    loss = nn.CrossEntropyLoss()(x, minidl.tensor(TARGET))
+    loss.backward(**{again: True})
+    first, x.grad = x.grad.numpy(), None
+    loss.backward()
+    np.testing.assert_allclose(x.grad.numpy(), first, rtol=1e-6)
+
+
+SMOOTH = np.random.default_rng(2).standard_normal((3, 4))
+SIGNS = np.array([1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "inputs"),
+    [
+        (nn.CrossEntropyLoss(ignore_index=1), (SMOOTH, np.array([0, 1, 3]))),
+        (nn.CrossEntropyLoss(WEIGHT[:4], label_smoothing=0.1), (SMOOTH, np.array([0, 1, 2]))),
+        (nn.CrossEntropyLoss(), (SMOOTH, np.abs(SMOOTH))),
+        (nn.NLLLoss(WEIGHT[:4]), (SMOOTH, np.array([0, 1, 2]))),
+        (nn.KLDivLoss("batchmean"), (SMOOTH, np.abs(SMOOTH))),
+        (nn.BCELoss(), (np.exp(-np.abs(SMOOTH)), np.exp(-np.abs(SMOOTH.T.reshape(3, 4))))),
+        (nn.BCEWithLogitsLoss(pos_weight=WEIGHT[:4]), (SMOOTH, np.abs(SMOOTH))),
+        (nn.FocalLoss(), (SMOOTH, np.eye(3, 4))),
+        (nn.HuberLoss(delta=0.5), (SMOOTH, np.zeros((3, 4)))),
+        (nn.GIoULoss(), (SMOOTH + np.array([0, 0, 5, 5]), np.tile([0.1, 0.2, 4, 5], (3, 1)))),
+        (nn.CosineEmbeddingLoss(), (SMOOTH, SMOOTH[::-1].copy(), SIGNS)),
+        (nn.TripletMarginLoss(swap=True), (SMOOTH, SMOOTH[::-1] + 1, SMOOTH[::-1] * 2)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Loss) else "",
+)
+def test_first_and_second_derivatives_equal_finite_differences(loss, inputs):
+    gradcheck(loss, *inputs)
+    gradgradcheck(loss, *inputs, tolerance=1e-4)

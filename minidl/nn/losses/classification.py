@@ -120,7 +120,7 @@ class CrossEntropyLoss(NLLLoss):
         if self.label_smoothing:
             if self.weight is not None:
                 log_probabilities = log_probabilities * self._class_weights(log_probabilities)
-            spread = -log_probabilities.mean(-1) * (target != self.ignore_index).to(output.dtype)
+            spread = ops.where(target != self.ignore_index, -log_probabilities.mean(-1), 0.0)
             elements = elements * (1 - self.label_smoothing) + spread * self.label_smoothing
         return elements, weight
 
