@@ -37,4 +37,12 @@ from minidl.nn.losses import (
 )
 from minidl.nn.module import Module, Parameter, Sequential, Shard
 from minidl.nn.normalization import LayerNorm
-from minidl.nn.pooling import MaxPool2d
+from minidl.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)

@@ -18,6 +18,11 @@ from minidl.nn.losses.functions import (
     triplet_margin_loss,
 )
 from minidl.ops import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
     conv1d,
     conv2d,
     conv_transpose1d,
@@ -32,6 +37,7 @@ from minidl.ops import (
     linear,
     log_softmax,
     logsigmoid,
+    max_pool1d,
     max_pool2d,
     mish,
     prelu,

@@ -28,7 +28,15 @@ from minidl.ops.embedding import embedding
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import linear, matmul
 from minidl.ops.normalization import layer_norm
-from minidl.ops.pooling import max_pool2d
+from minidl.ops.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
 from minidl.ops.reduction import amax, argmax, max, mean, sum
 from minidl.ops.shape import (
     cast,

@@ -1,28 +1,197 @@
-"""Pooling of images (batch, channels, height, width)."""
+"""Pooling: the largest or the mean element of each window of images or sequences."""
 
-from minidl.ops.images import check_size, two
+from collections.abc import Callable
+from numbers import Integral
+
+from minidl.kernels.windows import Windows, adaptive, regular
+from minidl.ops.shape import reshape, unsqueeze
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
 class MaxPool2d(Op):
-    """The largest element of each window."""
+    """The largest element of each window; of equal ones the first gets the gradient."""
 
-    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]):
-        self.options = kernel, stride, padding
+    def __init__(self, rows: Windows, columns: Windows):
+        self.windows = rows, columns
 
     def forward(self, x):
-        self.shape = x.shape
-        y, which = self.kernels.max_pool2d(x, *self.options)
+        y, which = self.kernels.max_pool2d(x, *self.windows)
         self.which = which if self.needs[0] else None
         return y
 
     def backward(self, grad):
-        return self.kernels.max_pool2d_grad(grad, self.which, self.shape, *self.options)
+        return self.kernels.max_pool2d_grad(grad, self.which, *self.windows)
 
 
-def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0) -> Tensor:
-    """The largest element of each window of kernel_size, `stride` (kernel_size if None) apart."""
-    kernel, padding = two(kernel_size, "kernel_size"), two(padding, "padding")
-    stride = kernel if stride is None else two(stride, "stride")
-    check_size("max_pool2d", x, kernel, stride, padding)
-    return MaxPool2d(kernel, stride, padding)(x)
+class MaxPool2dGrad(Op):
+    """Each element of `grad` at the place `which` of its window, zero elsewhere: what the max pool's gradient is."""
+
+    one_dtype = False
+
+    def __init__(self, rows: Windows, columns: Windows):
+        self.windows = rows, columns
+
+    def forward(self, grad, which):
+        self.which = which
+        return self.kernels.max_pool2d_grad(grad, which, *self.windows)
+
+    def backward(self, grad):
+        return self.kernels.max_pool2d_take(grad, self.which, *self.windows), None
+
+
+class MaxPool2dTake(Op):
+    """The element at the place `which` of each window: the transpose of MaxPool2dGrad."""
+
+    one_dtype = False
+
+    def __init__(self, rows: Windows, columns: Windows):
+        self.windows = rows, columns
+
+    def forward(self, x, which):
+        self.which = which
+        return self.kernels.max_pool2d_take(x, which, *self.windows)
+
+    def backward(self, grad):
+        return self.kernels.max_pool2d_grad(grad, self.which, *self.windows), None
+
+
+class AvgPool2d(Op):
+    """The sum of each window over a divisor."""
+
+    def __init__(self, rows: Windows, columns: Windows):
+        self.windows = rows, columns
+
+    def forward(self, x):
+        return self.kernels.avg_pool2d(x, *self.windows)
+
+    def backward(self, grad):
+        return self.kernels.avg_pool2d_grad(grad, *self.windows)
+
+
+class AvgPool2dGrad(Op):
+    """Each element of `grad` over a divisor, summed into all elements of its window: the transpose of AvgPool2d."""
+
+    def __init__(self, rows: Windows, columns: Windows):
+        self.windows = rows, columns
+
+    def forward(self, grad):
+        return self.kernels.avg_pool2d_grad(grad, *self.windows)
+
+    def backward(self, grad):
+        return self.kernels.avg_pool2d(grad, *self.windows)
+
+
+@taped
+def max_pool2d_grad(grad, which, rows, columns):
+    return MaxPool2dGrad(rows, columns)(grad, which)
+
+
+@taped
+def max_pool2d_take(x, which, rows, columns):
+    return MaxPool2dTake(rows, columns)(x, which)
+
+
+@taped
+def avg_pool2d_grad(grad, rows, columns):
+    return AvgPool2dGrad(rows, columns)(grad)
+
+
+def max_pool2d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> Tensor:
+    """The largest element of each window of images ([batch], channels, height, width); NaN where the window has one.
+
+    stride: from window to window, kernel_size if None. padding: at most half of the window. dilation: between the
+    elements of a window. ceil_mode: also windows that hang over the end. Sizes are an int or one for each dimension.
+    """
+    return _pool("max_pool2d", MaxPool2d, x, 2, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool1d(x: Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> Tensor:
+    """The largest element of each window of sequences ([batch], channels, length): see `max_pool2d`."""
+    return _pool("max_pool1d", MaxPool2d, x, 1, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def avg_pool2d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True) -> Tensor:
+    """The mean of each window of images ([batch], channels, height, width); options as for `max_pool2d`.
+
+    count_include_pad: whether the mean counts the zeros of the padding.
+    """
+    return _pool("avg_pool2d", AvgPool2d, x, 2, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+
+
+def avg_pool1d(x: Tensor, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True) -> Tensor:
+    """The mean of each window of sequences ([batch], channels, length): see `avg_pool2d`."""
+    return _pool("avg_pool1d", AvgPool2d, x, 1, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size) -> Tensor:
+    """The means of output_size windows that cover images ([batch], channels, height, width).
+
+    output_size: an int, or one for each dimension, where None keeps that of the image.
+    """
+    return _adaptive_pool("adaptive_avg_pool2d", AvgPool2d, x, 2, output_size)
+
+
+def adaptive_avg_pool1d(x: Tensor, output_size) -> Tensor:
+    """The means of output_size windows that cover sequences ([batch], channels, length)."""
+    return _adaptive_pool("adaptive_avg_pool1d", AvgPool2d, x, 1, output_size)
+
+
+def adaptive_max_pool2d(x: Tensor, output_size) -> Tensor:
+    """The largest elements of output_size windows that cover images: see `adaptive_avg_pool2d`."""
+    return _adaptive_pool("adaptive_max_pool2d", MaxPool2d, x, 2, output_size)
+
+
+def _pool(name, op, x, spatial, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True):
+    _check_input(name, x, spatial)
+    kernel = _sizes(name, "kernel_size", kernel_size, spatial)
+    stride = kernel if stride is None else _sizes(name, "stride", stride, spatial)
+    padding = _sizes(name, "padding", padding, spatial, least=0)
+    dilation = _sizes(name, "dilation", dilation, spatial)
+    options = list(zip(kernel, stride, padding, dilation, strict=True))
+    windows = []
+    for size, (k, s, p, d) in zip(x.shape[-spatial:], options, strict=True):
+        if p > (d * (k - 1) + 1) // 2:
+            raise ValueError(f"{name}: padding={p}, at most half of the window of {d * (k - 1) + 1} elements")
+        windows.append(regular(size, k, s, p, d, ceil_mode, count_include_pad))
+        if not len(windows[-1]):
+            raise ValueError(
+                f"{name}: shape {x.shape}, padded by {padding}, is smaller than a window (kernel_size={kernel})"
+            )
+    return _apply(op, x, windows)
+
+
+def _adaptive_pool(name, op, x, spatial, output_size):
+    _check_input(name, x, spatial)
+    counts = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * spatial
+    if len(counts) == spatial:
+        counts = tuple(n if c is None else c for n, c in zip(x.shape[-spatial:], counts, strict=True))
+    counts = _sizes(name, "output_size", counts, spatial)
+    return _apply(op, x, [adaptive(size, count) for size, count in zip(x.shape[-spatial:], counts, strict=True)])
+
+
+def _apply(op: Callable[[Windows, Windows], Op], x: Tensor, windows: list[Windows]) -> Tensor:
+    """Run `op` on x as images: a sequence is an image of one row."""
+    shape = (*x.shape[: -len(windows)], *map(len, windows))
+    if len(windows) == 1:
+        x, windows = unsqueeze(x, -2), [regular(1, 1, 1, 0), *windows]
+    images = unsqueeze(x, 0) if x.ndim == 3 else x
+    return reshape(op(*windows)(images), shape)
+
+
+def _check_input(name, x, spatial):
+    dims = ("channels", "height", "width") if spatial == 2 else ("channels", "length")
+    if x.ndim not in (spatial + 1, spatial + 2) or 0 in x.shape[-spatial:]:
+        raise ValueError(f"{name} needs an input of shape ([batch], {', '.join(dims)}), not {x.shape}")
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} needs floats, the input has dtype {x.dtype}: convert with .to(minidl.float32)")
+
+
+def _sizes(name, option, value, spatial, least=1) -> tuple[int, ...]:
+    """One int for each of the `spatial` dimensions."""
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
+    if len(sizes) != spatial:
+        raise ValueError(f"{name}: {option}={value!r}, it must be one int" + (" or two" if spatial == 2 else ""))
+    if not all(isinstance(n, Integral) and n >= least for n in sizes):
+        raise ValueError(f"{name}: {option}={value!r}, it must be of ints of at least {least}")
+    return sizes

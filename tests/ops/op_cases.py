@@ -142,6 +142,16 @@ CASES = [
      floats(2, 4, 3, 4), floats(4, 3, 3, 2), floats(6)),
     ("max_pool2d", lambda x: ops.max_pool2d(x, 2), distinct(2, 3, 4, 6)),
     ("max_pool2d, overlapping", lambda x: ops.max_pool2d(x, 3, 2, 1), distinct(2, 2, 5, 6)),
+    ("max_pool2d, dilated", lambda x: ops.max_pool2d(x, (2, 3), 1, (0, 2), (1, 2), True), distinct(2, 2, 4, 5)),
+    ("max_pool1d", lambda x: ops.max_pool1d(x, 3, 2, 1), distinct(2, 2, 7)),
+    ("avg_pool2d", lambda x: ops.avg_pool2d(x, 2), floats(2, 3, 4, 6)),
+    ("avg_pool2d, overlapping", lambda x: ops.avg_pool2d(x, 3, 2, 1, True, False), floats(2, 2, 4, 7)),
+    ("avg_pool2d, over the end", lambda x: ops.avg_pool2d(x, 3, 2, 1, True), floats(2, 2, 4, 7)),
+    ("avg_pool1d", lambda x: ops.avg_pool1d(x, 3, 2, 1), floats(2, 2, 7)),
+    ("adaptive_avg_pool2d", lambda x: ops.adaptive_avg_pool2d(x, (3, None)), floats(2, 2, 5, 4)),
+    ("adaptive_avg_pool2d, more than there are", lambda x: ops.adaptive_avg_pool2d(x, (3, 5)), floats(2, 2, 2, 4)),
+    ("adaptive_avg_pool1d", lambda x: ops.adaptive_avg_pool1d(x, 3), floats(2, 2, 5)),
+    ("adaptive_max_pool2d", lambda x: ops.adaptive_max_pool2d(x, 3), distinct(2, 2, 5, 4)),
     ("cast", lambda x: ops.cast(ops.cast(x, "float64"), x.dtype), floats(2, 3)),
 ]  # fmt: skip
 

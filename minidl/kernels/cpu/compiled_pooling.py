@@ -1,4 +1,8 @@
-"""The kernels of pooling.py compiled by Numba, for float32."""
+"""The kernels of pooling.py compiled by Numba, for float32.
+
+Images x (n, height, width, c), pooled y and which (n, out_height, out_width, c). A window holds the elements
+row_starts[i], row_starts[i] + row_step, … below row_stops[i] of the rows, likewise of the columns.
+"""
 
 import numpy as np
 from numba import njit
@@ -7,32 +11,91 @@ from minidl.kernels.cpu.compiled import FLAGS, OPTIONS
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
-def max_pool2d(x, kernel, stride, y, which):
-    """Padded x (n, height, width, c), y and which (n, out_height, out_width, c), which of uint8."""
-    n, out_height, out_width, _ = y.shape
+def max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, y, which):
+    n, out_height, out_width, channels = y.shape
     for b in range(n):
         for i in range(out_height):
             for j in range(out_width):
                 best, place = y[b, i, j], which[b, i, j]
-                best[:] = x[b, i * stride[0], j * stride[1]]
+                best[:] = -np.inf
                 place[:] = 0
-                for k in range(1, kernel[0] * kernel[1]):
-                    row = x[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
-                    for c in range(len(row)):
-                        better = (row[c] > best[c]) | (row[c] != row[c])
-                        best[c] = row[c] if better else best[c]
-                        place[c] = np.uint8(k) if better else place[c]
+                for a, r in enumerate(range(row_starts[i], row_stops[i], row_step)):
+                    for k, s in enumerate(range(column_starts[j], column_stops[j], column_step), a * width):
+                        element = x[b, r, s]
+                        for c in range(channels):
+                            better = (element[c] > best[c]) | (element[c] != element[c])
+                            best[c] = element[c] if better else best[c]
+                            place[c] = k if better else place[c]
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
-def max_pool2d_grad(grad, which, kernel, stride, out):
-    """out (n, height, width, c), padded, of zeros; the others as above."""
-    n, out_height, out_width, _ = grad.shape
+def max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
+    """The same for windows of two by two, five times faster: each result is written once."""
+    n, out_height, out_width, channels = y.shape
+    for b in range(n):
+        for i in range(out_height):
+            r = row_starts[i]
+            for j in range(out_width):
+                s = column_starts[j]
+                best, place = y[b, i, j], which[b, i, j]
+                first, second, third, fourth = x[b, r, s], x[b, r, s + 1], x[b, r + 1, s], x[b, r + 1, s + 1]
+                for c in range(channels):
+                    m, k = first[c], np.uint8(0)
+                    better = (second[c] > m) | (second[c] != second[c])
+                    m, k = second[c] if better else m, np.uint8(1) if better else k
+                    better = (third[c] > m) | (third[c] != third[c])
+                    m, k = third[c] if better else m, np.uint8(2) if better else k
+                    better = (fourth[c] > m) | (fourth[c] != fourth[c])
+                    best[c], place[c] = fourth[c] if better else m, np.uint8(3) if better else k
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def max_pool2d_grad(
+    grad, which, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, overlap, out
+):
+    n, out_height, out_width, channels = grad.shape
     for b in range(n):
         for i in range(out_height):
             for j in range(out_width):
                 g, place = grad[b, i, j], which[b, i, j]
-                for k in range(kernel[0] * kernel[1]):
-                    row = out[b, i * stride[0] + k // kernel[1], j * stride[1] + k % kernel[1]]
-                    for c in range(len(row)):
-                        row[c] += g[c] if place[c] == k else np.float32(0)
+                for a, r in enumerate(range(row_starts[i], row_stops[i], row_step)):
+                    for k, s in enumerate(range(column_starts[j], column_stops[j], column_step), a * width):
+                        element = out[b, r, s]
+                        if overlap:
+                            for c in range(channels):
+                                element[c] += g[c] if place[c] == k else np.float32(0)
+                        else:  # it is zero
+                            for c in range(channels):
+                                element[c] = g[c] if place[c] == k else np.float32(0)
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, y):
+    """y: of zeros."""
+    n, out_height, out_width, channels = y.shape
+    for b in range(n):
+        for i in range(out_height):
+            for j in range(out_width):
+                total = y[b, i, j]
+                for r in range(row_starts[i], row_stops[i], row_step):
+                    for s in range(column_starts[j], column_stops[j], column_step):
+                        element = x[b, r, s]
+                        for c in range(channels):
+                            total[c] += element[c]
+                for c in range(channels):
+                    total[c] *= share[i, j]
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def avg_pool2d_grad(grad, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, out):
+    """out: of zeros."""
+    n, out_height, out_width, channels = grad.shape
+    for b in range(n):
+        for i in range(out_height):
+            for j in range(out_width):
+                g, part = grad[b, i, j], share[i, j]
+                for r in range(row_starts[i], row_stops[i], row_step):
+                    for s in range(column_starts[j], column_stops[j], column_step):
+                        element = out[b, r, s]
+                        for c in range(channels):
+                            element[c] += g[c] * part

@@ -4,13 +4,13 @@ import numpy as np
 
 
 def channels_last(x):
-    """(batch, channels, height, width) -> contiguous (batch, height, width, channels)."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    """(batch, channels, height, width), or any number of dimensions -> contiguous (batch, height, width, channels)."""
+    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
 
 
 def channels_first(x):
-    """(batch, height, width, channels) -> a view (batch, channels, height, width)."""
-    return x.transpose(0, 3, 1, 2)
+    """(batch, height, width, channels), or any number of dimensions -> a view (batch, channels, height, width)."""
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def pad(x, padding, value=0):

@@ -1,52 +1,125 @@
-"""Pooling of images (batch, channels, height, width): inside, channels come last, as in convolution.py."""
+"""Pooling of images (batch, channels, height, width): inside, channels come last, as in convolution.py.
+
+Which windows there are along the rows and along the columns of an image is said by two `Windows`.
+"""
 
 import numpy as np
 
-from minidl.kernels import shapes
 from minidl.kernels.cpu.blocks import compiled_pooling, use_compiled
-from minidl.kernels.cpu.images import channels_first, channels_last, pad
+from minidl.kernels.cpu.images import channels_first, channels_last
 
-__all__ = ["max_pool2d", "max_pool2d_grad"]
+__all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
 
-def max_pool2d(x, kernel, stride, padding):
-    """x (n, c, height, width) -> the largest of each window, and which element of the window it is (row-major)."""
-    out_size = shapes.windows(x.shape[2:], kernel, stride, padding)
-    which_dtype = np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32
-    x = pad(channels_last(x), padding, -np.inf)
-    if use_compiled(x) and which_dtype == np.uint8:
-        y = np.empty((x.shape[0], *out_size, x.shape[3]), x.dtype)
-        which = np.empty(y.shape, which_dtype)
-        compiled_pooling().max_pool2d(x, kernel, stride, y, which)
-        return channels_first(y), channels_first(which)
-    y, which = None, None
-    for k, window in enumerate(_window_elements(x, kernel, stride, out_size)):
-        if y is None:
-            y, which = window.copy(), np.zeros(window.shape, which_dtype)
-        else:
-            np.copyto(which, k, where=window > y, casting="unsafe")
-            np.maximum(y, window, out=y)
+def max_pool2d(x, rows, columns):
+    """x (n, c, height, width) -> the largest of each window, NaN if one is; and its place in the window (row-major)."""
+    x = channels_last(x)
+    shape = (x.shape[0], len(rows), len(columns), x.shape[3])
+    y, which = np.empty(shape, x.dtype), np.empty(shape, _places_dtype(rows, columns))
+    if use_compiled(x) and rows.all_hold(2) and columns.all_hold(2):
+        compiled_pooling().max_pool2d_two_by_two(x, rows.starts, columns.starts, y, which)
+    elif use_compiled(x):
+        compiled_pooling().max_pool2d(x, *_table(rows), *_table(columns), columns.length, y, which)
+    else:
+        y[...], which[...] = -np.inf, 0
+        for place, index, inside in _elements(rows, columns):
+            element = x[index[0]][index[1]]
+            better = (element > y) | np.isnan(element)
+            if inside is not None:
+                better &= inside
+            np.copyto(which, place, where=better, casting="unsafe")
+            np.copyto(y, element, where=better)
     return channels_first(y), channels_first(which)
 
 
-def max_pool2d_grad(grad, which, x_shape, kernel, stride, padding):
-    """The gradient of the input, of shape `x_shape`: each element of `grad` goes to the largest of its window."""
-    n, c, height, width = x_shape
+def max_pool2d_grad(grad, which, rows, columns):
+    """The gradient of the input: each element of `grad` goes to the largest of its window."""
     grad, which = channels_last(grad), channels_last(which)
-    (pv, ph), out_size = padding, grad.shape[1:3]
-    out = np.zeros((n, height + 2 * pv, width + 2 * ph, c), grad.dtype)
-    if use_compiled(out) and which.dtype == np.uint8:
-        compiled_pooling().max_pool2d_grad(grad, which, kernel, stride, out)
+    out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
+    if use_compiled(out):
+        overlap = rows.overlap or columns.overlap
+        compiled_pooling().max_pool2d_grad(grad, which, *_table(rows), *_table(columns), columns.length, overlap, out)
     else:
-        for k, window in enumerate(_window_elements(out, kernel, stride, out_size)):
-            window += grad * (which == k)
-    return channels_first(out[:, pv : pv + height, ph : ph + width])
+        for place, index, inside in _elements(rows, columns):
+            _scatter(out, index, np.where(_masked(which == place, inside), grad, 0))
+    return channels_first(out)
 
 
-def _window_elements(x, kernel, stride, out_size):
-    """For each place in a window, row by row, the view (n, out_height, out_width, c) of that element of all windows."""
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            rows = slice(i, i + stride[0] * (out_size[0] - 1) + 1, stride[0])
-            columns = slice(j, j + stride[1] * (out_size[1] - 1) + 1, stride[1])
-            yield x[:, rows, columns]
+def max_pool2d_take(x, which, rows, columns):
+    """Of each window of x (n, c, height, width), the element at the place `which`; 0 if it has none there."""
+    x, which = channels_last(x), channels_last(which)
+    y = np.zeros(which.shape, x.dtype)
+    for place, index, inside in _elements(rows, columns):
+        np.copyto(y, x[index[0]][index[1]], where=_masked(which == place, inside))
+    return channels_first(y)
+
+
+def avg_pool2d(x, rows, columns):
+    """x (n, c, height, width) -> the sum of each window over the divisors of its row and its column."""
+    x = channels_last(x)
+    share = _share(rows, columns, x.dtype)
+    y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]), x.dtype)
+    if use_compiled(x):
+        compiled_pooling().avg_pool2d(x, *_table(rows), *_table(columns), share, y)
+    else:
+        for _, index, inside in _elements(rows, columns):
+            element = x[index[0]][index[1]]
+            y += element if inside is None else np.where(inside, element, 0)
+        y *= share[:, :, None]
+    return channels_first(y)
+
+
+def avg_pool2d_grad(grad, rows, columns):
+    """The gradient of the input: each element of `grad`, over the divisors, goes to all of its window."""
+    grad = channels_last(grad)
+    share = _share(rows, columns, grad.dtype)
+    out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
+    if use_compiled(out):
+        compiled_pooling().avg_pool2d_grad(grad, *_table(rows), *_table(columns), share, out)
+    else:
+        part = grad * share[:, :, None]
+        for _, index, inside in _elements(rows, columns):
+            _scatter(out, index, part if inside is None else np.where(inside, part, 0))
+    return channels_first(out)
+
+
+def _places_dtype(rows, columns):
+    return np.uint8 if rows.length * columns.length <= 256 else np.int32
+
+
+def _share(rows, columns, dtype):
+    """(out_height, out_width): what each element of a window contributes to its average."""
+    return (1 / np.outer(rows.divisors, columns.divisors)).astype(dtype)
+
+
+def _table(windows):
+    return windows.starts, windows.stops, windows.step
+
+
+def _elements(rows, columns):
+    """For each place in a window, row by row: its number, its index in all windows, which windows have it or None.
+
+    The index is two, one after the other, for images (n, height, width, c); the last is (out_height, out_width, 1).
+    """
+    for i, (row, row_inside) in enumerate(rows.places):
+        for j, (column, column_inside) in enumerate(columns.places):
+            inside = None
+            if row_inside is not None or column_inside is not None:
+                row_has = np.ones(len(rows), bool) if row_inside is None else row_inside
+                column_has = np.ones(len(columns), bool) if column_inside is None else column_inside
+                inside = np.logical_and.outer(row_has, column_has)[:, :, None]
+            yield i * columns.length + j, ((slice(None), row), (slice(None), slice(None), column)), inside
+
+
+def _masked(mask, inside):
+    return mask if inside is None else mask & inside
+
+
+def _scatter(out, index, part):
+    """Add `part` at the place `index` of all windows; elements that are in several windows get every part."""
+    (every, row), (_, _, column) = index
+    if isinstance(row, slice) and isinstance(column, slice):
+        out[every, row, column] += part
+    else:
+        row, column = (np.arange(n)[k] for n, k in ((out.shape[1], row), (out.shape[2], column)))
+        np.add.at(out, (every, row[:, None], column), part)
