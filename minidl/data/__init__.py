@@ -1,5 +1,6 @@
 """Data sets, the way they are cut into batches, and loaders."""
 
+from minidl.data import transforms
 from minidl.data.batches import batch_indices, cut, epoch_order
 from minidl.data.collate import default_collate
 from minidl.data.datasets import ArrayDataset, ConcatDataset, Dataset, Subset, random_split
