@@ -16,6 +16,9 @@ def vgg(
 
     For images (batch, channels, size, size). VGG-16 with the defaults has 138,357,544 parameters. ValueError for a
     depth that the paper does not have, or a size that cannot be halved five times. It is not split over a mesh.
+
+    Convolutions start as He et al. 2015 have it ("Delving Deep into Rectifiers"), without which this depth does not
+    begin to learn.
     """
     if layers not in CONVOLUTIONS:
         raise ValueError(f"vgg: layers={layers}, there are {', '.join(map(str, CONVOLUTIONS))}")
@@ -25,7 +28,10 @@ def vgg(
     before = channels
     for convolutions, multiple in zip(CONVOLUTIONS[layers], WIDTHS, strict=True):
         for _ in range(convolutions):
-            blocks += [nn.Conv2d(before, multiple * width, 3, padding=1), nn.ReLU()]
+            convolution = nn.Conv2d(before, multiple * width, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+            blocks += [convolution, nn.ReLU()]
             before = multiple * width
         blocks.append(nn.MaxPool2d(2))
     model = nn.Sequential(

@@ -19,3 +19,10 @@ def test_a_narrow_alexnet_reads_the_digits():
     model = models.alexnet(1, 64, 10, widths=(8, 16, 24, 16, 16), hidden=64, dropout=0.1)
     adam = optim.Adam(model.parameters(), lr=0.003)
     assert digits_accuracy(model, 5, partial(enlarged, times=8), optimizer=adam) >= 0.9
+
+
+def test_a_narrow_vgg_reads_the_digits():
+    minidl.manual_seed(0)
+    model = models.vgg(11, 1, 32, 10, width=8, hidden=64, dropout=0.1)
+    adam = optim.Adam(model.parameters(), lr=0.002)
+    assert digits_accuracy(model, 3, partial(enlarged, times=4), optimizer=adam) >= 0.85
