@@ -1,4 +1,4 @@
-"""Causal self-attention whose heads are split over a group; with rotary positions and shared keys where wanted."""
+"""Self-attention whose heads are split over a group; with rotary positions and shared keys where they are wanted."""
 
 from functools import cache
 
@@ -10,11 +10,11 @@ from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.tensor import Tensor
 
 
-class CausalSelfAttention(nn.Module):
-    """Every position attends to itself and to those before it; the heads are split over the group."""
+class SelfAttention(nn.Module):
+    """Every position attends to all, if causal to itself and those before it; the heads are split over the group."""
 
-    def __init__(self, hidden: int, heads: int, bias: bool = True, group=None):
-        self.head_dim = hidden // heads
+    def __init__(self, hidden: int, heads: int, is_causal: bool, bias: bool = True, group=None):
+        self.head_dim, self.is_causal = hidden // heads, is_causal
         self.qkv = ColumnParallelLinear(hidden, 3 * hidden, group, bias, parts=3)
         self.projection = RowParallelLinear(hidden, hidden, group, bias)
 
@@ -23,7 +23,7 @@ class CausalSelfAttention(nn.Module):
         qkv = self.qkv(x)  # (batch, sequence, 3 * local heads * head_dim)
         heads = qkv.shape[-1] // (3 * self.head_dim)
         qkv = qkv.reshape(batch, sequence, 3, heads, self.head_dim)
-        return self.projection(ops.packed_attention(qkv, is_causal=True))  # (batch, sequence, hidden)
+        return self.projection(ops.packed_attention(qkv, self.is_causal))  # (batch, sequence, hidden)
 
 
 class GroupedQueryAttention(nn.Module):

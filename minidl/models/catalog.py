@@ -5,6 +5,7 @@ from functools import partial
 
 from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
+from minidl.models.bert import bert
 from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.lenet import lenet
@@ -15,8 +16,8 @@ from minidl.nn import Sequential
 
 Builder = Callable[..., Sequential]
 
-# GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The larger ones: Narayanan et al. 2021
-# ("Megatron-LM", SC'21), table 1, whose vocabulary of 51,200 is GPT-2's 50,257 padded.
+# BERT: Devlin et al. 2019, section 3. GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The
+# larger ones: Narayanan et al. 2021 ("Megatron-LM", SC'21), table 1; 51,200 tokens are GPT-2's 50,257, padded.
 BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, (64, 128, 10)),
     "mlp-784": partial(mlp, (784, 1024, 1024, 10)),
@@ -29,6 +30,8 @@ BUILDERS: dict[str, Builder] = {
     "vae-digits": partial(vae, size=8, hidden=128, latent=8),
     "vae": vae,
     "agent-cartpole": agent,
+    "bert-base": bert,
+    "bert-large": partial(bert, layers=24, hidden=1024, heads=16),
     "gpt-tiny": partial(gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128),
     "gpt2-small": partial(gpt, layers=12, hidden=768, heads=12, vocabulary=50304, sequence=1024),
     "gpt2-medium": partial(gpt, layers=24, hidden=1024, heads=16, vocabulary=50304, sequence=1024),

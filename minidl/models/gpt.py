@@ -4,11 +4,12 @@ Its options make of it the models that came after: LLaMA (Touvron et al. 2023) h
 feed-forward layer and no biases.
 """
 
-from minidl import nn, ops
+from minidl import nn
 from minidl.creation import arange
-from minidl.models.attention import CausalSelfAttention, GroupedQueryAttention
+from minidl.models.attention import GroupedQueryAttention, SelfAttention
 from minidl.models.examples import tokens
-from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
+from minidl.models.feed_forward import FeedForward, GatedFeedForward
+from minidl.parallel.layers import ColumnParallelLinear
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
 POSITIONS = ("learned", "rotary")
@@ -29,30 +30,6 @@ class GPTEmbedding(nn.Module):
         if self.position is not None:
             x = x + self.position(arange(indices.shape[1], device=indices.device))
         return self.dropout(x)
-
-
-class FeedForward(nn.Module):
-    """down(gelu(up(x))), the inner features split over the group."""
-
-    def __init__(self, hidden: int, inner: int, bias: bool, group=None):
-        self.up = ColumnParallelLinear(hidden, inner, group, bias)
-        self.down = RowParallelLinear(inner, hidden, group, bias)
-
-    def forward(self, x):
-        return self.down(ops.gelu(self.up(x), "tanh"))
-
-
-class GatedFeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, equation 6): down(silu(gate(x)) * up(x)), gate and up being the halves of one matrix."""
-
-    def __init__(self, hidden: int, inner: int, bias: bool, group=None):
-        self.gate_up = ColumnParallelLinear(hidden, 2 * inner, group, bias, parts=2)
-        self.down = RowParallelLinear(inner, hidden, group, bias)
-
-    def forward(self, x):
-        both = self.gate_up(x)  # (batch, sequence, 2 * local inner)
-        gate, up = ops.split(both, both.shape[-1] // 2, -1)
-        return self.down(ops.silu(gate) * up)
 
 
 class GPTBlock(nn.Module):
@@ -95,7 +72,7 @@ def gpt(
     """
     kv_heads, inner = kv_heads or heads, inner or 4 * hidden
     group = mesh.group("tensor") if mesh else None
-    _check(hidden, heads, kv_heads, vocabulary, group.size if group else 1)
+    check_sizes("gpt", hidden, heads, kv_heads, vocabulary, group.size if group else 1)
     for what, given, choices in (
         ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS)
     ):  # fmt: skip
@@ -107,7 +84,7 @@ def gpt(
 
     def make_attention() -> nn.Module:
         if positions == "learned" and kv_heads == heads:
-            return CausalSelfAttention(hidden, heads, bias, group)
+            return SelfAttention(hidden, heads, True, bias, group)
         base = rotary_base if positions == "rotary" else None
         return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, group)
 
@@ -127,7 +104,8 @@ def gpt(
     return model
 
 
-def _check(hidden: int, heads: int, kv_heads: int, vocabulary: int, ranks: int) -> None:
+def check_sizes(name: str, hidden: int, heads: int, kv_heads: int, vocabulary: int, ranks: int) -> None:
+    """ValueError unless the sizes of the transformer `name` can be split into heads, and these over `ranks`."""
     for what, size, parts, count in (
         ("hidden", hidden, "heads", heads),
         ("heads", heads, "kv_heads", kv_heads),
@@ -136,4 +114,4 @@ def _check(hidden: int, heads: int, kv_heads: int, vocabulary: int, ranks: int) 
         ("vocabulary", vocabulary, "tensor", ranks),
     ):
         if count < 1 or size % count:
-            raise ValueError(f"gpt: {what}={size} is not divisible by {parts}={count}")
+            raise ValueError(f"{name}: {what}={size} is not divisible by {parts}={count}")

@@ -1,0 +1,29 @@
+"""The feed-forward layers of transformers, their inner features split over a group."""
+
+from minidl import nn, ops
+from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
+
+
+class FeedForward(nn.Module):
+    """down(gelu(up(x))), the inner features split over the group; approximate: see `nn.GELU`."""
+
+    def __init__(self, hidden: int, inner: int, bias: bool = True, group=None, approximate: str = "tanh"):
+        self.approximate = approximate
+        self.up = ColumnParallelLinear(hidden, inner, group, bias)
+        self.down = RowParallelLinear(inner, hidden, group, bias)
+
+    def forward(self, x):
+        return self.down(ops.gelu(self.up(x), self.approximate))
+
+
+class GatedFeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, equation 6): down(silu(gate(x)) * up(x)), gate and up being the halves of one matrix."""
+
+    def __init__(self, hidden: int, inner: int, bias: bool = True, group=None):
+        self.gate_up = ColumnParallelLinear(hidden, 2 * inner, group, bias, parts=2)
+        self.down = RowParallelLinear(inner, hidden, group, bias)
+
+    def forward(self, x):
+        both = self.gate_up(x)  # (batch, sequence, 2 * local inner)
+        gate, up = ops.split(both, both.shape[-1] // 2, -1)
+        return self.down(ops.silu(gate) * up)
