@@ -315,6 +315,7 @@ HANDLERS: dict[type, Callable] = {
     I.Loss: Engine.compute,
     I.Score: Engine.compute,
     I.Backward: Engine.compute,
+    I.MeasureParameters: Engine.compute,
     I.OptimizerStep: Engine.compute,
     I.EndEvaluation: Engine.compute,
     I.SendActivation: Engine.send,
@@ -326,4 +327,5 @@ HANDLERS: dict[type, Callable] = {
     I.ReduceScatterGradients: Engine.collective,
     I.GatherParameters: Engine.collective,
     I.ReduceNorm: Engine.collective,
+    I.ReduceParameterNorms: Engine.collective,
 }

@@ -110,7 +110,7 @@ def simulate(
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
     profile = profile_model(model, plan, batch_size, example, loss, optimizer)
     cuts = layout(plan, profile.costs, profile.parameter_bytes)
-    program = training_program(plan, cuts)
+    program = training_program(plan, cuts, norms=profile.norms)
     if edit is not None:
         program = edit(program)
     report = check(program)

@@ -16,7 +16,7 @@ from minidl.parallel.profile import Call, ChainProfile
 from simulator.hardware import Cluster
 
 TOTALS_BYTES = 4 * 8  # what ReduceLoss reduces: loss, weight, correct answers, all answers, in float64
-NORM_BYTES = 8
+NORM_BYTES = 8  # a sum of squares in float64
 
 
 class Segment(NamedTuple):
@@ -86,11 +86,13 @@ class Prices:
                 calls += block.backward if i.after is None else block.accumulate
         return calls
 
-    def _update(self, stage: int, i: I.OptimizerStep) -> list[Call]:
+    def _update(self, stage: int, i: I.MeasureParameters | I.OptimizerStep) -> list[Call]:
         calls: list[Call] = []
         for bucket in self.layout.buckets[stage]:
-            update = [call for block in self.profile.blocks[slice(*bucket)] for call in block.update]
-            shares = self.plan.optimizer_shards if i.writes else 1
+            blocks = self.profile.blocks[slice(*bucket)]
+            measures = isinstance(i, I.MeasureParameters)
+            update = [call for block in blocks for call in (block.measure if measures else block.update)]
+            shares = self.plan.optimizer_shards
             # The step ends with the replica that makes most calls.
             calls += max((list(part_of(update, share, shares)) for share in range(shares)), key=len)
         return calls
@@ -120,6 +122,8 @@ class Prices:
             stage = self.mesh(rank).coordinate("pipeline")
             blocks = self.profile.blocks[slice(*self.layout.buckets[stage][i.bucket])]
             return sum(block.parameter_bytes for block in blocks) * self.cluster.compute.scale
+        if isinstance(i, I.ReduceParameterNorms):
+            return NORM_BYTES * sum(block.squares for block in self._blocks(self.mesh(rank).coordinate("pipeline")))
         return TOTALS_BYTES if isinstance(i, I.ReduceLoss) else NORM_BYTES
 
     def _message_bytes(self, rank: int, i) -> float:
@@ -136,16 +140,16 @@ class Prices:
 
 def part_of(update: Sequence[KernelCall], share: int, shares: int) -> Iterator[KernelCall]:
     """The calls that update one of `shares` equal parts of the parameters which `update` updates whole."""
-    total, start = sum(call.bytes_written for call in update), 0
+    total, start = sum(call.bytes_read + call.bytes_written for call in update), 0
     low, high = share * total / shares, (share + 1) * total / shares
     for call in update:
-        written = call.bytes_written
-        part = min(start + written, high) - max(start, low)
-        start += written
-        if written == 0:  # a view: made of every parameter
+        moved = call.bytes_read + call.bytes_written
+        part = min(start + moved, high) - max(start, low)
+        start += moved
+        if moved == 0:  # a view: made of every parameter
             yield call
         elif part > 0:
-            numbers = {name: getattr(call, name) * part / written for name in ("flops", "bytes_read", "bytes_written")}
+            numbers = {name: getattr(call, name) * part / moved for name in ("flops", "bytes_read", "bytes_written")}
             yield replace(call, **numbers)
 
 
@@ -157,6 +161,7 @@ CALLS = {
     I.Loss: lambda prices, stage, i: prices.profile.loss,
     I.Score: lambda prices, stage, i: prices.profile.score,
     I.Backward: Prices._backward,
+    I.MeasureParameters: Prices._update,
     I.OptimizerStep: Prices._update,
     I.EndEvaluation: lambda prices, stage, i: (),
 }

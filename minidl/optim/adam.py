@@ -1,45 +1,57 @@
-"""Adam and AdamW."""
+"""Adam and its kin: steps along a mean of gradients, over the root of a mean of their squares."""
 
 from collections.abc import Iterable
 
 from minidl.nn.module import Parameter
-from minidl.optim.optimizer import Optimizer, require, zeros_like
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
 from minidl.tensor import Tensor
 
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1).
 
-    g = gradient + weight_decay * p
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g^2
-    p = p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+        g = gradient + weight_decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        p = p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    amsgrad: the largest v so far instead of v in the last line (Reddi et al. 2018, algorithm 2).
     """
 
-    state_size_per_parameter = 2
     decoupled = False
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        params: Iterable[Parameter] | Iterable[dict],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        super().__init__(parameters, lr)
-        require(all(0 <= beta < 1 for beta in betas), f"betas={betas}, both must be at least 0 and below 1")
-        require(eps >= 0, f"eps={eps}, it must not be negative")
-        require(weight_decay >= 0, f"weight_decay={weight_decay}, it must not be negative")
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(
+            params,
+            dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize),
+        )
 
-    def update(self, parameter, gradient, state, scale):
+    def check(self, options):
+        super().check(options)
+        below_one(options, "betas")
+        not_negative(options, "eps")
+
+    def update(self, parameter, gradient, state, options, scale):
         if not state:
             state.update(step=0, mean=zeros_like(parameter), square=zeros_like(parameter))
+            if options["amsgrad"]:
+                state["largest"] = zeros_like(parameter)
         state["step"] += 1
+        (beta1, beta2), lr, decay = options["betas"], options["lr"], options["weight_decay"]
         Tensor(parameter).kernels.adam_update(
-            parameter, gradient, state["mean"], state["square"], state["step"], self.lr, *self.betas, self.eps,
-            self.weight_decay, self.decoupled, scale,
+            parameter, gradient, state["mean"], state["square"], state.get("largest"), beta1, beta2, options["eps"],
+            lr / (1 - beta1 ** state["step"]), 0.0, (1 - beta2 ** state["step"]) ** -0.5,
+            0.0 if self.decoupled else decay, 1 - lr * decay if self.decoupled else 1.0, scale,
         )  # fmt: skip
 
 
@@ -50,10 +62,67 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        params: Iterable[Parameter] | Iterable[dict],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        super().__init__(parameters, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat 2016), in PyTorch's form.
+
+    g, m, v as in Adam
+    mu[t] = beta1 * (1 - 0.96^(t * momentum_decay) / 2)
+    p = p - lr * (mu[t+1] * m / (1 - mu[1] … mu[t+1]) + (1 - mu[t]) * g / (1 - mu[1] … mu[t]))
+               / (sqrt(v / (1 - beta2^t)) + eps)
+
+    decoupled_weight_decay: as in AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(
+            params,
+            dict(
+                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
+                decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
+            ),
+        )  # fmt: skip
+
+    def check(self, options):
+        super().check(options)
+        below_one(options, "betas")
+        not_negative(options, "eps", "momentum_decay")
+
+    def update(self, parameter, gradient, state, options, scale):
+        if not state:
+            state.update(step=0, product=1.0, mean=zeros_like(parameter), square=zeros_like(parameter))
+        state["step"] += 1
+        (beta1, beta2), lr, decay = options["betas"], options["lr"], options["weight_decay"]
+        now, then = (
+            beta1 * (1 - 0.5 * 0.96 ** (t * options["momentum_decay"])) for t in (state["step"], state["step"] + 1)
+        )
+        state["product"] *= now
+        decoupled = options["decoupled_weight_decay"]
+        Tensor(parameter).kernels.adam_update(
+            parameter, gradient, state["mean"], state["square"], None, beta1, beta2, options["eps"],
+            lr * then / (1 - state["product"] * then), lr * (1 - now) / (1 - state["product"]),
+            (1 - beta2 ** state["step"]) ** -0.5,
+            0.0 if decoupled else decay, 1 - lr * decay if decoupled else 1.0, scale,
+        )  # fmt: skip

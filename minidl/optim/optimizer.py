@@ -2,87 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from numbers import Number
 
 import numpy as np
 
 from minidl.nn.module import Parameter
 from minidl.tensor import Tensor
 
+NOT_OPTIONS = {"params", "initial_lr"}  # of a group; `initial_lr` is what LRScheduler begins from
+
 
 class Optimizer:
     """Changes parameters by their gradients.
 
     A subclass writes `update`, elementwise on flat arrays, so that a slice of a parameter can be updated on its own
-    with a slice of its gradient and a state of its own.
+    with a slice of its gradient and a state of its own. One whose update also takes norms of the whole parameter says
+    in `norms` how many, and writes `squares`: the sums of squares of the parts are added up before the update.
 
-    lr: the learning rate; it may be set between steps.
-    state_size_per_parameter: how many elements of state an element of a parameter has.
+    params: parameters, or groups of them: dicts with "params" and with options of their own.
+    defaults: the options of groups that do not give them.
+    param_groups: the groups as dicts with all options, which may be set between steps.
     """
 
-    state_size_per_parameter = 0
+    norms = 0
 
-    def __init__(self, parameters: Iterable[Parameter], lr: float):
-        self.parameters = list(parameters)
-        if not self.parameters:
+    def __init__(self, params: Iterable[Parameter] | Iterable[dict], defaults: dict):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise TypeError(f"the optimizer needs a list of nn.Parameters or of groups, not a {type(params).__name__}")
+        self.defaults = {"maximize": False, **defaults}
+        self.param_groups: list[dict] = []
+        self.state: dict[Parameter, dict] = {}
+        groups = list(params)
+        if not groups:
             raise ValueError("the optimizer got no parameters")
-        for i, parameter in enumerate(self.parameters):
+        for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict) -> None:
+        """Update the parameters `group["params"]` as well, with the options in `group`, else the defaults."""
+        where = f"parameter group {len(self.param_groups)}"
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(f"{where} must be a dict with 'params', not {group!r}")
+        unknown = group.keys() - self.defaults.keys() - NOT_OPTIONS
+        if unknown:
+            raise ValueError(
+                f"{where} has the unknown option {', '.join(sorted(map(str, unknown)))}: "
+                f"the options of {type(self).__name__} are {', '.join(self.defaults)}"
+            )
+        given = group["params"]
+        options = {**self.defaults, **group, "params": [given] if isinstance(given, Tensor) else list(given)}
+        self.check(options)
+        seen = set(self.parameters)
+        for i, parameter in enumerate(options["params"]):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"the optimizer needs nn.Parameters, number {i} is a {type(parameter).__name__}")
-        require(lr >= 0, f"lr={lr}, it must not be negative")
-        self.lr = lr
-        self.state: list[dict] = [{} for _ in self.parameters]
+            if parameter in seen:
+                raise ValueError(f"parameter {parameter.name or i} of {where} is given twice")
+            seen.add(parameter)
+        self.param_groups.append(options)
+        self.state.update((parameter, {}) for parameter in options["params"])
 
-    def update(self, parameter, gradient, state: dict, scale: float) -> None:
+    def check(self, options: dict) -> None:
+        """ValueError for options of a group that cannot work."""
+        not_negative(options, "lr", *(("weight_decay",) if "weight_decay" in options else ()))
+
+    def update(self, parameter, gradient, state: dict, options: dict, scale: float, *norms: float) -> None:
         """Change the 1-D array `parameter` in place by the 1-D array `gradient` times `scale`.
 
-        `state` starts empty. The update keeps in it 1-D arrays as long as `parameter`, and ints.
+        `state` starts empty. The update keeps in it 1-D arrays as long as `parameter`, and numbers. options: those of
+        the group. norms: the roots of what `squares` gave, summed over all parts of the parameter.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
-    def step(self, scale: float = 1.0) -> None:
+    def squares(self, parameter, gradient, state: dict, options: dict, scale: float) -> tuple[float, ...]:
+        """`norms` sums of squares over this part of the parameter. Called once before each update."""
+        raise NotImplementedError(f"{type(self).__name__} has no squares")
+
+    def step(self, scale: float = 1.0, squares: np.ndarray | None = None) -> None:
         """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are.
 
-        Of a parameter, only what is `updated_here` is, and only for that a state is kept.
+        Of a parameter, only what is `updated_here` is, and only for that a state is kept. squares: what
+        `measure(scale)` gave, summed over the ranks that hold parts of the parameters; None where none but this does.
         """
-        for parameter, state in zip(self.parameters, self.state, strict=True):
-            if parameter.grad is not None:
-                k, here = parameter.kernels, parameter.updated_here
-                p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
-                if here is None:
-                    self.update(p, gradient, state, scale)
-                elif p[here].size:
-                    self.update(p[here], gradient[here], state, scale)
+        if self.norms and squares is None:
+            squares = self.measure(scale)
+        for i, part in self._parts(scale):
+            self.update(*part, *(map(math.sqrt, squares[i]) if self.norms else ()))
+
+    def measure(self, scale: float = 1.0) -> np.ndarray:
+        """Sums of squares for the norms that `step(scale)` takes: (parameters, norms), float64."""
+        found = np.zeros((len(self.parameters), self.norms))
+        for i, part in self._parts(scale) if self.norms else ():
+            found[i] = self.squares(*part)
+        return found
+
+    def _parts(self, scale: float) -> Iterator[tuple[int, tuple]]:
+        """The number of each parameter that is updated, and the arguments of `update` for it."""
+        members = ((group, parameter) for group in self.param_groups for parameter in group["params"])
+        for i, (options, parameter) in enumerate(members):
+            if parameter.grad is None or not parameter.requires_grad:
+                continue
+            k, here = parameter.kernels, parameter.updated_here
+            p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
+            if here is not None:
+                p, gradient = p[here], gradient[here]
+            if p.size:
+                yield i, (p, gradient, self.state[parameter], options, -scale if options["maximize"] else scale)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def state_dict(self) -> dict:
-        """{"lr": lr, "state": {parameter name, or index if it has none: {"momentum": array, ...}}}, flat arrays.
+    @property
+    def parameters(self) -> list[Parameter]:
+        """Those of all groups, in order."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
-        They belong to what is `updated_here` of each parameter.
+    @property
+    def lr(self) -> float:
+        """The learning rate of all groups; ValueError where they differ. It may be set, for all groups."""
+        rates = {group["lr"] for group in self.param_groups}
+        if len(rates) > 1:
+            raise ValueError(f"the groups have the learning rates {sorted(rates)}: see param_groups")
+        return self.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the arrays in the state, which exists from the first step on."""
+        values = (value for state in self.state.values() for value in state.values())
+        return sum(value.nbytes for value in values if not isinstance(value, Number))
+
+    def state_dict(self) -> dict:
+        """{"state": {name: {"momentum": array, …}}, "param_groups": [{"lr": …, "params": [name, …]}]}, flat arrays.
+
+        A parameter's name is its index if any has none or two have the same. The arrays belong to what is
+        `updated_here` of each parameter, and are not copied.
         """
-        state = {name: dict(state) for name, state in zip(self._names(), self.state, strict=True)}
-        return {"lr": self.lr, "state": state}
+        names = self._names()
+        state = {names[parameter]: dict(state) for parameter, state in self.state.items()}
+        groups = [{**group, "params": [names[p] for p in group["params"]]} for group in self.param_groups]
+        return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Copy what `state_dict` gave; ValueError if a parameter is missing or has another size."""
+        """Copy what `state_dict` gave; ValueError if a parameter is missing, in another group or of another size."""
         names = self._names()
-        missing = [name for name in names if name not in saved["state"]]
-        if missing:
-            raise ValueError(f"the optimizer state has no entry for {', '.join(missing)}")
-        states = [saved["state"][name] for name in names]
-        for name, parameter, state in zip(names, self.parameters, states, strict=True):
+        ours = [[names[p] for p in group["params"]] for group in self.param_groups]
+        theirs = [list(group["params"]) for group in saved["param_groups"]]
+        if ours != theirs:
+            raise ValueError(f"the optimizer state has the parameter groups {theirs}, this optimizer {ours}")
+        for parameter, name in names.items():
             size = len(range(parameter.numel())[parameter.updated_here or slice(None)])
-            for key, value in state.items():
-                if not isinstance(value, int) and value.size != size:
+            for key, value in saved["state"][name].items():
+                if not isinstance(value, Number) and value.size != size:
                     raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {size}")
-        self.lr = saved["lr"]
-        self.state = [{key: _copy(value) for key, value in state.items()} for state in states]
+        for parameter, name in names.items():
+            self.state[parameter] = {key: _copy(value) for key, value in saved["state"][name].items()}
+        for group, other in zip(self.param_groups, saved["param_groups"], strict=True):
+            group.update({key: value for key, value in other.items() if key != "params"})
 
-    def _names(self):
-        return [parameter.name or str(i) for i, parameter in enumerate(self.parameters)]
+    def _names(self) -> dict[Parameter, str]:
+        names = [parameter.name for parameter in self.parameters]
+        if not all(names) or len(set(names)) < len(names):
+            names = [str(i) for i in range(len(names))]
+        return dict(zip(self.parameters, names, strict=True))
+
+    def __repr__(self) -> str:
+        groups = (
+            f"{len(group['params'])} parameters, "
+            + ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
+            for group in self.param_groups
+        )
+        return f"{type(self).__name__}({'; '.join(groups)})"
 
 
 def zeros_like(x):
@@ -95,5 +192,18 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def not_negative(options: dict, *names: str) -> None:
+    for name in names:
+        require(options[name] >= 0, f"{name}={options[name]}, it must not be negative")
+
+
+def below_one(options: dict, *names: str) -> None:
+    """For the shares of old values that averages keep; pairs of them, too."""
+    for name in names:
+        value = options[name]
+        for share in value if isinstance(value, tuple | list) else (value,):
+            require(0 <= share < 1, f"{name}={value}, it must be at least 0 and below 1")
+
+
 def _copy(value):
-    return value if isinstance(value, int | np.integer) else Tensor(value).kernels.copy(value)
+    return value if isinstance(value, Number) else Tensor(value).kernels.copy(value)

@@ -216,7 +216,7 @@ class _Checker:
         rank.meetings[i.axes] += 1
         return meeting
 
-    def reduce(self, rank: _Rank, i: I.ReduceGradients | I.ReduceLoss, read):
+    def reduce(self, rank: _Rank, i: I.ReduceGradients | I.ReduceLoss | I.ReduceParameterNorms, read):
         meeting = self.meet(rank, i, read)
         return WAIT if meeting is WAIT else [meeting.total]
 
@@ -226,6 +226,17 @@ class _Checker:
     def reduce_norm(self, rank: _Rank, i: I.ReduceNorm, read):
         self.check_gradients(rank, i)
         return WAIT if self.meet(rank, i, []) is WAIT else [Counter()]
+
+    def measure(self, rank: _Rank, i: I.MeasureParameters, read):
+        self.check_gradients(rank, i)
+        self.check_whole(rank, ("total",))
+        return [Counter([rank.rank])]
+
+    def reduce_parameter_norms(self, rank: _Rank, i: I.ReduceParameterNorms, read):
+        sharded = self.plan.optimizer_shards > 1
+        if i.shares != sharded:
+            raise ProgramError(f"rank {rank.rank}: {i} needs shares={sharded}: the plan is {self.plan}")
+        return self.reduce(rank, i, read)
 
     def update(self, rank: _Rank, i: I.OptimizerStep, read):
         self.check_gradients(rank, i)
@@ -239,7 +250,7 @@ class _Checker:
         self.check_whole(rank, ("total",))
         return []
 
-    def check_gradients(self, rank: _Rank, i: I.OptimizerStep | I.ReduceNorm) -> None:
+    def check_gradients(self, rank: _Rank, i: I.OptimizerStep | I.MeasureParameters | I.ReduceNorm) -> None:
         """The gradients of every bucket of the stage are there, once each, with all samples in them."""
         stage = rank.mesh.coordinate("pipeline")
         buckets = range(len(self.program.layout.buckets[stage]))
@@ -277,6 +288,8 @@ RULES: dict[type[I.Instruction], Callable] = {
     I.GatherParameters: _Checker.gather,
     I.ReduceLoss: _Checker.reduce,
     I.ReduceNorm: _Checker.reduce_norm,
+    I.MeasureParameters: _Checker.measure,
+    I.ReduceParameterNorms: _Checker.reduce_parameter_norms,
     I.OptimizerStep: _Checker.update,
     I.EndEvaluation: _Checker.end_evaluation,
 }

@@ -14,6 +14,8 @@ Buffers are tuples, private to a rank:
     ("weights", c, b, m)   gradient of the parameters of bucket b, accumulated up to micro-batch m
     ("reduced", c, b)      the same, summed over the replicas
     ("share", c, b)        this replica's share of that sum    ("updated", c, b)  its share of the updated parameters
+    ("norm",)              of the whole gradient, squared      ("squares",)       sums of squares that the update needs,
+    ("norms",)             the same for whole parameters                          for this rank's parts of parameters
 """
 
 from __future__ import annotations
@@ -364,19 +366,71 @@ class ReduceNorm(Instruction):
 
 
 @dataclass(frozen=True)
-class OptimizerStep(Instruction):
-    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`).
+class MeasureParameters(Instruction):
+    """Find the sums of squares that the optimizer needs, of this rank's parts of its parameters and of their updates.
 
-    Where the gradients are shares, only the same share of the parameters is updated; GatherParameters then follows.
+    For optimizers whose update takes norms, LARS and LAMB; moments that those depend on move on here.
     """
 
     gradients: tuple[Buffer, ...]
     clip: bool
-    label = "update"
+    label = "measure"
 
     @cached_property
     def reads(self):
         return (*self.gradients, ("total",), *((("norm",),) if self.clip else ()))
+
+    @cached_property
+    def writes(self):
+        return (("squares",),)
+
+    @cached_property
+    def frees(self):
+        return ()  # the update reads the same
+
+
+@dataclass(frozen=True)
+class ReduceParameterNorms(Instruction):
+    """Sum what MeasureParameters found over all ranks that hold parts of the same parameters.
+
+    These are the tensor ranks, and the replicas if each updates a share (`shares`).
+    """
+
+    shares: bool
+    collective: ClassVar[str] = "all_reduce"
+    lane = COMMUNICATION
+    label = "reduce norms"
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        return ("data", "tensor") if self.shares else ("tensor",)
+
+    @cached_property
+    def reads(self):
+        return (("squares",),)
+
+    @cached_property
+    def writes(self):
+        return (("norms",),)
+
+
+@dataclass(frozen=True)
+class OptimizerStep(Instruction):
+    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`).
+
+    Where the gradients are shares, only the same share of the parameters is updated; GatherParameters then follows.
+    norms: the update takes norms of whole parameters, as ReduceParameterNorms gives them.
+    """
+
+    gradients: tuple[Buffer, ...]
+    clip: bool
+    norms: bool
+    label = "update"
+
+    @cached_property
+    def reads(self):
+        taken = (("norm",), self.clip), (("norms",), self.norms)
+        return (*self.gradients, ("total",), *(buffer for buffer, is_taken in taken if is_taken))
 
     @cached_property
     def writes(self):

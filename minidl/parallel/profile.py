@@ -26,7 +26,8 @@ FLOPS_PER_BYTE = 20  # an AVX-512 core's 235 GFLOP/s over its 12 GB/s of memory;
 class BlockProfile:
     """The calls of one block for one micro-batch, in order, and what it holds.
 
-    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones.
+    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones. measure:
+    what finds the squares whose sums the optimizer takes; squares: how many there are.
     saved_bytes: kept from forward to backward; keeps_input, keeps_output: whether the block's input and output are
     among it, since a neighbour may keep the same array. update: the optimizer's calls; state_bytes: what it keeps.
     """
@@ -34,6 +35,7 @@ class BlockProfile:
     forward: tuple[Call, ...]
     backward: tuple[Call, ...]
     accumulate: tuple[Call, ...]
+    measure: tuple[Call, ...]
     update: tuple[Call, ...]
     saved_bytes: int
     keeps_input: bool
@@ -42,6 +44,7 @@ class BlockProfile:
     parameter_bytes: int
     parameter_count: int
     state_bytes: int
+    squares: int
 
     @property
     def cost(self) -> float:
@@ -65,6 +68,11 @@ class ChainProfile:
         return [block.cost for block in self.blocks]
 
     @property
+    def norms(self) -> bool:
+        """Whether the optimizer's update takes norms of whole parameters."""
+        return any(block.squares for block in self.blocks)
+
+    @property
     def parameter_bytes(self) -> list[int]:
         return [block.parameter_bytes for block in self.blocks]
 
@@ -81,8 +89,8 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
         model = build(mesh)
     if not isinstance(model, Module):
         raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
-    for parameter in model.parameters():
-        parameter.data = MetaArray(parameter.shape, dtype)
+    for name, parameter in model.named_parameters():
+        parameter.name, parameter.data = name, MetaArray(parameter.shape, dtype)
     if mesh.world_size > 1:
         _check_untied(model)
     if mesh.size("tensor") > 1 and all(parameter.shard is None for parameter in model.parameters()):
@@ -134,20 +142,23 @@ def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Cal
     _, saved = blocks.forward(block, x, wants_grad)
     with meta.record() as accumulate:
         saved.backward(gradient)
+    measure: list[Call] = []
     update: list[Call] = []
-    state_bytes = 0
+    state_bytes = squares = 0
     if parameters:
         stepper = make_optimizer(optimizer, parameters)
         stepper.step()  # makes the state
+        with meta.record() as measure:
+            found = stepper.measure()
         with meta.record() as update:
-            stepper.step()
-        state_bytes = stepper.state_size_per_parameter * sum(p.data.nbytes for p in parameters)
+            stepper.step(squares=found)
+        state_bytes, squares = stepper.state_bytes, found.size
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
-        tuple(forward), tuple(backward), tuple(accumulate), tuple(update),
+        tuple(forward), tuple(backward), tuple(accumulate), tuple(measure), tuple(update),
         sum(kept.values()), x.storage in kept, y.storage in kept, MetaArray(y.shape, y.dtype),
-        sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes,
+        sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes, squares,
     )  # fmt: skip
 
 

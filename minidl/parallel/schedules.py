@@ -20,12 +20,14 @@ from minidl.parallel.instructions import (
     LoadInput,
     LoadTarget,
     Loss,
+    MeasureParameters,
     OptimizerStep,
     RecvActivation,
     RecvGradient,
     ReduceGradients,
     ReduceLoss,
     ReduceNorm,
+    ReduceParameterNorms,
     ReduceScatterGradients,
     Score,
     SendActivation,
@@ -124,9 +126,12 @@ class Program:
         return self.plan.mesh(0).ranks("pipeline")
 
 
-def training_program(plan: Plan, layout: Layout, clip: bool = False) -> Program:
-    """The program of one training step under `plan`. clip: gradients are to be clipped by their norm."""
-    return Program(plan, layout, lambda mesh: tuple(_training_step(plan, layout, mesh, clip)))
+def training_program(plan: Plan, layout: Layout, clip: bool = False, norms: bool = False) -> Program:
+    """The program of one training step under `plan`.
+
+    clip: gradients are to be clipped by their norm. norms: the optimizer's update takes norms of whole parameters.
+    """
+    return Program(plan, layout, lambda mesh: tuple(_training_step(plan, layout, mesh, clip, norms)))
 
 
 def evaluation_program(plan: Plan, layout: Layout) -> Program:
@@ -134,7 +139,7 @@ def evaluation_program(plan: Plan, layout: Layout) -> Program:
     return Program(plan, layout, lambda mesh: tuple(_evaluation(plan, layout, mesh)))
 
 
-def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterator[Instruction]:
+def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool, norms: bool) -> Iterator[Instruction]:
     stage, stages, m_last = mesh.coordinate("pipeline"), plan.pipeline, plan.micro_batches - 1
     last_bucket = len(layout.buckets[stage]) - 1
     reduces = plan.data > 1
@@ -171,7 +176,10 @@ def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool) -> Iterat
     gradients = tuple((reduced, stage, b) if reduces else ("weights", stage, b, final) for b in buckets)
     if clip:
         yield ReduceNorm(gradients)
-    yield OptimizerStep(gradients, clip)
+    if norms:
+        yield MeasureParameters(gradients, clip)
+        yield ReduceParameterNorms(sharded)
+    yield OptimizerStep(gradients, clip, norms)
     if sharded:
         for bucket in buckets:
             yield GatherParameters(stage, bucket)

@@ -161,7 +161,7 @@ def train(
         raise ValueError(f"parameters of dtype {dtype} cannot be trained: use float32 or float64")
     profile = profile_on(build, dataset, plan, loss, optimizer, batch_size, dtype)
     cuts = layout(plan, profile.costs, profile.parameter_bytes)
-    training = training_program(plan, cuts, clip=clip_norm is not None)
+    training = training_program(plan, cuts, clip=clip_norm is not None, norms=profile.norms)
     evaluation = evaluation_program(plan, cuts)
     check(training)
     check(evaluation)
@@ -204,7 +204,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     """What one worker does: returns its events, and its parts of the parameters if it is of the first replica."""
     plan = job.plan
     mesh = Mesh(plan.axes, group.rank, _connect(group))
-    together = ("pipeline", "data"), ("pipeline", "tensor"), ("pipeline", "data", "tensor")
+    together = ("pipeline", "data"), ("pipeline", "tensor"), ("data", "tensor"), ("pipeline", "data", "tensor")
     for axes in (("data",), ("tensor",), ("pipeline",), *together):
         mesh.group(*axes)  # made by all ranks in the same order
     with default_device("meta"):

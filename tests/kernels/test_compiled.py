@@ -26,6 +26,12 @@ def update(kernel, gradient, parameter, *arguments):
     return (parameter, *(a for a in arguments if isinstance(a, np.ndarray)))
 
 
+def moments(kernel, gradient, parameter, mean, square, *numbers):
+    """The moments after an update, which leaves the parameter alone, and the number that it gives."""
+    mean, square = mean.copy(), square.copy()
+    return mean, square, np.asarray(kernel(parameter, gradient, mean, square, *numbers), mean.dtype)
+
+
 PARAMETERS = updates.COMPILED_FROM
 SCORES = (4, 3, 90, 70)
 ROWS = (300, 301)
@@ -40,8 +46,17 @@ KERNELS = {
     "sgd_update": lambda k, g, p: update(k, g, p, None, 0.1, 0.0, 0.0, 0.01, False, 0.5),
     "sgd_update, momentum": lambda k, g, p, v: update(k, g, p, v, 0.1, 0.9, 0.2, 0.01, False, 0.5),
     "sgd_update, nesterov": lambda k, g, p, v: update(k, g, p, v, 0.1, 0.9, 0.0, 0.0, True, 0.5),
-    "adam_update": lambda k, g, p, m, v: update(k, g, p, m, v * v, 3, 0.1, 0.9, 0.99, 1e-8, 0.01, False, 0.5),
-    "adam_update, decoupled": lambda k, g, p, m, v: update(k, g, p, m, v * v, 3, 0.1, 0.9, 0.99, 1e-8, 0.01, True, 0.5),
+    "adam_update": lambda k, g, p, m, v: update(
+        k, g, p, m, v * v, None, 0.9, 0.99, 1e-8, 0.1, 0.0, 1.1, 0.01, 1.0, 0.5
+    ),
+    "adam_update, decoupled": lambda k, g, p, m, v: update(
+        k, g, p, m, v * v, None, 0.9, 0.99, 1e-8, 0.1, 0.2, 1.1, 0.0, 0.9, 0.5
+    ),
+    "lamb_moments_update": lambda k, g, p, m, v: moments(k, g, p, m, v * v, 0.9, 0.99, 1e-6, 1.2, 1.1, 0.01, 0.5),
+    "adagrad_update": lambda k, g, p, v: update(k, g, p, v * v, 0.1, 1e-8, 0.01, 0.5),
+    "adadelta_update": lambda k, g, p, v, u: update(k, g, p, v * v, u * u, 0.5, 0.9, 1e-6, 0.01, 0.5),
+    "rmsprop_update": lambda k, g, p, v: update(k, g, p, v * v, None, None, 0.1, 0.9, 1e-6, 0.0, 0.01, 0.5),
+    "lion_update": lambda k, g, p, m: update(k, g, p, m, 0.1, 0.9, 0.99, 0.01, 0.5),
 }
 INPUTS = {
     "attention_weights": [large(*SCORES)],
@@ -56,6 +71,11 @@ INPUTS = {
     "sgd_update, nesterov": [large(PARAMETERS) for _ in range(3)],
     "adam_update": [large(PARAMETERS) for _ in range(4)],
     "adam_update, decoupled": [large(PARAMETERS) for _ in range(4)],
+    "lamb_moments_update": [large(PARAMETERS) for _ in range(4)],
+    "adagrad_update": [large(PARAMETERS) for _ in range(3)],
+    "adadelta_update": [large(PARAMETERS) for _ in range(4)],
+    "rmsprop_update": [large(PARAMETERS) for _ in range(3)],
+    "lion_update": [large(PARAMETERS) for _ in range(3)],
 }
 
 

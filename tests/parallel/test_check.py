@@ -16,10 +16,10 @@ from minidl.parallel.schedules import Program, RankProgram, evaluation_program, 
 BLOCKS = 8
 
 
-def programs(plan, clip=False, buckets=True):
+def programs(plan, clip=False, buckets=True, norms=False):
     """The training and the evaluation program of a chain of 8 equal blocks under `plan`."""
     cuts = layout(replace(plan, bucket_mb=1.0 if buckets else 1e6), [1.0] * BLOCKS, [2**20] * BLOCKS)
-    return training_program(plan, cuts, clip), evaluation_program(plan, cuts)
+    return training_program(plan, cuts, clip, norms), evaluation_program(plan, cuts)
 
 
 def edited(program, rank, change):
@@ -51,8 +51,8 @@ MATRIX = [
 
 def test_every_plan_of_the_matrix_gives_programs_that_pass():
     for plan in MATRIX:
-        for clip in (False, True):
-            for program in programs(plan, clip):
+        for both in (False, True):
+            for program in programs(plan, both, norms=both):
                 check(program)
 
 
@@ -76,22 +76,24 @@ def test_one_rank_of_each_stage_stands_for_very_many():
     assert sorted(report.peak_micro_batches.values()) == list(range(1, 17))
 
 
-SMALL = [
-    (Plan(), False),
-    (Plan(micro_batches=3), True),
-    (Plan(data=2, micro_batches=2), False),
-    (Plan(pipeline=2, micro_batches=3), True),
-    (Plan(pipeline=3, micro_batches=2, schedule="gpipe"), False),
-    (Plan(data=2, pipeline=2, micro_batches=2), True),
-    (Plan(data=2, pipeline=2, tensor=2, schedule="naive", micro_batches=2), True),
-    (Plan(data=2, sharding="optimizer"), False),
-    (Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer"), True),
+SMALL = [  # and whether gradients are clipped, and updates take norms
+    (Plan(), False, True),
+    (Plan(micro_batches=3), True, False),
+    (Plan(data=2, micro_batches=2), False, False),
+    (Plan(pipeline=2, micro_batches=3), True, True),
+    (Plan(pipeline=3, micro_batches=2, schedule="gpipe"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2), True, False),
+    (Plan(data=2, pipeline=2, tensor=2, schedule="naive", micro_batches=2), True, False),
+    (Plan(data=2, sharding="optimizer"), False, True),
+    (Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer"), True, False),
+    (Plan(data=2, tensor=2, sharding="optimizer"), True, True),
 ]
+SMALL_IDS = [f"{plan}{', clip' * clip}{', norms' * norms}" for plan, clip, norms in SMALL]
 
 
-@pytest.mark.parametrize(("plan", "clip"), SMALL, ids=[f"{plan}, clip" if clip else str(plan) for plan, clip in SMALL])
-def test_deleting_any_instruction_of_any_rank_is_caught(plan, clip):
-    for program in programs(plan, clip):
+@pytest.mark.parametrize(("plan", "clip", "norms"), SMALL, ids=SMALL_IDS)
+def test_deleting_any_instruction_of_any_rank_is_caught(plan, clip, norms):
+    for program in programs(plan, clip, norms=norms):
         for rank in range(program.world_size):
             for index, instruction in enumerate(program[rank].step):
                 with pytest.raises(ProgramError):
@@ -99,9 +101,9 @@ def test_deleting_any_instruction_of_any_rank_is_caught(plan, clip):
                     pytest.fail(f"rank {rank} without {instruction} passes")
 
 
-@pytest.mark.parametrize(("plan", "clip"), SMALL, ids=[f"{plan}, clip" if clip else str(plan) for plan, clip in SMALL])
-def test_doing_any_instruction_twice_is_caught(plan, clip):
-    for program in programs(plan, clip):
+@pytest.mark.parametrize(("plan", "clip", "norms"), SMALL, ids=SMALL_IDS)
+def test_doing_any_instruction_twice_is_caught(plan, clip, norms):
+    for program in programs(plan, clip, norms=norms):
         for rank in range(program.world_size):
             for index, instruction in enumerate(program[rank].step):
                 with pytest.raises(ProgramError):
@@ -222,6 +224,14 @@ def test_a_program_that_updates_more_or_less_than_its_plan_says_is_caught():
         program = training(other, clip=True)
         lists = {rank: program[rank] for rank in (0, 1)}
         caught(Program(plan, program.layout, program._make, lists), "ReduceNorm", f"needs {needs}: the plan is {plan}")
+
+
+def test_norms_that_are_summed_over_other_ranks_than_those_that_hold_parts_are_caught():
+    def without_replicas(step):
+        return [replace(i, shares=not i.shares) if isinstance(i, I.ReduceParameterNorms) else i for i in step]
+
+    for plan in (Plan(data=2, sharding="optimizer"), Plan(data=2)):
+        caught(edited(programs(plan, norms=True)[0], 1, without_replicas), "ReduceParameterNorms", "needs shares=")
 
 
 def test_shares_that_nobody_gathers_are_caught():

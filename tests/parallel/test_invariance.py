@@ -242,6 +242,24 @@ def test_an_optimizer_with_state_is_the_same_when_its_replicas_share_it(plan):
     assert_same(shared, whole, 1e-12)
 
 
+@pytest.mark.parametrize("cls", [optim.LARS, optim.LAMB])
+def test_the_norms_of_parameters_are_those_of_the_whole_wherever_the_parts_lie(cls):
+    lr = 1.0 if cls is optim.LARS else 0.02
+    options = dict(
+        optimizer=lambda p: cls(p, lr=lr, weight_decay=0.01), loss=nn.CrossEntropyLoss(), batch_size=BATCH, steps=STEPS,
+        clip_norm=0.5, dtype="float64", timeout=120,
+    )  # fmt: skip
+    expected = train(perceptron(0.2), DIGITS, Plan(), **options)
+    for plan in (
+        Plan(data=2, micro_batches=2),
+        Plan(tensor=4),
+        Plan(data=4, sharding="optimizer"),
+        Plan(data=2, tensor=2, sharding="optimizer"),
+        Plan(data=2, tensor=2, pipeline=2, sharding="optimizer"),
+    ):
+        assert_same(train(perceptron(0.2), DIGITS, replace(plan, bucket_mb=0.001), **options), expected, 1e-10)
+
+
 class Unused(nn.Module):
     """A block with a parameter that its output does not depend on."""
 
@@ -256,9 +274,11 @@ def test_parameters_without_a_gradient_and_stages_without_parameters_may_be_shar
     def build(mesh):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), Unused(), nn.ReLU(), nn.Linear(12, 10))
 
-    options = dict(momentum=0.9, batch_size=96)
     plan = Plan(data=2, pipeline=5, sharding="optimizer")
-    assert_same(run(build, DIGITS, plan, **options), run(build, DIGITS, Plan(), **options), 1e-10)
+    for optimizer in (lambda p: optim.SGD(p, lr=0.3, momentum=0.9), lambda p: optim.LAMB(p, lr=0.01)):
+        options = dict(optimizer=optimizer, loss=nn.CrossEntropyLoss(), batch_size=96, steps=STEPS, dtype="float64")
+        sharded, whole = (train(build, DIGITS, p, timeout=120, **options) for p in (plan, Plan()))
+        assert_same(sharded, whole, 1e-10)
 
 
 def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():

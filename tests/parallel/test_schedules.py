@@ -31,9 +31,9 @@ def test_every_schedule_runs_each_micro_batch_once_and_forward_first(schedule):
                 assert all(steps.index(("forward", i)) < steps.index(("backward", i)) for i in range(m))
 
 
-def names(plan, rank, clip=False, make=training_program, blocks=2):
+def names(plan, rank, clip=False, make=training_program, blocks=2, norms=False):
     cuts = layout(plan, [1.0] * blocks, [2**20] * blocks)
-    program = make(plan, cuts, clip) if make is training_program else make(plan, cuts)
+    program = make(plan, cuts, clip, norms) if make is training_program else make(plan, cuts)
     return [i.name for i in program[rank].step]
 
 
@@ -45,6 +45,11 @@ def test_the_program_of_a_replica_reduces_each_bucket_while_earlier_blocks_go_ba
     step = names(Plan(data=2), 1, clip=True)
     tail = ["B0", "reduce 1", "B0", "reduce 0", "reduce loss", "reduce norm", "update"]
     assert step == ["input0", "F0", "target0", "loss0", *tail]
+
+
+def test_norms_of_parameters_are_measured_and_reduced_before_the_update_that_takes_them():
+    tail = ["B0", "reduce loss", "reduce norm", "measure", "reduce norms", "update"]
+    assert names(Plan(), 0, clip=True, norms=True) == ["input0", "F0", "target0", "loss0", *tail]
 
 
 def test_with_a_sharded_optimizer_gradients_are_scattered_and_parameters_gathered():

@@ -30,7 +30,10 @@ def momentum(parameters):
     return optim.SGD(parameters, lr=0.1, momentum=0.9)
 
 
-@pytest.mark.parametrize(("optimizer", "states"), [(sgd, 0), (momentum, 1), (optim.Adam, 2)])
+STATES = [(sgd, 0), (momentum, 1), (optim.Adam, 2), (optim.Lion, 1), (optim.LAMB, 2)]
+
+
+@pytest.mark.parametrize(("optimizer", "states"), STATES)
 def test_an_optimizer_keeps_its_states_for_every_parameter(optimizer, states):
     (memory,) = predict(Plan(), 8, optimizer=optimizer).memory
     assert memory.parameters == memory.gradients == 4 * sum(PARAMETERS)

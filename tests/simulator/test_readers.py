@@ -108,6 +108,20 @@ def test_collectives_inside_layers_cut_the_instruction_in_both_traces():
         assert counts[0, COMPUTE, "F0"] == 3 and counts[0, COMPUTE, "B0"] == 2
 
 
+def test_norms_of_parameters_are_measured_and_reduced_in_both_traces():
+    plan = Plan(data=2, sharding="optimizer")
+    settings = dict(optimizer=lambda p: optim.LAMB(p, lr=0.01), loss=nn.CrossEntropyLoss())
+    run = train(MLP, TRAIN, plan, batch_size=BATCH_SIZE, steps=2, timeout=120, **settings)
+    where = cluster(PerCall(1.0), links(), cores=2)
+    prediction = simulate(MLP, plan, where, BATCH_SIZE, example=TRAIN[np.arange(1)], **settings)
+    for trace in (*run.trace.steps(), prediction.trace):
+        counts = pieces(trace)
+        assert counts[0, COMPUTE, "measure"] == counts[0, COMMUNICATION, "reduce norms"] == 1
+    seconds = {e.name: e.end - e.start for e in prediction.trace.events if e.rank == 0}
+    # Two kernels for each parameter before the sums are known, one after.
+    assert seconds["measure"] == pytest.approx(2 * seconds["update"], rel=0.3)
+
+
 @pytest.mark.parametrize("plan", [Plan(tensor=2, data=2), Plan(pipeline=2, tensor=4, micro_batches=2)], ids=str)
 def test_on_devices_of_their_own_the_ranks_do_the_same_things(plan):
     shared, own = (

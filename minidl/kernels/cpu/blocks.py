@@ -39,3 +39,10 @@ def compiled_pooling() -> ModuleType:
     from minidl.kernels.cpu import compiled_pooling
 
     return compiled_pooling
+
+
+@functools.cache
+def compiled_updates() -> ModuleType:
+    from minidl.kernels.cpu import compiled_updates
+
+    return compiled_updates

@@ -1,6 +1,6 @@
 """Kernels compiled by Numba, for float32: one pass over memory where NumPy needs ten.
 
-The NumPy code in fused.py, gelu.py and updates.py is the reference they are tested against.
+The NumPy code in fused.py and gelu.py is the reference they are tested against.
 `blocks.compiled()` imports this module, and with it Numba, when a large array first needs it; the machine code is kept
 in __pycache__.
 
@@ -100,30 +100,3 @@ def add_both(a, b):
         total = a[i] + b[i]
         a[i] = total
         b[i] = total
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def sgd_update(parameter, gradient, lr, weight_decay, scale):
-    for i in range(len(parameter)):
-        parameter[i] -= lr * (gradient[i] * scale + weight_decay * parameter[i])
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def momentum_update(parameter, gradient, velocity, lr, momentum, kept, weight_decay, nesterov, scale):
-    """kept: 1 - dampening."""
-    for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        v = momentum * velocity[i] + kept * g
-        velocity[i] = v
-        parameter[i] -= lr * (g + momentum * v if nesterov else v)
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def adam_update(parameter, gradient, mean, square, step_size, root, beta1, beta2, eps, weight_decay, shrink, scale):
-    """root: of the bias correction of `square`; shrink: what decoupled weight decay leaves of a parameter."""
-    for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        m = beta1 * mean[i] + (ONE - beta1) * g
-        v = beta2 * square[i] + (ONE - beta2) * g * g
-        mean[i], square[i] = m, v
-        parameter[i] = shrink * parameter[i] - step_size * m / (root * np.sqrt(v) + eps)

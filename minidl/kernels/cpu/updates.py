@@ -1,39 +1,57 @@
-"""Optimizer updates: elementwise, in place, on 1-D arrays."""
+"""Optimizer updates: elementwise, in place, on 1-D arrays.
+
+Each multiplies the gradient by `scale` and, unless it says otherwise, adds `weight_decay` times the parameter first.
+"""
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, compiled, use_compiled
+from minidl.kernels.cpu.blocks import BLOCK, compiled_updates, use_compiled
 
-__all__ = ["adam_update", "sgd_update"]
+__all__ = [
+    "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
+    "sgd_update", "squared_norm",
+]  # fmt: skip
 
 COMPILED_FROM = 1 << 19  # elements: from here on a step gains a third of a millisecond and more
 F = np.float32
 
 
-def _blocks(size, dtype, scratch):
-    """Slices that cover `size` elements, each with `scratch` temporaries as long as it."""
-    buffers = np.empty((scratch, min(size, BLOCK)), dtype)
-    for start in range(0, size, BLOCK):
-        part = slice(start, min(start + BLOCK, size))
-        yield part, *buffers[:, : part.stop - part.start]
+def _blocks(parameter, gradient, weight_decay, scale):
+    """Slices that cover the parameter; what is there of it, the gradient g with weight decay, and a temporary."""
+    buffers = np.empty((2, min(parameter.size, BLOCK)), parameter.dtype)
+    for start in range(0, parameter.size, BLOCK):
+        part = slice(start, min(start + BLOCK, parameter.size))
+        p, (g, t) = parameter[part], buffers[:, : part.stop - part.start]
+        np.multiply(gradient[part], scale, out=g)
+        if weight_decay:
+            np.multiply(p, weight_decay, out=t)
+            g += t
+        yield part, p, g, t
+
+
+def _average(mean, x, kept, t):
+    """mean = kept * mean + (1 - kept) * x, by way of the temporary t."""
+    mean *= kept
+    np.multiply(x, 1 - kept, out=t)
+    mean += t
+
+
+def squared_norm(x):
+    """The sum of the squares of the 1-D array x: a number."""
+    return float(np.vdot(x, x))
 
 
 def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_decay, nesterov, scale):
     """One step of `optim.SGD`; `velocity` is None without momentum."""
     if use_compiled(parameter, COMPILED_FROM):
         if velocity is None:
-            compiled().sgd_update(parameter, gradient, F(lr), F(weight_decay), F(scale))
+            compiled_updates().sgd_update(parameter, gradient, F(lr), F(weight_decay), F(scale))
         else:
-            compiled().momentum_update(
+            compiled_updates().momentum_update(
                 parameter, gradient, velocity, F(lr), F(momentum), F(1 - dampening), F(weight_decay), nesterov, F(scale)
             )
         return
-    for part, g, t in _blocks(parameter.size, parameter.dtype, 2):
-        p = parameter[part]
-        np.multiply(gradient[part], scale, out=g)
-        if weight_decay:
-            np.multiply(p, weight_decay, out=t)
-            g += t
+    for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         if velocity is not None:
             v = velocity[part]
             v *= momentum
@@ -51,33 +69,132 @@ def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_de
         p -= t
 
 
-def adam_update(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled, scale):
-    """One step of `optim.Adam`, or of `optim.AdamW` if `decoupled`; `step` counts from 1."""
-    step_size = lr / (1 - beta1**step)
-    root = 1 / np.sqrt(1 - beta2**step).item()
-    if use_compiled(parameter, COMPILED_FROM):
-        coupled, shrink = (0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1)
-        numbers = (step_size, root, beta1, beta2, eps, coupled, shrink, scale)
-        compiled().adam_update(parameter, gradient, mean, square, *map(F, numbers))
+def adam_update(
+    parameter, gradient, mean, square, largest, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink,
+    scale,
+):  # fmt: skip
+    """One step of `optim.Adam` and its kin, which differ in the numbers that they give.
+
+    p = shrink * p - (of_mean * m + of_gradient * g) / (root * sqrt(v) + eps) with the new moments m and v, or instead
+    of v with the `largest` so far, where that is not None.
+    """
+    if use_compiled(parameter, COMPILED_FROM) and largest is None:
+        numbers = (beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale)
+        compiled_updates().adam_update(parameter, gradient, mean, square, *map(F, numbers))
         return
-    for part, g, t in _blocks(parameter.size, parameter.dtype, 2):
-        p, m, v = parameter[part], mean[part], square[part]
-        np.multiply(gradient[part], scale, out=g)
-        if weight_decay and decoupled:
-            p *= 1 - lr * weight_decay
-        elif weight_decay:
-            np.multiply(p, weight_decay, out=t)
-            g += t
-        m *= beta1
-        np.multiply(g, 1 - beta1, out=t)
-        m += t
+    for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
+        m, v = mean[part], square[part]
+        if shrink != 1:
+            p *= shrink
+        _average(m, g, beta1, t)
+        step = of_mean * m
+        if of_gradient:
+            step += of_gradient * g
         g *= g
-        g *= 1 - beta2
-        v *= beta2
-        v += g
-        np.sqrt(v, out=t)
-        t *= root
+        _average(v, g, beta2, t)
+        if largest is not None:
+            v = np.maximum(largest[part], v, out=largest[part])
+        np.sqrt(v, out=g)
+        g *= root
+        g += eps
+        step /= g
+        p -= step
+
+
+def lamb_moments_update(
+    parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale
+):  # fmt: skip
+    """The first half of a step of `optim.LAMB`: moves the moments on, and gives the squared norm of
+
+    u = of_mean * m / (root * sqrt(v) + eps) + weight_decay * p. The gradient is without weight decay.
+    """
+    if use_compiled(parameter, COMPILED_FROM):
+        numbers = (beta1, beta2, eps, of_mean, root, weight_decay, scale)
+        return compiled_updates().lamb_moments_update(parameter, gradient, mean, square, *map(F, numbers))
+    total = 0.0
+    for part, p, g, t in _blocks(parameter, gradient, 0.0, scale):
+        m, v = mean[part], square[part]
+        _average(m, g, beta1, t)
+        g *= g
+        _average(v, g, beta2, t)
+        np.sqrt(v, out=g)
+        g *= root
+        g += eps
+        np.divide(m, g, out=t)
+        t *= of_mean
+        np.multiply(p, weight_decay, out=g)
+        t += g
+        total += squared_norm(t)
+    return total
+
+
+def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
+    """One step of `optim.Adagrad`; lr is that of this step."""
+    if use_compiled(parameter, COMPILED_FROM):
+        numbers = (lr, eps, weight_decay, scale)
+        compiled_updates().adagrad_update(parameter, gradient, total, *map(F, numbers))
+        return
+    for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
+        np.multiply(g, g, out=t)
+        total[part] += t
+        np.sqrt(total[part], out=t)
         t += eps
-        np.divide(m, t, out=t)
-        t *= step_size
+        g *= lr
+        g /= t
+        p -= g
+
+
+def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
+    """One step of `optim.Adadelta`."""
+    if use_compiled(parameter, COMPILED_FROM):
+        numbers = (lr, rho, eps, weight_decay, scale)
+        compiled_updates().adadelta_update(parameter, gradient, square, step_square, *map(F, numbers))
+        return
+    for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
+        v, u = square[part], step_square[part]
+        _average(v, g * g, rho, t)
+        g *= np.sqrt((u + eps) / (v + eps))
+        _average(u, g * g, rho, t)
+        g *= lr
+        p -= g
+
+
+def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, momentum, weight_decay, scale):
+    """One step of `optim.RMSprop`; `mean` is None unless it is centered, `velocity` without momentum."""
+    if use_compiled(parameter, COMPILED_FROM) and mean is None and velocity is None:
+        numbers = (lr, alpha, eps, weight_decay, scale)
+        compiled_updates().rmsprop_update(parameter, gradient, square, *map(F, numbers))
+        return
+    for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
+        v = square[part]
+        _average(v, g * g, alpha, t)
+        if mean is not None:
+            _average(mean[part], g, alpha, t)
+            v = v - mean[part] * mean[part]
+        np.sqrt(v, out=t)
+        t += eps
+        g /= t
+        if velocity is not None:
+            velocity[part] *= momentum
+            velocity[part] += g
+            g = velocity[part]
+        np.multiply(g, lr, out=t)
         p -= t
+
+
+def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
+    """One step of `optim.Lion`; the gradient is without weight decay."""
+    if use_compiled(parameter, COMPILED_FROM):
+        numbers = (lr, beta1, beta2, weight_decay, scale)
+        compiled_updates().lion_update(parameter, gradient, mean, *map(F, numbers))
+        return
+    for part, p, g, t in _blocks(parameter, gradient, 0.0, scale):
+        m = mean[part]
+        np.multiply(g, 1 - beta1, out=t)
+        t += beta1 * m
+        np.sign(t, out=t)
+        if weight_decay:
+            t += weight_decay * p
+        t *= lr
+        p -= t
+        _average(m, g, beta2, t)

@@ -112,6 +112,8 @@ class Worker:
         self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
         self._sums = mesh.world.empty((4,), "float64").data
         self._norm = mesh.world.empty((1,), "float64").data
+        squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
+        self._squares = mesh.world.empty(squares, "float64").data
         mesh.group("tensor").on_collective = self._inside_layer
 
     def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
@@ -239,14 +241,26 @@ class Worker:
         for buffer in i.writes:
             self.buffers[buffer] = gradient if buffer[0] == "gradient" else self.stage.gradients[buffer[2]]
 
-    def update(self, i: I.OptimizerStep) -> None:
-        self.totals = self.buffers[("total",)]
-        scale = 1.0 / self.totals.weight if self.totals.weight else 0.0
+    def _scale(self, i: I.MeasureParameters | I.OptimizerStep) -> float:
+        """What the update multiplies the gradients by."""
+        weight = self.buffers[("total",)].weight
+        scale = 1.0 / weight if weight else 0.0
         if i.clip:
             norm = scale * self.buffers[("norm",)] ** 0.5
             scale *= min(1.0, self.clip_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
+        return scale
+
+    def measure(self, i: I.MeasureParameters) -> None:
         if self.optimizer is not None:
-            self.optimizer.step(scale)
+            self._squares[...] = self.optimizer.measure(self._scale(i))
+            if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
+                self._squares[[p.shard is None for p in self.optimizer.parameters]] = 0
+        self.buffers[i.writes[0]] = self._squares
+
+    def update(self, i: I.OptimizerStep) -> None:
+        self.totals = self.buffers[("total",)]
+        if self.optimizer is not None:
+            self.optimizer.step(self._scale(i), self.buffers[("norms",)] if i.norms else None)
         for buffer in i.writes:
             self.buffers[buffer] = self.stage.values[buffer[2]]
 
@@ -298,6 +312,12 @@ class Worker:
         self.buffers[i.writes[0]] = float(self._norm[0])
         return reduced.matched
 
+    def reduce_parameter_norms(self, i: I.ReduceParameterNorms) -> Steps:
+        squares = self.buffers[i.reads[0]]
+        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(squares, async_op=True))
+        self.buffers[i.writes[0]] = squares
+        return reduced.matched
+
 
 def _until_done(handle: Handle) -> Steps:
     while not handle.poll():
@@ -313,6 +333,7 @@ COMPUTE_HANDLERS: dict[type, Callable] = {
     I.Loss: Worker.compute_loss,
     I.Score: Worker.score,
     I.Backward: Worker.backward,
+    I.MeasureParameters: Worker.measure,
     I.OptimizerStep: Worker.update,
     I.EndEvaluation: Worker.take_totals,
 }
@@ -327,4 +348,5 @@ COMMUNICATION_HANDLERS: dict[type, Callable] = {
     I.GatherParameters: Worker.gather_parameters,
     I.ReduceLoss: Worker.reduce_loss,
     I.ReduceNorm: Worker.reduce_norm,
+    I.ReduceParameterNorms: Worker.reduce_parameter_norms,
 }

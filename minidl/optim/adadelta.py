@@ -1,0 +1,43 @@
+"""Adadelta."""
+
+from collections.abc import Iterable
+
+from minidl.nn.module import Parameter
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
+from minidl.tensor import Tensor
+
+
+class Adadelta(Optimizer):
+    """Adadelta (Zeiler 2012, algorithm 1): steps in the parameter's own unit.
+
+    g = gradient + weight_decay * p
+    v = rho * v + (1 - rho) * g^2
+    d = sqrt(u + eps) / sqrt(v + eps) * g
+    u = rho * u + (1 - rho) * d^2
+    p = p - lr * d                                      (lr = 1 in the paper)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize))
+
+    def check(self, options):
+        super().check(options)
+        below_one(options, "rho")
+        not_negative(options, "eps")
+
+    def update(self, parameter, gradient, state, options, scale):
+        if not state:
+            state.update(square=zeros_like(parameter), step_square=zeros_like(parameter))
+        Tensor(parameter).kernels.adadelta_update(
+            parameter, gradient, state["square"], state["step_square"], options["lr"], options["rho"], options["eps"],
+            options["weight_decay"], scale,
+        )  # fmt: skip

@@ -1,0 +1,40 @@
+"""Lion."""
+
+from collections.abc import Iterable
+
+from minidl.nn.module import Parameter
+from minidl.optim.optimizer import Optimizer, below_one, zeros_like
+from minidl.tensor import Tensor
+
+
+class Lion(Optimizer):
+    """Lion, evolved sign momentum (Chen et al. 2023, algorithm 2): every element moves by lr, whatever the gradient.
+
+    g = gradient
+    p = p - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * p)
+    m = beta2 * m + (1 - beta2) * g
+
+    Learning rates are 3 to 10 times smaller than AdamW's, and weight decays as much larger (section 5).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize))
+
+    def check(self, options):
+        super().check(options)
+        below_one(options, "betas")
+
+    def update(self, parameter, gradient, state, options, scale):
+        if not state:
+            state["mean"] = zeros_like(parameter)
+        Tensor(parameter).kernels.lion_update(
+            parameter, gradient, state["mean"], options["lr"], *options["betas"], options["weight_decay"], scale
+        )
