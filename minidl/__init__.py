@@ -1,10 +1,10 @@
 """minidl: a deep-learning framework small enough to read, that trains in parallel.
 
-The names here are PyTorch's. `minidl.nn`, `minidl.optim` and `minidl.data` come with it; `minidl.models` and
-`minidl.parallel` are imported when asked for.
+The names here are PyTorch's. `minidl.nn`, `minidl.optim`, `minidl.data` and `minidl.metrics` come with it;
+`minidl.models` and `minidl.parallel` are imported when asked for.
 """
 
-from minidl import autograd, data, nn, ops, optim
+from minidl import autograd, data, metrics, nn, ops, optim
 from minidl.creation import arange, full, ones, ones_like, rand, randn, randn_like, tensor, zeros, zeros_like
 from minidl.io import load, save
 from minidl.ops import (
