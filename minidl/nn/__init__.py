@@ -16,6 +16,7 @@ from minidl.nn.activation import (
     Softplus,
     Tanh,
 )
+from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.layers import Dropout, Dropout2d, Embedding, Flatten, Identity, Linear
 from minidl.nn.losses import (
@@ -35,8 +36,9 @@ from minidl.nn.losses import (
     SmoothL1Loss,
     TripletMarginLoss,
 )
-from minidl.nn.module import Module, Parameter, Sequential, Shard
+from minidl.nn.module import Module
 from minidl.nn.normalization import LayerNorm
+from minidl.nn.parameter import Buffer, Parameter, Shard
 from minidl.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

@@ -2,7 +2,8 @@
 
 from minidl import ops
 from minidl.nn.init import constant
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 
 
 class ReLU(Module):

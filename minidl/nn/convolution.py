@@ -4,7 +4,8 @@ import math
 
 from minidl import ops
 from minidl.nn import init
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 
 
 class _Convolution(Module):

@@ -14,7 +14,7 @@ import numpy as np
 from minidl import random
 
 if TYPE_CHECKING:
-    from minidl.nn.module import Parameter
+    from minidl.nn.parameter import Parameter
 
 Recipe = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

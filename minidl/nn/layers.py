@@ -2,7 +2,8 @@
 
 from minidl import ops
 from minidl.nn import init
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.ops.dropout import check_fraction
 from minidl.ops.embedding import padding_row
 

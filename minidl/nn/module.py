@@ -1,112 +1,76 @@
-"""Module: a tree of layers with named parameters; Parameter: a leaf that an optimizer changes; Shard: a part of one."""
+"""Module: a tree of layers with named parameters and buffers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from minidl import kernels as _kernels
 from minidl import random
-from minidl.nn.init import Recipe
-from minidl.tensor import Tensor, default_device, dtype_of, float32, no_grad
+from minidl.autograd import RemovableHandle
+from minidl.nn.parameter import Buffer, Parameter, Stored
+from minidl.tensor import Tensor, dtype_of
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Which part of a whole parameter a rank holds: slice `index` of `count` along `dim`.
+class IncompatibleKeys(NamedTuple):
+    """The names by which a state and a model differ: missing in the state, unexpected by the model."""
 
-    With `parts` > 1 the dimension is that many equal parts one after the other (query, key and value in one matrix),
-    and the shard takes its slice of each.
-    """
-
-    dim: int
-    index: int
-    count: int
-    parts: int = 1
-
-    def _slices(self, whole: np.ndarray) -> np.ndarray:
-        """A view of `whole` with its split dimension as (parts, count, rest)."""
-        shape = whole.shape
-        return whole.reshape(*shape[: self.dim], self.parts, self.count, -1, *shape[self.dim + 1 :])
-
-    def whole_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(n * self.count if d == self.dim else n for d, n in enumerate(shape))
-
-    def cut(self, whole: np.ndarray) -> np.ndarray:
-        """This rank's part of `whole`."""
-        part = self._slices(whole)[(slice(None),) * (self.dim + 1) + (self.index,)]
-        shape = whole.shape
-        return part.reshape(*shape[: self.dim], shape[self.dim] // self.count, *shape[self.dim + 1 :])
-
-    def paste(self, part: np.ndarray, whole: np.ndarray) -> None:
-        """Write this rank's part into `whole`, which must be contiguous."""
-        target = self._slices(whole)[(slice(None),) * (self.dim + 1) + (self.index,)]
-        target[...] = part.reshape(target.shape)
-
-
-class Parameter(Tensor):
-    """A tensor that training changes.
-
-    shape: what this rank holds. init: the recipe for the whole parameter. shard: the part held, None for all of it.
-    gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere.
-    updated_here: which of its elements, flat, the optimizer of this rank updates, others the rest; None for all.
-    """
-
-    __slots__ = ("init", "shard", "gradient_buffer", "updated_here", "name")
-
-    def __init__(self, shape: tuple[int, ...], init: Recipe, shard: Shard | None = None, dtype=float32):
-        kernels = _kernels.for_device(default_device())
-        super().__init__(kernels.empty(tuple(shape), dtype_of(dtype)), requires_grad=True)
-        self.init, self.shard, self.gradient_buffer, self.name = init, shard, None, ""
-        self.updated_here: slice | None = None
-        if self.device != "meta":
-            self.materialize(random.default_generator())
-
-    def materialize(self, generator: np.random.Generator, dtype=None) -> None:
-        """Draw the values on the CPU: the whole parameter from `generator`, then this rank's part of it."""
-        whole_shape = self.shape if self.shard is None else self.shard.whole_shape(self.shape)
-        values = self.init(generator, whole_shape)
-        self.set_whole(values, dtype or self.dtype)
-
-    def set_whole(self, values: np.ndarray, dtype=None) -> None:
-        """Take this rank's part of the whole parameter `values`."""
-        part = values if self.shard is None else self.shard.cut(values)
-        if part.shape != self.shape:
-            raise ValueError(f"parameter {self.name or '?'} has shape {self.shape}, the values given {part.shape}")
-        self.data = _kernels.for_device("cpu").array(part, dtype or self.dtype)
-
-    def gradient_destination(self):
-        return self.gradient_buffer if self.grad is None else None
-
-    def accumulate_grad(self, grad, owned: bool) -> None:
-        if self.grad is None and self.gradient_buffer is not None:
-            if grad is not self.gradient_buffer:
-                self.kernels.assign(self.gradient_buffer, grad)
-            self.grad = Tensor(self.gradient_buffer)
-        else:
-            super().accumulate_grad(grad, owned)
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
-    """A layer or a tree of layers: parameters and modules assigned as attributes are found by name.
+    """A layer or a tree of layers: parameters, buffers and modules assigned as attributes are found by name.
 
-    A subclass writes `forward`; calling the module runs it. `training` switches dropout on and off.
+    A subclass writes `forward`; calling the module runs it, and the hooks around it. `training` switches dropout and
+    batch statistics on and off.
     """
 
     training = True
+    _pre_hooks: tuple = ()
+    _hooks: tuple = ()
 
     def forward(self, *inputs):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def __call__(self, *inputs):
-        return self.forward(*inputs)
+    def __call__(self, *inputs, **options):
+        for hook in self._pre_hooks:
+            changed_inputs = hook(self, inputs)
+            if changed_inputs is not None:
+                inputs = changed_inputs if isinstance(changed_inputs, tuple) else (changed_inputs,)
+        out = self.forward(*inputs, **options)
+        for hook in self._hooks:
+            changed_out = hook(self, inputs, out)
+            out = out if changed_out is None else changed_out
+        return out
+
+    def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Call `hook(module, inputs)` before each forward; what it returns, unless None, replaces the inputs."""
+        self._pre_hooks = (*self._pre_hooks, hook)
+        return RemovableHandle(lambda: self._without("_pre_hooks", hook))
+
+    def register_forward_hook(self, hook: Callable) -> RemovableHandle:
+        """Call `hook(module, inputs, output)` after each forward; what it returns, unless None, replaces the output."""
+        self._hooks = (*self._hooks, hook)
+        return RemovableHandle(lambda: self._without("_hooks", hook))
+
+    def _without(self, hooks: str, hook: Callable) -> None:
+        setattr(self, hooks, tuple(h for h in getattr(self, hooks) if h is not hook))
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Keep `tensor` as the attribute `name`: part of `state_dict`, and no parameter."""
+        setattr(self, name, tensor if tensor is None or isinstance(tensor, Buffer) else Buffer(tensor))
+
+    # The tree
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
+
+    def children(self) -> Iterator[Module]:
+        return (child for _, child in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, with their dotted names."""
@@ -114,57 +78,106 @@ class Module:
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Each parameter once, with its dotted name."""
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def _named(self, kind: type[Stored], prefix: str) -> Iterator[tuple[str, Stored]]:
+        """Each tensor of a kind once, with its dotted name."""
         seen: set[int] = set()
         for path, module in self.named_modules(prefix):
             for name, value in vars(module).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
+                if isinstance(value, kind) and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{path}.{name}" if path else name), value
 
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, with its dotted name."""
+        return self._named(Parameter, prefix)
+
     def parameters(self) -> Iterator[Parameter]:
-        for _, parameter in self.named_parameters():
-            yield parameter
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """Each buffer once, with its dotted name."""
+        return self._named(Buffer, prefix)
+
+    def buffers(self) -> Iterator[Buffer]:
+        return (buffer for _, buffer in self.named_buffers())
+
+    def apply(self, function: Callable[[Module], object]) -> Module:
+        """Call `function` with every module of the tree, the leaves first: to initialise them, say."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # Modes
 
     def train(self, mode: bool = True) -> Module:
-        for _, module in self.named_modules():
+        for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Module:
         return self.train(False)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Let the parameters get gradients, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
     def zero_grad(self) -> None:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The parameters by name; they share memory with the model."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+    def to(self, dtype) -> Module:
+        """Cast the parameters, and the buffers of floats, to another dtype of floats."""
+        dtype = dtype_of(dtype)
+        if dtype.kind != "f":
+            raise TypeError(f"a module can be cast to a dtype of floats, not to {dtype}")
+        for _, tensor in self._named(Stored, ""):
+            if tensor.dtype.kind == "f":
+                tensor.data, tensor.grad = tensor.kernels.cast(tensor.data, dtype), None
+        return self
 
-    def load_state_dict(self, state: dict) -> None:
-        """Copy whole parameters by name from tensors or arrays; ValueError lists the names missing and unexpected."""
-        own = dict(self.named_parameters())
+    # State
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The parameters and buffers by name; they share memory with the model."""
+        return {name: tensor.detach() for name, tensor in self._named(Stored, "")}
+
+    def load_state_dict(self, state: dict, strict: bool = True) -> IncompatibleKeys:
+        """Copy whole parameters and buffers by name from tensors or arrays; gives the names missing and unexpected.
+
+        ValueError if there are such names and `strict`, or if a shape differs: then nothing was copied.
+        """
+        own = dict(self._named(Stored, ""))
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unexpected:
+        if strict and (missing or unexpected):
             raise ValueError(
                 f"state does not fit the model: missing {missing or 'none'}, unexpected {unexpected or 'none'}"
             )
-        with no_grad():
-            for name, parameter in own.items():
-                value = state[name]
-                parameter.name = parameter.name or name
-                parameter.set_whole(value.numpy() if isinstance(value, Tensor) else np.asarray(value))
+        values = {name: _array(state[name]) for name in own if name in state}
+        for name, value in values.items():
+            tensor = own[name]
+            whole = tensor.shape if tensor.shard is None else tensor.shard.whole_shape(tensor.shape)
+            if value.shape != whole:
+                raise ValueError(f"{name} has shape {whole}, the values given {value.shape}")
+        for name, value in values.items():
+            own[name].name = own[name].name or name
+            own[name].set_whole(value)
+        return IncompatibleKeys(missing, unexpected)
 
     def materialize(self, seed: int, prefix: str = "", dtype=None) -> None:
-        """Draw on the CPU every parameter that has no values yet, each from a generator keyed by (seed, its name)."""
-        for name, parameter in self.named_parameters(prefix):
-            parameter.name = name
-            if parameter.device == "meta":
-                parameter.materialize(random.generator(seed, name), dtype)
-            elif dtype is not None:
-                parameter.data = parameter.kernels.cast(parameter.data, dtype)
+        """Draw on the CPU every parameter and buffer without values, from a generator keyed by (seed, its name)."""
+        for name, tensor in self._named(Stored, prefix):
+            tensor.name = name
+            cast = dtype if tensor.dtype.kind == "f" else None
+            if tensor.device == "meta":
+                tensor.materialize(random.generator(seed, name), cast)
+            elif cast is not None:
+                tensor.data = tensor.kernels.cast(tensor.data, cast)
 
     def __repr__(self) -> str:
         children = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
@@ -176,26 +189,5 @@ class Module:
         return ""
 
 
-class Sequential(Module):
-    """A chain of blocks: the output of each is the input of the next. Its parameters are named `0.weight`, …"""
-
-    def __init__(self, *blocks: Module):
-        for i, block in enumerate(blocks):
-            if not isinstance(block, Module):
-                raise TypeError(f"Sequential needs modules, argument {i} is a {type(block).__name__}")
-            setattr(self, str(i), block)
-
-    @property
-    def blocks(self) -> list[Module]:
-        return [child for _, child in self.named_children()]
-
-    def forward(self, x):
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    def __getitem__(self, index: int) -> Module:
-        return self.blocks[index]
+def _array(x) -> np.ndarray:
+    return x.numpy() if isinstance(x, Tensor) else np.asarray(x)

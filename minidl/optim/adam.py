@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from minidl.nn.module import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
 from minidl.tensor import Tensor
 

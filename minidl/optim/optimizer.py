@@ -8,7 +8,7 @@ from numbers import Number
 
 import numpy as np
 
-from minidl.nn.module import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
 NOT_OPTIONS = {"params", "initial_lr"}  # of a group; `initial_lr` is what LRScheduler begins from

@@ -6,7 +6,8 @@ first splits the outputs and leaves them split, the second takes them split and 
 
 from minidl import ops
 from minidl.nn import init
-from minidl.nn.module import Module, Parameter, Shard
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter, Shard
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Op, Tensor
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
-from minidl.nn.module import Module, Sequential
+from minidl.nn.containers import Sequential
+from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder, make_optimizer
 from minidl.parallel.group import CollectiveCall

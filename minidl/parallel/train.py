@@ -14,7 +14,8 @@ import numpy as np
 from minidl.data.batches import batch_indices, cut, epoch_order
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
-from minidl.nn.module import Module, Shard
+from minidl.nn.module import Module
+from minidl.nn.parameter import Shard
 from minidl.parallel.arguments import (
     callback_list,
     check_builder,

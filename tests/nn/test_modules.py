@@ -1,5 +1,7 @@
 """Modules: names, state, initialisation and layers."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,3 +130,93 @@ def test_a_gradient_buffer_receives_the_gradient():
         layer(minidl.ones(4, 3)).sum().backward()
     assert layer.weight.grad.data is buffer
     np.testing.assert_array_equal(buffer, 8)
+
+
+class Counter(nn.Module):
+    """Counts its calls in a buffer."""
+
+    def __init__(self):
+        self.weight = nn.Parameter(minidl.ones(2))
+        self.register_buffer("calls", minidl.zeros(1))
+
+    def forward(self, x):
+        self.calls.kernels.accumulate(self.calls.data, np.ones(1, np.float32))
+        return x * self.weight
+
+
+def test_a_buffer_is_state_and_no_parameter():
+    counter = Counter()
+    counter(minidl.ones(2))
+    assert [name for name, _ in counter.named_parameters()] == ["weight"]
+    assert [name for name, _ in counter.named_buffers()] == ["calls"]
+    other = Counter()
+    other.load_state_dict(counter.state_dict())
+    assert other.calls.item() == 1 and not other.calls.requires_grad
+
+
+def test_a_buffer_of_a_model_on_meta_is_materialised_with_its_values():
+    with minidl.device("meta"):
+        counter = Counter()
+    counter.materialize(0, dtype=minidl.float64)
+    assert counter.calls.device == "cpu" and counter.calls.dtype == minidl.float64
+
+
+def test_loading_that_is_not_strict_takes_what_fits_and_names_the_rest():
+    first, second = model(), model()
+    state = first.state_dict()
+    state["extra"] = state.pop("0.bias")
+    before = second.state_dict()["0.bias"].numpy().copy()
+    keys = second.load_state_dict(state, strict=False)
+    assert keys.missing_keys == ["0.bias"] and keys.unexpected_keys == ["extra"]
+    np.testing.assert_array_equal(second.state_dict()["0.bias"].numpy(), before)
+    np.testing.assert_array_equal(second.state_dict()["0.weight"].numpy(), first.state_dict()["0.weight"].numpy())
+
+
+def test_a_state_with_one_wrong_shape_changes_nothing():
+    first, second = model(), model()
+    before = {name: value.numpy().copy() for name, value in second.state_dict().items()}
+    with pytest.raises(ValueError, match="2.0.bias has shape"):
+        second.load_state_dict({**first.state_dict(), "2.0.bias": np.zeros(5)})
+    for name, value in second.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), before[name])
+
+
+def test_hooks_see_and_replace_what_goes_in_and_out():
+    layer, seen = nn.ReLU(), []
+    before = layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    after = layer.register_forward_hook(lambda module, inputs, out: seen.append(out.numpy().tolist()))
+    layer(minidl.tensor([-1.0, 3.0]))
+    before.remove()
+    layer(minidl.tensor([-1.0, 3.0]))
+    after.remove()
+    layer(minidl.tensor([-1.0, 3.0]))
+    assert seen == [[0, 6], [0, 3]]
+
+
+def test_a_model_can_be_copied_and_the_copy_is_its_own():
+    first = model()
+    second = copy.deepcopy(first)
+    next(second.parameters()).data[...] = 0
+    assert next(first.parameters()).numpy().any()
+    (second(minidl.ones(1, 3)).sum()).backward()
+    assert next(first.parameters()).grad is None and next(second.parameters()).grad is not None
+
+
+def test_lists_of_modules_are_sliced_extended_and_refuse_what_is_no_module():
+    layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)]).append(nn.ReLU())
+    assert len(layers) == 4 and len(layers[:2]) == 2 and isinstance(layers[-1], nn.ReLU)
+    assert [name for name, _ in layers.named_parameters()][0] == "0.weight"
+    chain = model()
+    chain[1] = nn.Tanh()
+    assert isinstance(chain[1], nn.Tanh) and isinstance(chain[:2], nn.Sequential) and len(list(chain)) == 3
+    with pytest.raises(TypeError, match="number 0 is a int"):
+        nn.ModuleList([3])
+
+
+def test_a_frozen_parameter_gets_no_gradient():
+    chain = model()
+    chain[0].requires_grad_(False)
+    chain(minidl.ones(1, 3)).sum().backward()
+    assert chain[0].weight.grad is None and chain[2][0].weight.grad is not None
+    chain.requires_grad_()
+    assert all(p.requires_grad for p in chain.parameters())

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import random
-from minidl.nn.module import Module, Parameter, Sequential
+from minidl.nn.containers import Sequential
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.group import Handle, Steps

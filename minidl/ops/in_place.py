@@ -1,0 +1,95 @@
+"""Changing a tensor in place: refused where a gradient would come out wrong.
+
+Nothing done in place is recorded on a tape. So neither the tensor nor the value may be on one while it is recorded; and
+a tape that needs what was overwritten refuses to go backward (`autograd.changed`).
+"""
+
+from collections.abc import Callable
+
+from minidl.autograd import changed
+from minidl.ops import arithmetic
+from minidl.ops.shape import cast, index_arrays
+from minidl.tensor import Tensor, is_grad_enabled, no_grad
+
+
+def _recorded(values) -> bool:
+    return is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in values)
+
+
+def _check(name: str, x: Tensor, values) -> None:
+    if _recorded((x, *values)):
+        which = "the tensor" if x.requires_grad else "the value"
+        raise RuntimeError(
+            f"{name} in place is not recorded on the tape, but {which} requires a gradient: make a new tensor (x + y, "
+            "minidl.where, minidl.stack), or do it inside `with minidl.no_grad():`"
+        )
+
+
+def _write(name: str, x: Tensor, value, key: tuple = (...,)) -> Tensor:
+    """x[key] = value, a tensor or a number."""
+    if not isinstance(value, Tensor):
+        value = Tensor(x.kernels.array(value, x.dtype))
+    if value.device != x.device:
+        raise ValueError(f"{name}: the value is on {value.device}, the tensor on {x.device}")
+    if value.dtype.kind == "f" and x.dtype.kind != "f":
+        raise RuntimeError(f"{name}: values of {value.dtype} do not fit in a tensor of {x.dtype}")
+    try:
+        x.kernels.index_assign(x.data, key, cast(value, x.dtype).data)
+    except ValueError as error:
+        raise ValueError(f"{name}: a value of shape {value.shape} does not fit in place: {error}") from None
+    changed(x.data)
+    return x
+
+
+def in_place(function: Callable) -> Callable[..., Tensor]:
+    """The method `function_` that overwrites x with function(x, …) and gives x back."""
+    name = f"{function.__name__}_"
+
+    def method(x: Tensor, *values, **options) -> Tensor:
+        _check(name, x, (*values, *options.values()))
+        with no_grad():
+            result = function(x, *values, **options)
+        return _write(name, x, result)
+
+    method.__name__ = name
+    method.__doc__ = f"{name[:-1]}, in place: x becomes the result. RuntimeError on a tape that is being recorded."
+    return method
+
+
+def augmented(function: Callable) -> Callable[..., Tensor]:
+    """The operator `x += y` and the like: in place, but a new tensor where a tape is recorded, unless x is a leaf."""
+    write = in_place(function)
+
+    def operator(x: Tensor, value) -> Tensor:
+        if _recorded((x, value)) and not (x.requires_grad and x.is_leaf):
+            return function(x, value)
+        return write(x, value)
+
+    return operator
+
+
+def copy_(x: Tensor, source: Tensor) -> Tensor:
+    """x becomes `source`, which broadcasts to its shape and is cast to its dtype."""
+    _check("copy_", x, (source,))
+    return _write("copy_", x, cast(source, x.dtype))
+
+
+def fill_(x: Tensor, value: float) -> Tensor:
+    """Every element of x becomes the number `value`."""
+    _check("fill_", x, ())
+    return _write("fill_", x, value)
+
+
+def zero_(x: Tensor) -> Tensor:
+    """Every element of x becomes 0."""
+    return fill_(x, 0)
+
+
+def setitem(x: Tensor, key, value) -> None:
+    """x[key] = value, for the keys that x[key] takes; the value, a tensor or a number, broadcasts."""
+    _check("x[...] = value", x, (value,))
+    _write("x[...] = value", x, value, index_arrays(x, key))
+
+
+METHODS = [copy_, fill_, zero_]
+FUNCTIONS = [arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide]

@@ -1,0 +1,264 @@
+"""Derivatives of derivatives, hooks, gradients without leaves, and what a changed array refuses."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Op, autograd
+from minidl.testing import gradcheck, gradgradcheck
+
+
+class Cube(Op):
+    """The example of Op's docstring."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.power(x, 3)
+
+    def backward(self, grad):
+        k = self.kernels
+        return k.multiply(grad, k.multiply(k.power(self.x, 2), 3))
+
+
+def leaf(*values):
+    return minidl.tensor(list(values) if len(values) > 1 else values[0], requires_grad=True)
+
+
+def test_a_gradient_is_differentiated_as_often_as_wanted():
+    x = minidl.tensor(2.0, dtype="float64", requires_grad=True)
+    y = x**5
+    for factor in (5 * 16, 20 * 8, 60 * 4, 120 * 2, 120):
+        (y,) = autograd.grad(y, x, create_graph=True)
+        assert y.item() == pytest.approx(factor)
+    assert x.grad is None
+
+
+def test_backward_with_create_graph_leaves_gradients_on_a_tape():
+    x = leaf(1.0, 2.0)
+    (x**3).sum().backward(create_graph=True)
+    penalty = (x.grad**2).sum()  # the sum of 9 x^4
+    x.grad = None
+    penalty.backward()
+    np.testing.assert_allclose(x.grad.numpy(), 36 * np.array([1.0, 8.0]))
+
+
+def test_an_op_of_ones_own_is_differentiated_twice():
+    gradcheck(lambda x: Cube()(x), np.array([1.0, -2.0]))
+    gradgradcheck(lambda x: Cube()(x), np.array([1.0, -2.0]))
+
+
+def test_an_op_that_keeps_what_it_computed_on_the_way_must_compute_it_again():
+    class Kept(Cube):
+        def forward(self, x):
+            self.square = self.kernels.multiply(x, x)
+            return self.kernels.multiply(self.square, x)
+
+        def backward(self, grad):
+            return self.kernels.multiply(grad, self.kernels.multiply(self.square, 3))
+
+    class Again(Kept):
+        def forward(self, x):
+            self.x = x
+            return super().forward(x)
+
+        def again(self):
+            self.square = self.kernels.multiply(self.x, self.x)
+
+    gradcheck(lambda x: Kept()(x), np.array([1.0, -2.0]))
+    with pytest.raises(RuntimeError, match=r"Kept keeps square.* needs a method again\(\)"):
+        gradgradcheck(lambda x: Kept()(x), np.array([1.0, -2.0]))
+    gradgradcheck(lambda x: Again()(x), np.array([1.0, -2.0]))
+
+
+def test_gradgradcheck_catches_a_wrong_second_derivative():
+    class Wrong(Cube):
+        def backward(self, grad):
+            return self.kernels.multiply(grad, self.kernels.multiply(self.constant(), 3))
+
+        def constant(self):  # right as a number, but off the tape
+            x = self.x.detach() if isinstance(self.x, minidl.Tensor) else self.x
+            return self.kernels.power(x, 2)
+
+    gradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]))
+    with pytest.raises(AssertionError, match="input 0"):
+        gradgradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]))
+
+
+def test_grad_gives_derivatives_of_leaves_and_results_and_changes_no_grad():
+    x, w = leaf(1.0, 2.0), leaf(3.0)
+    h = x * w
+    dh, dx, dw = autograd.grad((h * h).sum(), [h, x, w])
+    np.testing.assert_allclose(dh.numpy(), [6, 12])
+    np.testing.assert_allclose(dx.numpy(), [18, 36])
+    assert dw.item() == pytest.approx(30) and x.grad is None and w.grad is None
+
+
+def test_grad_of_several_outputs_is_the_weighted_sum():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    (g,) = autograd.grad([y, y, x * 3], x, [minidl.ones(2), minidl.ones(2), minidl.tensor([1.0, 10.0])])
+    np.testing.assert_allclose(g.numpy(), [7, 34])
+
+
+def test_what_has_no_part_in_the_outputs_is_refused_unless_allowed():
+    x, other = leaf(1.0), leaf(1.0)
+    with pytest.raises(RuntimeError, match="input 1 has no part"):
+        autograd.grad(x * 2, [x, other])
+    assert autograd.grad(x * 2, [x, other], allow_unused=True)[1] is None
+    with pytest.raises(RuntimeError, match="input 0 does not require a gradient"):
+        autograd.grad(x * 2, minidl.ones(1))
+    with pytest.raises(ValueError, match="1 outputs need as many grad_outputs, not 2"):
+        autograd.grad(x * 2, x, [minidl.ones(()), minidl.ones(())])
+
+
+def test_a_retained_tape_is_walked_again():
+    x = leaf(3.0)
+    y = x * x
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.item() == 12
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        y.backward()
+
+
+def test_a_hook_sees_the_whole_gradient_and_may_replace_it():
+    x = leaf(1.0, 2.0)
+    h, seen = x * 3, []
+    h.register_hook(lambda g: seen.append(g.numpy().tolist()))
+    x.register_hook(lambda g: seen.append(g.numpy().tolist()))
+    handle = x.register_hook(lambda g: g * 10)
+    (h * h + h).sum().backward()
+    assert seen == [[7, 13], [21, 39]]
+    np.testing.assert_allclose(x.grad.numpy(), [210, 390])
+    handle.remove()
+    (x * 1).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [211, 391])
+    with pytest.raises(RuntimeError, match="requires a gradient"):
+        minidl.ones(2).register_hook(print)
+
+
+def test_a_result_keeps_its_gradient_when_asked():
+    x = leaf(1.0, 2.0)
+    h = x * 3
+    h.retain_grad()
+    (h * h).sum().backward()
+    np.testing.assert_allclose(h.grad.numpy(), [6, 12])
+
+
+def test_a_changed_array_that_backward_needs_is_refused_and_one_it_does_not_need_is_not():
+    x, w = leaf(1.0, 2.0), minidl.tensor([3.0, 4.0])
+    y, z = (x * w).sum(), (x + w).sum()
+    with minidl.no_grad():
+        w += 1
+    with pytest.raises(RuntimeError, match=r"Multiply needs its b of shape \(2,\) .* changed in place"):
+        y.backward()
+    z.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [1, 1])
+
+
+def test_a_view_of_a_changed_array_is_refused_too():
+    x, w = leaf(1.0, 2.0), minidl.tensor([[3.0, 4.0], [5.0, 6.0]])
+    y = (x * w[1]).sum()
+    w[:, 0] = 0.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    (x * w[1]).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 6])
+
+
+def test_an_optimizer_step_between_forward_and_backward_is_refused():
+    layer = minidl.nn.Linear(2, 1)
+    optimizer = minidl.optim.SGD(layer.parameters(), lr=0.1)
+    x = leaf(1.0, 2.0)
+    first, second = layer(x).sum(), layer(x).sum()
+    first.backward()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="Linear needs its weight"):
+        second.backward()
+
+
+def test_in_place_on_a_tape_is_refused_and_augmented_assignment_makes_a_new_tensor():
+    x = leaf(1.0, 2.0)
+    for change in (lambda: x.add_(1.0), lambda: x.__setitem__(0, 1.0), lambda: x.__iadd__(1.0), lambda: x.zero_()):
+        with pytest.raises(RuntimeError, match="in place"):
+            change()
+    buffer = minidl.zeros(2)
+    with pytest.raises(RuntimeError, match="the value requires a gradient"):
+        buffer[0] = x[0]
+    total = before = minidl.zeros(2)
+    total += x
+    total *= 2
+    assert total is not before and not before.numpy().any()
+    total.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 2])
+
+
+def test_in_place_without_a_tape_writes_where_the_tensor_lies():
+    x = minidl.tensor([1.0, 2.0, 3.0])
+    same = x
+    x += 1
+    x *= minidl.tensor([1.0, 1.0, 2.0])
+    x[0] = 7.0
+    x[minidl.tensor([1, 2])] = minidl.tensor([5.0, 6.0])
+    x.sub_(1.0).clamp_(max=5.0)
+    assert same is x and x.numpy().tolist() == [5, 4, 5]
+    x.copy_(minidl.tensor([1, 2, 3])).fill_(2.0).div_(4.0)
+    assert x.numpy().tolist() == [0.5, 0.5, 0.5] and not x.zero_().numpy().any()
+
+
+def test_in_place_values_that_do_not_fit_are_refused():
+    x = minidl.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"shape \(2,\) .* shape \(3,\)"):
+        x[0] = minidl.ones(2)
+    with pytest.raises(ValueError, match=r"\(4, 2, 3\)"):
+        x += minidl.ones(4, 2, 3)
+    with pytest.raises(RuntimeError, match="float32 .* int64"):
+        minidl.tensor([1, 2]).add_(0.5)
+    with pytest.raises(ValueError, match="read-only"):
+        minidl.ones(1).expand(3).add_(1.0)
+
+
+def test_a_leaf_is_copied_and_pickled_and_a_result_is_not():
+    x = leaf(1.0, 2.0)
+    for other in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
+        (other * 2).sum().backward()
+        np.testing.assert_array_equal(other.grad.numpy(), [2, 2])
+    assert x.grad is None
+    with pytest.raises(RuntimeError, match="only a leaf"):
+        copy.deepcopy(x * 2)
+
+
+def test_grad_mode_is_switched_by_blocks_and_decorators():
+    x = leaf(1.0)
+
+    @minidl.no_grad()
+    def evaluate():
+        assert not minidl.is_grad_enabled()
+        with minidl.enable_grad():
+            assert (x * 2).requires_grad
+        return x * 2
+
+    assert not evaluate().requires_grad and minidl.is_grad_enabled()
+    with minidl.set_grad_enabled(False):
+        assert not (x * 2).requires_grad
+    with pytest.raises(RuntimeError, match="detach"):
+        (x * 2).requires_grad_(False)
+
+
+def test_a_gradient_of_the_wrong_shape_is_refused():
+    class Flat(Cube):
+        def backward(self, grad):
+            return self.kernels.reshape(grad, (-1,))
+
+    with pytest.raises(RuntimeError, match=r"shape \(4,\) to a tensor of shape \(2, 2\)"):
+        Flat()(minidl.ones(2, 2).requires_grad_()).backward(minidl.ones(2, 2))
+
+
+def test_a_dead_leaf_costs_nothing_and_breaks_nothing():
+    x = leaf(2.0)
+    y = x * leaf(3.0)
+    y.backward()
+    assert x.grad.item() == 3
