@@ -285,8 +285,10 @@ for length in 100, 100_000:
 #
 # ## The same idea for tensors
 #
-# `minidl/tensor.py` does exactly this. There a node of the graph is an `Op`, which handles a whole array, and
-# `op.backward(grad)` takes the place of the slopes. This is the real code; find the two walks in it:
+# There a node of the graph is an `Op`, which handles a whole array, and `op.backward(grad)` takes the place of the
+# slopes. `minidl/autograd.py` saves itself the counting: every op is numbered when it is recorded, and a user is always
+# recorded later than what it uses. So of the ops that have a gradient, the one recorded last waits for nobody. This is
+# the real code; find where it is taken:
 
 # %%
 print(inspect.getsource(run_backward))

@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from minidl import kernels as _kernels
-from minidl.ops.taped import taped_kernels
+from minidl.taped import taped_kernels
 from minidl.tensor import Leaf, Op, Tensor, set_grad_enabled, tick
 
 

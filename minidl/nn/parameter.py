@@ -1,4 +1,4 @@
-"""Parameters, which an optimizer changes; Buffers, which a forward changes; Shard, the part of one that a rank holds."""
+"""Parameters, which an optimizer changes; Buffers, which forward changes; Shard, the part of one that a rank holds."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import math
 from minidl.ops.arithmetic import multiply, negative, unbroadcast
 from minidl.ops.elementwise import erf, exp
 from minidl.ops.shape import cast, reshape
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 GELU_SLOPE = 2 * math.sqrt(2 / math.pi)

@@ -7,7 +7,7 @@ two: so the three ops here can be differentiated as often as one likes.
 from minidl.ops.arithmetic import add
 from minidl.ops.reduction import sum
 from minidl.ops.shape import getitem, reshape
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

@@ -2,7 +2,7 @@
 
 from minidl.ops.arithmetic import multiply
 from minidl.ops.shape import cast
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

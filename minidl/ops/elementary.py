@@ -2,7 +2,7 @@
 
 from minidl.ops import arithmetic, comparison, elementwise, reduction, shape
 from minidl.ops.matmul import MatMul, linear
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op
 
 for _function in (

@@ -1,6 +1,6 @@
 """Looking up rows of a table."""
 
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

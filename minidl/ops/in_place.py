@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from minidl.autograd import changed
 from minidl.ops import arithmetic
-from minidl.ops.shape import cast, index_arrays
+from minidl.ops.shape import cast, index_key
 from minidl.tensor import Tensor, is_grad_enabled, no_grad
 
 
@@ -41,9 +41,8 @@ def _write(name: str, x: Tensor, value, key: tuple = (...,)) -> Tensor:
     return x
 
 
-def in_place(function: Callable) -> Callable[..., Tensor]:
-    """The method `function_` that overwrites x with function(x, …) and gives x back."""
-    name = f"{function.__name__}_"
+def in_place(name: str, function: Callable) -> Callable[..., Tensor]:
+    """The method `name` that overwrites x with function(x, …) and gives x back."""
 
     def method(x: Tensor, *values, **options) -> Tensor:
         _check(name, x, (*values, *options.values()))
@@ -52,13 +51,13 @@ def in_place(function: Callable) -> Callable[..., Tensor]:
         return _write(name, x, result)
 
     method.__name__ = name
-    method.__doc__ = f"{name[:-1]}, in place: x becomes the result. RuntimeError on a tape that is being recorded."
+    method.__doc__ = f"{function.__doc__} In place: x becomes the result, and is given back."
     return method
 
 
-def augmented(function: Callable) -> Callable[..., Tensor]:
+def augmented(name: str, function: Callable) -> Callable[..., Tensor]:
     """The operator `x += y` and the like: in place, but a new tensor where a tape is recorded, unless x is a leaf."""
-    write = in_place(function)
+    write = in_place(name, function)
 
     def operator(x: Tensor, value) -> Tensor:
         if _recorded((x, value)) and not (x.requires_grad and x.is_leaf):
@@ -88,8 +87,15 @@ def zero_(x: Tensor) -> Tensor:
 def setitem(x: Tensor, key, value) -> None:
     """x[key] = value, for the keys that x[key] takes; the value, a tensor or a number, broadcasts."""
     _check("x[...] = value", x, (value,))
-    _write("x[...] = value", x, value, index_arrays(x, key))
+    _write("x[...] = value", x, value, index_key(x, key))
 
 
-METHODS = [copy_, fill_, zero_]
-FUNCTIONS = [arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide]
+for _name, _operator, _function in (
+    ("add_", "__iadd__", arithmetic.add),
+    ("sub_", "__isub__", arithmetic.subtract),
+    ("mul_", "__imul__", arithmetic.multiply),
+    ("div_", "__itruediv__", arithmetic.divide),
+):
+    setattr(Tensor, _name, in_place(_name, _function))
+    setattr(Tensor, _operator, augmented(_name, _function))
+Tensor.copy_, Tensor.fill_, Tensor.zero_, Tensor.__setitem__ = copy_, fill_, zero_, setitem

@@ -6,7 +6,7 @@ from minidl.ops.comparison import equal, not_equal
 from minidl.ops.elementwise import where
 from minidl.ops.shape import cast, reshape, unsqueeze
 from minidl.ops.softmax import Softmax
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor, tick
 
 IGNORE_INDEX = -100  # PyTorch's default for targets that do not count

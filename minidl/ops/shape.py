@@ -229,8 +229,12 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
 
 def getitem(x: Tensor, key) -> Tensor:
     """x[key], by NumPy's rules: ints, slices, None, ..., and integer or bool tensors, arrays or lists."""
-    key = key if isinstance(key, tuple) else (key,)
-    return Index(tuple(_index_array(k, x) for k in key))(x)
+    return Index(index_key(x, key))(x)
+
+
+def index_key(x: Tensor, key) -> tuple:
+    """`key` as a tuple of ints, slices and arrays, for the kernels."""
+    return tuple(_index_array(k, x) for k in (key if isinstance(key, tuple) else (key,)))
 
 
 def _index_array(k, x):

@@ -4,7 +4,7 @@ from minidl.ops.arithmetic import multiply, subtract
 from minidl.ops.elementwise import exp
 from minidl.ops.reduction import sum
 from minidl.ops.shape import normalize_dim
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

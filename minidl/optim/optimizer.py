@@ -8,6 +8,7 @@ from numbers import Number
 
 import numpy as np
 
+from minidl.autograd import changed
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
@@ -90,6 +91,7 @@ class Optimizer:
             squares = self.measure(scale)
         for i, part in self._parts(scale):
             self.update(*part, *(map(math.sqrt, squares[i]) if self.norms else ()))
+            changed(part[0])
 
     def measure(self, scale: float = 1.0) -> np.ndarray:
         """Sums of squares for the norms that `step(scale)` takes: (parameters, norms), float64."""

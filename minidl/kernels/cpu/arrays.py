@@ -6,8 +6,8 @@ import numpy as np
 
 __all__ = [
     "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "from_scalar",
-    "full", "index", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape", "slice_last",
-    "sum", "swap_last", "to_numpy",
+    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape",
+    "slice_last", "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -110,6 +110,11 @@ def slice_last(x, start, length):
 def index(x, key):
     """x[key] by NumPy's rules: a view for ints and slices, a copy for index arrays."""
     return np.asarray(x[key])
+
+
+def index_assign(target, key, x):
+    """target[key] = x, in place."""
+    target[key] = x
 
 
 def index_grad(grad, key, shape):

@@ -10,8 +10,8 @@ from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
     "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "from_scalar",
-    "full", "index", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape", "slice_last",
-    "sum", "swap_last", "to_numpy",
+    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape",
+    "slice_last", "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -125,8 +125,13 @@ def index(x, key):
     return result("index", (x,), shape, x.dtype, 0, read=read)
 
 
+def index_assign(target, key, x):
+    np.broadcast_shapes(x.shape, _indexed(target.shape, key))
+    in_place("index_assign", x, (x,), 0)
+
+
 def index_grad(grad, key, shape):
-    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+    return result("index_assign", "index_grad", (grad,), shape, grad.dtype, flops=grad.size)
 
 
 # Matrix products
