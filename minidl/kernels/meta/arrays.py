@@ -131,7 +131,7 @@ def index_assign(target, key, x):
 
 
 def index_grad(grad, key, shape):
-    return result("index_assign", "index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
 
 
 # Matrix products
