@@ -148,7 +148,7 @@ def _is_float_array(x) -> bool:
 
 # What is changed in place
 
-_changes: dict[int, tuple[weakref.ref, int]] = {}  # the arrays changed in place, and when
+_changes: dict[tuple, tuple[weakref.ref, int]] = {}  # where memory was changed: its owner, and when
 _newest_change = 0
 
 
@@ -156,21 +156,22 @@ def changed(array) -> None:
     """Tell the tape that `array` was changed in place: a backward that needs what was there is refused."""
     global _newest_change
     _newest_change = tick()
-    key = id(array)
-    _changes[key] = weakref.ref(array, lambda _: _changes.pop(key, None)), _newest_change
+    owner, start, end = _kernels.BY_ARRAY[type(array)].extent(array)
+    key = id(owner), start, end
+    _changes[key] = weakref.ref(owner, lambda _: _changes.pop(key, None)), _newest_change
 
 
 def _refuse_changed(op: Op) -> None:
     """RuntimeError if an array that `op` keeps was changed after the op ran."""
-    later = [ref() for ref, time in _changes.values() if time > -op.order]
+    later = [place for place, (_, time) in _changes.items() if time > -op.order]
     for name, value in vars(op).items():
         if type(value) in _kernels.BY_ARRAY:
-            for array in later:
-                if type(array) is type(value) and op.kernels.may_share_memory(array, value):
-                    raise RuntimeError(
-                        f"{type(op).__name__} needs its {name} of shape {value.shape} to go backward, but it was "
-                        "changed in place after the forward: change it later, or a copy of it"
-                    )
+            owner, first, last = op.kernels.extent(value)
+            if any(id(owner) == changed_owner and first < end and start < last for changed_owner, start, end in later):
+                raise RuntimeError(
+                    f"{type(op).__name__} needs its {name} of shape {value.shape} to go backward, but it was "
+                    "changed in place after the forward: change it later, or a copy of it"
+                )
 
 
 # The front door

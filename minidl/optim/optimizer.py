@@ -91,7 +91,7 @@ class Optimizer:
             squares = self.measure(scale)
         for i, part in self._parts(scale):
             self.update(*part, *(map(math.sqrt, squares[i]) if self.norms else ()))
-            changed(part[0])
+            changed(part[0])  # this part of the parameter
 
     def measure(self, scale: float = 1.0) -> np.ndarray:
         """Sums of squares for the norms that `step(scale)` takes: (parameters, norms), float64."""

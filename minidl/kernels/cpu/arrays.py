@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "from_scalar",
-    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "may_share_memory", "permute", "reshape",
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "from_scalar",
+    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
     "slice_last", "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
@@ -54,9 +54,12 @@ def from_scalar(x):
     return np.asarray(x)
 
 
-def may_share_memory(x, y):
-    """Whether x and y may have elements in common: whether the ranges of their addresses overlap."""
-    return np.may_share_memory(x, y)
+def extent(x):
+    """Where x lies: the array that owns the memory, and the first address and the one after the last."""
+    owner = x
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return owner, *np.lib.array_utils.byte_bounds(x)
 
 
 # Reductions

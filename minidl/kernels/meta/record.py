@@ -8,18 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 
+class Storage:
+    """The memory that an array would have."""
+
+    __slots__ = ("__weakref__",)
+
+
 class MetaArray:
     """An array without elements. Views of one array share its `storage`, so that memory is counted once.
 
     contiguous: False for a view whose elements do not lie in row-major order: to reshape it costs a copy.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "contiguous", "__weakref__")
+    __slots__ = ("shape", "dtype", "storage", "contiguous")
 
     def __init__(self, shape: tuple[int, ...], dtype, storage: object = None, contiguous: bool = True):
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self.storage = storage if storage is not None else object()
+        self.storage = storage if storage is not None else Storage()
         self.contiguous = contiguous
 
     @property
