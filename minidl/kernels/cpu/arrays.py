@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "from_scalar",
-    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent",
+    "from_scalar", "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
     "slice_last", "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 

@@ -9,8 +9,8 @@ from minidl.kernels import shapes
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "from_scalar",
-    "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
+    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent",
+    "from_scalar", "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
     "slice_last", "sum", "swap_last", "to_numpy",
 ]  # fmt: skip
 
