@@ -56,7 +56,9 @@ class Stored(Tensor):
 
     def __init__(self, shape, init: Recipe | None = None, shard: Shard | None = None, dtype=None):
         if isinstance(shape, Tensor):
-            values = shape.numpy()
+            if shape.device == "meta":
+                raise ValueError(f"{type(self).__name__} of a tensor on meta: it needs a shape and a recipe of nn.init")
+            values = shape.numpy().copy()
             shape, init, dtype = values.shape, lambda generator, shape: values, dtype or values.dtype
         kernels = _kernels.for_device(default_device())
         super().__init__(kernels.empty(tuple(shape), dtype_of(dtype or float32)))

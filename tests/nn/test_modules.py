@@ -136,8 +136,8 @@ class Counter(nn.Module):
     """Counts its calls in a buffer."""
 
     def __init__(self):
-        self.weight = nn.Parameter(minidl.ones(2))
-        self.register_buffer("calls", minidl.zeros(1))
+        self.weight = nn.Parameter((2,), nn.init.ones())
+        self.calls = nn.Buffer((1,), nn.init.zeros())
 
     def forward(self, x):
         self.calls.kernels.accumulate(self.calls.data, np.ones(1, np.float32))
@@ -152,6 +152,16 @@ def test_a_buffer_is_state_and_no_parameter():
     other = Counter()
     other.load_state_dict(counter.state_dict())
     assert other.calls.item() == 1 and not other.calls.requires_grad
+
+
+def test_parameters_and_buffers_take_the_values_of_a_tensor():
+    layer, values = nn.Identity(), minidl.tensor([1.0, 2.0])
+    layer.weight = nn.Parameter(values)
+    layer.register_buffer("mean", values)
+    values.zero_()
+    assert all(x.numpy().tolist() == [1, 2] for x in layer.state_dict().values()) and len(layer.state_dict()) == 2
+    with pytest.raises(ValueError, match="a shape and a recipe"):
+        nn.Buffer(minidl.zeros(2, device="meta"))
 
 
 def test_a_buffer_of_a_model_on_meta_is_materialised_with_its_values():
