@@ -2,10 +2,12 @@
 
 from minidl.data import transforms
 from minidl.data.batches import batch_indices, cut, epoch_order
+from minidl.data.cifar10 import cifar10
 from minidl.data.collate import default_collate
 from minidl.data.datasets import ArrayDataset, ConcatDataset, Dataset, Subset, random_split
 from minidl.data.digits import digits
 from minidl.data.loader import DataLoader
+from minidl.data.mnist import mnist
 from minidl.data.samplers import DistributedSampler, WeightedRandomSampler
-from minidl.data.synthetic import synthetic
+from minidl.data.synthetic import synthetic, synthetic_images
 from minidl.data.transformed import TransformedDataset
