@@ -15,7 +15,7 @@ class LayerNorm(Module):
         self.bias = Parameter((width,), init.constant(0))
 
     def forward(self, x):
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+        return ops.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self):
         return f"{self.weight.shape[0]}, eps={self.eps}"

@@ -28,7 +28,7 @@ from minidl.ops.elementwise import abs, erf, exp, log, maximum, sqrt, where
 from minidl.ops.embedding import embedding
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import linear, matmul
-from minidl.ops.normalization import layer_norm
+from minidl.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from minidl.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

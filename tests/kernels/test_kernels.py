@@ -93,7 +93,9 @@ def test_a_fused_layer_is_one_call():
     for function, shapes in [
         (lambda x: ops.softmax(x, -1), [(4, 6)]),
         (ops.gelu, [(4, 6)]),
-        (ops.layer_norm, [(4, 6), (6,), (6,)]),
+        (lambda x, w, b: ops.layer_norm(x, 6, w, b), [(4, 6), (6,), (6,)]),
+        (lambda x, w, b: ops.group_norm(x, 2, w, b), [(4, 6), (6,), (6,)]),
+        (lambda x, w: ops.rms_norm(x, 6, w), [(4, 6), (6,)]),
         (lambda x: ops.cross_entropy_sum(x, target), [(4, 6)]),
     ]:
         forward, backward = profile(function, *(zeros(*shape) for shape in shapes))

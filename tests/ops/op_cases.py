@@ -5,6 +5,7 @@ Inputs are made by a function of a generator, so that no test shares arrays with
 
 import numpy as np
 
+import minidl
 from minidl import ops
 from minidl.ops.convolution import Conv2dGradWeight
 
@@ -36,6 +37,11 @@ def ints(high, *shape):
 
 def bools(*shape):
     return lambda g: g.random(shape) < 0.5
+
+
+def fixed(x):
+    """Running statistics for x (batch, channels, ...), the same in every call."""
+    return minidl.tensor(np.linspace(0.5, 2, x.shape[1]), x.dtype, device=x.device)
 
 
 ROWS = slice(1, 3)
@@ -114,7 +120,18 @@ CASES = [
     ("cross_entropy_sum, sequence", lambda x, y: ops.cross_entropy_sum(x, y, 2), floats(2, 3, 4), ints(4, 2, 3)),
     ("pick", lambda x, y: ops.pick(x, y, 2), floats(2, 3, 4), ints(4, 2, 3)),
     ("binary_cross_entropy", ops.binary_cross_entropy, fraction(2, 3), fraction(2, 3)),
-    ("layer_norm", ops.layer_norm, floats(2, 3, 4), floats(4), floats(4)),
+    ("layer_norm", lambda x, w, b: ops.layer_norm(x, 4, w, b), floats(2, 3, 4), floats(4), floats(4)),
+    ("layer_norm, two dims", lambda x, w: ops.layer_norm(x, (3, 4), w), floats(2, 3, 4), floats(3, 4)),
+    ("layer_norm, no weight", lambda x, b: ops.layer_norm(x, 4, None, b), floats(2, 3, 4), floats(4)),
+    ("rms_norm", lambda x, w: ops.rms_norm(x, 4, w, 0.1), floats(2, 3, 4), floats(4)),
+    ("rms_norm, no weight", lambda x: ops.rms_norm(x, (3, 2)), floats(2, 3, 2)),
+    ("group_norm", lambda x, w, b: ops.group_norm(x, 2, w, b), floats(2, 4, 2, 3), floats(4), floats(4)),
+    ("group_norm, no weight", lambda x: ops.group_norm(x, 1), floats(2, 4)),
+    ("batch_norm", lambda x, w, b: ops.batch_norm(x, None, None, w, b, training=True),
+     floats(3, 2, 2, 3), floats(2), floats(2)),
+    ("batch_norm, no weight", lambda x: ops.batch_norm(x, None, None, training=True), floats(4, 3)),
+    ("batch_norm, running statistics", lambda x, w, b: ops.batch_norm(x, fixed(x), fixed(x), w, b),
+     floats(3, 2, 2), floats(2), floats(2)),
     ("embedding", ops.embedding, ints(5, 2, 3), floats(5, 4)),
     ("attention", ops.scaled_dot_product_attention, floats(2, 2, 3, 4), floats(2, 2, 5, 4), floats(2, 2, 5, 4)),
     ("attention, causal", lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True),
