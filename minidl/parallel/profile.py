@@ -122,7 +122,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
             known[key] = _profile_block(block, array, wants_grad, optimizer)
         profiles.append(known[key])
         array = known[key].output
-        wants_grad = wants_grad or known[key].parameter_count > 0
+        wants_grad = wants_grad or any(p.requires_grad for p in block.parameters())
     with meta.record() as loss_calls:
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:

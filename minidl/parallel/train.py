@@ -129,7 +129,7 @@ def train(
     optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one
     of an epoch may be short. evaluate: a data set, evaluated every `evaluate_every` steps and after the last.
     callbacks: each is called in this process with every StepRecord, in order; one that raises ends the run.
-    lr_schedule: step -> factor on the learning rate. clip_norm: bound on the norm of the whole gradient. dtype: of
+    lr_schedule: step -> factor on the learning rates. clip_norm: bound on the norm of the whole gradient. dtype: of
     parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps the trace holds.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
@@ -215,7 +215,8 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
     worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
     training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
-    base_lr = optimizer.lr if optimizer else 0.0
+    groups = optimizer.param_groups if optimizer else []
+    rates = [group["lr"] for group in groups]
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
     per_epoch = -(-len(job.dataset) // job.batch_size)
     events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
@@ -227,8 +228,9 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
             epoch = step // per_epoch
             order = epoch_order(len(job.dataset), job.seed, epoch)
         samples = cut(batch_indices(order, step % per_epoch, job.batch_size), plan.data, plan.micro_batches)[replica]
-        if job.lr_schedule is not None and optimizer:
-            optimizer.lr = base_lr * job.lr_schedule(step)
+        if job.lr_schedule is not None:
+            for param_group, rate in zip(groups, rates, strict=True):
+                param_group["lr"] = rate * job.lr_schedule(step)
         start = time.perf_counter()
         totals = worker.run(training, job.dataset, samples, step)
         seconds = time.perf_counter() - start
