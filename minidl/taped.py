@@ -13,9 +13,9 @@ from minidl.tensor import Tensor
 _functions: dict[str, Callable] = {}
 
 
-def taped(function: Callable) -> Callable:
-    """Make `function`, of tensors, the twin of the kernel of its name."""
-    _functions[function.__name__] = function
+def taped(function: Callable, name: str | None = None) -> Callable:
+    """Make `function`, of tensors, the twin of the kernel of that name (by default its own)."""
+    _functions[name or function.__name__] = function
     return function
 
 

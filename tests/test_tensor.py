@@ -114,8 +114,6 @@ def test_errors_name_what_was_given():
         a + b
     with pytest.raises(ValueError, match=r"matmul: shapes \(2, 3\) and \(2, 4\)"):
         a @ b
-    with pytest.raises(TypeError, match="float32, float64"):
-        a + minidl.ones(2, 3, dtype="float64")
     with pytest.raises(ValueError, match="cpu, meta"):
         a + minidl.ones(2, 3, device="meta")
     with pytest.raises(TypeError, match="ndarray"):
@@ -218,8 +216,7 @@ def test_a_number_to_the_power_of_a_tensor():
     assert x.dtype == minidl.int64 and x.numpy().tolist() == [1, 2, 8]
     assert (2 ** minidl.ones(2)).dtype == minidl.float32
     np.testing.assert_allclose((0.5 ** minidl.tensor([1, 2])).numpy(), [0.5, 0.25])
-    with pytest.raises(ValueError, match="base -2, .* must be positive"):
-        (-2) ** minidl.ones(2)
+    assert ((-2) ** minidl.tensor([2.0, 3.0])).numpy().tolist() == [4, -8]
 
 
 def test_only_floats_can_require_a_gradient():

@@ -19,12 +19,61 @@ from minidl.ops.activation import (
     softplus,
     tanh,
 )
-from minidl.ops.arithmetic import add, divide, multiply, negative, power, subtract
+from minidl.ops.arithmetic import (
+    add,
+    divide,
+    floor_divide,
+    multiply,
+    negative,
+    power,
+    reciprocal,
+    remainder,
+    square,
+    subtract,
+)
 from minidl.ops.attention import packed_attention, scaled_dot_product_attention
-from minidl.ops.comparison import equal, greater, greater_equal, less, less_equal, not_equal
+from minidl.ops.choice import clamp, lerp, masked_fill, maximum, minimum, where
+from minidl.ops.comparison import (
+    allclose,
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
+    eq,
+    equal,
+    ge,
+    gt,
+    isclose,
+    isfinite,
+    isinf,
+    isnan,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    ne,
+)
 from minidl.ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.dropout import dropout, dropout2d
-from minidl.ops.elementwise import abs, erf, exp, log, maximum, sqrt, where
+from minidl.ops.elementwise import (
+    abs,
+    ceil,
+    cos,
+    erf,
+    exp,
+    expm1,
+    floor,
+    log,
+    log1p,
+    log2,
+    round,
+    rsqrt,
+    sign,
+    sin,
+    sqrt,
+)
 from minidl.ops.embedding import embedding
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import linear, matmul

@@ -1,12 +1,10 @@
 """Arithmetic with broadcasting."""
 
-import math
-from numbers import Number
+from numbers import Real
 
-import numpy as np
-
+from minidl.ops.promotion import floating, one_device, pair
 from minidl.ops.shape import cast
-from minidl.tensor import Op, Tensor, float32
+from minidl.tensor import Op, Tensor, float32, int64
 
 
 def unbroadcast(kernels, grad, shape):
@@ -91,6 +89,18 @@ class Negative(Op):
         return self.kernels.negative(grad)
 
 
+class Reciprocal(Op):
+    """1 / x."""
+
+    def forward(self, x):
+        self.y = self.kernels.divide(1, x)
+        return self.y
+
+    def backward(self, grad):  # d/dx = -1 / x^2
+        k = self.kernels
+        return k.multiply(k.negative(grad), k.multiply(self.y, self.y))
+
+
 class Power(Op):
     """x ** exponent, for a number `exponent`."""
 
@@ -108,54 +118,50 @@ class Power(Op):
         return k.multiply(grad, k.multiply(k.power(self.x, n - 1), n))
 
 
-class Exponential(Op):
-    """base ** x, for a positive number `base`."""
+class PowerOf(Op):
+    """a ** b, elementwise."""
 
-    def __init__(self, base: float):
-        self.base = base
-
-    def forward(self, x):
-        self.y = self.kernels.power(self.base, x)
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        self.y = self.kernels.power(a, b)
         return self.y
 
-    def backward(self, grad):  # d/dx = base^x log(base)
-        k = self.kernels
-        return k.multiply(k.multiply(grad, self.y), math.log(self.base))
+    def backward(self, grad):
+        k, a, b = self.kernels, self.a, self.b
+        grad_a = grad_b = None
+        if self.needs[0]:  # d/da = b a^(b - 1), and 0 for b = 0, where a ** -1 could be infinite
+            slope = k.multiply(b, k.power(a, k.subtract(b, 1)))
+            grad_a = unbroadcast(k, k.multiply(grad, k.where(k.equal(b, 0), 0, slope)), a.shape)
+        if self.needs[1]:  # d/db = a^b log(a), and 0 for a = 0, where the logarithm is infinite
+            flat = k.logical_and(k.equal(a, 0), k.greater_equal(b, 0))
+            grad_b = unbroadcast(k, k.multiply(grad, k.where(flat, 0, k.multiply(self.y, k.log(a)))), b.shape)
+        return grad_a, grad_b
 
 
-def pair(name: str, a, b) -> tuple[Tensor, Tensor]:
-    """Both operands of the operation `name` as tensors: a number takes the dtype and device of the other.
+class Remainder(Op):
+    """a - floor(a / b) b, elementwise."""
 
-    An integer tensor with a Python float becomes float32, as in PyTorch. ValueError: the shapes do not broadcast.
-    """
-    if not isinstance(a, Tensor):
-        b, a = _like(name, b, a)
-    elif not isinstance(b, Tensor):
-        a, b = _like(name, a, b)
-    elif a.shape != b.shape:
-        try:
-            np.broadcast_shapes(a.shape, b.shape)
-        except ValueError:
-            raise ValueError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast") from None
-    return a, b
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return self.kernels.remainder(a, b)
 
-
-def _like(name, x, number):
-    if not isinstance(number, Number):
-        raise TypeError(f"{name} of a tensor and a {type(number).__name__}: make it a tensor with minidl.tensor(...)")
-    if x.dtype.kind != "f" and isinstance(number, float):
-        x = cast(x, float32)
-    return x, Tensor(x.kernels.array(number, x.dtype))
+    def backward(self, grad):
+        k, a, b = self.kernels, self.a, self.b
+        grad_b = k.negative(k.multiply(grad, k.floor(k.divide(a, b))))
+        return unbroadcast(k, grad, a.shape), unbroadcast(k, grad_b, b.shape)
 
 
 def add(a, b) -> Tensor:
-    """a + b with broadcasting; either may be a number."""
+    """a + b with broadcasting; either may be a number. Of bools: whether one of them is true."""
     return Add()(*pair("add", a, b))
 
 
 def subtract(a, b) -> Tensor:
-    """a - b with broadcasting; either may be a number."""
-    return Subtract()(*pair("subtract", a, b))
+    """a - b with broadcasting; either may be a number. TypeError for two bools."""
+    a, b = pair("subtract", a, b)
+    if a.data.dtype.kind == "b":
+        raise TypeError("subtract of two bools has no meaning: use a ^ b or ~a, or convert with .to(dtype)")
+    return Subtract()(a, b)
 
 
 def multiply(a, b) -> Tensor:
@@ -165,22 +171,59 @@ def multiply(a, b) -> Tensor:
 
 def divide(a, b) -> Tensor:
     """a / b with broadcasting, true division: integers give float32; either may be a number."""
-    a, b = (cast(x, float32) if x.dtype.kind != "f" else x for x in pair("divide", a, b))
-    return Divide()(a, b)
+    a, b = pair("divide", a, b)
+    return Divide()(a, b) if a.data.dtype.kind == "f" else Divide()(floating(a), floating(b))
+
+
+def floor_divide(a, b) -> Tensor:
+    """floor(a / b) with broadcasting, in the dtype of a and b; either may be a number. It has no derivative.
+
+    ZeroDivisionError: an integer is divided by 0.
+    """
+    a, b = pair("floor_divide", a, b)
+    if a.dtype.kind == "b":
+        raise TypeError("floor_divide needs numbers, not bools: convert with .to(dtype)")
+    return Tensor(one_device("floor_divide", a, b).floor_divide(a.data, b.data))
+
+
+def remainder(a, b) -> Tensor:
+    """a - floor(a / b) b with broadcasting, which has the sign of b; either may be a number.
+
+    ZeroDivisionError: an integer is divided by 0.
+    """
+    a, b = pair("remainder", a, b)
+    if a.dtype.kind == "b":
+        raise TypeError("remainder needs numbers, not bools: convert with .to(dtype)")
+    return Remainder()(a, b)
 
 
 def negative(x: Tensor) -> Tensor:
     """-x."""
+    if x.data.dtype.kind == "b":
+        raise TypeError("negative of bools has no meaning: use ~x, or convert with .to(dtype)")
     return Negative()(x)
 
 
+def reciprocal(x: Tensor) -> Tensor:
+    """1 / x; integers give float32."""
+    return Reciprocal()(floating(x))
+
+
+def square(x: Tensor) -> Tensor:
+    """x * x."""
+    return power(x, 2)
+
+
 def power(x, exponent) -> Tensor:
-    """x ** exponent, elementwise: one is a tensor, the other a number, which as the base must be positive."""
-    if isinstance(x, Number):
-        if x <= 0:
-            raise ValueError(f"power: base {x}, the base of a tensor of exponents must be positive")
-        _, exponent = pair("power", x, exponent)
-        return Exponential(x)(exponent)
-    if not isinstance(exponent, Number):
-        raise TypeError(f"power of a tensor needs a number as exponent, not a {type(exponent).__name__}")
-    return Power(exponent)(x)
+    """x ** exponent, elementwise with broadcasting; either may be a number.
+
+    ValueError: an integer has an exponent that is negative.
+    """
+    if isinstance(exponent, Real) and isinstance(x, Tensor):
+        if x.dtype.kind == "b" or (x.dtype.kind == "i" and isinstance(exponent, float)):
+            x = cast(x, float32 if isinstance(exponent, float) else int64)
+        return Power(exponent)(x)
+    a, b = pair("power", x, exponent)
+    if a.dtype.kind == "b":
+        a, b = cast(a, int64), cast(b, int64)
+    return PowerOf()(a, b)

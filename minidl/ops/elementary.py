@@ -1,38 +1,30 @@
 """The elementary kernels on tensors: what most backwards are written in, so that they can be differentiated again."""
 
-from minidl.ops import arithmetic, comparison, elementwise, reduction, shape
+from minidl.ops import arithmetic, choice, comparison, elementwise, reduction, shape
 from minidl.ops.matmul import MatMul, linear
 from minidl.taped import taped
 from minidl.tensor import Op
 
 for _function in (
     arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
-    elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.maximum, elementwise.where,
-    comparison.equal, comparison.not_equal, comparison.greater, comparison.greater_equal, comparison.less,
-    comparison.less_equal, comparison.isnan, comparison.logical_not, comparison.logical_or,
+    elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p, elementwise.sqrt, elementwise.sin,
+    elementwise.cos, elementwise.floor, elementwise.sign, choice.maximum, choice.minimum, choice.where,
+    comparison.isnan, comparison.logical_not, comparison.logical_or, comparison.logical_and,
     reduction.sum, reduction.argmax, shape.cast, linear,
 ):  # fmt: skip
     taped(_function)
-
-
-@taped
-def absolute(x):
-    return elementwise.abs(x)
-
-
-@taped
-def minimum(a, b):
-    return -elementwise.maximum(-a, -b)
-
-
-@taped
-def sign(x):
-    return shape.cast(x > 0, x.dtype) - shape.cast(x < 0, x.dtype)
+taped(comparison.eq, "equal")
+taped(comparison.ne, "not_equal")
+taped(comparison.gt, "greater")
+taped(comparison.ge, "greater_equal")
+taped(comparison.lt, "less")
+taped(comparison.le, "less_equal")
+taped(elementwise.abs, "absolute")
 
 
 @taped
 def masked(x, mask):
-    return elementwise.where(mask, x, 0.0)
+    return choice.where(mask, x, 0.0)
 
 
 @taped

@@ -1,8 +1,8 @@
-"""Elementwise functions of one tensor, and choices between two."""
+"""Elementwise functions of one tensor; integers become float32 where the result is not an integer."""
 
 import math
 
-from minidl.ops.arithmetic import pair, unbroadcast
+from minidl.ops.promotion import floating
 from minidl.tensor import Op, Tensor
 
 
@@ -17,6 +17,17 @@ class Exp(Op):
         return self.kernels.multiply(grad, self.y)
 
 
+class Expm1(Op):
+    """e^x - 1."""
+
+    def forward(self, x):
+        self.y = self.kernels.expm1(x)
+        return self.y
+
+    def backward(self, grad):
+        return self.kernels.multiply(grad, self.kernels.add(self.y, 1))
+
+
 class Log(Op):
     """The natural logarithm of x."""
 
@@ -28,16 +39,26 @@ class Log(Op):
         return self.kernels.divide(grad, self.x)
 
 
-class Erf(Op):
-    """The error function of x."""
+class Log1p(Op):
+    """The natural logarithm of 1 + x."""
 
     def forward(self, x):
         self.x = x
-        return self.kernels.erf(x)
+        return self.kernels.log1p(x)
 
-    def backward(self, grad):  # d/dx = 2 / sqrt(pi) exp(-x^2)
-        k, x = self.kernels, self.x
-        return k.multiply(grad, k.multiply(k.exp(k.negative(k.multiply(x, x))), 2 / math.sqrt(math.pi)))
+    def backward(self, grad):
+        return self.kernels.divide(grad, self.kernels.add(self.x, 1))
+
+
+class Log2(Op):
+    """The logarithm of x to the base 2."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.log2(x)
+
+    def backward(self, grad):
+        return self.kernels.divide(grad, self.kernels.multiply(self.x, math.log(2)))
 
 
 class Sqrt(Op):
@@ -51,6 +72,53 @@ class Sqrt(Op):
         return self.kernels.divide(self.kernels.multiply(grad, 0.5), self.y)
 
 
+class Rsqrt(Op):
+    """1 / sqrt(x)."""
+
+    def forward(self, x):
+        self.y = self.kernels.divide(1, self.kernels.sqrt(x))
+        return self.y
+
+    def backward(self, grad):  # d/dx = -y^3 / 2
+        k, y = self.kernels, self.y
+        return k.multiply(k.multiply(grad, -0.5), k.multiply(y, k.multiply(y, y)))
+
+
+class Sin(Op):
+    """The sine of x."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.sin(x)
+
+    def backward(self, grad):
+        return self.kernels.multiply(grad, self.kernels.cos(self.x))
+
+
+class Cos(Op):
+    """The cosine of x."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.cos(x)
+
+    def backward(self, grad):
+        return self.kernels.negative(self.kernels.multiply(grad, self.kernels.sin(self.x)))
+
+
+class Erf(Op):
+    """The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+
+    def forward(self, x):
+        self.x = x
+        return self.kernels.erf(x)
+
+    def backward(self, grad):
+        k = self.kernels
+        density = k.multiply(k.exp(k.negative(k.multiply(self.x, self.x))), 2 / math.sqrt(math.pi))
+        return k.multiply(grad, density)
+
+
 class Abs(Op):
     """|x|; the derivative at 0 is 0."""
 
@@ -62,54 +130,67 @@ class Abs(Op):
         return self.kernels.multiply(grad, self.kernels.sign(self.x))
 
 
-class Where(Op):
-    """a where the condition is true, else b."""
+class Step(Op):
+    """A function that is constant but for its jumps, by the name of its kernel; the derivative is 0."""
 
-    one_dtype = False
+    def __init__(self, kernel: str):
+        self.kernel = kernel
 
-    def forward(self, condition, a, b):
-        self.condition, self.shapes = condition, (a.shape, b.shape)
-        return self.kernels.where(condition, a, b)
-
-    def backward(self, grad):
-        k, (a, b), condition = self.kernels, self.shapes, self.condition
-        grad_a = unbroadcast(k, k.masked(grad, condition), a) if self.needs[1] else None
-        return None, grad_a, unbroadcast(k, k.masked(grad, k.logical_not(condition)), b) if self.needs[2] else None
-
-
-class Maximum(Op):
-    """The larger of a and b, elementwise; where they are equal each gets half of the gradient."""
-
-    def forward(self, a, b):
-        self.a, self.b = a, b
-        return self.kernels.maximum(a, b)
+    def forward(self, x):
+        return getattr(self.kernels, self.kernel)(x)
 
     def backward(self, grad):
-        k, a, b = self.kernels, self.a, self.b
-        both = k.cast(k.equal(a, b), grad.dtype)
-        grad = k.multiply(grad, k.subtract(1, k.multiply(both, 0.5)))
-        grad_a, grad_b = k.masked(grad, k.logical_not(k.less(a, b))), k.masked(grad, k.logical_not(k.greater(a, b)))
-        return unbroadcast(k, grad_a, a.shape), unbroadcast(k, grad_b, b.shape)
+        return self.kernels.full(grad.shape, 0, grad.dtype)
 
 
 def exp(x: Tensor) -> Tensor:
     """e ** x."""
-    return Exp()(x)
+    return Exp()(floating(x))
+
+
+def expm1(x: Tensor) -> Tensor:
+    """e ** x - 1, exact for x near 0."""
+    return Expm1()(floating(x))
 
 
 def log(x: Tensor) -> Tensor:
     """The natural logarithm."""
-    return Log()(x)
+    return Log()(floating(x))
 
 
-def erf(x: Tensor) -> Tensor:
-    """The error function, 2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x."""
-    return Erf()(x)
+def log1p(x: Tensor) -> Tensor:
+    """The natural logarithm of 1 + x, exact for x near 0."""
+    return Log1p()(floating(x))
+
+
+def log2(x: Tensor) -> Tensor:
+    """The logarithm to the base 2."""
+    return Log2()(floating(x))
 
 
 def sqrt(x: Tensor) -> Tensor:
     """The square root."""
-    return Sqrt()(x)
+    return Sqrt()(floating(x))
+
+
+def rsqrt(x: Tensor) -> Tensor:
+    """1 / sqrt(x)."""
+    return Rsqrt()(floating(x))
+
+
+def sin(x: Tensor) -> Tensor:
+    """The sine of x in radians."""
+    return Sin()(floating(x))
+
+
+def cos(x: Tensor) -> Tensor:
+    """The cosine of x in radians."""
+    return Cos()(floating(x))
+
+
+def erf(x: Tensor) -> Tensor:
+    """The error function, within 3e-7 (float32) or 1e-15 (float64)."""
+    return Erf()(floating(x))
 
 
 def abs(x: Tensor) -> Tensor:
@@ -117,14 +198,21 @@ def abs(x: Tensor) -> Tensor:
     return Abs()(x)
 
 
-def where(condition: Tensor, a, b) -> Tensor:
-    """a where the bool tensor `condition` is true, else b; all three broadcast."""
-    a, b = pair("where", a, b)
-    if a.dtype != b.dtype:
-        raise TypeError(f"where needs a choice of one dtype, not of {a.dtype} and {b.dtype}")
-    return Where()(condition, a, b)
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; 0 where x is NaN. The derivative is 0."""
+    return Step("sign")(x)
 
 
-def maximum(a, b) -> Tensor:
-    """The larger of a and b, elementwise with broadcasting; where they are equal each gets half of the gradient."""
-    return Maximum()(*pair("maximum", a, b))
+def floor(x: Tensor) -> Tensor:
+    """The largest whole number that is not above x. The derivative is 0."""
+    return Step("floor")(x)
+
+
+def ceil(x: Tensor) -> Tensor:
+    """The smallest whole number that is not below x. The derivative is 0."""
+    return Step("ceil")(x)
+
+
+def round(x: Tensor) -> Tensor:
+    """The nearest whole number, the even one of two. The derivative is 0."""
+    return Step("round")(x)

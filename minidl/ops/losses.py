@@ -2,8 +2,8 @@
 
 from minidl.creation import arange, ones
 from minidl.ops.arithmetic import multiply, subtract
-from minidl.ops.comparison import equal, not_equal
-from minidl.ops.elementwise import where
+from minidl.ops.choice import where
+from minidl.ops.comparison import eq, ne
 from minidl.ops.shape import cast, reshape, unsqueeze
 from minidl.ops.softmax import Softmax
 from minidl.taped import taped
@@ -44,7 +44,7 @@ class CrossEntropy(Op):
 def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     each = ones(target.shape, dtype=grad.dtype, device=grad.device)
     one_hot = pick_grad(each, target, probabilities.shape[1], ignore_index)
-    kept = cast(unsqueeze(not_equal(target, ignore_index), 1), grad.dtype)
+    kept = cast(unsqueeze(ne(target, ignore_index), 1), grad.dtype)
     return multiply(grad, subtract(multiply(probabilities, kept), one_hot))
 
 
@@ -67,8 +67,8 @@ class Pick(Op):
 @taped
 def pick_grad(grad, target, classes, ignore_index):
     """A product with the rows' one-hot targets."""
-    places = equal(unsqueeze(target, 1), arange(classes, device=target.device))  # (rows, classes)
-    chosen = where(unsqueeze(not_equal(target, ignore_index), 1), cast(places, grad.dtype), 0.0)
+    places = eq(unsqueeze(target, 1), arange(classes, device=target.device))  # (rows, classes)
+    chosen = where(unsqueeze(ne(target, ignore_index), 1), cast(places, grad.dtype), 0.0)
     return multiply(unsqueeze(grad, 1), chosen)
 
 

@@ -1,6 +1,6 @@
 """The operators and methods of Tensor: importing this module puts them there, so tensor.py need not know the ops."""
 
-from minidl.ops import activation, arithmetic, comparison, elementwise, matmul, reduction, shape, softmax
+from minidl.ops import activation, arithmetic, choice, comparison, elementwise, matmul, reduction, shape, softmax
 from minidl.tensor import Tensor
 
 OPERATORS = {
@@ -18,16 +18,34 @@ OPERATORS = {
     "__matmul__": matmul.matmul,
     "__getitem__": shape.getitem,
     "__abs__": elementwise.abs,
-    "__eq__": comparison.equal,
-    "__ne__": comparison.not_equal,
-    "__gt__": comparison.greater,
-    "__ge__": comparison.greater_equal,
-    "__lt__": comparison.less,
-    "__le__": comparison.less_equal,
+    "__floordiv__": arithmetic.floor_divide,
+    "__rfloordiv__": lambda x, other: arithmetic.floor_divide(other, x),
+    "__mod__": arithmetic.remainder,
+    "__rmod__": lambda x, other: arithmetic.remainder(other, x),
+    "__eq__": comparison.eq,
+    "__ne__": comparison.ne,
+    "__gt__": comparison.gt,
+    "__ge__": comparison.ge,
+    "__lt__": comparison.lt,
+    "__le__": comparison.le,
+    "__invert__": comparison.bitwise_not,
+    "__and__": comparison.bitwise_and,
+    "__rand__": lambda x, other: comparison.bitwise_and(other, x),
+    "__or__": comparison.bitwise_or,
+    "__ror__": lambda x, other: comparison.bitwise_or(other, x),
+    "__xor__": comparison.bitwise_xor,
+    "__rxor__": lambda x, other: comparison.bitwise_xor(other, x),
 }
 
 METHODS = [
-    elementwise.abs, elementwise.exp, elementwise.log, elementwise.sqrt,
+    arithmetic.add, arithmetic.floor_divide, arithmetic.remainder, arithmetic.reciprocal, arithmetic.square,
+    elementwise.abs, elementwise.sign, elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p,
+    elementwise.log2, elementwise.sqrt, elementwise.rsqrt, elementwise.sin, elementwise.cos, elementwise.erf,
+    elementwise.floor, elementwise.ceil, elementwise.round,
+    choice.clamp, choice.maximum, choice.minimum, choice.masked_fill, choice.lerp,
+    comparison.eq, comparison.ne, comparison.gt, comparison.ge, comparison.lt, comparison.le, comparison.equal,
+    comparison.isclose, comparison.allclose, comparison.isnan, comparison.isinf, comparison.isfinite,
+    comparison.logical_not, comparison.logical_and, comparison.logical_or, comparison.logical_xor,
     activation.relu, activation.sigmoid, activation.tanh,
     softmax.softmax, softmax.log_softmax,
     reduction.sum, reduction.mean, reduction.max, reduction.amax, reduction.argmax,
@@ -40,6 +58,12 @@ for _name, _function in OPERATORS.items():
     setattr(Tensor, _name, _function)
 for _function in METHODS:
     setattr(Tensor, _function.__name__, _function)
+Tensor.sub = arithmetic.subtract
+Tensor.mul = arithmetic.multiply
+Tensor.div = arithmetic.divide
+Tensor.neg = arithmetic.negative
+Tensor.pow = arithmetic.power
+Tensor.where = lambda x, condition, other: choice.where(condition, x, other)
 Tensor.view = shape.reshape
 Tensor.T = property(lambda x: shape.permute(x, range(x.ndim)[::-1]), doc="With the dimensions in reverse order.")
 Tensor.__array_ufunc__ = None  # a NumPy array on the left of an operator leaves the operation, and its error, to us

@@ -31,6 +31,11 @@ def distinct(*shape):
     return lambda g: g.permutation(int(np.prod(shape))).reshape(shape) * 0.1
 
 
+def integers_apart(*shape):
+    """Elements within 0.3 of a whole number, where nothing jumps."""
+    return lambda g: g.integers(-3, 4, shape) + g.uniform(-0.3, 0.3, shape)
+
+
 def ints(high, *shape):
     return lambda g: g.integers(high, size=shape)
 
@@ -61,12 +66,33 @@ CASES = [
     ("power, 0", lambda x: x**0, floats(2, 3)),
     ("power, root", lambda x: x**0.5, positive(2, 3)),
     ("power, of a number", lambda x: 2.5**x, floats(2, 3)),
+    ("power, of a tensor", ops.power, positive(2, 3), floats(3)),
+    ("remainder", ops.remainder, floats(2, 3), positive(3)),
+    ("reciprocal", ops.reciprocal, away_from_zero(2, 3)),
+    ("square", ops.square, floats(2, 3)),
+    ("add, of two dtypes", lambda x, y: x + ops.cast(y, "float64").sum() + y, floats(2, 3), floats(2, 3)),
     ("exp", ops.exp, floats(2, 3)),
     ("erf", ops.erf, floats(2, 3)),
     ("log", ops.log, positive(2, 3)),
     ("sqrt", ops.sqrt, positive(2, 3)),
+    ("rsqrt", ops.rsqrt, positive(2, 3)),
+    ("expm1", ops.expm1, floats(2, 3)),
+    ("log1p", ops.log1p, positive(2, 3)),
+    ("log2", ops.log2, positive(2, 3)),
+    ("sin", ops.sin, floats(2, 3)),
+    ("cos", ops.cos, floats(2, 3)),
+    ("erf", ops.erf, floats(2, 3)),
+    ("sign", ops.sign, away_from_zero(2, 3)),
+    ("floor", lambda x: ops.floor(x + 0.5), integers_apart(2, 3)),
+    ("ceil", lambda x: ops.ceil(x + 0.5), integers_apart(2, 3)),
+    ("round", ops.round, integers_apart(2, 3)),
     ("abs", ops.abs, away_from_zero(2, 3)),
     ("maximum", ops.maximum, floats(2, 3), floats(3)),
+    ("minimum", ops.minimum, floats(2, 3), floats(3)),
+    ("clamp", lambda x: x.clamp(-0.5, 0.7), floats(2, 6)),
+    ("clamp, by tensors", ops.clamp, floats(2, 3), floats(3), floats(2, 1)),
+    ("lerp", ops.lerp, floats(2, 3), floats(3), floats(2, 1)),
+    ("masked_fill", lambda x, m: x.masked_fill(m, 0.5), floats(2, 3), bools(3)),
     ("where", ops.where, bools(2, 3), floats(2, 3), floats(3)),
     ("relu", ops.relu, away_from_zero(4, 3)),
     ("leaky_relu", lambda x: ops.leaky_relu(x, 0.2), away_from_zero(4, 3)),

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these test
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]
 LAYOUTS = ["contiguous", "contiguous", "transposed", "strided", "reversed", "expanded"]
-REFUSALS = (ValueError, TypeError, IndexError, RuntimeError)
+REFUSALS = (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError)
 
 
 @dataclass
@@ -105,10 +105,10 @@ class Draw:
     def bools(self, *shape: int) -> np.ndarray:
         return laid_out(np.asarray(self.generator.random(shape) < 0.5), self.pick(*LAYOUTS))
 
-    def any(self, *shape: int) -> np.ndarray:
-        """Of any dtype."""
-        kind = self.pick("float32", "float64", "int64", "bool")
-        return self.floats(*shape).astype(kind) if kind[0] == "f" else self.ints(-3, 4, *shape).astype(kind)
+    def any(self, *shape: int, dtypes=("float32", "float64", "int64", "bool")) -> np.ndarray:
+        """Of one of the dtypes."""
+        dtype = self.pick(*dtypes)
+        return self.floats(*shape).astype(dtype) if dtype[0] == "f" else self.ints(-3, 4, *shape).astype(dtype)
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 How a row is written, and what it covers by itself: see oracle.py.
 """
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,26 @@ from minidl import ops
 from minidl.nn import functional
 
 F = torch.nn.functional
+
+
+NUMBERS = ("float32", "float64", "int64")
+
+
+def mixed(d, dtypes=(*NUMBERS, "bool")):
+    """Two arrays that broadcast, of any dtypes, or one beside a number."""
+    shape = d.shape(0, 2)
+    shapes = [shape, d.broadcasting(shape)]
+    a, b = (d.any(*s, dtypes=dtypes) for s in (shapes if d.flip() else shapes[::-1]))
+    return a, (d.pick(2, -1.5) if d.flip() else b)
+
+
+def two_positive(d):
+    shape = d.shape()
+    return d.positive(*shape), d.positive(*d.broadcasting(shape))
+
+
+def any_dtype(d):
+    return (d.any(*d.shape()),)
 
 
 def reduced(d):
@@ -47,16 +68,56 @@ ARITHMETIC = [
     Row("a number minus", lambda x: 2 - x, lambda x: 2 - x, one),
     Row("multiply, by a number", ops.multiply, torch.multiply, lambda d: (*one(d), d.pick(2, -0.5, 0))),
     Row("a number over", lambda x: 3 / x, lambda x: 3 / x, one, special=True),
-    Row("power", ops.power, torch.pow, lambda d: (*one(d), d.pick(-1, 0, 0.5, 1, 2, 3, 2.5)), tolerance=10),
-]
+    Row("add, of any dtypes", ops.add, torch.add, mixed),
+    Row("a number plus", lambda a, b: b + a, lambda a, b: b + a, mixed),
+    Row("subtract, of any dtypes", ops.subtract, torch.subtract, lambda d: mixed(d, NUMBERS)),
+    Row("multiply, of any dtypes", ops.multiply, torch.multiply, mixed),
+    Row("divide, of any dtypes", ops.divide, torch.divide, mixed, tolerance=10),
+    Row("power, a number", ops.power, torch.pow, lambda d: (*one(d), d.pick(-1, 0, 0.5, 1, 2, 3, 2.5)), tolerance=10),
+    Row("power, of any dtypes", ops.power, torch.pow, lambda d: (*any_dtype(d), d.pick(0, 2, 3, 1.0)), tolerance=10),
+    Row("power", ops.power, torch.pow, two_positive, tolerance=10),
+    Row("power, of a number", lambda b, x: b**x, lambda b, x: b**x, lambda d: (d.pick(2, 0.5, 0), *one(d))),
+    Row("power, of ints", ops.power, torch.pow, lambda d: (d.ints(-3, 4, 3), d.ints(0, 4, *d.shape(1, 1, 3)))),
+    Row("floor_divide", ops.floor_divide, lambda a, b: torch.floor_divide(a, b).detach(), two_positive),
+    Row("floor_divide, of any dtypes", ops.floor_divide, lambda a, b: torch.floor_divide(a, b).detach(), mixed),
+    Row("remainder", ops.remainder, torch.remainder, two_positive, tolerance=10),
+    Row("remainder, of any dtypes", ops.remainder, torch.remainder, mixed, tolerance=10),
+    Row("negative, of any dtype", ops.negative, torch.negative, any_dtype),
+    Row("reciprocal", ops.reciprocal, torch.reciprocal, one, tolerance=10),
+    Row("square", ops.square, torch.square, one, special=True),
+    Row("square, of any dtype", ops.square, torch.square, any_dtype),
+]  # fmt: skip
 
 ELEMENTWISE = [
-    Row("exp", ops.exp, torch.exp, one, special=True),
-    Row("log", ops.log, torch.log, one, special=True),
-    Row("sqrt", ops.sqrt, torch.sqrt, one, special=True),
-    Row("abs", ops.abs, torch.abs, one, special=True),
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), one, special=True, tolerance=3)
+        for name in ("exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "sin", "cos", "erf", "abs", "sign")
+    ],
+    *[
+        Row(f"{name}, of any dtype", getattr(ops, name), getattr(torch, name), any_dtype)
+        for name in ("exp", "log1p", "sin", "erf", "sign")
+    ],
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), lambda d: (d.any(*d.shape(), dtypes=NUMBERS),))
+        for name in ("floor", "ceil", "round")
+    ],
     Row("maximum", ops.maximum, torch.maximum, two, special=True),
+    Row("minimum", ops.minimum, torch.minimum, two, special=True),
+    Row("clamp", ops.clamp, torch.clamp, lambda d: (*one(d), d.pick(None, -1, 0.5), d.pick(-0.5, 1)), special=True),
+    Row("clamp, by a tensor", ops.clamp, torch.clamp,
+        lambda d: (x := d.floats(*d.shape()), *d.pick((), (None,)), d.floats(*d.broadcasting(x.shape))), special=True),
+    Row("clamp, by tensors", ops.clamp, torch.clamp,
+        lambda d: (x := d.floats(*d.shape(1)), d.floats(*d.broadcasting(x.shape)), np.add(d.positive(1), 3))),
+    Row("clamp, of ints", ops.clamp, torch.clamp, lambda d: (d.ints(-3, 4, 5), d.pick(0, 0.5), d.pick(2, None))),
     Row("where", ops.where, torch.where, lambda d: (d.bools(*d.shape(0, 2)), *two(d)), special=True),
+    Row("where, of any dtypes", ops.where, torch.where, lambda d: (d.bools(*d.shape(1, 1, 1)), *mixed(d))),
+    Row(
+        "masked_fill",
+        ops.masked_fill,
+        torch.masked_fill,
+        lambda d: (x := d.any(*d.shape(1, 3)), d.bools(*d.broadcasting(x.shape)), d.pick(2, -0.5, True)),
+    ),
+    Row("lerp", ops.lerp, torch.lerp, lambda d: (d.floats(3), d.floats(3), d.pick(0.25, d.floats(3)))),
     Row("relu", ops.relu, F.relu, one, special=True),
     Row("tanh", ops.tanh, torch.tanh, one, special=True),
     Row("sigmoid", ops.sigmoid, torch.sigmoid, one, special=True),
@@ -76,19 +137,28 @@ ELEMENTWISE = [
     Row("erf", ops.erf, torch.erf, one, special=True),
     Row("gelu", ops.gelu, F.gelu, one),
     Row("gelu, tanh", lambda x: ops.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh"), one),
-]
+]  # fmt: skip
 
 COMPARISON = [
-    Row(name, getattr(ops, name), theirs, lambda d: two(d) if d.flip() else (*one(d), d.pick(0, 0.5)), special=True)
-    for name, theirs in [
-        ("equal", torch.eq),
-        ("not_equal", torch.ne),
-        ("greater", torch.gt),
-        ("greater_equal", torch.ge),
-        ("less", torch.lt),
-        ("less_equal", torch.le),
-    ]
-]
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), lambda d: two(d) if d.flip() else mixed(d), special=True)
+        for name in ("eq", "ne", "gt", "ge", "lt", "le")
+    ],
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), one, special=True)
+        for name in ("isnan", "isinf", "isfinite", "logical_not")
+    ],
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), lambda d: (d.any(2, 3), d.any(*d.pick((3,), (2, 1)))))
+        for name in ("logical_and", "logical_or", "logical_xor")
+    ],
+    *[
+        Row(name, getattr(ops, name), getattr(torch, name), lambda d: mixed(d, ("int64", "bool")))
+        for name in ("bitwise_and", "bitwise_or", "bitwise_xor")
+    ],
+    Row("bitwise_not", ops.bitwise_not, torch.bitwise_not, lambda d: (d.any(2, 3, dtypes=("int64", "bool")),)),
+    Row("isclose", ops.isclose, torch.isclose, lambda d: (*two(d), d.pick(0.0, 0.3), 0.1, d.flip()), special=True),
+]  # fmt: skip
 
 REDUCTION = [
     Row("sum", ops.sum, torch.sum, reduced, special=True),
@@ -102,7 +172,7 @@ REDUCTION = [
     Row("argmax", ops.argmax, torch.argmax, reduced_over_one, special=True),
     Row("softmax", ops.softmax, torch.softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
     Row("log_softmax", ops.log_softmax, torch.log_softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
-]
+]  # fmt: skip
 
 SHAPE = [
     Row("reshape", ops.reshape, torch.reshape,

@@ -3,9 +3,11 @@
 import numpy as np
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isnan", "less", "less_equal",
-    "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative", "not_equal",
-    "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
+    "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
+    "equal", "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "isclose", "isfinite", "isinf",
+    "isnan", "less", "less_equal", "log", "log1p", "log2", "logical_and", "logical_not", "logical_or", "masked",
+    "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "remainder", "round",
+    "sigmoid", "sign", "sin", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -33,6 +35,12 @@ log1p = _unary(np.log1p)
 sqrt = _unary(np.sqrt)
 tanh = _unary(np.tanh)
 absolute = _unary(np.absolute)
+log2 = _unary(np.log2)
+sin = _unary(np.sin)
+cos = _unary(np.cos)
+floor = _unary(np.floor)
+ceil = _unary(np.ceil)
+round = _unary(np.round)
 equal = _binary(np.equal)
 not_equal = _binary(np.not_equal)
 greater = _binary(np.greater)
@@ -40,13 +48,46 @@ greater_equal = _binary(np.greater_equal)
 less = _binary(np.less)
 less_equal = _binary(np.less_equal)
 isnan = _unary(np.isnan)
+isinf = _unary(np.isinf)
+isfinite = _unary(np.isfinite)
+bitwise_not = _unary(np.bitwise_not)
+bitwise_and = _binary(np.bitwise_and)
+bitwise_or = _binary(np.bitwise_or)
+bitwise_xor = _binary(np.bitwise_xor)
+logical_and = _binary(np.logical_and)
 logical_not = _unary(np.logical_not)
 logical_or = _binary(np.logical_or)
 
 
 def sign(x):
     """-1, 0 or 1; 0 where x is NaN, as in PyTorch."""
-    return np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype))
+    return np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype) if x.dtype.kind != "b" else x)
+
+
+def floor_divide(a, b):
+    """floor(a / b); ZeroDivisionError where an integer is divided by 0."""
+    _refuse_zero(b)
+    return np.asarray(np.floor_divide(a, b))
+
+
+def remainder(a, b):
+    """a - floor(a / b) b; ZeroDivisionError where an integer is divided by 0."""
+    _refuse_zero(b)
+    return np.asarray(np.remainder(a, b))
+
+
+def _refuse_zero(b):
+    if b.dtype.kind != "f" and not b.all():
+        raise ZeroDivisionError("an integer is divided by 0")
+
+
+def clamp(x, low, high):
+    """x, or the nearer of the numbers low and high (None for no bound) where it lies outside."""
+    return np.asarray(np.clip(x, low, high))
+
+
+def isclose(a, b, rtol, atol, equal_nan):
+    return np.asarray(np.isclose(a, b, rtol, atol, equal_nan))
 
 
 def where(condition, a, b):

@@ -5,9 +5,11 @@ import numpy as np
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
-    "absolute", "add", "divide", "equal", "erf", "exp", "expm1", "greater", "greater_equal", "isnan", "less",
-    "less_equal", "log", "log1p", "logical_not", "logical_or", "masked", "maximum", "minimum", "multiply", "negative",
-    "not_equal", "power", "relu", "relu_grad", "sigmoid", "sign", "sqrt", "subtract", "tanh", "where",
+    "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
+    "equal", "erf", "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "isclose", "isfinite", "isinf",
+    "isnan", "less", "less_equal", "log", "log1p", "log2", "logical_and", "logical_not", "logical_or", "masked",
+    "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "remainder", "round",
+    "sigmoid", "sign", "sin", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -44,6 +46,14 @@ log1p = _unary("log1p", 10)
 sqrt = _unary("sqrt")
 tanh = _unary("tanh", 10)
 absolute = _unary("absolute")
+log2 = _unary("log2", 10)
+sin = _unary("sin", 10)
+cos = _unary("cos", 10)
+floor = _unary("floor")
+ceil = _unary("ceil")
+round = _unary("round")
+floor_divide = _binary("floor_divide", 2)
+remainder = _binary("remainder", 4)
 sign = _unary("sign")
 equal = _binary("equal", dtype=bool)
 not_equal = _binary("not_equal", dtype=bool)
@@ -52,8 +62,23 @@ greater_equal = _binary("greater_equal", dtype=bool)
 less = _binary("less", dtype=bool)
 less_equal = _binary("less_equal", dtype=bool)
 isnan = _unary("isnan", dtype=bool)
+isinf = _unary("isinf", dtype=bool)
+isfinite = _unary("isfinite", dtype=bool)
+bitwise_not = _unary("bitwise_not")
+bitwise_and = _binary("bitwise_and")
+bitwise_or = _binary("bitwise_or")
+bitwise_xor = _binary("bitwise_xor")
+logical_and = _binary("logical_and", dtype=bool)
 logical_not = _unary("logical_not", dtype=bool)
 logical_or = _binary("logical_or", dtype=bool)
+
+
+def clamp(x, low, high):
+    return result("clamp", (x,), x.shape, x.dtype, 2)
+
+
+def isclose(a, b, rtol, atol, equal_nan):
+    return _elementwise("isclose", (a, b), 5, bool)
 
 
 def where(condition, a, b):
