@@ -7,6 +7,7 @@ The names here are PyTorch's. `minidl.nn`, `minidl.optim`, `minidl.data` and `mi
 from minidl import autograd, data, metrics, nn, ops, optim
 from minidl.creation import arange, full, ones, ones_like, rand, randn, randn_like, tensor, zeros, zeros_like
 from minidl.io import load, save
+from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
 from minidl.ops import (
     abs,
     add,

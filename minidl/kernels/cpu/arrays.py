@@ -1,13 +1,11 @@
-"""Making, moving, reducing, reshaping, indexing and multiplying arrays."""
-
-import math
+"""Making, moving, reducing, reshaping and indexing arrays."""
 
 import numpy as np
 
 __all__ = [
     "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent",
-    "from_scalar", "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
-    "slice_last", "sum", "swap_last", "to_numpy",
+    "from_scalar", "full", "index", "index_assign", "index_grad", "max", "permute", "reshape", "slice_last", "sum",
+    "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -128,29 +126,3 @@ def index_grad(grad, key, shape):
     else:
         out[key] = grad
     return out
-
-
-# Matrix products
-
-FEW_ROWS = 128
-
-
-def matmul(a, b, out=None):
-    """a (..., m, k) times b (..., k, n); leading dimensions broadcast. out: where the result is written, if given."""
-    if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
-        rows = math.prod(a.shape[:-1])
-        return np.matmul(a.reshape(rows, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
-    return np.matmul(a, b, out=out)
-
-
-def linear(x, weight, bias):
-    """x (..., in) times weight (out, in) transposed, plus bias (out) or None -> (..., out)."""
-    rows = math.prod(x.shape[:-1])
-    if 0 < rows <= FEW_ROWS and 2 * rows <= len(weight):
-        # BLAS packs the weight for either product; the transposed one is a tenth to a third faster for so few rows.
-        y = np.ascontiguousarray(np.matmul(weight, x.reshape(rows, -1).T).T).reshape(*x.shape[:-1], len(weight))
-    else:
-        y = matmul(x, weight.T)
-    if bias is not None:
-        y += bias
-    return y

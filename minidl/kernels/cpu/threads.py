@@ -1,8 +1,8 @@
 """Threads of our own: a large kernel is cut into slices that run at the same time, with one BLAS thread in each.
 
-NumPy, BLAS and compiled kernels release Python's lock, so the threads need no processes. Two pools of threads that wait
-for each other by spinning cost 7 to 10 times the work (BLAS has one too); so the first time that a kernel is cut, BLAS is
-set to one thread and its number of threads becomes ours.
+NumPy, BLAS and compiled kernels release Python's lock, so the threads need no processes. BLAS has a pool of threads too,
+and two pools that wait for each other by spinning cost 7 to 10 times the work; so the first time that a kernel is cut,
+BLAS is set to one thread, and its number of threads becomes ours.
 """
 
 import threading
@@ -43,11 +43,13 @@ def _take(threads: int) -> None:
 
 
 def split(rows: int, function: Callable[[slice], object], least: int = 1) -> None:
-    """Call `function(part)` with slices that together cover range(rows), at the same time; each has `least` rows or more.
+    """Call `function(part)` with slices that cover range(rows), at the same time; each has `least` rows or more.
 
     An error in one of them is raised here, when all have ended.
     """
-    parts = min(_threads or get_num_threads(), rows // least)
+    parts = rows // least
+    if parts > 1:
+        parts = min(parts, _threads or get_num_threads())
     if parts < 2 or not _free.acquire(blocking=False):
         function(slice(0, rows))
         return
