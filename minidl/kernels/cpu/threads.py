@@ -1,8 +1,8 @@
 """Threads of our own: a large kernel is cut into slices that run at the same time, with one BLAS thread in each.
 
-NumPy, BLAS and compiled kernels release Python's lock, so the threads need no processes. BLAS has a pool of threads too,
-and two pools that wait for each other by spinning cost 7 to 10 times the work; so the first time that a kernel is cut,
-BLAS is set to one thread, and its number of threads becomes ours.
+NumPy, BLAS and compiled kernels release Python's lock, so threads do, without processes. BLAS has a pool of threads
+too, and two pools that wait for each other by spinning cost 7 to 10 times the work; so the first time that a kernel is
+cut, BLAS is set to one thread, and its number of threads becomes ours.
 """
 
 import threading
