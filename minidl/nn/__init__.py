@@ -37,7 +37,7 @@ from minidl.nn.losses import (
     TripletMarginLoss,
 )
 from minidl.nn.module import Module
-from minidl.nn.normalization import LayerNorm
+from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import Buffer, Parameter, Shard
 from minidl.nn.pooling import (
     AdaptiveAvgPool1d,
