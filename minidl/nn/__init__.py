@@ -1,6 +1,6 @@
 """Layers, losses and initialisation, with PyTorch's names and arguments."""
 
-from minidl.nn import functional, init
+from minidl.nn import functional, init, utils
 from minidl.nn.activation import (
     ELU,
     GELU,

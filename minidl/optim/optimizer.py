@@ -147,14 +147,14 @@ class Optimizer:
         A parameter's name is its index if any has none or two have the same. The arrays belong to what is
         `updated_here` of each parameter, and are not copied.
         """
-        names = self._names()
+        names = names_of(self.parameters)
         state = {names[parameter]: dict(state) for parameter, state in self.state.items()}
         groups = [{**group, "params": [names[p] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: dict) -> None:
         """Copy what `state_dict` gave; ValueError if a parameter is missing, in another group or of another size."""
-        names = self._names()
+        names = names_of(self.parameters)
         ours = [[names[p] for p in group["params"]] for group in self.param_groups]
         theirs = [list(group["params"]) for group in saved["param_groups"]]
         if ours != theirs:
@@ -169,12 +169,6 @@ class Optimizer:
         for group, other in zip(self.param_groups, saved["param_groups"], strict=True):
             group.update({key: value for key, value in other.items() if key != "params"})
 
-    def _names(self) -> dict[Parameter, str]:
-        names = [parameter.name for parameter in self.parameters]
-        if not all(names) or len(set(names)) < len(names):
-            names = [str(i) for i in range(len(names))]
-        return dict(zip(self.parameters, names, strict=True))
-
     def __repr__(self) -> str:
         groups = (
             f"{len(group['params'])} parameters, "
@@ -182,6 +176,14 @@ class Optimizer:
             for group in self.param_groups
         )
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def names_of(parameters: list[Parameter]) -> dict[Parameter, str]:
+    """The parameters' names; their indices if any has none or two have the same."""
+    names = [parameter.name for parameter in parameters]
+    if not all(names) or len(set(names)) < len(names):
+        names = [str(i) for i in range(len(names))]
+    return dict(zip(parameters, names, strict=True))
 
 
 def zeros_like(x):

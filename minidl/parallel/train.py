@@ -16,6 +16,7 @@ from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.nn.parameter import Shard
+from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel.arguments import (
     callback_list,
     check_builder,
@@ -215,8 +216,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
     worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
     training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
-    groups = optimizer.param_groups if optimizer else []
-    rates = [group["lr"] for group in groups]
+    scheduler = LRScheduler(optimizer, job.lr_schedule) if optimizer and job.lr_schedule else None
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
     per_epoch = -(-len(job.dataset) // job.batch_size)
     events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
@@ -228,9 +228,8 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
             epoch = step // per_epoch
             order = epoch_order(len(job.dataset), job.seed, epoch)
         samples = cut(batch_indices(order, step % per_epoch, job.batch_size), plan.data, plan.micro_batches)[replica]
-        if job.lr_schedule is not None:
-            for param_group, rate in zip(groups, rates, strict=True):
-                param_group["lr"] = rate * job.lr_schedule(step)
+        if scheduler and step:
+            scheduler.step()
         start = time.perf_counter()
         totals = worker.run(training, job.dataset, samples, step)
         seconds = time.perf_counter() - start

@@ -11,6 +11,7 @@ import minidl
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
+from minidl.parallel.mesh import Mesh
 
 STEPS = 20
 BATCH = 352  # of 1,437 digits: the fifth batch of an epoch has 29 samples, fewer than 4 replicas × 8 micro-batches
@@ -258,6 +259,33 @@ def test_the_norms_of_parameters_are_those_of_the_whole_wherever_the_parts_lie(c
         Plan(data=2, tensor=2, pipeline=2, sharding="optimizer"),
     ):
         assert_same(train(perceptron(0.2), DIGITS, replace(plan, bucket_mb=0.001), **options), expected, 1e-10)
+
+
+def test_groups_of_parameters_by_name_a_schedule_and_frozen_parameters_are_the_same_under_every_plan():
+    def build(mesh):
+        model = perceptron(0.0)(mesh)
+        for parameter in model[1].parameters():
+            parameter.requires_grad_(False)
+        return model
+
+    def grouped(parameters):
+        biases = [p for p in parameters if p.name.endswith("bias")]
+        others = [p for p in parameters if not p.name.endswith("bias")]
+        groups = [{"params": others, "weight_decay": 0.1}, {"params": biases, "lr": 0.05}]
+        return optim.AdamW(groups, lr=0.01, weight_decay=0.0)
+
+    options = dict(
+        optimizer=grouped, loss=nn.CrossEntropyLoss(), batch_size=BATCH, steps=10, dtype="float64", timeout=120,
+        lr_schedule=optim.schedules.linear(1.0, 0.1, 9),
+    )  # fmt: skip
+    expected = train(build, DIGITS, Plan(), **options)
+    with minidl.device("meta"):
+        start = build(Mesh({}))
+    start.materialize(0, dtype="float64")
+    np.testing.assert_array_equal(expected.state_dict()["1.weight"], start[1].weight.numpy())
+    assert difference(expected.state_dict()["8.bias"], start[8].bias.numpy()) > 0.1
+    for plan in (Plan(data=2, tensor=2, sharding="optimizer"), Plan(data=2, pipeline=3, micro_batches=2)):
+        assert_same(train(build, DIGITS, plan, **options), expected, 1e-9)
 
 
 class Unused(nn.Module):
