@@ -28,6 +28,13 @@ def compiled() -> ModuleType:
 
 
 @functools.cache
+def compiled_direct() -> ModuleType:
+    from minidl.kernels.cpu import compiled_direct
+
+    return compiled_direct
+
+
+@functools.cache
 def compiled_normalization() -> ModuleType:
     from minidl.kernels.cpu import compiled_normalization
 
@@ -46,3 +53,10 @@ def compiled_updates() -> ModuleType:
     from minidl.kernels.cpu import compiled_updates
 
     return compiled_updates
+
+
+@functools.cache
+def compiled_winograd() -> ModuleType:
+    from minidl.kernels.cpu import compiled_winograd
+
+    return compiled_winograd

@@ -1,4 +1,4 @@
-"""Convolution of images (batch, channels, height, width).
+"""Convolution of images (batch, channels, height, width): the plain way, and the choice of a faster one.
 
 Inside, channels come last: the windows of a few images are copied into the rows of a matrix ("im2col"; Chellapilla,
 Puri and Simard 2006) that stays in the cache, and one matrix product does the rest. The results keep that order of
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minidl.kernels import shapes
+from minidl.kernels.cpu import direct, winograd
 from minidl.kernels.cpu.images import channels_first, channels_last, pad
 
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -42,6 +43,10 @@ def _by_group(x, groups):
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """x (n, c, height, width), weight (o, c / groups, kh, kw), bias (o,) or None -> (n, o, out_height, out_width)."""
     n, (o, c, kh, kw) = len(x), weight.shape
+    if winograd.suits(x, o, (kh, kw), stride, padding, dilation, groups):
+        return channels_first(winograd.conv2d(channels_last(x), weight, bias, padding))
+    if direct.suits(x, weight.shape, groups):
+        return channels_first(direct.conv2d(x, weight, bias, stride, padding, dilation, groups))
     out_size = shapes.windows(x.shape[2:], (kh, kw), stride, padding, dilation)
     x = channels_last(x)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
@@ -57,6 +62,10 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
 def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
     """grad (n, o, out_height, out_width), x (n, c, height, width) -> the gradient of the weight."""
     o, c, *kernel = weight_shape
+    if winograd.suits(x, o, tuple(kernel), stride, padding, dilation, groups):
+        return winograd.conv2d_grad_weight(channels_last(grad), channels_last(x), padding)
+    if direct.suits(x, weight_shape, groups):
+        return direct.conv2d_grad_weight(channels_last(grad), x, weight_shape, stride, padding, dilation, groups)
     x, grad = channels_last(x), channels_last(grad)
     out_size = grad.shape[1:3]
     total = np.zeros((groups, o // groups, math.prod(kernel) * c), x.dtype)

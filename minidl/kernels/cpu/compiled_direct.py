@@ -1,0 +1,103 @@
+"""The loops of direct.py, compiled: 16 channels of the result at a time, and 8 sums at once to keep the adders busy.
+
+x: flat, padded images of any order of memory. steps: from one image, from one window to the next below and to the next
+beside, in elements of x. offsets: from the first element of a window to each of its elements.
+"""
+
+from numba import njit
+
+from minidl.kernels.cpu.compiled import OPTIONS
+from minidl.kernels.cpu.lanes import LANES, load, repeat, store
+
+
+@njit(**OPTIONS)
+def convolve(x, steps, offsets, weight, bias, y, of_group):
+    """weight (o / 16, offsets, 16), bias (o,), y (n, out_height, out_width, o), of_group: channels of it in a group."""
+    n, height, width, channels = y.shape
+    for image in range(n):
+        for i in range(height):
+            start, line = image * steps[0] + i * steps[1], (image * height + i) * width
+            for j in range(0, width, 8):
+                j1, j2, j3, j4 = (
+                    min(j + 1, width - 1),
+                    min(j + 2, width - 1),
+                    min(j + 3, width - 1),
+                    min(j + 4, width - 1),
+                )
+                j5, j6, j7 = min(j + 5, width - 1), min(j + 6, width - 1), min(j + 7, width - 1)
+                x0, x1, x2, x3 = (
+                    start + j * steps[2],
+                    start + j1 * steps[2],
+                    start + j2 * steps[2],
+                    start + j3 * steps[2],
+                )
+                x4, x5, x6, x7 = (
+                    start + j4 * steps[2],
+                    start + j5 * steps[2],
+                    start + j6 * steps[2],
+                    start + j7 * steps[2],
+                )
+                for channel in range(0, channels, LANES):
+                    y0 = y1 = y2 = y3 = y4 = y5 = y6 = y7 = load(bias, channel)
+                    group = channel // of_group * steps[3]
+                    for k in range(len(offsets)):
+                        w, at = load(weight, channel * len(offsets) + k * LANES), group + offsets[k]
+                        y0 = y0 + repeat(x, x0 + at) * w
+                        y1 = y1 + repeat(x, x1 + at) * w
+                        y2 = y2 + repeat(x, x2 + at) * w
+                        y3 = y3 + repeat(x, x3 + at) * w
+                        y4 = y4 + repeat(x, x4 + at) * w
+                        y5 = y5 + repeat(x, x5 + at) * w
+                        y6 = y6 + repeat(x, x6 + at) * w
+                        y7 = y7 + repeat(x, x7 + at) * w
+                    store(y, (line + j) * channels + channel, y0)
+                    store(y, (line + j1) * channels + channel, y1)
+                    store(y, (line + j2) * channels + channel, y2)
+                    store(y, (line + j3) * channels + channel, y3)
+                    store(y, (line + j4) * channels + channel, y4)
+                    store(y, (line + j5) * channels + channel, y5)
+                    store(y, (line + j6) * channels + channel, y6)
+                    store(y, (line + j7) * channels + channel, y7)
+
+
+@njit(**OPTIONS)
+def add_weight_gradient(x, steps, offsets, grad, total, of_group):
+    """total (o / 16, offsets, 16) grows by the gradient of the weight, grad (n, out_height, out_width, o).
+
+    The number of offsets is divisible by 8.
+    """
+    n, height, width, channels = grad.shape
+    for image in range(n):
+        for i in range(height):
+            start, line = image * steps[0] + i * steps[1], (image * height + i) * width
+            for channel in range(0, channels, LANES):
+                first = start + channel // of_group * steps[3]
+                for k in range(0, len(offsets), 8):
+                    x0, x1, x2, x3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
+                    x4, x5, x6, x7 = offsets[k + 4], offsets[k + 5], offsets[k + 6], offsets[k + 7]
+                    at = channel * len(offsets) + k * LANES
+                    t0, t1, t2, t3 = load(total, at), load(total, at + 16), load(total, at + 32), load(total, at + 48)
+                    t4, t5, t6, t7 = (
+                        load(total, at + 64),
+                        load(total, at + 80),
+                        load(total, at + 96),
+                        load(total, at + 112),
+                    )
+                    for j in range(width):
+                        g, place = load(grad, (line + j) * channels + channel), first + j * steps[2]
+                        t0 = t0 + repeat(x, place + x0) * g
+                        t1 = t1 + repeat(x, place + x1) * g
+                        t2 = t2 + repeat(x, place + x2) * g
+                        t3 = t3 + repeat(x, place + x3) * g
+                        t4 = t4 + repeat(x, place + x4) * g
+                        t5 = t5 + repeat(x, place + x5) * g
+                        t6 = t6 + repeat(x, place + x6) * g
+                        t7 = t7 + repeat(x, place + x7) * g
+                    store(total, at, t0)
+                    store(total, at + 16, t1)
+                    store(total, at + 32, t2)
+                    store(total, at + 48, t3)
+                    store(total, at + 64, t4)
+                    store(total, at + 80, t5)
+                    store(total, at + 96, t6)
+                    store(total, at + 112, t7)

@@ -1,0 +1,64 @@
+"""Convolution as it is defined, in compiled loops that copy no windows: close to the peak of the processor.
+
+It takes 16 channels of the result at a time, in float32, and images in either order of memory. For all else
+convolution.py copies windows and leaves the loops to the BLAS.
+"""
+
+import numpy as np
+
+from minidl.kernels import shapes
+from minidl.kernels.cpu.blocks import compiled_direct, use_compiled
+
+LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, and the BLAS is faster
+
+
+def suits(x, weight_shape, groups) -> bool:
+    """Whether a convolution of x (n, c, height, width) may and should go this way."""
+    o, *window = weight_shape
+    return use_compiled(x) and o // groups % 16 == 0 and np.prod(window) <= LARGEST_WINDOW
+
+
+class _Windows:
+    """Padded images as flat memory, and where their windows lie in it.
+
+    steps: from one image, window below, window beside and group of channels to the next. offsets: of a window's
+    elements (kernel_height * kernel_width * c / groups) from its first.
+    """
+
+    def __init__(self, x, kernel, stride, padding, dilation, groups):
+        (n, c, height, width), (pv, ph) = x.shape, padding
+        if x.flags.c_contiguous:
+            padded = np.zeros((n, c, height + 2 * pv, width + 2 * ph), x.dtype)
+            self.memory = padded
+        else:  # channels last
+            self.memory = np.zeros((n, height + 2 * pv, width + 2 * ph, c), x.dtype)
+            padded = self.memory.transpose(0, 3, 1, 2)
+        padded[:, :, pv : pv + height, ph : ph + width] = x
+        image, channel, row, column = (step // x.itemsize for step in padded.strides)
+        a, b, k = np.ogrid[: kernel[0], : kernel[1], : c // groups]
+        self.offsets = (a * dilation[0] * row + b * dilation[1] * column + k * channel).ravel()
+        self.steps = (image, stride[0] * row, stride[1] * column, c // groups * channel)
+
+
+def conv2d(x, weight, bias, stride, padding, dilation, groups):
+    """x (n, c, height, width), weight (o, c / groups, kh, kw) -> (n, out_height, out_width, o)."""
+    o, _, *kernel = weight.shape
+    out_size = shapes.windows(x.shape[2:], kernel, stride, padding, dilation)
+    windows = _Windows(x, kernel, stride, padding, dilation, groups)
+    weight = np.ascontiguousarray(weight.reshape(o // 16, 16, *weight.shape[1:]).transpose(0, 3, 4, 2, 1))
+    bias = np.zeros(o, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    y = np.empty((len(x), *out_size, o), x.dtype)
+    compiled_direct().convolve(windows.memory, windows.steps, windows.offsets, weight, bias, y, o // groups)
+    return y
+
+
+def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
+    """grad (n, out_height, out_width, o), x (n, c, height, width) -> the gradient of the weight, of `weight_shape`."""
+    o, c, *kernel = weight_shape
+    windows = _Windows(x, kernel, stride, padding, dilation, groups)
+    count = len(windows.offsets)
+    offsets = np.append(windows.offsets, np.repeat(windows.offsets[-1:], -count % 8))  # as many as are summed at once
+    total = np.zeros((o // 16, len(offsets), 16), x.dtype)
+    compiled_direct().add_weight_gradient(windows.memory, windows.steps, offsets, grad, total, o // groups)
+    total = total[:, :count].reshape(o // 16, *kernel, c, 16)
+    return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(weight_shape)

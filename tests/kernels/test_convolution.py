@@ -1,0 +1,121 @@
+"""The fast ways of convolution give what the plain one gives, which float64 always takes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl.kernels import cpu
+from minidl.kernels.cpu import direct, winograd
+
+ORDERS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+    "strided": lambda x: np.repeat(x, 2, axis=3)[..., ::2],
+}
+
+
+def images(size, channels, generator, least=1 << 16):
+    """(n, channels, *size): as many images as a compiled kernel is worth, and a few more."""
+    n = -(-least // (channels * size[0] * size[1])) + 1
+    return generator.standard_normal((n, channels, *size))
+
+
+def errors(x, weight, bias, options, order="contiguous"):
+    """Of the result and both gradients, computed in float32: (root mean square, largest) in standard deviations."""
+    exact = cpu.conv2d(x, weight, bias, *options)
+    grad = np.random.default_rng(1).standard_normal(exact.shape)
+    x4, weight4, grad4 = (ORDERS[order](a.astype(np.float32)) for a in (x, weight, grad))
+    bias4 = None if bias is None else bias.astype(np.float32)
+    pairs = [
+        (exact, cpu.conv2d(x4, weight4, bias4, *options)),
+        (cpu.conv2d_grad_input(grad, weight, x.shape, *options),
+         cpu.conv2d_grad_input(grad4, weight4, x.shape, *options)),
+        (cpu.conv2d_grad_weight(grad, x, weight.shape, *options),
+         cpu.conv2d_grad_weight(grad4, x4, weight.shape, *options)),
+    ]  # fmt: skip
+    for expected, found in pairs:
+        assert found.dtype == np.float32 and found.shape == expected.shape
+        error = (found - expected) / expected.std()
+        yield np.sqrt(np.mean(error**2)), np.abs(error).max()
+
+
+@settings(max_examples=15)
+@given(
+    st.tuples(st.integers(6, 21), st.integers(6, 21)), st.sampled_from([16, 32, 48]), st.sampled_from([16, 64]),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)), st.booleans(), st.sampled_from(sorted(ORDERS)),
+)  # fmt: skip
+def test_winograd_is_exact_to_five_digits_for_all_sizes(size, c, o, padding, with_bias, order):
+    generator = np.random.default_rng(0)
+    x, weight = images(size, c, generator), generator.standard_normal((o, c, 3, 3))
+    bias = generator.standard_normal(o) if with_bias else None
+    for mean, largest in errors(x, weight, bias, ((1, 1), padding, (1, 1), 1), order):
+        assert mean < 5e-6 and largest < 1e-4
+
+
+def test_winograd_is_chosen_for_kernels_of_3_by_3_with_many_channels_and_never_for_float64():
+    x = np.zeros((8, 32, 20, 20), np.float32)
+    usual = dict(out_channels=64, kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
+    assert winograd.suits(x, **usual)
+    assert not winograd.suits(x.astype(np.float64), **usual)
+    assert not winograd.suits(x[:1], **usual)
+    assert not winograd.suits(x[:, :3], **usual)
+    others = dict(out_channels=10, kernel=(3, 5), stride=(1, 2), dilation=(2, 2), groups=2)
+    for name, value in others.items():
+        assert not winograd.suits(x, **usual | {name: value})
+    assert not winograd.suits(np.zeros((999, 64, 5, 5), np.float32), **usual)  # 4 tiles of 4 x 4 for 25 results
+    assert winograd.suits(np.zeros((999, 64, 6, 6), np.float32), **usual)
+
+
+def test_the_error_of_winograd_is_what_its_documentation_says():
+    generator = np.random.default_rng(0)
+    x, weight = generator.standard_normal((8, 64, 32, 32)), generator.standard_normal((64, 64, 3, 3))
+    for mean, largest in errors(x, weight, None, ((1, 1), (1, 1), (1, 1), 1)):
+        assert 1e-6 < mean < 3e-6 and largest < 6e-5
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_winograd_spreads_a_nan_over_the_tiles_that_see_it_and_no_further(wrong):
+    x = np.ones((8, 16, 24, 24), np.float32)
+    x[0, 3, 9, 9] = wrong
+    weight = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        y = cpu.conv2d(x, weight, None, (1, 1), (1, 1), (1, 1), 1)
+    assert not np.isfinite(y[0, :, 8:11, 8:11]).any()
+    y[0, :, 8:12, 8:12] = 0
+    assert np.isfinite(y).all()
+    grad = np.ones_like(y)
+    with np.errstate(invalid="ignore"):
+        assert not np.isfinite(cpu.conv2d_grad_weight(grad, x, weight.shape, (1, 1), (1, 1), (1, 1), 1)[:, 3]).any()
+
+
+@st.composite
+def direct_cases(draw):
+    """(size, c, o, kernel, options) that go the direct way."""
+    pair = lambda low, high: (draw(st.integers(low, high)), draw(st.integers(low, high)))  # noqa: E731
+    kernel, stride, padding, dilation = pair(1, 5), pair(1, 3), pair(0, 2), pair(1, 2)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    size = tuple(d * (k - 1) + 1 + draw(st.integers(0, 12)) for d, k in zip(dilation, kernel, strict=True))
+    return size, groups * draw(st.integers(1, 5)), groups * 16, kernel, (stride, padding, dilation, groups)
+
+
+@settings(max_examples=15)
+@given(direct_cases(), st.booleans(), st.sampled_from(sorted(ORDERS)))
+def test_the_compiled_direct_convolution_equals_the_plain_one(case, with_bias, order):
+    size, c, o, kernel, options = case
+    generator = np.random.default_rng(0)
+    x, weight = images(size, c, generator), generator.standard_normal((o, c // options[3], *kernel))
+    bias = generator.standard_normal(o) if with_bias else None
+    assert direct.suits(x.astype(np.float32), weight.shape, options[3])
+    for mean, largest in errors(x, weight, bias, options, order):
+        assert mean < 1e-5 and largest < 1e-4
+
+
+def test_a_nan_reaches_the_windows_that_see_it_and_no_others():
+    x = np.ones((80, 3, 20, 20), np.float32)
+    x[0, 1, 9, 9] = np.nan
+    y = cpu.conv2d(x, np.ones((16, 3, 3, 3), np.float32), None, (2, 2), (1, 1), (1, 1), 1)
+    seen = np.zeros(y.shape, bool)
+    rows = [i for i in range(y.shape[2]) if 2 * i - 1 <= 9 <= 2 * i + 1]
+    seen[np.ix_([0], range(16), rows, rows)] = True
+    np.testing.assert_array_equal(np.isnan(y), seen)
