@@ -10,4 +10,5 @@ from minidl.data.loader import DataLoader
 from minidl.data.mnist import mnist
 from minidl.data.samplers import DistributedSampler, WeightedRandomSampler
 from minidl.data.synthetic import synthetic, synthetic_images
+from minidl.data.text import BPETokenizer, CharTokenizer, TextDataset, coriolanus
 from minidl.data.transformed import TransformedDataset

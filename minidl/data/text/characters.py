@@ -1,0 +1,37 @@
+"""A token for each character."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+class CharTokenizer:
+    """Tokens are the characters of `text`, numbered in the order of their code points."""
+
+    def __init__(self, text: str):
+        self.characters = "".join(sorted(set(text)))
+        self._tokens = {character: token for token, character in enumerate(self.characters)}
+
+    def __len__(self) -> int:
+        """The size of the vocabulary."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The tokens of a text, int64. ValueError for a character that is not in the vocabulary."""
+        try:
+            return np.array([self._tokens[character] for character in text], np.int64)
+        except KeyError as error:
+            raise ValueError(f"character {error} is not among the {len(self)} of the vocabulary") from None
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of some tokens."""
+        return "".join(self.characters[token] for token in np.asarray(tokens).tolist())
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file `{"characters": "…"}`, in which token i is character i."""
+        Path(path).write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CharTokenizer":
+        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["characters"])
