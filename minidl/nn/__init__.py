@@ -48,3 +48,4 @@ from minidl.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
 )
+from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell

@@ -87,6 +87,7 @@ from minidl.ops.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from minidl.ops.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from minidl.ops.reduction import amax, argmax, max, mean, sum
 from minidl.ops.shape import (
     cast,

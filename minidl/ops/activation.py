@@ -175,6 +175,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return ELU(alpha)(x)
 
 
+@taped
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return Tanh()(x)

@@ -14,6 +14,7 @@ from minidl.kernels.cpu.memory import keep_freed_memory
 from minidl.kernels.cpu.normalization import *
 from minidl.kernels.cpu.pooling import *
 from minidl.kernels.cpu.products import *
+from minidl.kernels.cpu.recurrent import *
 from minidl.kernels.cpu.updates import *
 
 DEVICE = "cpu"

@@ -49,6 +49,13 @@ def compiled_pooling() -> ModuleType:
 
 
 @functools.cache
+def compiled_recurrent() -> ModuleType:
+    from minidl.kernels.cpu import compiled_recurrent
+
+    return compiled_recurrent
+
+
+@functools.cache
 def compiled_updates() -> ModuleType:
     from minidl.kernels.cpu import compiled_updates
 

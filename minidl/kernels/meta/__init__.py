@@ -11,6 +11,7 @@ from minidl.kernels.meta.losses import *
 from minidl.kernels.meta.normalization import *
 from minidl.kernels.meta.pooling import *
 from minidl.kernels.meta.record import KernelCall, MetaArray, note, record
+from minidl.kernels.meta.recurrent import *
 from minidl.kernels.meta.updates import *
 
 __all__ = ["DEVICE", "KernelCall", "MetaArray", "note", "record"]

@@ -119,7 +119,8 @@ def index(x, key):
     shape = _indexed(x.shape, key)
     arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
     if not arrays:
-        return view("index", x, shape, contiguous=False)
+        rows = len(key) == 1 and (not isinstance(key[0], slice) or key[0].step in (None, 1))
+        return view("index", x, shape, contiguous=x.contiguous and rows)
     out = math.prod(shape) * x.dtype.itemsize
     read = out + total(k.nbytes for k in arrays)
     return result("index", (x,), shape, x.dtype, 0, read=read)

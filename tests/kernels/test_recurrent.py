@@ -1,0 +1,51 @@
+"""The compiled cells of LSTM and GRU give what their NumPy twins give in float64, and let no NaN disappear."""
+
+import numpy as np
+import pytest
+
+from minidl.kernels import cpu
+from minidl.kernels.cpu import blocks
+
+TIME, BATCH, WIDTH = 4, 60, 93
+GATES = {"lstm": 4, "gru": 3}
+
+
+def inputs(kind, dtype, wrong=0.0):
+    generator = np.random.default_rng(0)
+    rows = GATES[kind] * WIDTH
+    shapes = (TIME, BATCH, rows), (rows, WIDTH), (rows,), *[(BATCH, WIDTH)] * (2 if kind == "lstm" else 1)
+    gates, w_hh, *rest = (generator.standard_normal(shape) for shape in shapes)
+    gates[1, 5, -1] += wrong
+    return [a.astype(dtype) for a in (gates, w_hh / 10, *rest)]
+
+
+def forward_and_backward(kind, gates, w_hh, bias, h0, *c0):
+    if kind == "lstm":
+        y, cells = cpu.lstm(gates, w_hh, bias, h0, *c0)
+        return y, cells, *cpu.lstm_grad(np.cos(y), w_hh, h0, *c0, gates, cells)
+    y, parts = cpu.gru(gates, w_hh, bias, h0)
+    return y, parts, *cpu.gru_grad(np.cos(y), w_hh, h0, y, gates, parts)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_the_compiled_cells_equal_their_numpy_twins_in_float64(kind):
+    assert blocks.use_compiled(inputs(kind, np.float32)[0])
+    found = forward_and_backward(kind, *inputs(kind, np.float32))
+    exact = forward_and_backward(kind, *inputs(kind, np.float64))
+    for ours, wanted in zip(found, exact, strict=True):
+        assert ours.dtype == np.float32 and ours.shape == wanted.shape
+        assert np.abs(ours - wanted).max() <= 5e-6 * max(1, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_nan_spoils_its_own_sample_from_its_step_on_and_no_other(kind, dtype):
+    y, _, inner, *_ = forward_and_backward(kind, *inputs(kind, dtype, wrong=np.nan))
+    assert np.isnan(y[2, 5]).all() and np.isnan(inner[1, 5]).all()
+    assert np.isfinite(y[:, :5]).all() and np.isfinite(y[0]).all() and np.isfinite(inner[:, 6:]).all()
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_infinite_gates_are_open_or_shut(kind):
+    y = forward_and_backward(kind, *inputs(kind, np.float32, wrong=np.inf))[0]
+    assert np.isfinite(y).all()
