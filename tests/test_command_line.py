@@ -1,5 +1,6 @@
 """python -m minidl: what it prints, writes and leaves behind, and how it answers what cannot be done."""
 
+import csv
 import json
 import math
 import os
@@ -52,6 +53,7 @@ def folder(tmp_path, monkeypatch):
         (["train", "--pipeline", "11"], "pipeline=11 needs at least 11 blocks"),
         (["train", "--tensor", "3"], "128 is not divisible by tensor=3"),
         (["train", "--json", "nowhere/x"], "cannot write nowhere/x: No such file or directory"),
+        (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
         (["train", "--trace", "x", "--save", "x"], "x is given twice"),
     ],
@@ -75,7 +77,7 @@ def test_help_names_every_option_of_every_command(capsys, command):
     named = {
         "": ["train", "bench", "exit code"],
         "train": "--model --data --pipeline --tensor --micro-batches --schedule --batch-size --epochs --steps --lr "
-        "--optimizer --seed --dtype --save --trace --json".split(),
+        "--optimizer --seed --dtype --save --trace --log --json".split(),
         "bench": ["parallel"],
         "bench parallel": ["--rounds", "--json"],
     }[" ".join(command)]
@@ -125,6 +127,14 @@ def test_every_option_of_train_reaches_the_run(folder):
                        "--seed 1", "--dtype float64")
     ]  # fmt: skip
     assert all(other[2] != plain[2] for other in others)
+
+
+@pytest.mark.parametrize("path", ["log.csv", "log.jsonl"])
+def test_a_log_has_a_row_for_every_step(folder, path):
+    assert main(["train", "--steps", "3", "--log", path, "--json", "result.json"]) == 0
+    text = Path(path).read_text().splitlines()
+    found = csv.DictReader(text) if path.endswith("csv") else map(json.loads, text)
+    assert [float(row["loss"]) for row in found] == json.loads(Path("result.json").read_text())["losses"]
 
 
 def test_a_run_that_diverges_says_so_and_writes_null(folder, capsys):

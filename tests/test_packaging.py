@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("minidl", "simulator", "lessons")
-OPTIONAL = {"IPython", "mpi4py", "torch"}  # used where they are there, or brought by an extra
+OPTIONAL = {"IPython", "mpi4py", "tensorboardX", "torch"}  # used where they are there, or brought by an extra
 
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

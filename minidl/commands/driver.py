@@ -19,7 +19,7 @@ def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | N
     try:
         chosen = parser().parse_args(arguments)
         return chosen.run(chosen, Console())
-    except (Refused, ValueError, TypeError, OSError) as error:
+    except (Refused, ValueError, TypeError, OSError, ImportError) as error:
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
     except WorkerError as error:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import minidl
@@ -16,10 +15,10 @@ from minidl.commands.arguments import (
     count,
     milliseconds,
     positive,
-    progress_bar,
     seed,
     write_json,
 )
+from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, train
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
 
@@ -29,6 +28,7 @@ OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest
     "adam": (0.003, optim.Adam),
     "adamw": (0.003, optim.AdamW),
 }
+LOGS = {".csv": "csv", ".jsonl": "jsonl"}  # suffix -> the Monitor's argument
 DESCRIPTION = """\
 Train a model on 1,437 handwritten digits, spread over workers as the plan says, and test it on 360 others. Without
 options: one worker, a perceptron, at least 95 % of the test digits right within seconds.
@@ -75,28 +75,29 @@ def add_parser(commands) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--save", type=Path, metavar="PATH", help="write the trained parameters, as .safetensors")
     files.add_argument("--trace", type=Path, metavar="PATH", help="write who did what when, for Perfetto or Chrome")
+    files.add_argument(
+        "--log", type=Path, metavar="PATH", help="write each step: a .csv or .jsonl file, else a folder for TensorBoard"
+    )
     files.add_argument("--json", type=Path, metavar="PATH", help="write the results for a program to read")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace, console: Console) -> int:
     """Train as asked; the exit code."""
-    check_writable(chosen.save, chosen.trace, chosen.json)
+    log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
+    check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     train_set, test_set = data.digits()
     steps = chosen.steps or chosen.epochs * -(-len(train_set) // chosen.batch_size)
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     plan = Plan(
         chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule, sharding=chosen.sharding
     )
-    with progress_bar(console, *columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task(f"{chosen.model}, {plan}", total=steps, loss="")
+    with Monitor(total=steps, console=console, **log) as monitor:
         result = train(
             models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
             loss=nn.CrossEntropyLoss(), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-            evaluate=test_set, dtype=chosen.dtype,
-            callbacks=[lambda step: progress.update(task, completed=step.step + 1, loss=f"loss {step.loss:.4f}")],
+            evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
         )  # fmt: skip
 
     facts = summary(chosen, plan, steps, lr, result)

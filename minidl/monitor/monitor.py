@@ -1,0 +1,104 @@
+"""Monitor: one call per step, and every place that wants its values gets them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from numbers import Integral
+from os import PathLike
+
+import numpy as np
+from rich.console import Console
+
+from minidl.monitor.files import CSVFile, JSONLinesFile
+from minidl.monitor.terminal import Terminal
+
+
+class Monitor:
+    """Logs scalars per step.
+
+        with Monitor(total=steps, csv="run.csv", tensorboard="runs/a") as monitor:
+            for step in range(steps):
+                ...
+                monitor.log(step, loss=loss, lr=optimizer.lr)
+
+    total: the number of steps, if known, for what is left of them. csv, jsonl: files; a column that comes later is
+    empty in the rows before. tensorboard: a folder for an event file; needs the extra `tensorboard`. terminal: show
+    progress there; where it is none, a line now and then. append: go on with the files of an earlier run, whose rows
+    from the first step that is logged now are dropped; otherwise the first row replaces them all. Each row is in its
+    file when `log` returns.
+
+    A monitor is also a callback of `parallel.train`: `callbacks=[monitor]` logs the loss and the seconds of each step,
+    and the loss and accuracy of evaluations. OSError if a file cannot be written; ValueError if one to go on with is no
+    log, or the folder has events and they are not to be gone on with.
+    """
+
+    def __init__(
+        self,
+        total: int | None = None,
+        csv: str | PathLike | None = None,
+        jsonl: str | PathLike | None = None,
+        tensorboard: str | PathLike | None = None,
+        append: bool = False,
+        terminal: bool = True,
+        console: Console | None = None,
+    ):
+        self._sinks, self._begun = [], False
+        with ExitStack() as opened:  # closes what is open already if the next one fails
+            for kind, path in ((CSVFile, csv), (JSONLinesFile, jsonl)):
+                if path is not None:
+                    self._add(kind(path, append), opened)
+            if tensorboard is not None:
+                from minidl.monitor.tensorboard import EventFile  # an optional dependency
+
+                self._add(EventFile(tensorboard, append), opened)
+            if terminal:
+                self._add(Terminal(total, console or Console(stderr=True)), opened)
+            self._open = opened.pop_all()
+
+    def _add(self, sink, opened: ExitStack) -> None:
+        opened.callback(sink.close)
+        self._sinks.append(sink)
+
+    def log(self, step: int, /, **values) -> None:
+        """Log values of the step, counted from 0: numbers, or tensors and arrays of one element.
+
+        A name that is no Python name goes in as `**{"test/loss": 0.1}`. TypeError: a value is no number.
+        """
+        if self._open is None:
+            raise RuntimeError("the monitor is closed: log inside its `with` block")
+        if not isinstance(step, Integral) or step < 0:
+            raise ValueError(f"step={step!r} is not a whole number of at least 0")
+        numbers = {name: _number(name, value) for name, value in values.items()}
+        for sink in self._sinks:
+            if not self._begun:
+                sink.begin(int(step))
+            sink.write(int(step), numbers)
+        self._begun = True
+
+    def __call__(self, record) -> None:
+        """Log a StepRecord of `parallel.train`."""
+        values = {"loss": record.loss, "seconds": record.seconds}
+        if record.evaluation is not None:
+            values |= {"test_loss": record.evaluation.loss, "test_accuracy": record.evaluation.accuracy}
+        self.log(record.step, **values)
+
+    def close(self) -> None:
+        """Close the files and leave the terminal; done at the end of a `with` block, also of one that fails."""
+        if self._open is not None:
+            opened, self._open = self._open, None
+            opened.close()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def _number(name: str, value) -> int | float:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        given = f"a {type(value).__name__}" + (f" of shape {array.shape}" if array.size != 1 else "")
+        raise TypeError(f"{name} is to be logged as a number, or a tensor of one element, not as {given}")
+    number = array.reshape(()).item()
+    return int(number) if isinstance(number, bool) else number
