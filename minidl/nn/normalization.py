@@ -112,9 +112,7 @@ class BatchNorm(Module):
             return ops.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         if not (self.training and self.track_running_stats):
             return self.by_batch(x, None, None, 0.0)
-        if x.numel():
-            k = x.kernels
-            k.accumulate(self.num_batches_tracked.data, k.array(1, "int64"))
+        x.kernels.accumulate(self.num_batches_tracked.data, x.kernels.array(1, "int64"))
         momentum = 1.0 / self.num_batches_tracked.to(x.dtype) if self.momentum is None else self.momentum
         return self.by_batch(x, self.running_mean, self.running_var, momentum)
 

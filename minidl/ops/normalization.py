@@ -74,31 +74,45 @@ class GroupNorm(Op):
 
 
 class BatchNorm(Op):
-    """(x - mean) / sqrt(variance + eps) * weight + bias, over all but the channels (Ioffe and Szegedy 2015).
-
-    mean, variance, count: of each channel of the batch, when forward has run.
-    """
+    """(x - mean) / sqrt(variance + eps) * weight + bias, over all but the channels (Ioffe and Szegedy 2015)."""
 
     def __init__(self, eps: float):
         self.eps = eps
 
     def forward(self, x, weight=None, bias=None):
         self.x, self.weight = x, weight
-        self.again()
+        self.find_statistics()
+        self.inverse = self.kernels.power(self.kernels.add(self.variance, self.eps), -0.5)
         return self.kernels.batch_norm(x, self.mean, self.inverse, weight, bias)
 
+    def find_statistics(self):
+        """Set mean and variance (channels,); how many elements a channel has (1 if none), whether any; n / (n - 1)."""
+        n = elements_per_channel(self.x)
+        self.mean, self.variance = self.kernels.channel_moments(self.x)
+        self.count, self.present, self.bessel = max(1, n), min(1, n), n / max(1, n - 1)
+
     def again(self):
-        k = self.kernels
-        self.mean, self.variance = k.channel_moments(self.x)
-        self.inverse = k.power(k.add(self.variance, self.eps), -0.5)
-        self.count = _elements_per_channel(self.x)
+        self.find_statistics()
+        self.inverse = self.kernels.power(self.kernels.add(self.variance, self.eps), -0.5)
 
     def backward(self, grad):
         k, x = self.kernels, self.x
         grad_bias, grad_weight = k.batch_norm_sums(grad, x, self.mean, self.inverse)
-        sums = grad_bias, grad_weight, max(1, self.count)
-        grad_x = k.batch_norm_grad(grad, x, self.mean, self.inverse, self.weight, *sums)
+        total, along = self.over_whole_batch(grad_bias, grad_weight)
+        grad_x = k.batch_norm_grad(grad, x, self.mean, self.inverse, self.weight, total, along, self.count)
         return (grad_x, grad_weight, grad_bias)[: len(self.needs)]
+
+    def over_whole_batch(self, total, along):
+        """The sums of batch_norm_sums over all that the statistics were taken of."""
+        return total, along
+
+    def track(self, running_mean: Tensor | None, running_var: Tensor | None, momentum: float | Tensor) -> None:
+        """Move the running statistics, in place, by `momentum` towards those of forward, the variance unbiased."""
+        k, momentum = self.kernels, momentum.data if isinstance(momentum, Tensor) else momentum
+        for running, now, factor in ((running_mean, self.mean, 1), (running_var, self.variance, self.bessel)):
+            if running is not None:
+                change = k.multiply(k.subtract(k.multiply(now, factor), running.data), momentum)
+                k.accumulate(running.data, k.multiply(change, self.present))
 
 
 class FixedBatchNorm(Op):
@@ -193,7 +207,7 @@ def _flat(k, parameter):
     return parameter if parameter is None or len(parameter.shape) == 1 else k.reshape(parameter, (-1,))
 
 
-def _elements_per_channel(x) -> int:
+def elements_per_channel(x) -> int:
     return math.prod(x.shape) // x.shape[1] if x.shape[1] else 0
 
 
@@ -252,22 +266,15 @@ def batch_norm(
             raise ValueError("batch_norm needs running_mean and running_var unless training")
         inverse = Tensor(x.kernels.power(x.kernels.add(running_var.data, eps), -0.5))
         return _with(FixedBatchNorm(), x, weight, bias, running_mean, inverse)
-    op = BatchNorm(eps)
-    return track(op, _with(op, x, weight, bias), running_mean, running_var, momentum)
+    if elements_per_channel(x) == 1:
+        raise ValueError(f"batch_norm in training needs more than one element in a channel, not the input {x.shape}")
+    return batch_norm_by(BatchNorm(eps), x, running_mean, running_var, weight, bias, momentum)
 
 
-def track(op: BatchNorm, y: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum) -> Tensor:
-    """Move the running statistics, in place, by `momentum` towards those with which `op` made y; returns y."""
-    if op.count == 1:
-        raise ValueError(
-            f"batch_norm in training needs more than one element in a channel, the input has shape {y.shape}"
-        )
-    if op.count:
-        k, momentum = y.kernels, momentum.data if isinstance(momentum, Tensor) else momentum
-        unbiased = k.multiply(op.variance, op.count / (op.count - 1))
-        for running, now in ((running_mean, op.mean), (running_var, unbiased)):
-            if running is not None:
-                k.accumulate(running.data, k.multiply(k.subtract(now, running.data), momentum))
+def batch_norm_by(op: BatchNorm, x, running_mean, running_var, weight, bias, momentum) -> Tensor:
+    """`op` of x, and the running statistics moved; the arguments are those of `batch_norm`."""
+    y = _with(op, x, weight, bias)
+    op.track(running_mean, running_var, momentum)
     return y
 
 

@@ -10,6 +10,10 @@ from minidl.parallel.group import MetaGroup, ProcessGroup
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
 
+# The groups on which layers communicate, in the midst of an instruction. Those of the instructions are others, as the
+# order between the two is not the same on all ranks: ("data", "context") are the ranks whose samples make up a batch.
+LAYER_AXES = (("tensor",), ("data", "context"))
+
 
 class Mesh:
     """Where `rank` stands among all ranks.

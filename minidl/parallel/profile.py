@@ -92,6 +92,9 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
         raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
     for name, parameter in model.named_parameters():
         parameter.name, parameter.data = name, MetaArray(parameter.shape, dtype)
+    for buffer in model.buffers():
+        if buffer.dtype.kind == "f":
+            buffer.data = MetaArray(buffer.shape, dtype)
     if mesh.world_size > 1:
         _check_untied(model)
     if mesh.size("tensor") > 1 and all(parameter.shard is None for parameter in model.parameters()):

@@ -27,7 +27,7 @@ from minidl.parallel.arguments import (
     make_optimizer,
 )
 from minidl.parallel.check import check
-from minidl.parallel.mesh import AXES, Mesh
+from minidl.parallel.mesh import AXES, LAYER_AXES, Mesh
 from minidl.parallel.partition import Layout, layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, profile_chain
@@ -78,7 +78,7 @@ class Run:
         return statistics.median(self.step_times)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """name -> array: the whole parameters, whatever the plan."""
+        """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""
         return dict(self._state)
 
 
@@ -203,11 +203,11 @@ def profile_on(build: Builder, dataset, plan: Plan, loss, optimizer, batch_size:
 
 
 def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray, Shard | None]]]:
-    """What one worker does: returns its events, and its parts of the parameters if it is of the first replica."""
+    """What one worker does: returns its events, and its parameters and buffers if it is of the first replica."""
     plan = job.plan
     mesh = Mesh(plan.axes, group.rank, _connect(group))
     together = ("pipeline", "data"), ("pipeline", "tensor"), ("data", "tensor"), ("pipeline", "data", "tensor")
-    for axes in (("data",), ("tensor",), ("pipeline",), *together):
+    for axes in (("data",), ("pipeline",), *LAYER_AXES, *together):
         mesh.group(*axes)  # made by all ranks in the same order
     with default_device("meta"):
         model = job.build(mesh)
@@ -246,12 +246,16 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
                 group.report(records)
                 records, reported = [], time.perf_counter()
 
-    parts = {p.name: (p.data, p.shard) for p in stage.parameters} if replica == 0 else {}
+    stored = [*stage.parameters, *stage.buffers] if replica == 0 else []
+    parts = {tensor.name: (tensor.data, tensor.shard) for tensor in stored}
     return [Event._make(event) for step in events for event in step], parts
 
 
 def _evaluate(worker: Worker, program, job: _Job, replica: int, step: int) -> Evaluation:
+    """Evaluate the model that `Run.state_dict` would give: by the running statistics of the first replica."""
     worker.stage.train(False)
+    for buffer in worker.stage.buffers:
+        worker.mesh.group("data").broadcast(buffer.data)
     order, batch_size = np.arange(len(job.evaluate)), job.batch_size
     loss = weight = correct = answers = 0.0
     for batch in range(-(-len(order) // batch_size)):

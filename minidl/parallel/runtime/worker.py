@@ -17,11 +17,11 @@ import numpy as np
 from minidl import random
 from minidl.nn.containers import Sequential
 from minidl.nn.module import Module
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Buffer, Parameter
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.group import Handle, Steps
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import LAYER_AXES, Mesh
 from minidl.parallel.partition import Layout, share_elements
 from minidl.parallel.profile import chain_of
 from minidl.trace import COMMUNICATION, COMPUTE
@@ -82,6 +82,10 @@ class Stage:
     def parameters(self) -> list[Parameter]:
         return [p for bucket in self.bucket_parameters for p in bucket]
 
+    @property
+    def buffers(self) -> list[Buffer]:
+        return [buffer for block in self.blocks for buffer in block.buffers()]
+
     def train(self, mode: bool) -> None:
         for block in self.blocks:
             block.train(mode)
@@ -116,7 +120,8 @@ class Worker:
         self._norm = mesh.world.empty((1,), "float64").data
         squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
         self._squares = mesh.world.empty(squares, "float64").data
-        mesh.group("tensor").on_collective = self._inside_layer
+        for axes in LAYER_AXES:
+            mesh.group(*axes).on_collective = self._inside_layer
 
     def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
         """Run one step on the samples `micro_batches` of `dataset`; returns the totals of the global batch."""
