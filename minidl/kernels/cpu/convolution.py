@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from minidl.kernels import shapes
 from minidl.kernels.cpu import direct, winograd
 from minidl.kernels.cpu.images import channels_first, channels_last, pad
+from minidl.kernels.cpu.threads import split, split_sum
 
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
 
@@ -31,8 +32,9 @@ def _windows(x, kernel, stride, dilation, out_size, groups):
 
 
 def _image_blocks(images, elements_per_image):
+    """Cut a slice of images into slices with no more elements than a block."""
     step = max(1, BLOCK // max(1, elements_per_image))
-    return (slice(start, min(start + step, images)) for start in range(0, images, step))
+    return (slice(start, min(start + step, images.stop)) for start in range(images.start, images.stop, step))
 
 
 def _by_group(x, groups):
@@ -51,11 +53,15 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     x = channels_last(x)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     y = np.empty((n, *out_size, o), x.dtype)
-    for part in _image_blocks(n, math.prod(out_size) * kh * kw * c * groups):
-        windows = _windows(pad(x[part], padding), (kh, kw), stride, dilation, out_size, groups)
-        np.matmul(windows, matrices.swapaxes(1, 2), out=_by_group(y[part], groups))
-    if bias is not None:
-        y += bias
+
+    def convolve(images):
+        for part in _image_blocks(images, math.prod(out_size) * kh * kw * c * groups):
+            windows = _windows(pad(x[part], padding), (kh, kw), stride, dilation, out_size, groups)
+            np.matmul(windows, matrices.swapaxes(1, 2), out=_by_group(y[part], groups))
+            if bias is not None:
+                y[part] += bias
+
+    split(n, convolve)
     return channels_first(y)
 
 
@@ -68,10 +74,15 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
         return direct.conv2d_grad_weight(channels_last(grad), x, weight_shape, stride, padding, dilation, groups)
     x, grad = channels_last(x), channels_last(grad)
     out_size = grad.shape[1:3]
-    total = np.zeros((groups, o // groups, math.prod(kernel) * c), x.dtype)
-    for part in _image_blocks(len(x), math.prod(out_size) * total.shape[2] * groups):
-        windows = _windows(pad(x[part], padding), kernel, stride, dilation, out_size, groups)
-        total += _by_group(grad[part], groups).swapaxes(1, 2) @ windows
+
+    def over(images):
+        total = np.zeros((groups, o // groups, math.prod(kernel) * c), x.dtype)
+        for part in _image_blocks(images, math.prod(out_size) * total.shape[2] * groups):
+            windows = _windows(pad(x[part], padding), kernel, stride, dilation, out_size, groups)
+            total += _by_group(grad[part], groups).swapaxes(1, 2) @ windows
+        return total
+
+    total = split_sum(len(x), over)
     return np.ascontiguousarray(channels_first(total.reshape(o, *kernel, c)))
 
 
@@ -88,13 +99,17 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     _, out_height, out_width, _ = grad.shape
     out = np.zeros((n, height + 2 * pv, width + 2 * ph, groups, c), grad.dtype)
-    for part in _image_blocks(n, out_height * out_width * kh * kw * channels):
-        windows = _by_group(grad[part], groups) @ matrices
-        windows = windows.reshape(groups, -1, out_height, out_width, kh, kw, c)
-        for i in range(kh):
-            for j in range(kw):
-                rows, columns = _places(i * dv, stride[0], out_height), _places(j * dh, stride[1], out_width)
-                out[part, rows, columns] += windows[:, :, :, :, i, j].transpose(1, 2, 3, 0, 4)
+
+    def spread(images):
+        for part in _image_blocks(images, out_height * out_width * kh * kw * channels):
+            windows = _by_group(grad[part], groups) @ matrices
+            windows = windows.reshape(groups, -1, out_height, out_width, kh, kw, c)
+            for i in range(kh):
+                for j in range(kw):
+                    rows, columns = _places(i * dv, stride[0], out_height), _places(j * dh, stride[1], out_width)
+                    out[part, rows, columns] += windows[:, :, :, :, i, j].transpose(1, 2, 3, 0, 4)
+
+    split(n, spread)
     out = out.reshape(n, height + 2 * pv, width + 2 * ph, channels)
     return channels_first(out[:, pv : pv + height, ph : ph + width])
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from minidl.kernels import shapes
 from minidl.kernels.cpu.blocks import compiled_direct, use_compiled
+from minidl.kernels.cpu.images import channels_first, channels_last, pad
+from minidl.kernels.cpu.threads import split, split_sum
 
 LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, and the BLAS is faster
 
@@ -26,14 +28,13 @@ class _Windows:
     """
 
     def __init__(self, x, kernel, stride, padding, dilation, groups):
-        (n, c, height, width), (pv, ph) = x.shape, padding
+        n, c, height, width = x.shape
         if x.flags.c_contiguous:
-            padded = np.zeros((n, c, height + 2 * pv, width + 2 * ph), x.dtype)
-            self.memory = padded
-        else:  # channels last
-            self.memory = np.zeros((n, height + 2 * pv, width + 2 * ph, c), x.dtype)
-            padded = self.memory.transpose(0, 3, 1, 2)
-        padded[:, :, pv : pv + height, ph : ph + width] = x
+            padded = pad(x.reshape(n * c, height, width, 1), padding)
+            self.memory = padded = padded.reshape(n, c, *padded.shape[1:3])
+        else:
+            self.memory = pad(channels_last(x), padding)
+            padded = channels_first(self.memory)
         image, channel, row, column = (step // x.itemsize for step in padded.strides)
         a, b, k = np.ogrid[: kernel[0], : kernel[1], : c // groups]
         self.offsets = (a * dilation[0] * row + b * dilation[1] * column + k * channel).ravel()
@@ -48,7 +49,13 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     weight = np.ascontiguousarray(weight.reshape(o // 16, 16, *weight.shape[1:]).transpose(0, 3, 4, 2, 1))
     bias = np.zeros(o, x.dtype) if bias is None else np.ascontiguousarray(bias)
     y = np.empty((len(x), *out_size, o), x.dtype)
-    compiled_direct().convolve(windows.memory, windows.steps, windows.offsets, weight, bias, y, o // groups)
+
+    def convolve(part):
+        compiled_direct().convolve(
+            windows.memory[part], windows.steps, windows.offsets, weight, bias, y[part], o // groups
+        )
+
+    split(len(x), convolve)
     return y
 
 
@@ -58,7 +65,14 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
     windows = _Windows(x, kernel, stride, padding, dilation, groups)
     count = len(windows.offsets)
     offsets = np.append(windows.offsets, np.repeat(windows.offsets[-1:], -count % 8))  # as many as are summed at once
-    total = np.zeros((o // 16, len(offsets), 16), x.dtype)
-    compiled_direct().add_weight_gradient(windows.memory, windows.steps, offsets, grad, total, o // groups)
+
+    def over(part):
+        total = np.zeros((o // 16, len(offsets), 16), x.dtype)
+        compiled_direct().add_weight_gradient(
+            windows.memory[part], windows.steps, offsets, grad[part], total, o // groups
+        )
+        return total
+
+    total = split_sum(len(x), over)
     total = total[:, :count].reshape(o // 16, *kernel, c, 16)
     return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(weight_shape)

@@ -8,6 +8,7 @@ cut, BLAS is set to one thread, and its number of threads becomes ours.
 import threading
 from collections.abc import Callable
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _threads: int | None = None  # how many; None until it is asked or set
@@ -68,6 +69,20 @@ def split(rows: int, function: Callable[[slice], object], least: int = 1) -> Non
             raise error
     finally:
         _free.release()
+
+
+def split_sum(rows: int, function: Callable[[slice], np.ndarray], least: int = 1) -> np.ndarray:
+    """The sum of the arrays that `function` gives for the slices of `split`, always added in the same order."""
+    results = {}
+
+    def keep(part):
+        results[part.start] = function(part)
+
+    split(rows, keep, least)
+    total, *others = (results[start] for start in sorted(results))
+    for other in others:
+        total += other
+    return total
 
 
 class _Thread:

@@ -19,6 +19,7 @@ import numpy as np
 
 from minidl.kernels import shapes
 from minidl.kernels.cpu.blocks import compiled_winograd, use_compiled
+from minidl.kernels.cpu.threads import split, split_sum
 
 G = np.array([
     [1 / 4, 0, 0],
@@ -30,7 +31,7 @@ G = np.array([
 ], np.float32)  # fmt: skip
 BOTH = np.kron(G, G)  # (36, 9): G g G^T of a flattened g
 
-BLOCK = 1 << 18  # elements of the transformed tiles made at a time, of input and output together: 1 MiB
+TILES = 96  # in a block: enough for the matrix products to be fast, few enough to stay in the cache
 APART = 64  # elements between the 36 matrices: at a power of two bytes they would fight for the same lines of the cache
 
 
@@ -39,23 +40,19 @@ def suits(x, out_channels: int, kernel, stride, padding, dilation, groups) -> bo
     if not (use_compiled(x) and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1):
         return False
     height, width = shapes.windows(x.shape[2:], kernel, stride, padding)
-    rows, columns = _tiles(height, width)
+    (rows, columns), _ = _tiles(height, width)
     few = 36 * rows * columns <= 9 * height * width / 2  # products, though tiles stick out
     return few and x.shape[1] % 16 == out_channels % 16 == 0
 
 
 def _tiles(height, width):
-    return -(-height // 4), -(-width // 4)
+    """How many tiles cover an image of results, (vertical, horizontal), and how many rows of them make a block."""
+    rows, columns = -(-height // 4), -(-width // 4)
+    return (rows, columns), max(1, TILES // columns)
 
 
-def _tile_rows(count, columns, channels):
-    """Ranges (first, last) of `count` tile rows, each as many as stay in the cache with `channels` of results each."""
-    step = max(1, BLOCK // (36 * columns * channels))
-    return ((first, min(first + step, count)) for first in range(0, count, step))
-
-
-class _Matrices:
-    """Memory for the 36 matrices of a block of tiles, (tiles, channels) each."""
+class _Block:
+    """Memory for the 36 matrices (tiles, channels) of some tiles."""
 
     def __init__(self, tiles, channels):
         self.memory, self.channels = np.empty((36, tiles * channels + APART), np.float32), channels
@@ -69,36 +66,42 @@ def conv2d(x, weight, bias, padding):
     """x (n, height, width, c), weight (o, c, 3, 3), bias (o,) or None -> (n, out_height, out_width, o)."""
     n, c, o = len(x), x.shape[3], len(weight)
     out_size = shapes.windows(x.shape[1:3], (3, 3), (1, 1), padding)
-    tiles = _tiles(*out_size)
+    tiles, step = _tiles(*out_size)
     kernels = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(9, c * o)
     kernels = (BOTH @ kernels).reshape(36, c, o)
     bias = np.zeros(o, x.dtype) if bias is None else np.ascontiguousarray(bias)
     y = np.empty((n, *out_size, o), x.dtype)
-    blocks = list(_tile_rows(n * tiles[0], tiles[1], c + o))
-    most = max(last - first for first, last in blocks) * tiles[1]
-    inputs, products = _Matrices(most, c), _Matrices(most, o)
-    for first, last in blocks:
-        count = (last - first) * tiles[1]
-        compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
-        np.matmul(inputs.of(count), kernels, out=products.of(count))
-        compiled_winograd().transform_output(products.memory, bias, tiles, first, last, y)
+
+    def convolve(rows):
+        inputs, products = _Block(step * tiles[1], c), _Block(step * tiles[1], o)
+        for first in range(rows.start, rows.stop, step):
+            last = min(first + step, rows.stop)
+            count = (last - first) * tiles[1]
+            compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
+            np.matmul(inputs.of(count), kernels, out=products.of(count))
+            compiled_winograd().transform_output(products.memory, bias, tiles, first, last, y)
+
+    split(n * tiles[0], convolve)
     return y
 
 
 def conv2d_grad_weight(grad, x, padding):
     """grad (n, out_height, out_width, o), x (n, height, width, c) -> the gradient of the weight, (o, c, 3, 3)."""
     (n, *out_size, o), c = grad.shape, x.shape[3]
-    tiles = _tiles(*out_size)
-    total = np.zeros((36, o, c), x.dtype)
-    products = np.empty_like(total)
-    blocks = list(_tile_rows(n * tiles[0], tiles[1], c + o))
-    most = max(last - first for first, last in blocks) * tiles[1]
-    inputs, gradients = _Matrices(most, c), _Matrices(most, o)
-    for first, last in blocks:
-        count = (last - first) * tiles[1]
-        compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
-        compiled_winograd().transform_gradient(grad, tiles, first, last, gradients.memory)
-        np.matmul(gradients.of(count).swapaxes(1, 2), inputs.of(count), out=products)
-        total += products
+    tiles, step = _tiles(*out_size)
+
+    def over(rows):
+        total, products = np.zeros((2, 36, o, c), x.dtype)
+        inputs, gradients = _Block(step * tiles[1], c), _Block(step * tiles[1], o)
+        for first in range(rows.start, rows.stop, step):
+            last = min(first + step, rows.stop)
+            count = (last - first) * tiles[1]
+            compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
+            compiled_winograd().transform_gradient(grad, tiles, first, last, gradients.memory)
+            np.matmul(gradients.of(count).swapaxes(1, 2), inputs.of(count), out=products)
+            total += products
+        return total
+
+    total = split_sum(n * tiles[0], over)
     weight = (BOTH.T @ total.reshape(36, o * c)).reshape(3, 3, o, c)
     return np.ascontiguousarray(weight.transpose(2, 3, 0, 1))
