@@ -29,6 +29,14 @@ GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
+UPDATE_SIZES = (
+    1 << 8,
+    1 << 12,
+    1 << 16,
+    1 << 18,
+    1 << 19,
+    1 << 21,
+)  # elements: compiled code for large ones
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
 
@@ -88,6 +96,10 @@ def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, fl
     for build, shape in cases():
         for moved, seconds in _time_case(build, shape, samples):
             pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(seconds)
+    for make, size in product(OTHER_OPTIMIZERS, UPDATE_SIZES):
+        with device("meta"):
+            on_meta = _ready(make, size)
+        _time_calls(on_meta.step, _ready(make, size).step, samples)
     points = {
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
@@ -96,29 +108,37 @@ def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, fl
     return points, python
 
 
-def _time_case(build, shape, samples: Samples, runs: int = 9) -> list[tuple[float, float]]:
+def _time_case(build, shape, samples: Samples) -> list[tuple[float, float]]:
     """Add the times of one chain's kernel calls to `samples`; returns (bytes moved, seconds till the next) of each."""
     with device("meta"):
         step = _training_step(build())
         tokens = len(shape) == 2 and isinstance(step.chain[0], GPTEmbedding)
         x = MetaArray(shape, "int64" if tokens else "float32")
         step(x)  # makes the optimizer's state
-        with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
-            step(x)
+    generator = np.random.default_rng(0)
+    real = generator.integers(256, size=shape) if tokens else generator.random(shape, np.float32)
+    real_step = _training_step(build())
+    real_step(real)
+    return _time_calls(lambda: step(x), lambda: real_step(real), samples)
+
+
+def _time_calls(
+    on_meta: Callable[[], object], on_cpu: Callable[[], object], samples: Samples, runs: int = 9
+) -> list[tuple[float, float]]:
+    """Add the times of the kernel calls of `on_cpu`; `on_meta` does the same on meta. Returns as `_time_case` does."""
+    with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
+        on_meta()
     expected = [(name, profile[before:after]) for name, before, after in spied]
 
-    generator = np.random.default_rng(0)
-    x = generator.integers(256, size=shape) if tokens else generator.random(shape, np.float32)
-    step = _training_step(build())
-    step(x)
     timed: list[list[float]] = []
     pauses: list[list[float]] = []
     for _ in range(runs):
         with _spied(np.ndarray, time.perf_counter) as spied:
-            step(x)
+            on_cpu()
             done = time.perf_counter()
-        if [name for name, *_ in spied] != [name for name, _ in expected]:
-            raise RuntimeError(f"cpu and meta call different kernels for {shape}")
+        called, known = [name for name, *_ in spied], [name for name, _ in expected]
+        if called != known:
+            raise RuntimeError(f"cpu and meta call different kernels: {called} and {known}")
         timed.append([end - start for _, start, end in spied])
         starts = [start for _, start, _ in spied[1:]] + [done]
         pauses.append([start - end for start, (_, _, end) in zip(starts, spied, strict=True)])
@@ -169,6 +189,18 @@ class _training_step:
             gradient = kept.backward(gradient)
         for optimizer in self.optimizers:
             optimizer.step()
+
+
+OTHER_OPTIMIZERS = (optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB)  # than a _training_step has
+
+
+def _ready(make: type[optim.Optimizer], size: int) -> optim.Optimizer:
+    """An optimizer of one parameter of `size` elements that has a gradient, after its first step."""
+    p = nn.Parameter((size,), nn.init.constant(1.0))
+    p.grad = Tensor(p.kernels.full(p.shape, 1, p.dtype))
+    optimizer = make([p], lr=1e-9)
+    optimizer.step()
+    return optimizer
 
 
 @contextmanager

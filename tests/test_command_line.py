@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import data, models
+from minidl import data, models, optim
 from minidl.__main__ import main
 from minidl.bench import machine, parallel
 from minidl.commands import bench
 from minidl.commands.arguments import Refused, check_writable, write_json
+from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
 
@@ -135,6 +136,18 @@ def test_a_log_has_a_row_for_every_step(folder, path):
     text = Path(path).read_text().splitlines()
     found = csv.DictReader(text) if path.endswith("csv") else map(json.loads, text)
     assert [float(row["loss"]) for row in found] == json.loads(Path("result.json").read_text())["losses"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_brings_the_loss_down_with_the_options_it_has_here(folder, optimizer):
+    assert main(["train", "--optimizer", optimizer, "--steps", "40", "--json", "result.json"]) == 0
+    losses = json.loads(Path("result.json").read_text())["losses"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_every_optimizer_can_be_chosen():
+    classes = {cls for cls in vars(optim).values() if isinstance(cls, type) and issubclass(cls, optim.Optimizer)}
+    assert {cls.__name__.lower() for cls in classes - {optim.Optimizer}} == OPTIMIZERS.keys()
 
 
 def test_a_run_that_diverges_says_so_and_writes_null(folder, capsys):

@@ -11,6 +11,7 @@ import pytest
 
 import simulator
 from minidl import models
+from minidl.commands.train import OPTIMIZERS
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from simulator import probes, simulate
@@ -187,6 +188,13 @@ def test_every_kernel_of_the_models_has_been_timed(real):
         calls = [c for b in profile.blocks for c in (*b.forward, *b.backward, *b.accumulate, *b.update)]
         called = {c.name for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
         assert len(called - timed) <= 2, called - timed
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in OPTIMIZERS.values() if isinstance(cls, type)])
+def test_every_optimizer_has_been_timed(real, cls):
+    profile = profile_model(models.builder("mlp-digits"), Plan(), 4, optimizer=cls)
+    called = {c.name for b in profile.blocks for c in (*b.measure, *b.update) if c.bytes_read}
+    assert called and called <= real[0].compute["kernels"].keys()
 
 
 def test_a_real_calibration_prices_every_plan(real):
