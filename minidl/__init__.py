@@ -1,7 +1,7 @@
 """minidl: a deep-learning framework small enough to read, that trains in parallel.
 
 The names here are PyTorch's. `minidl.nn`, `minidl.optim`, `minidl.data` and `minidl.metrics` come with it;
-`minidl.models` and `minidl.parallel` are imported when asked for.
+`minidl.models`, `minidl.parallel`, `minidl.monitor` and `minidl.profile` are imported when asked for.
 """
 
 from minidl import autograd, data, metrics, nn, ops, optim

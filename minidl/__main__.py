@@ -1,10 +1,10 @@
-"""The command line: python -m minidl train | bench parallel."""
+"""The command line: python -m minidl train | profile | bench parallel."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from minidl.commands import bench, train
+from minidl.commands import bench, profile, train
 from minidl.commands.arguments import Parser
 from minidl.commands.driver import EXIT_CODES, answer
 
@@ -23,6 +23,7 @@ def parser() -> Parser:
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     train.add_parser(commands)
+    profile.add_parser(commands)
     bench.add_parser(commands)
     return top
 

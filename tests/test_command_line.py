@@ -22,7 +22,7 @@ from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
 
-COMMANDS = ([], ["train"], ["bench"], ["bench", "parallel"])
+COMMANDS = ([], ["train"], ["profile"], ["bench"], ["bench", "parallel"])
 
 
 @pytest.fixture
@@ -54,6 +54,8 @@ def folder(tmp_path, monkeypatch):
         (["train", "--pipeline", "11"], "pipeline=11 needs at least 11 blocks"),
         (["train", "--tensor", "3"], "128 is not divisible by tensor=3"),
         (["train", "--json", "nowhere/x"], "cannot write nowhere/x: No such file or directory"),
+        (["profile", "gpt"], "invalid choice: 'gpt'"),
+        (["profile", "gpt3-175b", "--batch", "1"], "this machine has"),
         (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
         (["train", "--trace", "x", "--save", "x"], "x is given twice"),
@@ -76,7 +78,8 @@ def test_help_names_every_option_of_every_command(capsys, command):
     text = capsys.readouterr().out
     assert text.startswith(f"usage: python -m minidl {' '.join(command)}".rstrip())
     named = {
-        "": ["train", "bench", "exit code"],
+        "": ["train", "profile", "bench", "exit code"],
+        "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
         "train": "--model --data --pipeline --tensor --micro-batches --schedule --batch-size --epochs --steps --lr "
         "--optimizer --seed --dtype --save --trace --log --json".split(),
         "bench": ["parallel"],
@@ -200,6 +203,16 @@ def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
         os.close(screen)
     assert (run.returncode, errors.strip()) == (130, "minidl: ended with Ctrl-C")
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.parametrize("time", [[], ["--no-time"]])
+def test_profile_prints_a_table_and_writes_it(folder, capsys, time):
+    assert main(["profile", "mlp-digits", "--batch", "2", "--repeats", "1", "--json", "profile.json", *time]) == 0
+    text = capsys.readouterr().out
+    assert "mlp-digits, 2 samples" in text and "total Sequential" in text
+    result = json.loads(Path("profile.json").read_text())
+    assert (result["model"], result["batch"], result["total"]["parameters"]) == ("mlp-digits", 2, 9610)
+    assert (result["total"]["forward_seconds"] is None) == bool(time)
 
 
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):

@@ -122,7 +122,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
     for block in chain_of(model):
         key = (signature(block), array.shape, array.dtype, wants_grad)
         if key not in known:
-            known[key] = _profile_block(block, array, wants_grad, optimizer)
+            known[key] = profile_block(block, array, wants_grad, optimizer)
         profiles.append(known[key])
         array = known[key].output
         wants_grad = wants_grad or any(p.requires_grad for p in block.parameters())
@@ -133,7 +133,8 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
     return ChainProfile(tuple(profiles), tuple(loss_calls), tuple(score_calls), x, target)
 
 
-def _profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Callable) -> BlockProfile:
+def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Callable) -> BlockProfile:
+    """Run `block`, whose parameters are on meta, on `x`. wants_grad: whether a block before waits for its gradient."""
     parameters = list(block.parameters())
     for parameter in parameters:
         parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)

@@ -1,0 +1,72 @@
+"""`python -m minidl profile`: what each block of a model costs."""
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from minidl import device
+from minidl.commands.arguments import Refused, check_writable, count, write_json
+from minidl.models import BUILDERS, builder
+from minidl.profile import Profile, profile
+
+DESCRIPTION = """\
+What each block of a model costs in forward and backward: parameters, FLOPs, bytes moved and kept for backward, which
+are counted, and the time on this machine, which is measured: the median of some runs.
+"""
+EPILOG = f"""\
+models: {", ".join(BUILDERS)}
+
+examples:
+  python -m minidl profile cifar-cnn --batch 64
+  python -m minidl profile gpt-tiny --depth 2
+  python -m minidl profile gpt3-175b --batch 1 --no-time
+"""
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "profile", help="what each block of a model costs", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("model", choices=BUILDERS, metavar="MODEL", help="the name of a model, see below")
+    add("--batch", type=count, default=8, metavar="N", help="samples (default: 8)")
+    add("--depth", type=count, default=1, metavar="N", help="how far down into blocks of blocks (default: 1)")
+    add("--repeats", type=count, default=5, metavar="N", help="runs of which the median is taken (default: 5)")
+    add("--no-time", action="store_true", help="count only, allocating nothing: for a model of any size")
+    add("--json", type=Path, metavar="PATH", help="write the results for a program to read")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace, console: Console) -> int:
+    """Count, measure, print, write; the exit code."""
+    check_writable(chosen.json)
+    found = _profile(chosen, "meta")
+    if not chosen.no_time:
+        _check_memory(chosen.model, found)
+        found = _profile(chosen, "cpu")
+    console.print(f"{chosen.model}, {chosen.batch} samples", highlight=False)
+    console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+    if chosen.json:
+        write_json(chosen.json, {"model": chosen.model, "batch": chosen.batch, **found.as_dict()})
+    return 0
+
+
+def _profile(chosen: argparse.Namespace, where: str) -> Profile:
+    with device(where):
+        model = builder(chosen.model)()
+        x, _ = model.example(chosen.batch)
+        return profile(model, x, chosen.depth, chosen.repeats, show=False)
+
+
+def _check_memory(name: str, found: Profile) -> None:
+    """Refused if parameters, gradients and what is kept for backward do not fit into the memory of this machine."""
+    needed = 8 * found.total.parameters + found.total.kept_bytes
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise Refused(
+            f"{name} needs about {needed / 1e9:.0f} GB, this machine has {there / 1e9:.0f}: a smaller --batch, or "
+            "--no-time to count only"
+        )

@@ -1,0 +1,299 @@
+"""profile: what each block of a model costs, counted, and the time it takes here, measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from minidl import random
+from minidl.creation import tensor
+from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.nn.containers import ModuleList, Sequential
+from minidl.nn.module import Module, Parameter
+from minidl.optim import SGD
+from minidl.parallel import blocks
+from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.tensor import Tensor, device
+
+REST = "(rest)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one block costs, for all of the calls of a forward and a backward.
+
+    kept_bytes: what it keeps from forward to backward; an array that two blocks keep counts in both. seconds: medians.
+    None: not known, or not measured. The backward of a first block does not include the gradient of the data, which
+    nobody wants.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    forward_flops: int
+    backward_flops: int
+    forward_bytes: int
+    backward_bytes: int
+    kept_bytes: int | None
+    forward_seconds: float | None = None
+    backward_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A row for each block, and the total: of the whole model run as one block, which keeps each array once."""
+
+    rows: tuple[Row, ...]
+    total: Row
+
+    def as_dict(self) -> dict[str, object]:
+        """For programs: FLOPs, bytes read and written, seconds."""
+        return {"rows": [asdict(row) for row in self.rows], "total": asdict(self.total)}
+
+    def __str__(self) -> str:
+        console = Console(width=200, color_system=None)
+        with console.capture() as captured:
+            console.print(self.table())
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def __repr__(self) -> str:
+        return f"<Profile of {self.total.kind}: {len(self.rows)} rows>"
+
+    def table(self) -> Table:
+        """For a rich console."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("block")
+        table.add_column("output")
+        for name in ("parameters", "FLOPs\nforward", "\nbackward", "moved\nforward", "\nbackward", "kept",
+                     "time\nforward", "\nbackward", "\nGFLOP/s"):  # fmt: skip
+            table.add_column(name, justify="right")
+        for row in (*self.rows, self.total):
+            if row is self.total:
+                table.add_section()
+            table.add_row(*_cells(row))
+        return table
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield f"{row.name} {row.kind}".strip()
+    yield "×".join(map(str, row.output))
+    yield f"{row.parameters:,}"
+    yield from (_scaled(row.forward_flops), _scaled(row.backward_flops))
+    yield from (_scaled(n, "B") for n in (row.forward_bytes, row.backward_bytes, row.kept_bytes))
+    seconds = row.forward_seconds, row.backward_seconds
+    yield from ("" if s is None else f"{1e3 * s:.3g} ms" if s >= 1e-3 else f"{1e6 * s:.3g} µs" for s in seconds)
+    work = row.forward_flops + row.backward_flops
+    yield f"{work / sum(seconds) / 1e9:.3g}" if None not in seconds and sum(seconds) and work else ""
+
+
+def _scaled(n: int | None, unit: str = "") -> str:
+    """A number to three digits with a prefix of 1000: 1.23 M."""
+    if n is None:
+        return ""
+    size = 0
+    while n >= 999.5 and size < 6:
+        n, size = n / 1000, size + 1
+    return f"{n:.3g} {' kMGTPE'[size].strip()}{unit}".rstrip()
+
+
+def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool = True) -> Profile:
+    """What each block of `model` costs for `input`: parameters, FLOPs, bytes moved and kept; and its time on the CPU.
+
+    The blocks are those of a Sequential, or the children of another module, and what it does beside them as "(rest)";
+    depth: how far down, 0 for the model as one block. A module whose children are not called with one tensor, or do
+    not give one, is one row. FLOPs and bytes are counted by running the blocks on meta. Times are medians of `repeats`
+    runs after a first one; a model on meta is not timed, so one of any size can be counted. show: print the table.
+
+    The model runs as it is, in training or not, and is left as it was. TypeError: it does not make one tensor of one.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"profile needs a module, not a {type(model).__name__}")
+    for name, value, least in (("depth", depth, 0), ("repeats", repeats, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"profile: {name}={value!r}, it must be a whole number of at least {least}")
+    x = (input if isinstance(input, Tensor) else tensor(input)).data
+    with _undisturbed(model), Console(stderr=True).status("") as status:
+        walk = _Walk(repeats, status)
+        walk.block("", model, x, False, depth)
+        rows, walk.rows = walk.rows, []
+        walk.row("total", model, [(x, False)])
+    found = Profile(tuple(rows), walk.rows[0])
+    if show:
+        print(found)
+    return found
+
+
+class _Walk:
+    """Goes down a model and makes the rows. Blocks get the arrays that they get in the model."""
+
+    def __init__(self, repeats: int, status: Status):
+        self.repeats, self.status = repeats, status
+        self.rows: list[Row] = []
+        self.known: dict[tuple, BlockProfile] = {}
+
+    def block(self, name: str, block: Module, x, wants_grad: bool, depth: int):
+        """The rows of a block called on the array `x`; gives its output."""
+        if depth and isinstance(block, Sequential) and len(block):
+            for child_name, child in block.named_children():
+                x = self.block(_join(name, child_name), child, x, wants_grad, depth - 1)
+                wants_grad = wants_grad or any(p.requires_grad for p in child.parameters())
+            return x
+        with _drawing_alike():
+            calls, out = _children_calls(block, x, wants_grad)
+        if not depth or not calls:
+            self.row(name, block, [(x, wants_grad)])
+            return out
+        before = len(self.rows)
+        for child_name, child, found in calls:
+            if len(found) == 1:
+                self.block(_join(name, child_name), child, *found[0], depth - 1)
+            else:
+                self.row(_join(name, child_name), child, found)
+        self._rest(name, block, x, wants_grad, self.rows[before:])
+        return out
+
+    def row(self, name: str, block: Module, calls: list[tuple]) -> None:
+        self.status.update(f"{name} {type(block).__name__}")
+        times = [_seconds(block, x, wants_grad, self.repeats) for x, wants_grad in calls]
+        forward, backward = (None if None in found else sum(found) for found in zip(*times, strict=True))
+        self.rows.append(replace(self._counts(name, block, calls), forward_seconds=forward, backward_seconds=backward))
+
+    def _counts(self, name: str, block: Module, calls: list[tuple]) -> Row:
+        counted = [self._counted(block, x, wants_grad) for x, wants_grad in calls]
+        return Row(
+            name, type(block).__name__, counted[-1].output.shape, counted[0].parameter_count,
+            sum(flops(c.forward) for c in counted), sum(flops(c.backward) for c in counted),
+            sum(_moved(c.forward) for c in counted), sum(_moved(c.backward) for c in counted),
+            sum(c.saved_bytes for c in counted),
+        )  # fmt: skip
+
+    def _counted(self, block: Module, x, wants_grad: bool) -> BlockProfile:
+        key = signature(block), x.shape, x.dtype, wants_grad
+        if key not in self.known:
+            with _on_meta(block):
+                self.known[key] = profile_block(block, MetaArray(x.shape, x.dtype), wants_grad, _sgd)
+        return self.known[key]
+
+    def _rest(self, name: str, block: Module, x, wants_grad: bool, rows: list[Row]) -> None:
+        """What the block does beside its children: all that it counts less their rows."""
+        whole = self._counts(name, block, [(x, wants_grad)])
+        counts = ("forward_flops", "backward_flops", "forward_bytes", "backward_bytes")
+        left = {field: getattr(whole, field) - sum(getattr(row, field) for row in rows) for field in counts}
+        own = sum(p.numel() for p in vars(block).values() if isinstance(p, Parameter))
+        self.rows.append(replace(whole, kind=REST, parameters=own, kept_bytes=None, **left))
+
+
+def _children_calls(block: Module, x, wants_grad: bool):
+    """-> name, child and the arrays and wants_grad of its calls, for each child of `block` run on `x`; and the output.
+
+    No children if one of them has another input than a tensor, or another output.
+    """
+    children = list(_callable_children(block))
+    calls: dict[int, list[tuple]] = {id(child): [] for _, child in children}
+    simple = True
+
+    def note(module, inputs, out):
+        nonlocal simple
+        if len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(out, Tensor):
+            calls[id(module)].append((inputs[0].data, inputs[0].requires_grad))
+        else:
+            simple = False
+
+    handles = [child.register_forward_hook(note) for _, child in children]
+    try:
+        with device("meta" if isinstance(x, MetaArray) else "cpu"):
+            out = block(Tensor(x, requires_grad=wants_grad and x.dtype.kind == "f"))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"profile needs modules that make one tensor of one, {type(block).__name__} gave a {type(out).__name__}"
+        )
+    return [(name, child, calls[id(child)]) for name, child in children if calls[id(child)]] if simple else [], out.data
+
+
+def _callable_children(block: Module) -> Iterator[tuple[str, Module]]:
+    """The children, those of a list in its place, which has no forward of its own."""
+    for name, child in block.named_children():
+        if isinstance(child, ModuleList) and not isinstance(child, Sequential):
+            yield from ((f"{name}.{inner}", module) for inner, module in _callable_children(child))
+        else:
+            yield name, child
+
+
+def _seconds(block: Module, x, wants_grad: bool, repeats: int) -> tuple[float | None, float | None]:
+    """The median times of forward and backward; None on meta. The first run, which may compile kernels, is left out."""
+    if isinstance(x, MetaArray):
+        return None, None
+    times = []
+    for _ in range(repeats + 1):
+        with _drawing_alike():
+            start = time.perf_counter()
+            y, saved = blocks.forward(block, x, wants_grad)
+            forward = time.perf_counter() - start
+        gradient = np.ones(y.shape, y.dtype)
+        start = time.perf_counter()
+        if saved.wants_grad:
+            saved.backward(gradient)
+        times.append((forward, time.perf_counter() - start))
+        block.zero_grad()
+    return tuple(map(statistics.median, zip(*times[1:], strict=True)))
+
+
+def _drawing_alike():
+    """Random numbers from a generator of its own, so that the default one is not used up."""
+    return random.drawing_from(random.generator(0, "profile"))
+
+
+@contextmanager
+def _on_meta(block: Module) -> Iterator[None]:
+    """Inside, the tensors of the block have shapes and no values."""
+    held = {id(t): (t, t.data) for module in block.modules() for t in vars(module).values() if isinstance(t, Tensor)}
+    try:
+        for t, data in held.values():
+            t.data = MetaArray(data.shape, data.dtype)
+        with device("meta"):
+            yield
+    finally:
+        for t, data in held.values():
+            t.data = data
+
+
+@contextmanager
+def _undisturbed(model: Module) -> Iterator[None]:
+    """Afterwards gradients and buffers are what they were."""
+    parameters = [(p, p.grad, p.gradient_buffer) for p in model.parameters()]
+    buffers = [(b, b.data, b.kernels.copy(b.data)) for b in model.buffers()]
+    try:
+        for p, _, _ in parameters:
+            p.grad = p.gradient_buffer = None
+        yield
+    finally:
+        for p, grad, gradient_buffer in parameters:
+            p.grad, p.gradient_buffer = grad, gradient_buffer
+        for b, data, values in buffers:
+            b.kernels.assign(data, values)
+            b.data = data
+
+
+def _moved(calls: tuple[Call, ...]) -> int:
+    """The bytes that kernels read and write."""
+    return sum(c.bytes_read + c.bytes_written for c in calls if isinstance(c, KernelCall))
+
+
+def _sgd(parameters) -> SGD:
+    return SGD(parameters, lr=0.1)
+
+
+def _join(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
