@@ -43,8 +43,8 @@ def run_backward(
     while ready:
         node = heappop(ready)[1]
         grad = pending.pop(node)
-        for hook in node.hooks:
-            grad = _hooked(hook, grad, graph)
+        if node.hooks:
+            grad = _hooked(node.hooks, grad, graph)
         if wanted is not None and node in wanted:
             wanted[node] = grad
         if type(node) is Leaf:
@@ -67,11 +67,14 @@ def run_backward(
         grads = node.backward(grad)
         if not isinstance(grads, tuple):
             grads = (grads,)
-        if node.passes_gradient:
-            borrowed.update(parents)
+        passes = node.passes_gradient
         if not (keep or graph):
             node.__dict__.clear()  # frees the arrays it kept
-        for parent, g in zip(parents, grads, strict=True):
+        if len(grads) != len(parents):
+            raise RuntimeError(
+                f"{type(node).__name__}: {len(parents)} inputs, but backward gave {len(grads)} gradients"
+            )
+        for parent, g in zip(parents, grads):  # noqa: B905  strict= costs a twentieth of a small op
             if parent is None or g is None:
                 continue
             if parent in pending:
@@ -80,6 +83,8 @@ def run_backward(
             else:
                 pending[parent] = g
                 heappush(ready, (parent.order, parent))
+                if passes:
+                    borrowed.add(parent)
 
 
 def _to_leaf(leaf: Leaf, grad, owned: bool, graph: bool) -> None:
@@ -93,12 +98,13 @@ def _to_leaf(leaf: Leaf, grad, owned: bool, graph: bool) -> None:
         tensor.accumulate_grad(grad, owned)
 
 
-def _hooked(hook: Callable, grad, graph: bool):
-    """The gradient that `hook` makes of `grad`."""
-    changed = hook(grad if graph else Tensor(grad))
-    if changed is None:
-        return grad
-    return changed if graph else changed.data
+def _hooked(hooks: Iterable[Callable], grad, graph: bool):
+    """The gradient that the hooks, one after the other, make of `grad`."""
+    for hook in hooks:
+        changed = hook(grad if graph else Tensor(grad))
+        if changed is not None:
+            grad = changed if graph else changed.data
+    return grad
 
 
 # Differentiating a backward

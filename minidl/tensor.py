@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl import kernels as _kernels
 
+BY_ARRAY = _kernels.BY_ARRAY
 DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int64", "bool")}
 float32, float64, int64, bool_ = DTYPES.values()
 
@@ -104,6 +105,7 @@ class Op:
 
     passes_gradient = False  # backward may hand on `grad` itself or a view of it, not a new array
     one_dtype = True  # all inputs must have the same dtype
+    checked = False  # the caller has seen to it that the inputs are on one device and have the dtypes they need
 
     # On the tape; a tape that was walked has no `parents` any more.
     parents: list[Op | Leaf | None] | None = None  # the nodes of the inputs, None for one that wants no gradient
@@ -113,20 +115,21 @@ class Op:
     kept = False  # the tape is to be walked again: backward must not write to what forward kept
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        arrays = [x.data for x in inputs]
-        kind = type(arrays[0])
-        if len(arrays) > 1:
-            dtype = arrays[0].dtype
+        arrays, parents = [], []
+        for x in inputs:
+            arrays.append(x.data)
+            parents.append(x.node)
+        if not (self.checked or len(arrays) < 2):
+            kind, dtype = type(arrays[0]), arrays[0].dtype
             for array in arrays:
-                if type(array) is not kind or (array.dtype is not dtype and self.one_dtype and array.dtype != dtype):
+                if type(array) is not kind or (self.one_dtype and array.dtype != dtype):
                     raise _mixed(self, inputs)
-        self.kernels = kernels = _kernels.BY_ARRAY[kind]
-        self.needs = needs = [x.node for x in inputs] if _grad_enabled else [None] * len(inputs)
+        self.kernels = kernels = BY_ARRAY[type(arrays[0])]
+        self.needs = parents if _grad_enabled else [None] * len(parents)
         data = self.forward(*arrays)
-        out = Tensor(kernels.from_scalar(data) if isinstance(data, np.generic) else data)
-        if any(needs):
-            self.parents = needs
-            self.order = -tick()
+        out = Tensor(data if data.shape else kernels.from_scalar(data))
+        if _grad_enabled and any(parents):
+            self.parents, self.order = parents, -tick()
             out.node = self
         return out
 

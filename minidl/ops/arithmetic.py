@@ -4,7 +4,7 @@ from numbers import Real
 
 from minidl.ops.promotion import floating, one_device, pair
 from minidl.ops.shape import cast
-from minidl.tensor import Op, Tensor, float32, int64
+from minidl.tensor import BY_ARRAY, Op, Tensor, float32, int64, is_grad_enabled, tick
 
 
 def unbroadcast(kernels, grad, shape):
@@ -17,7 +17,38 @@ def unbroadcast(kernels, grad, shape):
     return kernels.reshape(grad, shape)
 
 
-class Add(Op):
+class Broadcast(Op):
+    """An elementwise op of two operands that broadcast; either may be a number.
+
+    The smallest and most frequent ops, so what Op.__call__ does for any inputs is written out for two.
+    """
+
+    def __call__(self, a, b) -> Tensor:
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+            a, b = pair(self.name, a, b)
+        x, y = a.data, b.data
+        if x.dtype is not y.dtype or type(x) is not type(y):
+            one_device(self.name, a, b)
+            a, b = pair(self.name, a, b)
+            x, y = a.data, b.data
+        self.kernels = kernels = BY_ARRAY[type(x)]
+        self.needs = parents = [a.node, b.node]
+        try:
+            data = self.forward(x, y)
+        except ValueError:
+            raise ValueError(f"{self.name}: shapes {x.shape} and {y.shape} do not broadcast") from None
+        out = Tensor(data if data.shape else kernels.from_scalar(data))
+        if is_grad_enabled() and any(parents):
+            self.parents, self.order = parents, -tick()
+            out.node = self
+        return out
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+
+class Add(Broadcast):
     """a + b."""
 
     passes_gradient = True
@@ -27,11 +58,13 @@ class Add(Op):
         return self.kernels.add(a, b)
 
     def backward(self, grad):
-        k, (a, b) = self.kernels, self.shapes
-        return unbroadcast(k, grad, a), unbroadcast(k, grad, b)
+        (a, b), shape = self.shapes, grad.shape
+        if shape == a and shape == b:
+            return grad, grad
+        return unbroadcast(self.kernels, grad, a), unbroadcast(self.kernels, grad, b)
 
 
-class Subtract(Op):
+class Subtract(Broadcast):
     """a - b."""
 
     passes_gradient = True
@@ -45,7 +78,7 @@ class Subtract(Op):
         return unbroadcast(k, grad, a), unbroadcast(k, k.negative(grad), b) if self.needs[1] else None
 
 
-class Multiply(Op):
+class Multiply(Broadcast):
     """a * b, elementwise."""
 
     def forward(self, a, b):
@@ -61,7 +94,7 @@ class Multiply(Op):
         return grad_a, grad_b
 
 
-class Divide(Op):
+class Divide(Broadcast):
     """a / b, elementwise."""
 
     def forward(self, a, b):
@@ -153,7 +186,7 @@ class Remainder(Op):
 
 def add(a, b) -> Tensor:
     """a + b with broadcasting; either may be a number. Of bools: whether one of them is true."""
-    return Add()(*pair("add", a, b))
+    return Add()(a, b)
 
 
 def subtract(a, b) -> Tensor:
@@ -166,7 +199,7 @@ def subtract(a, b) -> Tensor:
 
 def multiply(a, b) -> Tensor:
     """a * b, elementwise with broadcasting; either may be a number."""
-    return Multiply()(*pair("multiply", a, b))
+    return Multiply()(a, b)
 
 
 def divide(a, b) -> Tensor:

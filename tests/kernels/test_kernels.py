@@ -11,14 +11,17 @@ from minidl.kernels import cpu, meta
 
 
 def kernels(device):
-    others = {"record", "note"}
-    return {n: f for n, f in vars(device).items() if inspect.isfunction(f) and n[0] != "_" and n not in others}
+    others = {"record", "note", "keep_freed_memory", "KernelCall", "MetaArray"}
+    return {n: f for n, f in vars(device).items() if callable(f) and n[0] != "_" and n not in others}
 
 
 def test_every_device_has_the_same_kernels_with_the_same_arguments():
     ours, shapes = kernels(cpu), kernels(meta)
     assert ours.keys() == shapes.keys()
-    for name in ours:
+    for name, kernel in ours.items():
+        if not inspect.isfunction(kernel):  # NumPy's own
+            assert kernel.nin == len(inspect.signature(shapes[name]).parameters)
+            continue
         assert list(inspect.signature(ours[name]).parameters) == list(inspect.signature(shapes[name]).parameters), name
 
 

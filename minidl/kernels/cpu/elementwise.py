@@ -20,15 +20,10 @@ def _binary(function):
     return lambda a, b: np.asarray(function(a, b))
 
 
-add = _binary(np.add)
-subtract = _binary(np.subtract)
-multiply = _binary(np.multiply)
-divide = _binary(np.true_divide)
+add, subtract, multiply, divide, negative, exp = np.add, np.subtract, np.multiply, np.true_divide, np.negative, np.exp
 power = _binary(np.power)
 maximum = _binary(np.maximum)
 minimum = _binary(np.minimum)
-negative = _unary(np.negative)
-exp = _unary(np.exp)
 expm1 = _unary(np.expm1)
 log = _unary(np.log)
 log1p = _unary(np.log1p)
