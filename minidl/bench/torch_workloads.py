@@ -1,16 +1,16 @@
 """The reference workloads of `bench train` in PyTorch, eager, written as its users write them.
 
 tuned: what a user may set by hand beside: images with channels last in memory, and fused optimizers (the allocator's
-settings are environment variables, see `train.py`).
+settings are environment variables, see `train.py`). Only `side.py` imports this file, as a script, so that the process
+does not load minidl.
 """
 
 from collections.abc import Callable
 
 import torch
+from inputs import CHAIN, arrays, classes
 from torch import nn
 from torch.nn import functional
-
-from minidl.bench.workloads import CHAIN, arrays, classes
 
 
 def _training(model, optimizer, x, y) -> Callable[[], object]:
@@ -96,7 +96,8 @@ def w4(tuned: bool):
 
 
 def w5(tuned: bool):
-    x, scale, offset = (torch.as_tensor(a) for a in arrays((10,), (10,), (10,)))
+    x, change, offset = (torch.as_tensor(a) for a in arrays((10,), (10,), (10,)))
+    scale = 1 + change * 1e-3
     x.requires_grad_()
 
     def step():

@@ -10,8 +10,8 @@ import numpy as np
 
 import minidl
 from minidl import models, nn, optim
+from minidl.bench.inputs import CHAIN, arrays, classes
 
-CHAIN = 1000  # ops of W5
 DESCRIPTIONS = {
     "W1": "MLP 784-1024-1024-10, batch 128, SGD with momentum",
     "W2": "CNN conv32-pool-conv64-pool-conv64-dense64-dense10 on 3×32×32, batch 64, Adam",
@@ -20,16 +20,6 @@ DESCRIPTIONS = {
     "W5": f"a chain of {CHAIN:,} ops on 10 elements, forward and backward",
     "W6": "ResNet block 3×3, 64 channels of 32×32, batch 32, batch norm, SGD",
 }
-
-
-def arrays(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Normal random numbers, the same for both sides."""
-    generator = np.random.default_rng(0)
-    return [generator.standard_normal(shape, np.float32) for shape in shapes]
-
-
-def classes(count: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(count, size=shape)
 
 
 def _training(model: nn.Module, optimizer: optim.Optimizer, x: np.ndarray, y: np.ndarray) -> Callable[[], object]:
@@ -80,7 +70,8 @@ def w4():
 
 
 def w5():
-    x, scale, offset = (minidl.tensor(a) for a in arrays((10,), (10,), (10,)))
+    x, change, offset = (minidl.tensor(a) for a in arrays((10,), (10,), (10,)))
+    scale = 1 + change * 1e-3  # so that 500 products stay finite
     x.requires_grad_()
 
     def step():
