@@ -29,14 +29,7 @@ GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
-UPDATE_SIZES = (
-    1 << 8,
-    1 << 12,
-    1 << 16,
-    1 << 18,
-    1 << 19,
-    1 << 21,
-)  # elements: compiled code for large ones
+UPDATE_SIZES = (1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21)  # elements: compiled code for large ones
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
 

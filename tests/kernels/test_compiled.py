@@ -32,7 +32,7 @@ def moments(kernel, gradient, parameter, mean, square, *numbers):
     return mean, square, np.asarray(kernel(parameter, gradient, mean, square, *numbers), mean.dtype)
 
 
-PARAMETERS = updates.COMPILED_FROM
+PARAMETERS = updates.SGD_COMPILED_FROM
 SCORES = (4, 3, 90, 70)
 ROWS = (300, 301)
 KERNELS = {
