@@ -29,6 +29,8 @@ class DataLoader:
     The batches are the same to the last bit for any number, random transforms included (see `TransformedDataset`).
     collate_fn: makes a batch of a list of samples; `default_collate` by itself.
 
+    `epoch` is the number of the next one: set it to go on where a training was left.
+
     Workers start with an iteration, from the data set as it then is, and have ended when the iterator is exhausted,
     closed or dropped. Their batches lie in shared memory that is used again when a batch has been dropped. Raises
     WorkerError, with the worker's traceback, where one fails.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minidl.data.batches import batch_indices, cut, epoch_order
+from minidl.data.datasets import set_epoch
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
@@ -227,6 +228,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
         if step // per_epoch != epoch:
             epoch = step // per_epoch
             order = epoch_order(len(job.dataset), job.seed, epoch)
+            set_epoch(job.dataset, epoch)
         samples = cut(batch_indices(order, step % per_epoch, job.batch_size), plan.data, plan.micro_batches)[replica]
         if scheduler and step:
             scheduler.step()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import data
+from minidl.data import transforms
 from minidl.data.collate import leaves
 from tests.leftovers import alive
 
@@ -103,7 +104,7 @@ def test_a_data_set_that_takes_arrays_is_asked_for_whole_batches():
             return super().__getitem__(index)
 
     list(data.DataLoader(Recording(np.zeros(100), np.zeros(100)), 50))
-    assert asked[-2:] == [(50,), (50,)] and len(asked) == 6  # before these a trial of three
+    assert asked[-2:] == [(50,), (50,)] and len(asked) == 5  # before these a trial of three
 
 
 def test_samples_may_be_numbers_tensors_tuples_and_dicts():
@@ -154,6 +155,22 @@ def test_the_default_generator_is_keyed_by_the_batch():
     before = minidl.random.default_generator()
     batches = same_for_all(Random(), batch_size=2)
     assert len({str(b) for b in batches}) == 4 and minidl.random.default_generator() is before
+
+
+def test_workers_mix_batches_as_the_loader_alone_does():
+    mixup = transforms.Mixup(10, alpha=1.0)
+    dataset = data.Subset(data.digits()[0], np.arange(20))
+    batches = same_for_all(dataset, batch_size=8, collate_fn=lambda samples: mixup(*data.default_collate(samples)))
+    assert [shape for _, (_, shape, _) in batches] == [(8, 10), (8, 10), (4, 10)]
+
+
+def test_an_epoch_can_be_taken_up_again():
+    dataset = data.TransformedDataset(data.Subset(data.digits()[0], np.arange(20)), turn_and_add_noise)
+    loader = data.DataLoader(dataset, 8, shuffle=True)
+    first, second = as_bytes(loader), as_bytes(loader)
+    again = data.DataLoader(dataset, 8, shuffle=True)
+    again.epoch = 1
+    assert as_bytes(again) == second != first
 
 
 def test_batches_that_are_kept_stay_as_they_are():

@@ -107,6 +107,8 @@ def test_standardized_data_have_mean_0_and_deviation_1_and_come_back():
     assert channels.mean.shape == (3, 1, 1) and channels(image(3, 4, 4)).dtype == np.float32
     with pytest.raises(ValueError, match="leaves out 0"):
         T.Standardize(x, dim=1)
+    with pytest.raises(TypeError, match="needs floats, not int64"):
+        standardize(np.zeros((1, 4), int))
 
 
 def test_missing_values_are_dropped_or_filled_from_the_training_set():
@@ -264,6 +266,10 @@ def test_mixup_mixes_labels_as_it_mixes_samples():
     np.testing.assert_array_equal(T.Mixup(3, alpha=1.0)(x, x, generator(1))[1], soft)  # labels that are soft already
     tensors = T.Mixup(3, alpha=1.0)(minidl.tensor(x), minidl.tensor(y), generator(1))
     np.testing.assert_array_equal(tensors[1].numpy(), soft)
+    logits = minidl.randn(6, 3)
+    loss = minidl.nn.CrossEntropyLoss()(logits, tensors[1]).item()
+    log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum(1, keepdims=True))
+    assert abs(loss + (soft * log_p).sum(1).mean()) < 1e-5
     with pytest.raises(ValueError, match="labels from 0 to 2 for 2 classes"):
         T.Mixup(2)(x, y)
     with pytest.raises(ValueError, match="both must be above 0"):

@@ -333,3 +333,18 @@ def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
         for ours, theirs in zip(got.evaluations, expected.evaluations, strict=True):
             assert (ours.step, ours.accuracy) == (theirs.step, theirs.accuracy)
             assert ours.loss == pytest.approx(theirs.loss, rel=1e-10)
+
+
+def test_random_transforms_are_drawn_anew_each_epoch_and_alike_under_every_plan():
+    noisy = data.TransformedDataset(data.Subset(DIGITS, np.arange(64)), lambda x, g: x + g.standard_normal(x.shape))
+
+    def build(mesh):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+
+    def losses(plan):  # an epoch is one batch, and the model stays as it is: only the noise differs
+        options = dict(loss=nn.CrossEntropyLoss(), batch_size=64, steps=3, dtype="float64", timeout=120)
+        return train(build, noisy, plan, optimizer=lambda p: optim.SGD(p, lr=0.0), **options).losses
+
+    expected = losses(Plan())
+    assert len({round(loss, 6) for loss in expected}) == 3
+    np.testing.assert_allclose(losses(Plan(data=2, pipeline=2, micro_batches=2)), expected, rtol=1e-10)

@@ -57,6 +57,8 @@ class Standardize:
         self.std = np.where(std > 0, std, 1.0)
 
     def __call__(self, x: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
+        if x.dtype.kind != "f":
+            raise TypeError(f"Standardize needs floats, not {x.dtype}")
         return ((x - self.mean) / self.std).astype(x.dtype)
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
