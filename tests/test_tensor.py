@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -162,6 +162,8 @@ def test_the_gradients_of_a_broadcast_sum_have_the_inputs_shapes(shapes, device)
 def test_indexing_agrees_with_numpy_on_cpu_and_meta(data, shape):
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     key = data.draw(hnp.basic_indices(shape, allow_newaxis=True) | hnp.integer_array_indices(shape))
+    parts = key if isinstance(key, tuple) else (key,)
+    assume(all(k.step is None or k.step > 0 for k in parts if isinstance(k, slice)))
     np.testing.assert_array_equal(minidl.tensor(values)[key].numpy(), values[key])
     assert minidl.tensor(values, device="meta")[key].shape == np.shape(values[key])
 

@@ -75,6 +75,18 @@ from minidl.ops.elementwise import (
     sqrt,
 )
 from minidl.ops.embedding import embedding
+from minidl.ops.extremes import amax, amin, argmax, argmin, argsort, max, min, sort, topk
+from minidl.ops.indexing import (
+    gather,
+    getitem,
+    index_select,
+    masked_select,
+    one_hot,
+    scatter,
+    scatter_add,
+    take_along_dim,
+)
+from minidl.ops.joining import cat, chunk, narrow, repeat, repeat_interleave, split, stack, unbind
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import linear, matmul
 from minidl.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
@@ -87,19 +99,20 @@ from minidl.ops.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from minidl.ops.rearranging import diag, diagonal, flip, pad, roll, tril, triu
 from minidl.ops.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
-from minidl.ops.reduction import amax, argmax, max, mean, sum
+from minidl.ops.reduction import all, any, cumsum, logsumexp, mean, norm, prod, std, sum, var
 from minidl.ops.shape import (
     cast,
-    cat,
+    clone,
+    contiguous,
     expand,
+    expand_as,
     flatten,
-    getitem,
+    movedim,
     permute,
     reshape,
-    split,
     squeeze,
-    stack,
     to,
     transpose,
     unsqueeze,

@@ -5,8 +5,9 @@ two: so the three ops here can be differentiated as often as one likes.
 """
 
 from minidl.ops.arithmetic import add
+from minidl.ops.indexing import getitem
 from minidl.ops.reduction import sum
-from minidl.ops.shape import getitem, reshape
+from minidl.ops.shape import reshape
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 

@@ -1,16 +1,16 @@
 """The elementary kernels on tensors: what most backwards are written in, so that they can be differentiated again."""
 
-from minidl.ops import arithmetic, choice, comparison, elementwise, reduction, shape
+from minidl.ops import arithmetic, choice, comparison, elementwise, extremes, joining, reduction, shape
+from minidl.ops.indexing import Index
 from minidl.ops.matmul import MatMul, linear
 from minidl.taped import taped
-from minidl.tensor import Op
 
 for _function in (
     arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
     elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p, elementwise.sqrt, elementwise.sin,
     elementwise.cos, elementwise.floor, elementwise.sign, choice.maximum, choice.minimum, choice.where,
     comparison.isnan, comparison.logical_not, comparison.logical_or, comparison.logical_and,
-    reduction.sum, reduction.argmax, shape.cast, linear,
+    extremes.argmax, shape.cast, linear,
 ):  # fmt: skip
     taped(_function)
 taped(comparison.eq, "equal")
@@ -28,8 +28,18 @@ def masked(x, mask):
 
 
 @taped
+def sum(x, dim, keepdim):
+    return reduction.Sum(dim, keepdim)(x)
+
+
+@taped
 def max(x, dim, keepdim):
-    return reduction.amax(x, dim, keepdim)
+    return extremes.Extreme("max", dim, keepdim)(x)
+
+
+@taped
+def min(x, dim, keepdim):
+    return extremes.Extreme("min", dim, keepdim)(x)
 
 
 @taped
@@ -59,35 +69,12 @@ def broadcast_to(x, new_shape):
 
 @taped
 def concatenate(tensors, dim):
-    return shape.cat(tensors, dim)
-
-
-@taped
-def index(x, key):
-    return shape.Index(key)(x)
-
-
-@taped
-def index_grad(grad, key, shape):
-    return IndexGrad(key, shape)(grad)
-
-
-class IndexGrad(Op):
-    """Zeros of `shape` with the input added at `key`: the transpose of Index."""
-
-    def __init__(self, key: tuple, shape: tuple[int, ...]):
-        self.key, self.shape = key, shape
-
-    def forward(self, x):
-        return self.kernels.index_grad(x, self.key, self.shape)
-
-    def backward(self, grad):
-        return self.kernels.index(grad, self.key)
+    return joining.cat(tensors, dim)
 
 
 @taped
 def slice_last(x, start, length):
-    return shape.Index((..., slice(start, start + length)))(x)
+    return Index((..., slice(start, start + length)))(x)
 
 
 @taped

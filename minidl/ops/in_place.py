@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from minidl.autograd import changed
 from minidl.ops import arithmetic
-from minidl.ops.shape import cast, index_key
+from minidl.ops.indexing import index_keys
+from minidl.ops.shape import cast
 from minidl.tensor import Tensor, is_grad_enabled, no_grad
 
 
@@ -87,7 +88,9 @@ def zero_(x: Tensor) -> Tensor:
 def setitem(x: Tensor, key, value) -> None:
     """x[key] = value, for the keys that x[key] takes; the value, a tensor or a number, broadcasts."""
     _check("x[...] = value", x, (value,))
-    _write("x[...] = value", x, value, index_key(x, key))
+    views, arrays = index_keys(x, key)
+    target = x if views is None or arrays is None else Tensor(x.kernels.index(x.data, views))
+    _write("x[...] = value", target, value, views if arrays is None else arrays)
 
 
 for _name, _operator, _function in (

@@ -1,6 +1,20 @@
 """The operators and methods of Tensor: importing this module puts them there, so tensor.py need not know the ops."""
 
-from minidl.ops import activation, arithmetic, choice, comparison, elementwise, matmul, reduction, shape, softmax
+from minidl.ops import (
+    activation,
+    arithmetic,
+    choice,
+    comparison,
+    elementwise,
+    extremes,
+    indexing,
+    joining,
+    matmul,
+    rearranging,
+    reduction,
+    shape,
+    softmax,
+)
 from minidl.tensor import Tensor
 
 OPERATORS = {
@@ -16,7 +30,7 @@ OPERATORS = {
     "__pow__": arithmetic.power,
     "__rpow__": lambda x, other: arithmetic.power(other, x),
     "__matmul__": matmul.matmul,
-    "__getitem__": shape.getitem,
+    "__getitem__": indexing.getitem,
     "__abs__": elementwise.abs,
     "__floordiv__": arithmetic.floor_divide,
     "__rfloordiv__": lambda x, other: arithmetic.floor_divide(other, x),
@@ -48,10 +62,18 @@ METHODS = [
     comparison.logical_not, comparison.logical_and, comparison.logical_or, comparison.logical_xor,
     activation.relu, activation.sigmoid, activation.tanh,
     softmax.softmax, softmax.log_softmax,
-    reduction.sum, reduction.mean, reduction.max, reduction.amax, reduction.argmax,
+    reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.prod, reduction.norm, reduction.logsumexp,
+    reduction.cumsum, reduction.any, reduction.all,
+    extremes.max, extremes.min, extremes.amax, extremes.amin, extremes.argmax, extremes.argmin, extremes.sort,
+    extremes.argsort, extremes.topk,
+    indexing.gather, indexing.scatter, indexing.scatter_add, indexing.index_select, indexing.masked_select,
+    indexing.take_along_dim,
+    joining.split, joining.chunk, joining.unbind, joining.narrow, joining.repeat, joining.repeat_interleave,
+    rearranging.flip, rearranging.roll, rearranging.tril, rearranging.triu, rearranging.diagonal, rearranging.diag,
     matmul.matmul,
-    shape.reshape, shape.flatten, shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose, shape.expand,
-    shape.split, shape.to,
+    shape.reshape, shape.flatten, shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose, shape.movedim,
+    shape.expand, shape.expand_as, shape.clone, shape.contiguous,
+    shape.to,
 ]  # fmt: skip
 
 for _name, _function in OPERATORS.items():

@@ -6,8 +6,9 @@ b_ih and b_hh (gates * width,), states (batch, width), each y (time, batch, widt
 
 from minidl.ops.activation import relu, sigmoid, tanh
 from minidl.ops.arithmetic import add
+from minidl.ops.joining import cat, split, stack
 from minidl.ops.matmul import linear
-from minidl.ops.shape import cast, cat, split, stack
+from minidl.ops.shape import cast
 from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 

@@ -1,9 +1,20 @@
-"""Sums, means and maxima over some dimensions or all."""
+"""Sums, means, variances, products and norms over some dimensions or all; running sums."""
+
+import math
+from numbers import Real
 
 import numpy as np
 
+from minidl.creation import tensor
 from minidl.kernels import shapes
-from minidl.ops.shape import normalize_dim, reshape
+from minidl.ops.arithmetic import multiply
+from minidl.ops.choice import where
+from minidl.ops.comparison import ne
+from minidl.ops.elementwise import abs, exp, log
+from minidl.ops.extremes import amax, amin
+from minidl.ops.promotion import floating
+from minidl.ops.shape import cast, expand, movedim, normalize_dim, reduced_dims, reshape, unsqueeze
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 
@@ -36,85 +47,202 @@ class Mean(Sum):
         return super().backward(self.kernels.divide(grad, self.count))
 
 
-class Max(Op):
-    """The largest element over the dimensions `dim`; equal ones share the gradient, if some are NaN then these do."""
+class Var(Op):
+    """The variance over the dimensions `dim`: squares of the distance from the mean, summed, over n - correction."""
 
-    def __init__(self, dim, keepdim: bool):
-        self.dim, self.keepdim = dim, keepdim
+    def __init__(self, dim: tuple[int, ...], correction: float, keepdim: bool):
+        self.dim, self.correction, self.keepdim = dim, correction, keepdim
 
     def forward(self, x):
-        self.x, self.y = x, self.kernels.max(x, self.dim, self.keepdim)
+        k, self.x = self.kernels, x
+        centered = self.centered()
+        squares = k.sum(k.multiply(centered, centered), self.dim, self.keepdim)
+        return k.divide(squares, self.freedom())
+
+    def centered(self):
+        k = self.kernels
+        return k.subtract(self.x, k.divide(k.sum(self.x, self.dim, True), self.count()))
+
+    def count(self) -> int:
+        return math.prod(self.x.shape[d] for d in self.dim)
+
+    def freedom(self) -> float:
+        count = self.count() - self.correction
+        return count if count > 0 else 0
+
+    def backward(self, grad):  # d/dx = 2 (x - mean) / (n - correction)
+        k = self.kernels
+        grad = k.reshape(grad, shapes.reduced(self.x.shape, self.dim, True))
+        return k.multiply(k.divide(k.multiply(grad, 2), self.freedom()), self.centered())
+
+
+class Std(Var):
+    """The square root of the variance; its derivative where it is 0 is 0."""
+
+    def forward(self, x):
+        self.y = self.kernels.sqrt(super().forward(x))
         return self.y
 
     def backward(self, grad):
-        k = self.kernels
-        y = k.reshape(self.y, shapes.reduced(self.x.shape, self.dim, True))
-        largest = k.logical_or(k.equal(self.x, y), k.isnan(self.x))
-        count = k.cast(k.sum(largest, self.dim, True), grad.dtype)
-        return k.masked(k.divide(k.reshape(grad, y.shape), count), largest)
+        k, y = self.kernels, self.y
+        return super().backward(k.masked(k.divide(k.multiply(grad, 0.5), y), k.not_equal(y, 0)))
 
 
-class MaxAt(Op):
-    """The largest element along `dim`, at `index` (x's shape, but 1 along `dim`); it alone gets the gradient."""
-
-    one_dtype = False
+class Prod(Op):
+    """The product along `dim`."""
 
     def __init__(self, dim: int, keepdim: bool):
         self.dim, self.keepdim = dim, keepdim
 
-    def forward(self, x, index):
-        self.shape, self.index = x.shape, index
-        return self.kernels.max(x, self.dim, self.keepdim)
+    def forward(self, x):
+        self.x = x
+        return self.kernels.prod(x, self.dim, self.keepdim)
 
     def backward(self, grad):
-        k, n = self.kernels, self.shape[self.dim]
-        places = k.array(np.arange(n).reshape(n, *(1,) * (len(self.shape) - self.dim - 1)), self.index.dtype)
-        return k.masked(k.reshape(grad, self.index.shape), k.equal(places, self.index)), None
+        k = self.kernels
+        return k.prod_grad(k.reshape(grad, shapes.reduced(self.x.shape, self.dim, True)), self.x, self.dim)
 
 
-def _dims(dim, shape):
-    if dim is None:
-        return None
-    return tuple(normalize_dim(d, shape) for d in ((dim,) if isinstance(dim, int) else dim))
+@taped
+def prod_grad(grad, x, dim):
+    """grad times the product of all other elements along `dim`, differentiable in both."""
+    n, last = x.shape[dim], movedim(x, dim, -1)
+    itself = tensor(np.eye(n, dtype=bool), device=x.device)
+    others = where(itself, 1.0, expand(unsqueeze(last, -2), *last.shape, n))  # (..., n, n)
+    return multiply(grad, movedim(prod(others, -1), -1, dim))
+
+
+class LogSumExp(Op):
+    """log(sum(exp(x))) over the dimensions `dim`, without its overflow."""
+
+    def __init__(self, dim: tuple[int, ...], keepdim: bool):
+        self.dim, self.keepdim = dim, keepdim
+
+    def forward(self, x):
+        k, self.x = self.kernels, x
+        largest = k.max(x, self.dim, True)
+        largest = k.where(k.isfinite(largest), largest, 0)
+        y = k.add(k.log(k.sum(k.exp(k.subtract(x, largest)), self.dim, True)), largest)
+        self.y = k.reshape(y, shapes.reduced(x.shape, self.dim, self.keepdim))
+        return self.y
+
+    def backward(self, grad):  # d/dx = exp(x - y), the softmax
+        k, kept = self.kernels, shapes.reduced(self.x.shape, self.dim, True)
+        return k.multiply(k.reshape(grad, kept), k.exp(k.subtract(self.x, k.reshape(self.y, kept))))
+
+
+class Norm(Op):
+    """(sum |x|^p)^(1/p) over the dimensions `dim`; the derivative is 0 where x is."""
+
+    def __init__(self, p: float, dim: tuple[int, ...], keepdim: bool):
+        self.p, self.dim, self.keepdim = p, dim, keepdim
+
+    def forward(self, x):
+        k, p, self.x = self.kernels, self.p, x
+        powers = k.multiply(x, x) if p == 2 else k.power(k.absolute(x), p)
+        total = k.sum(powers, self.dim, self.keepdim)
+        self.y = k.sqrt(total) if p == 2 else k.power(total, 1 / p)
+        return self.y
+
+    def backward(self, grad):  # d/dx = sign(x) (|x| / y)^(p - 1)
+        k, x, kept = self.kernels, self.x, shapes.reduced(self.x.shape, self.dim, True)
+        y = k.reshape(self.y, kept)
+        if self.p == 2:
+            slope = k.divide(x, y)
+        else:
+            slope = k.multiply(k.sign(x), k.power(k.divide(k.absolute(x), y), self.p - 1))
+        return k.multiply(k.reshape(grad, kept), k.masked(slope, k.not_equal(x, 0)))
+
+
+class CumSum(Op):
+    """Running sums along `dim`."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, x):
+        return self.kernels.cumsum(x, self.dim)
+
+    def backward(self, grad):
+        k, dim = self.kernels, (self.dim,)
+        return k.flip(k.cumsum(k.flip(grad, dim), self.dim), dim)
+
+
+def floats(name: str, x: Tensor) -> Tensor:
+    """x; TypeError if it has no floats."""
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} needs floats, the tensor has dtype {x.dtype}: convert with .to(minidl.float32)")
+    return x
 
 
 def sum(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
     """Sum over `dim`, or over all elements; integers and bools give int64."""
-    return Sum(_dims(dim, x.shape), keepdim)(x)
+    return Sum(None if dim is None else reduced_dims(dim, x.shape), keepdim)(x)
 
 
 def mean(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
     """Mean over `dim`, or over all elements; the tensor must be of floats."""
-    if x.dtype.kind != "f":
-        raise TypeError(f"mean needs floats, the tensor has dtype {x.dtype}: convert with .to(minidl.float32)")
-    return Mean(_dims(dim, x.shape), keepdim)(x)
+    return Mean(None if dim is None else reduced_dims(dim, x.shape), keepdim)(floats("mean", x))
 
 
-def amax(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-    """The largest element over `dim`, or of all; equal ones share the gradient.
+def var(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, correction=None) -> Tensor:
+    """The variance over `dim`, or of all elements: the sum of squares over n - 1, n if not unbiased."""
+    return _spread(Var, "var", x, dim, unbiased, keepdim, correction)
 
-    Where it is NaN the elements that are NaN share it; in PyTorch all elements get a gradient of NaN.
+
+def std(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, correction=None) -> Tensor:
+    """The standard deviation over `dim`, or of all elements: the square root of `var`."""
+    return _spread(Std, "std", x, dim, unbiased, keepdim, correction)
+
+
+def _spread(op, name, x, dim, unbiased, keepdim, correction):
+    if correction is None:
+        correction = 1 if unbiased else 0
+    return op(reduced_dims(dim, x.shape), correction, keepdim)(floats(name, x))
+
+
+def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The product along `dim`, or of all elements; integers and bools give int64."""
+    if dim is None or not x.shape:
+        return Prod(0, False)(reshape(x, -1 if x.numel() else 0))
+    return Prod(normalize_dim(dim, x.shape), keepdim)(x)
+
+
+def logsumexp(x: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
+    """log(sum(exp(x))) over `dim`, without its overflow; of no elements it is -inf."""
+    x, dims = floating(x), reduced_dims(dim, x.shape)
+    if not x.numel():
+        return log(Sum(dims, keepdim)(exp(x)))
+    return LogSumExp(dims, keepdim)(x)
+
+
+def norm(x: Tensor, p: float | str = 2, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    """(sum |x|^p)^(1/p) over `dim`, or over all elements.
+
+    p: a number above 0; inf for the largest |x|, -inf for the smallest; 0 counts the elements that are not 0; "fro"
+    is 2.
     """
-    return Max(_dims(dim, x.shape), keepdim)(x)
+    x, dims, p = floats("norm", x), reduced_dims(dim, x.shape), 2 if p == "fro" else p
+    if not isinstance(p, Real) or p < 0 and not math.isinf(p):
+        raise ValueError(f'norm: p={p!r}, it must be 0 or more, inf, -inf or "fro"')
+    if math.isinf(p):
+        return (amax if p > 0 else amin)(abs(x), dims, keepdim)
+    if p == 0:
+        return Sum(dims, keepdim)(cast(ne(x, 0), x.dtype))
+    return Norm(p, dims, keepdim)(x)
 
 
-def max(x: Tensor, dim: int | None = None, keepdim: bool = False):
-    """The largest of all elements; with `dim`, the pair (values, indices) along it, as in PyTorch.
-
-    Of equal elements along `dim` the first is taken, and alone gets the gradient; over all elements they share it.
-    """
-    if dim is None:
-        return amax(x)
-    dim = normalize_dim(dim, x.shape)
-    index = argmax(x, dim, keepdim=True)
-    values = MaxAt(dim, keepdim)(x, index)
-    return values, index if keepdim else reshape(index, values.shape)
+def any(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    """Whether an element over `dim`, or of all, is true or not 0."""
+    return Tensor(x.kernels.any(x.data, reduced_dims(dim, x.shape), keepdim))
 
 
-def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The index of the first largest element along `dim`, or in the flattened tensor."""
-    if dim is None:
-        return Tensor(x.kernels.argmax(x.data, None))
-    dim = normalize_dim(dim, x.shape)
-    index = x.kernels.argmax(x.data, dim)
-    return Tensor(x.kernels.reshape(index, shapes.reduced(x.shape, dim, True)) if keepdim else index)
+def all(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements over `dim`, or of all, are true or not 0."""
+    return Tensor(x.kernels.all(x.data, reduced_dims(dim, x.shape), keepdim))
+
+
+@taped
+def cumsum(x: Tensor, dim: int) -> Tensor:
+    """Running sums along `dim`: element i is the sum of the elements up to i; integers and bools give int64."""
+    return CumSum(normalize_dim(dim, x.shape))(x)

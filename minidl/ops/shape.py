@@ -60,37 +60,16 @@ class Expand(Op):
         return self.kernels.reshape(self.kernels.sum(grad, (*range(added), *stretched), True), self.shape)
 
 
-class Index(Op):
-    """x[key], for a tuple of ints, slices and integer arrays."""
-
-    def __init__(self, key: tuple):
-        self.key = key
-
-    def forward(self, x):
-        self.shape = x.shape
-        return self.kernels.index(x, self.key)
-
-    def backward(self, grad):
-        return self.kernels.index_grad(grad, self.key, self.shape)
-
-
-class Concatenate(Op):
-    """Tensors one after the other along `dim`."""
+class Clone(Op):
+    """A copy of x."""
 
     passes_gradient = True
 
-    def __init__(self, dim: int):
-        self.dim = dim
-
-    def forward(self, *arrays):
-        self.lengths = [x.shape[self.dim] for x in arrays]
-        return self.kernels.concatenate(arrays, self.dim)
+    def forward(self, x):
+        return self.kernels.copy(x)
 
     def backward(self, grad):
-        ends = np.cumsum(self.lengths).tolist()
-        lead = (slice(None),) * self.dim
-        parts = zip(self.lengths, ends, strict=True)
-        return tuple(self.kernels.index(grad, (*lead, slice(end - n, end))) for n, end in parts)
+        return grad
 
 
 class Cast(Op):
@@ -131,6 +110,19 @@ def normalize_dim(dim: int, shape: tuple[int, ...]) -> int:
     return dim % len(shape)
 
 
+def reduced_dims(dim, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions to reduce, counted from the front: all for None and for an empty tuple."""
+    if dim is None or dim == ():
+        return tuple(range(len(shape)))
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    if not shape and set(dims) <= {0, -1}:  # PyTorch takes a tensor without dimensions for one with one
+        return ()
+    dims = tuple(normalize_dim(d, shape) for d in dims)
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"a dimension is named twice in dim={dim} for shape {shape}")
+    return dims
+
+
 def reshape(x: Tensor, *shape) -> Tensor:
     """The same elements in another shape; one size may be -1: what is left over."""
     shape = sizes(shape)
@@ -154,9 +146,10 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, *x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
 
-def squeeze(x: Tensor, dim: int | None = None) -> Tensor:
-    """Without the dimension `dim` if its size is 1; without all dimensions of size 1 if dim is None."""
-    drop = range(x.ndim) if dim is None else (normalize_dim(dim, x.shape),)
+def squeeze(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Without the dimensions `dim` whose size is 1; without all dimensions of size 1 if dim is None."""
+    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    drop = {normalize_dim(d, x.shape) for d in dims if x.shape or d not in (0, -1)}
     return reshape(x, tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in drop))
 
 
@@ -182,6 +175,17 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     return Permute(tuple(dims))(x)
 
 
+def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """With the dimensions `source` at the places `destination`, the others in order."""
+    pair = ((dims,) if isinstance(dims, int) else dims for dims in (source, destination))
+    source, destination = ([normalize_dim(d, x.shape) for d in dims] for dims in pair)
+    if not len(source) == len(set(source)) == len(destination) == len(set(destination)):
+        raise ValueError(f"movedim: {source} to {destination}, each needs as many different dimensions")
+    places = dict(zip(destination, source, strict=True))
+    rest = (d for d in range(x.ndim) if d not in source)
+    return permute(x, *(places[d] if d in places else next(rest) for d in range(x.ndim)))
+
+
 def expand(x: Tensor, *shape) -> Tensor:
     """With dimensions of size 1 repeated up to `shape`, without a copy; -1 keeps a size."""
     shape = sizes(shape)
@@ -192,57 +196,19 @@ def expand(x: Tensor, *shape) -> Tensor:
     return Expand(shape)(x)
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along `dim`; their other sizes must agree."""
-    if not tensors:
-        raise ValueError("cat needs at least one tensor")
-    dim = normalize_dim(dim, tensors[0].shape)
-    rest = {(*x.shape[:dim], *x.shape[dim + 1 :]) for x in tensors}
-    if len(rest) > 1:
-        raise ValueError(f"cat along dim {dim}: the other sizes of {', '.join(str(x.shape) for x in tensors)} differ")
-    return Concatenate(dim)(*tensors)
+def expand_as(x: Tensor, other: Tensor) -> Tensor:
+    """x repeated to the shape of `other`."""
+    return expand(x, other.shape)
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape, as slices along a new dimension `dim`."""
-    return cat([unsqueeze(x, dim) for x in tensors], dim if dim >= 0 else dim + tensors[0].ndim + 1)
+def clone(x: Tensor) -> Tensor:
+    """A copy, on the tape."""
+    return Clone()(x)
 
 
-def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Slices of x along `dim`: of split_size each (the last may be shorter), or of the sizes listed."""
-    dim = normalize_dim(dim, x.shape)
-    length = x.shape[dim]
-    if isinstance(split_size, int):
-        if split_size < 1:
-            raise ValueError(f"split: split_size={split_size}, it must be at least 1")
-        split_size = [min(split_size, length - start) for start in range(0, length, split_size)]
-    if min(split_size, default=0) < 0:
-        raise ValueError(f"split: the sizes {list(split_size)} must not be negative")
-    if sum(split_size) != length:
-        raise ValueError(
-            f"split: the sizes {list(split_size)} do not add up to {length}, size of dim {dim} of {x.shape}"
-        )
-    ends = np.cumsum(split_size).tolist()
-    lead = (slice(None),) * dim
-    return tuple(Index((*lead, slice(end - n, end)))(x) for n, end in zip(split_size, ends, strict=True))
-
-
-def getitem(x: Tensor, key) -> Tensor:
-    """x[key], by NumPy's rules: ints, slices, None, ..., and integer or bool tensors, arrays or lists."""
-    return Index(index_key(x, key))(x)
-
-
-def index_key(x: Tensor, key) -> tuple:
-    """`key` as a tuple of ints, slices and arrays, for the kernels."""
-    return tuple(_index_array(k, x) for k in (key if isinstance(key, tuple) else (key,)))
-
-
-def _index_array(k, x):
-    if isinstance(k, Tensor):
-        if k.device != x.device:
-            raise ValueError(f"index is on {k.device}, the tensor on {x.device}")
-        return k.data
-    return np.asarray(k) if isinstance(k, list) else k
+def contiguous(x: Tensor) -> Tensor:
+    """x, or a copy whose elements lie in row-major order if those of x do not."""
+    return x if x.kernels.is_contiguous(x.data) else clone(x)
 
 
 def cast(x: Tensor, dtype) -> Tensor:

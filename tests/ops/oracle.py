@@ -9,6 +9,7 @@ A row names an op of both and draws its arguments:
 the options. Sizes 0 and 1, equal elements, both float dtypes and every layout in memory come by themselves.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ class Draw:
     def positive(self, *shape: int) -> np.ndarray:
         """From 0.5 to 2."""
         return laid_out(self.generator.uniform(0.5, 2, shape).astype(self.dtype), self.pick(*LAYOUTS))
+
+    def distinct(self, *shape: int) -> np.ndarray:
+        """Different numbers in any order."""
+        values = self.generator.permutation(math.prod(shape)).reshape(shape) / 8 - 1
+        return laid_out(np.asarray(values, self.dtype), self.pick("contiguous", "transposed", "strided", "reversed"))
 
     def ints(self, low: int, high: int, *shape: int) -> np.ndarray:
         """From low up to but not high."""

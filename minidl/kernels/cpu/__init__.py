@@ -9,12 +9,14 @@ from minidl.kernels.cpu.convolution import *
 from minidl.kernels.cpu.elementwise import *
 from minidl.kernels.cpu.fused import *
 from minidl.kernels.cpu.gelu import *
+from minidl.kernels.cpu.indexing import *
 from minidl.kernels.cpu.losses import *
 from minidl.kernels.cpu.memory import keep_freed_memory
 from minidl.kernels.cpu.normalization import *
 from minidl.kernels.cpu.pooling import *
 from minidl.kernels.cpu.products import *
 from minidl.kernels.cpu.recurrent import *
+from minidl.kernels.cpu.reduction import *
 from minidl.kernels.cpu.updates import *
 
 DEVICE = "cpu"

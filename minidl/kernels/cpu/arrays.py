@@ -1,11 +1,10 @@
-"""Making, moving, reducing, reshaping and indexing arrays."""
+"""Making, moving and reshaping arrays."""
 
 import numpy as np
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent",
-    "from_scalar", "full", "index", "index_assign", "index_grad", "max", "permute", "reshape", "slice_last", "sum",
-    "swap_last", "to_numpy",
+    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "flip",
+    "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -43,6 +42,10 @@ def accumulate(target, x):
     np.add(target, x, out=target)
 
 
+def is_contiguous(x):
+    return x.flags.c_contiguous
+
+
 def to_numpy(x):
     return x
 
@@ -58,23 +61,6 @@ def extent(x):
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
     return owner, *np.lib.array_utils.byte_bounds(x)
-
-
-# Reductions
-
-
-def sum(x, dim, keepdim):
-    """Sum over the dimensions `dim` (an int or a tuple; None for all)."""
-    return np.asarray(x.sum(axis=dim, keepdims=keepdim))
-
-
-def max(x, dim, keepdim):
-    return np.asarray(x.max(axis=dim, keepdims=keepdim))
-
-
-def argmax(x, dim):
-    """The index of the (first) largest element along `dim`, in the flat array if None."""
-    return np.asarray(x.argmax(axis=dim))
 
 
 # Shapes
@@ -108,21 +94,16 @@ def slice_last(x, start, length):
     return x[..., start : start + length]
 
 
-def index(x, key):
-    """x[key] by NumPy's rules: a view for ints and slices, a copy for index arrays."""
-    return np.asarray(x[key])
+def pad(x, widths, value):
+    """x with `value` around it: widths[d] = (before, after) along dimension d."""
+    return np.pad(x, widths, constant_values=value) if widths else x.copy()
 
 
-def index_assign(target, key, x):
-    """target[key] = x, in place."""
-    target[key] = x
+def flip(x, dims):
+    """A copy in reverse order along the dimensions `dims`."""
+    return np.flip(x, dims).copy()
 
 
-def index_grad(grad, key, shape):
-    """Zeros of `shape` with `grad` added at `key`; an element named several times by index arrays gets every part."""
-    out = np.zeros(shape, grad.dtype)
-    if any(isinstance(k, np.ndarray) for k in key):
-        np.add.at(out, key, grad)
-    else:
-        out[key] = grad
-    return out
+def roll(x, shifts, dims):
+    """x moved on by `shifts` along `dims`, end to beginning; as one row of elements if dims is None."""
+    return np.roll(x, shifts, dims)

@@ -1,17 +1,16 @@
-"""Making, moving, reducing, reshaping, indexing and multiplying arrays: shapes and costs."""
+"""Making, moving, reshaping and multiplying arrays: shapes and costs."""
 
 import math
 from builtins import sum as total
 
 import numpy as np
 
-from minidl.kernels import shapes
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
-    "accumulate", "argmax", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent",
-    "from_scalar", "full", "index", "index_assign", "index_grad", "linear", "matmul", "max", "permute", "reshape",
-    "slice_last", "sum", "swap_last", "to_numpy",
+    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "flip",
+    "from_scalar", "full", "is_contiguous", "linear", "matmul", "pad", "permute", "reshape", "roll", "slice_last",
+    "swap_last", "to_numpy",
 ]  # fmt: skip
 
 
@@ -46,6 +45,10 @@ def accumulate(target, x):
     in_place("accumulate", target, (target, x), target.size)
 
 
+def is_contiguous(x):
+    return x.contiguous
+
+
 def to_numpy(x):
     raise ValueError("a tensor on meta has a shape and no values: build it on cpu to read them")
 
@@ -56,22 +59,6 @@ def from_scalar(x):
 
 def extent(x):
     return x.storage, 0, 1
-
-
-# Reductions
-
-
-def sum(x, dim, keepdim):
-    dtype = x.dtype if x.dtype.kind == "f" else np.int64
-    return result("sum", (x,), shapes.reduced(x.shape, dim, keepdim), dtype, flops=x.size)
-
-
-def max(x, dim, keepdim):
-    return result("max", (x,), shapes.reduced(x.shape, dim, keepdim), x.dtype, flops=x.size)
-
-
-def argmax(x, dim):
-    return result("argmax", (x,), shapes.reduced(x.shape, dim, False), np.int64, flops=x.size)
 
 
 # Shapes
@@ -109,30 +96,17 @@ def slice_last(x, start, length):
     return view("slice_last", x, (*x.shape[:-1], length), contiguous=False)
 
 
-def _indexed(shape, key):
-    """The shape that x[key] has, by NumPy's own rules: an array of this shape that takes no memory is asked."""
-    key = tuple(np.zeros(k.shape, np.int64) if isinstance(k, MetaArray) else k for k in key)
-    return np.broadcast_to(np.empty((), bool), shape)[key].shape
+def pad(x, widths, value):
+    shape = (n + before + after for n, (before, after) in zip(x.shape, widths, strict=True))
+    return result("pad", (x,), shape, x.dtype, 0)
 
 
-def index(x, key):
-    shape = _indexed(x.shape, key)
-    arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
-    if not arrays:
-        rows = len(key) == 1 and (not isinstance(key[0], slice) or key[0].step in (None, 1))
-        return view("index", x, shape, contiguous=x.contiguous and rows)
-    out = math.prod(shape) * x.dtype.itemsize
-    read = out + total(k.nbytes for k in arrays)
-    return result("index", (x,), shape, x.dtype, 0, read=read)
+def flip(x, dims):
+    return result("flip", (x,), x.shape, x.dtype, 0)
 
 
-def index_assign(target, key, x):
-    np.broadcast_shapes(x.shape, _indexed(target.shape, key))
-    in_place("index_assign", x, (x,), 0)
-
-
-def index_grad(grad, key, shape):
-    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+def roll(x, shifts, dims):
+    return result("roll", (x,), x.shape, x.dtype, 0)
 
 
 # Matrix products

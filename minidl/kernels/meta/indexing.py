@@ -1,0 +1,47 @@
+"""Reading and writing elements by their places: shapes and costs."""
+
+import math
+
+import numpy as np
+
+from minidl.kernels.meta.record import MetaArray, in_place, result, view
+
+__all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]
+
+
+def _indexed(shape, key):
+    """The shape that x[key] has, by NumPy's own rules: an array of this shape that takes no memory is asked."""
+    key = tuple(np.zeros(k.shape, np.int64) if isinstance(k, MetaArray) else k for k in key)
+    return np.broadcast_to(np.empty((), bool), shape)[key].shape
+
+
+def index(x, key):
+    shape = _indexed(x.shape, key)
+    arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
+    if not arrays:
+        rows = len(key) == 1 and (not isinstance(key[0], slice) or key[0].step in (None, 1))
+        return view("index", x, shape, contiguous=x.contiguous and rows)
+    out = math.prod(shape) * x.dtype.itemsize
+    read = out + sum(k.nbytes for k in arrays)
+    return result("index", (x,), shape, x.dtype, 0, read=read)
+
+
+def index_assign(target, key, x):
+    np.broadcast_shapes(x.shape, _indexed(target.shape, key))
+    in_place("index_assign", x, (x,), 0)
+
+
+def index_put(x, key, values):
+    return result("index_put", (x, values), x.shape, x.dtype, 0)
+
+
+def index_add(x, key, values):
+    return result("index_add", (x, values), x.shape, x.dtype, flops=values.size)
+
+
+def index_grad(grad, key, shape):
+    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+
+
+def check_indices(name, indices, size):
+    """Values are not known here."""
