@@ -2,7 +2,7 @@
 
 What does not wait for the step before is done outside, for all steps in one matrix product: the inputs' part of the
 gates, and the gradients of the inputs and of both weights (Appleyard, Kocisky and Blunsom 2016, "Optimizing Performance
-of Recurrent Neural Networks on GPUs", section 3).
+of Recurrent Neural Networks on GPUs", section 3). The batch is cut over threads, each of which goes through all steps.
 
 Sizes: gates (time, batch, gates * width), w_hh (gates * width, width), biases (gates * width,), states (batch, width).
 A state that is None is zero, and needs no product. y: every h, one a step.
@@ -12,8 +12,12 @@ import numpy as np
 
 from minidl.kernels.cpu.blocks import compiled_recurrent, use_compiled
 from minidl.kernels.cpu.elementwise import sigmoid
+from minidl.kernels.cpu.threads import split
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "rnn", "rnn_grad"]
+
+
+OWN_THREAD = 1 << 22  # multiplications that are worth a thread of their own
 
 
 def _given(state, like):
@@ -21,29 +25,45 @@ def _given(state, like):
     return np.zeros_like(like[0]) if state is None else np.ascontiguousarray(state)
 
 
+def _over_batch(gates, w_hh, steps):
+    """Call steps(part) for parts of the batch."""
+    time, batch, _ = gates.shape
+    split(batch, steps, -(-OWN_THREAD // (time * w_hh.size)))
+
+
 # Elman's network
 
 
 def rnn(inner, w_hh, bias, h0, nonlinearity):
     """h_t = nonlinearity(inner_t + h_(t-1) w_hh^T + bias), "tanh" or "relu" -> y, in place of inner (Elman 1990)."""
-    weight, before = np.ascontiguousarray(w_hh.T), h0
-    for h in inner:
-        h += bias
-        if before is not None:
-            h += np.matmul(before, weight)
-        np.tanh(h, out=h) if nonlinearity == "tanh" else np.maximum(h, 0, out=h)
-        before = h
+    weight = np.ascontiguousarray(w_hh.T)
+
+    def steps(part):
+        before = None if h0 is None else h0[part]
+        for h in inner[:, part]:
+            h += bias
+            if before is not None:
+                h += np.matmul(before, weight)
+            np.tanh(h, out=h) if nonlinearity == "tanh" else np.maximum(h, 0, out=h)
+            before = h
+
+    _over_batch(inner, w_hh, steps)
     return inner
 
 
 def rnn_grad(grad, w_hh, h0, y, nonlinearity):
     """The gradients of inner (which is that of the products and of the bias too) and of h0."""
     inner, carried = np.empty_like(y), np.zeros_like(y[0])  # carried: what comes from the step after
-    for t in reversed(range(len(y))):
-        slope = 1 - y[t] * y[t] if nonlinearity == "tanh" else y[t] > 0
-        np.multiply(grad[t] + carried, slope, out=inner[t])
-        if t or h0 is not None:
-            np.matmul(inner[t], w_hh, out=carried)
+
+    def steps(part):
+        for t in reversed(range(len(y))):
+            h = y[t, part]
+            slope = 1 - h * h if nonlinearity == "tanh" else h > 0
+            np.multiply(grad[t, part] + carried[part], slope, out=inner[t, part])
+            if t or h0 is not None:
+                np.matmul(inner[t, part], w_hh, out=carried[part])
+
+    _over_batch(y, w_hh, steps)
     return inner, carried
 
 
@@ -58,15 +78,19 @@ def lstm(gates, w_hh, bias, h0, c0):
     """
     time, batch, width = *gates.shape[:2], w_hh.shape[1]
     y, cells = np.empty((time + 1, batch, width), gates.dtype), np.empty((time, batch, width), gates.dtype)
-    weight, product = np.ascontiguousarray(w_hh.T), np.zeros_like(gates[0])
-    before, cell = h0, _given(c0, cells)
+    weight, first = np.ascontiguousarray(w_hh.T), _given(c0, cells)
     step = compiled_recurrent().lstm_cell if use_compiled(gates) else _lstm_cell
-    for t in range(time):
-        if before is not None:
-            np.matmul(before, weight, out=product)
-        step(gates[t], product, bias, cell, cells[t], y[t])
-        before, cell = y[t], cells[t]
-    y[time] = cell
+
+    def steps(part):
+        before, cell, product = None if h0 is None else h0[part], first[part], np.zeros_like(gates[0, part])
+        for t in range(time):
+            if before is not None:
+                np.matmul(before, weight, out=product)
+            step(gates[t, part], product, bias, cell, cells[t, part], y[t, part])
+            before, cell = y[t, part], cells[t, part]
+        y[time, part] = cell
+
+    _over_batch(gates, w_hh, steps)
     return y, cells
 
 
@@ -88,10 +112,16 @@ def lstm_grad(grad, w_hh, h0, c0, gates, cells):
     inner = np.empty_like(gates)
     carried, grad_cell = np.zeros_like(cells[0]), grad[-1].copy()  # what comes from the step after
     step = compiled_recurrent().lstm_cell_grad if use_compiled(gates) else _lstm_cell_grad
-    for t in reversed(range(len(gates))):
-        step(grad[t], carried, gates[t], cells[t - 1] if t else first, cells[t], grad_cell, inner[t])
-        if t or h0 is not None:
-            np.matmul(inner[t], w_hh, out=carried)
+
+    def steps(part):
+        after, after_cell = carried[part], grad_cell[part]
+        for t in reversed(range(len(gates))):
+            before = cells[t - 1, part] if t else first[part]
+            step(grad[t, part], after, gates[t, part], before, cells[t, part], after_cell, inner[t, part])
+            if t or h0 is not None:
+                np.matmul(inner[t, part], w_hh, out=after)
+
+    _over_batch(gates, w_hh, steps)
     return inner, carried, grad_cell
 
 
@@ -119,14 +149,18 @@ def gru(gates, w_hh, b_hh, h0):
     """
     time, batch, width = *gates.shape[:2], w_hh.shape[1]
     y, parts = np.empty((time, batch, width), gates.dtype), np.empty((time, batch, width), gates.dtype)
-    weight, product = np.ascontiguousarray(w_hh.T), np.zeros_like(gates[0])
-    before = _given(h0, y)
+    weight, first = np.ascontiguousarray(w_hh.T), _given(h0, y)
     step = compiled_recurrent().gru_cell if use_compiled(gates) else _gru_cell
-    for t in range(time):
-        if t or h0 is not None:
-            np.matmul(before, weight, out=product)
-        step(gates[t], product, b_hh, before, parts[t], y[t])
-        before = y[t]
+
+    def steps(part):
+        before, product = first[part], np.zeros_like(gates[0, part])
+        for t in range(time):
+            if t or h0 is not None:
+                np.matmul(before, weight, out=product)
+            step(gates[t, part], product, b_hh, before, parts[t, part], y[t, part])
+            before = y[t, part]
+
+    _over_batch(gates, w_hh, steps)
     return y, parts
 
 
@@ -146,10 +180,17 @@ def gru_grad(grad, w_hh, h0, y, gates, parts):
     from_x, from_h = np.empty_like(gates), np.empty_like(gates)
     carried, direct = np.zeros_like(y[0]), np.zeros_like(y[0])  # what comes from the step after, by w_hh and beside it
     step = compiled_recurrent().gru_cell_grad if use_compiled(gates) else _gru_cell_grad
-    for t in reversed(range(len(y))):
-        step(grad[t], carried, gates[t], parts[t], y[t - 1] if t else first, direct, from_x[t], from_h[t])
-        if t or h0 is not None:
-            np.matmul(from_h[t], w_hh, out=carried)
+
+    def steps(part):
+        after, beside = carried[part], direct[part]
+        for t in reversed(range(len(y))):
+            before = y[t - 1, part] if t else first[part]
+            inner = from_x[t, part], from_h[t, part]
+            step(grad[t, part], after, gates[t, part], parts[t, part], before, beside, *inner)
+            if t or h0 is not None:
+                np.matmul(inner[1], w_hh, out=after)
+
+    _over_batch(gates, w_hh, steps)
     return from_x, from_h, carried + direct
 
 
