@@ -16,6 +16,7 @@ from minidl.nn.activation import (
     Softplus,
     Tanh,
 )
+from minidl.nn.attention import MultiheadAttention, TransformerBlock
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from minidl.nn.layers import Dropout, Dropout2d, Embedding, Flatten, Identity, Linear

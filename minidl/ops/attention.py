@@ -2,22 +2,44 @@
 
 import math
 
+import numpy as np
+
+from minidl.ops.arithmetic import add, multiply, unbroadcast
+from minidl.ops.choice import where
+from minidl.ops.dropout import check_fraction
+from minidl.ops.reduction import amax, sum
+from minidl.ops.shape import reshape, unsqueeze
+from minidl.ops.softmax import softmax
+from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
 
 class Attention(Op):
-    """softmax(Q K^T / sqrt(head_dim)) V; causal: query i sees the keys up to i."""
+    """softmax(scale (Q K^T + mask)) V; causal: query i sees the keys up to i. Leading dimensions broadcast.
 
-    def __init__(self, is_causal: bool):
-        self.is_causal = is_causal
+    scale: positive. Of the attention weights a random fraction `dropout` is zeroed, the rest divided by 1 - dropout.
+    """
 
-    def forward(self, q, k, v):  # (batch, heads, sequence, head_dim)
-        out, self.weights = attend(self.kernels, q, k, v, self.is_causal)
-        self.q, self.k, self.v = q, k, v
-        return out
+    def __init__(self, scale: float, is_causal: bool, dropout: float):
+        self.scale, self.is_causal, self.dropout = scale, is_causal, dropout
+
+    def forward(self, q, k, v, mask=None):  # (..., queries, width), (..., keys, width), (..., keys, values)
+        kernels = self.kernels
+        self.q, self.k, self.v, self.mask, self.kept = q, k, v, mask, None
+        self.again()
+        if not self.dropout:
+            return kernels.matmul(self.weights, v)
+        dropped, self.kept = kernels.dropout(self.weights, self.dropout)
+        return kernels.matmul(dropped, v)
+
+    def again(self):
+        self.weights = weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask)
 
     def backward(self, grad):
-        return attend_grad(self.kernels, grad, self.q, self.k, self.v, self.weights)
+        kernels, q, k, v = self.kernels, self.q, self.k, self.v
+        grads = attend_grad(kernels, grad, q, k, v, self.weights, self.scale, self.kept, self.dropout)
+        shapes = [x.shape for x in (q, k, v, self.mask) if x is not None]
+        return tuple(unbroadcast(kernels, g, shape) for g, shape in zip(grads, shapes, strict=False))
 
 
 class PackedAttention(Op):
@@ -28,15 +50,21 @@ class PackedAttention(Op):
 
     def forward(self, qkv):  # (batch, sequence, 3, heads, head_dim)
         kernels, self.qkv = self.kernels, qkv
-        out, self.weights = attend(kernels, *unpack(kernels, qkv), self.is_causal)
+        self.scale = 1 / math.sqrt(qkv.shape[-1])
+        self.again()
+        out = kernels.matmul(self.weights, unpack(kernels, qkv)[2])
         batch, heads, sequence, head_dim = out.shape
         return kernels.reshape(kernels.permute(out, (0, 2, 1, 3)), (batch, sequence, heads * head_dim))
+
+    def again(self):
+        q, k, _ = unpack(self.kernels, self.qkv)
+        self.weights = weigh(self.kernels, q, k, self.scale, self.is_causal)
 
     def backward(self, grad):  # (batch, sequence, heads * head_dim)
         kernels = self.kernels
         batch, sequence, _, heads, head_dim = self.qkv.shape
         grad = kernels.permute(kernels.reshape(grad, (batch, sequence, heads, head_dim)), (0, 2, 1, 3))
-        grads = attend_grad(kernels, grad, *unpack(kernels, self.qkv), self.weights)
+        *grads, _ = attend_grad(kernels, grad, *unpack(kernels, self.qkv), self.weights, self.scale)
         parts = [kernels.reshape(g, (batch, 1, heads, sequence, head_dim)) for g in grads]
         return kernels.permute(kernels.concatenate(parts, 1), (0, 3, 1, 2, 4))
 
@@ -47,28 +75,104 @@ def unpack(kernels, qkv):
     return tuple(kernels.index(split, (i,)) for i in range(3))
 
 
-def attend(kernels, q, k, v, is_causal):
-    """The result (batch, heads, queries, head_dim) and the attention weights (batch, heads, queries, keys)."""
-    scores = kernels.matmul(q, kernels.swap_last(k))  # (batch, heads, queries, keys)
-    weights = kernels.attention_weights(scores, 1 / math.sqrt(q.shape[-1]), is_causal)
-    return kernels.matmul(weights, v), weights
+def weigh(kernels, q, k, scale, is_causal, mask=None):
+    """The attention weights (..., queries, keys)."""
+    scores = kernels.matmul(q, kernels.swap_last(k))
+    return kernels.attention_weights(scores if mask is None else kernels.add(scores, mask), scale, is_causal)
 
 
-def attend_grad(kernels, grad, q, k, v, weights):
-    """The gradients of q, k and v."""
-    grad_v = kernels.matmul(kernels.swap_last(weights), grad)
+def attend_grad(kernels, grad, q, k, v, weights, scale, kept=None, dropout=0.0):
+    """The gradients of q, k, v, and of Q K^T. kept: the mask of the weights that dropout kept."""
     grad_weights = kernels.matmul(grad, kernels.swap_last(v))
-    grad_scores = kernels.attention_weights_grad(grad_weights, weights, 1 / math.sqrt(q.shape[-1]))
-    return kernels.matmul(grad_scores, k), kernels.matmul(kernels.swap_last(grad_scores), q), grad_v
+    dropped = weights
+    if kept is not None:
+        dropped = kernels.dropout_grad(weights, kept, dropout)
+        grad_weights = kernels.dropout_grad(grad_weights, kept, dropout)
+    grad_v = kernels.matmul(kernels.swap_last(dropped), grad)
+    grad_scores = kernels.attention_weights_grad(grad_weights, weights, scale)
+    return kernels.matmul(grad_scores, k), kernels.matmul(kernels.swap_last(grad_scores), q), grad_v, grad_scores
 
 
-def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-    """softmax(Q K^T / sqrt(head_dim)) V over (batch, heads, sequence, head_dim)."""
-    if q.ndim != 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            f"attention needs q, k, v (batch, heads, sequence, head_dim), not {q.shape}, {k.shape} and {v.shape}"
-        )
-    return Attention(is_causal)(q, k, v)
+@taped
+def attention_weights(scores, scale, is_causal):
+    scores = multiply(scores, scale)
+    if is_causal:
+        future = np.triu(np.full(scores.shape[-2:], -np.inf), 1)
+        scores = add(scores, Tensor(scores.kernels.array(future, scores.dtype)))
+    seen = amax(scores, -1, True) > -math.inf  # a query that sees no key gets zeros
+    return where(seen, softmax(where(seen, scores, 0.0), -1), 0.0)
+
+
+@taped
+def attention_weights_grad(grad, weights, scale):
+    along = multiply(grad, weights)
+    return multiply(add(along, multiply(weights, -sum(along, -1, True))), scale)
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """softmax(scale Q K^T + mask) V of query (..., queries, width), key (..., keys, width), value (..., keys, values).
+
+    attn_mask: broadcasts to (..., queries, keys); bools say which keys a query sees, floats are added. dropout_p: of
+    the attention weights, whether training or not. is_causal: query i sees the keys up to i. scale: 1 / sqrt(width)
+    unless given. enable_gqa: dimension -3 is heads, and each head of key and value serves several of the query's.
+    """
+    _check(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    if enable_gqa:
+        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if attn_mask is None and scale > 0:
+        return Attention(scale, is_causal, dropout_p)(query, key, value)
+    masks = () if attn_mask is None else (additive(attn_mask, query),)
+    return Attention(1.0, is_causal, dropout_p)(multiply(query, scale), key, value, *masks)
+
+
+def additive(mask: Tensor, like: Tensor) -> Tensor:
+    """The mask as numbers to add, in the dtype of `like`: 0 where a mask of bools is true, -inf elsewhere."""
+    if mask.dtype.kind != "b":
+        return mask
+    k = like.kernels
+    return Tensor(k.where(mask.data, k.full((), 0, like.dtype), k.full((), -math.inf, like.dtype)))
+
+
+def _grouped(query, key, value, mask, dropout_p, is_causal, scale):
+    """Heads of queries as (heads of keys, queries a key), which broadcast against (heads of keys, 1)."""
+    *leading, heads, queries, width = query.shape
+    groups = key.shape[-3]
+    query = reshape(query, *leading, groups, heads // groups, queries, width)
+    key, value = unsqueeze(key, -3), unsqueeze(value, -3)
+    if mask is not None and mask.ndim > 2:
+        *outer, _, rows, columns = mask.shape
+        shared = mask.shape[-3] == 1
+        mask = unsqueeze(mask, -3) if shared else reshape(mask, *outer, groups, heads // groups, rows, columns)
+    out = scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, scale)
+    return reshape(out, *leading, heads, queries, value.shape[-1])
+
+
+def _check(query, key, value, mask, dropout_p, is_causal, enable_gqa):
+    """ValueError unless the shapes fit and the options go together."""
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if min(query.ndim, key.ndim, value.ndim) < 2:
+        raise ValueError(f"attention needs two dimensions at least, not {shapes}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"attention needs keys as wide as queries and as many as values, not {shapes}")
+    if enable_gqa:
+        heads = [x.shape[-3] if x.ndim > 2 else 0 for x in (query, key, value)]
+        if heads[1] != heads[2] or not heads[1] or heads[0] % heads[1]:
+            raise ValueError(f"attention: enable_gqa needs the heads of query to be a multiple of key's, not {shapes}")
+    else:
+        try:
+            leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+            if mask is not None:
+                np.broadcast_shapes((*leading, query.shape[-2], key.shape[-2]), mask.shape)
+        except ValueError:
+            masked = "" if mask is None else f" with a mask {mask.shape}"
+            raise ValueError(f"attention: {shapes}{masked} do not broadcast") from None
+    if mask is not None and is_causal:
+        raise ValueError("attention: give attn_mask or is_causal, not both")
+    check_fraction(dropout_p)
 
 
 def packed_attention(qkv: Tensor, is_causal: bool = False) -> Tensor:

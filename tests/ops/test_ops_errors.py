@@ -75,7 +75,6 @@ def transposed(**options):
         (lambda: ops.adaptive_avg_pool2d(minidl.ones(3, 5, 5), (2, 2, 2)), "it must be one int or two"),
         (lambda: ops.adaptive_max_pool2d(minidl.ones(3, 5, 5), 0), r"output_size=\(0, 0\), it must be of ints"),
         (lambda: ops.packed_attention(minidl.ones(2, 3, 2, 5)), "packed_attention needs"),
-        (lambda: ops.scaled_dot_product_attention(*[minidl.ones(2, 3)] * 3), "attention needs"),
         (lambda: ops.dropout(minidl.ones(2), 1.0), "p=1.0"),
         (lambda: ops.gelu(minidl.ones(2), "fast"), "approximate='fast'"),
         (lambda: ops.cat([minidl.ones(2, 3), minidl.ones(3, 2)]), "the other sizes"),

@@ -141,6 +141,19 @@ ELEMENTWISE = [
     Row("gelu, tanh", lambda x: ops.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh"), one),
 ]  # fmt: skip
 
+
+def attention(d):
+    """Query, key and value with any leading dimensions, a mask of bools or floats that broadcasts, and the options."""
+    leading, queries, keys, width = d.shape(0, 2, low=1), d.size(1), d.size(1), d.size(1)
+    grouped = bool(leading) and d.flip()
+    heads = (*leading[:-1], 2 * leading[-1]) if grouped else leading
+    tensors = d.floats(*heads, queries, width), d.floats(*leading, keys, width), d.floats(*leading, keys, d.size(1))
+    mask = *d.broadcasting(heads), d.pick(queries, 1), d.pick(keys, 1)
+    kind = d.pick("none", "causal", "bools", "floats")
+    masks = {"bools": [d.bools(*mask)], "floats": [d.floats(*mask)]}.get(kind, [None])
+    return *tensors, *masks, 0.0, kind == "causal", {"scale": d.pick(None, 0.5), "enable_gqa": grouped}
+
+
 COMPARISON = [
     *[
         Row(name, getattr(ops, name), getattr(torch, name), lambda d: two(d) if d.flip() else mixed(d), special=True)
@@ -310,9 +323,7 @@ LAYERS = [
                    {"stride": d.pick(1, 2, (2, 1)), "padding": d.pick(0, 1, (1, 2))})),
     Row("max_pool2d", ops.max_pool2d, F.max_pool2d,
         lambda d: (image(d, 2), d.pick(2, 3, (2, 3)), {"stride": d.pick(None, 1, 2), "padding": d.pick(0, 1)})),
-    Row("attention", ops.scaled_dot_product_attention, F.scaled_dot_product_attention,
-        lambda d: (d.floats(2, 3, q := d.size(1), 4), *[d.floats(2, 3, q, 4) for _ in range(2)],
-                   {"is_causal": d.flip()})),
+    Row("attention", ops.scaled_dot_product_attention, F.scaled_dot_product_attention, attention, tolerance=10),
 ]  # fmt: skip
 
 ROWS = ARITHMETIC + ELEMENTWISE + COMPARISON + REDUCTION + SHAPE + INDEXING + LAYERS

@@ -19,6 +19,7 @@ LOG2_E = np.float32(math.log2(math.e))
 LN_2_HIGH = np.float32(0.693359375)  # exact in 10 bits, so that n * LN_2_HIGH is exact
 LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 ONE, HALF, LIMIT = np.float32(1), np.float32(0.5), np.float32(87)
+MINUS_INFINITY = np.float32(-np.inf)
 C2, C3, C4, C5, C6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
 GELU_LINEAR = np.float32(2 * math.sqrt(2 / math.pi))
 GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi) * 0.044715)
@@ -53,12 +54,14 @@ def attention_weights(scores, scale, is_causal):
             row = scores[m, i]
             end = min(i + 1, keys) if is_causal else keys
             top = largest(row, end) * scale
+            sees = top != MINUS_INFINITY
+            top = top if sees else np.float32(0)
             total = np.float32(0)
             for j in range(end):
                 e = exp(row[j] * scale - top)
                 row[j] = e
                 total += e
-            inverse = ONE / total
+            inverse = ONE / total if sees else np.float32(0)
             for j in range(end):
                 row[j] *= inverse
             row[end:] = 0

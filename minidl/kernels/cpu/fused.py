@@ -85,7 +85,7 @@ def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
 def attention_weights(scores, scale, is_causal):
     """softmax(scale * scores) over the last dimension; with is_causal query i sees the keys up to i.
 
-    In place if the scores are contiguous.
+    A row of nothing but -inf, a query that sees no key, gives zeros. In place if the scores are contiguous.
     """
     queries, keys = scores.shape[-2:]
     scores = np.ascontiguousarray(scores)
@@ -99,9 +99,13 @@ def attention_weights(scores, scale, is_causal):
         s *= scale
         if is_causal:
             s += future
-        s -= s.max(axis=-1, keepdims=True)
+        top = s.max(axis=-1, keepdims=True)
+        top[top == -np.inf] = 0
+        s -= top
         np.exp(s, out=s)
-        s /= s.sum(axis=-1, keepdims=True)
+        total = s.sum(axis=-1, keepdims=True)
+        total[total == 0] = 1
+        s /= total
     return scores
 
 
