@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterable
 
+from minidl.autograd import changed
 from minidl.creation import tensor
 from minidl.tensor import Tensor, float32
 
@@ -50,8 +51,7 @@ def clip_grad_norm_(
     factor = max_norm / (total.item() + 1e-6)
     if not factor >= 1:  # NaN, too
         for gradient in gradients:
-            k = gradient.kernels
-            k.assign(gradient.data, k.multiply(gradient.data, factor))
+            _write(gradient, gradient.kernels.multiply(gradient.data, factor))
     return total
 
 
@@ -59,7 +59,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """Bring every element of the gradients, in place, between -clip_value and clip_value."""
     for gradient in _gradients(parameters):
         k = gradient.kernels
-        k.assign(gradient.data, k.minimum(k.maximum(gradient.data, -clip_value), clip_value))
+        _write(gradient, k.minimum(k.maximum(gradient.data, -clip_value), clip_value))
 
 
 def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -68,6 +68,11 @@ def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in _listed(parameters) if parameter.grad is not None]
+
+
+def _write(gradient: Tensor, values) -> None:
+    gradient.kernels.assign(gradient.data, values)
+    changed(gradient.data)
 
 
 def _norm(k, array, p: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from minidl.autograd import changed
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import names_of
@@ -57,6 +58,7 @@ class ExponentialMovingAverage:
     def _write(self, values: dict) -> None:
         for name, parameter in self._parameters.items():
             parameter.kernels.assign(parameter.data, values[name])
+            changed(parameter.data)
 
     def state_dict(self) -> dict:
         """{"updates": how many, "averages": {name: Tensor}}; they share memory with the averages."""

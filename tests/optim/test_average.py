@@ -61,6 +61,16 @@ def test_inside_the_block_the_parameters_are_the_averages_and_after_it_themselve
     assert average.state_dict()["averages"].keys() == {"weight", "bias"}
 
 
+def test_a_backward_through_parameters_that_were_exchanged_is_refused():
+    model = nn.Linear(3, 2)
+    average = optim.ExponentialMovingAverage(model)
+    x = minidl.ones(1, 3).requires_grad_()
+    with average.applied():
+        y = model(x).sum()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
 def test_an_average_goes_on_from_its_saved_state():
     values = np.random.default_rng(0).standard_normal((30, 4))
     p, q = parameter(values[0]), parameter(values[0] * 0)
