@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import cpu
-from minidl.kernels.cpu import direct, winograd
+from minidl.kernels.cpu import direct, threads, winograd
+from minidl.kernels.cpu.images import channels_last
 
 ORDERS = {
     "contiguous": lambda x: x,
@@ -96,10 +97,12 @@ def direct_cases(draw):
     kernel, stride, padding, dilation = pair(1, 5), pair(1, 3), pair(0, 2), pair(1, 2)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     size = tuple(d * (k - 1) + 1 + draw(st.integers(0, 12)) for d, k in zip(dilation, kernel, strict=True))
+    if draw(st.booleans()):
+        return size, 32, 32, kernel, (stride, padding, dilation, 32)  # depthwise
     return size, groups * draw(st.integers(1, 5)), groups * 16, kernel, (stride, padding, dilation, groups)
 
 
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(direct_cases(), st.booleans(), st.sampled_from(sorted(ORDERS)))
 def test_the_compiled_direct_convolution_equals_the_plain_one(case, with_bias, order):
     size, c, o, kernel, options = case
@@ -119,3 +122,41 @@ def test_a_nan_reaches_the_windows_that_see_it_and_no_others():
     rows = [i for i in range(y.shape[2]) if 2 * i - 1 <= 9 <= 2 * i + 1]
     seen[np.ix_([0], range(16), rows, rows)] = True
     np.testing.assert_array_equal(np.isnan(y), seen)
+
+
+@pytest.mark.parametrize(
+    ("c", "o", "kernel", "groups"), [(32, 32, (3, 3), 1), (3, 16, (5, 4), 1), (32, 32, (3, 3), 32), (6, 10, (3, 3), 2)]
+)
+def test_a_convolution_over_threads_gives_what_one_thread_gives_and_the_same_bits_every_time(c, o, kernel, groups):
+    generator = np.random.default_rng(0)
+    x = images((20, 20), c, generator).astype(np.float32)
+    weight = generator.standard_normal((o, c // groups, *kernel)).astype(np.float32)
+    options = (1, 1), (1, 1), (1, 1), groups
+
+    def run():
+        y = cpu.conv2d(x, weight, None, *options)
+        return (
+            y,
+            cpu.conv2d_grad_input(y, weight, x.shape, *options),
+            cpu.conv2d_grad_weight(y, x, weight.shape, *options),
+        )
+
+    before = threads.get_num_threads()
+    try:
+        threads.set_num_threads(1)
+        whole = run()
+        threads.set_num_threads(3)
+        first, second = run(), run()
+    finally:
+        threads.set_num_threads(before)
+    for a, b, c in zip(whole, first, second, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * a.std())
+        np.testing.assert_array_equal(b, c)
+
+
+@pytest.mark.parametrize("shape", [(9, 33, 20, 20), (3, 16, 64, 64), (90, 3, 16, 17), (400, 200, 1, 1), (5, 40, 500)])
+def test_channels_are_put_last_whatever_the_sizes(shape):
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    out = channels_last(x)
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(out, np.moveaxis(x, 1, -1))

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
@@ -49,3 +50,10 @@ def test_blas_has_one_thread_where_we_have_several(three_threads):
     assert all(library["num_threads"] == 1 for library in threadpool_info() if library["user_api"] == "blas")
     with pytest.raises(ValueError, match="0 threads"):
         threads.set_num_threads(0)
+
+
+def test_a_sum_over_slices_adds_them_in_their_order(three_threads):
+    parts = np.array([1e16, 1.0, -1e16])  # the 1 is lost where it comes second
+    total = threads.split_sum(3, lambda part: parts[part].copy())
+    np.testing.assert_array_equal(total, (parts[:1] + parts[1:2]) + parts[2:])
+    np.testing.assert_array_equal(threads.split_sum(1, lambda part: parts[part].copy()), parts[:1])

@@ -35,6 +35,13 @@ def compiled_direct() -> ModuleType:
 
 
 @functools.cache
+def compiled_images() -> ModuleType:
+    from minidl.kernels.cpu import compiled_images
+
+    return compiled_images
+
+
+@functools.cache
 def compiled_normalization() -> ModuleType:
     from minidl.kernels.cpu import compiled_normalization
 

@@ -101,3 +101,34 @@ def add_weight_gradient(x, steps, offsets, grad, total, of_group):
                     store(total, at + 80, t5)
                     store(total, at + 96, t6)
                     store(total, at + 112, t7)
+
+
+@njit(**OPTIONS)
+def convolve_depthwise(x, steps, offsets, weight, bias, y):
+    """Each channel by itself: weight (1, offsets, c), bias (c,), y (n, out_height, out_width, c); x: channels last."""
+    n, height, width, channels = y.shape
+    for image in range(n):
+        for i in range(height):
+            start, line = image * steps[0] + i * steps[1], (image * height + i) * width
+            for j in range(width):
+                for channel in range(0, channels, LANES):
+                    first, total = start + j * steps[2] + channel, load(bias, channel)
+                    for k in range(len(offsets)):
+                        total = total + load(x, first + offsets[k]) * load(weight, k * channels + channel)
+                    store(y, (line + j) * channels + channel, total)
+
+
+@njit(**OPTIONS)
+def add_depthwise_gradient(x, steps, offsets, grad, total):
+    """total (1, offsets, c) grows by the gradient of the weight, grad (n, out_height, out_width, c)."""
+    n, height, width, channels = grad.shape
+    for image in range(n):
+        for i in range(height):
+            start, line = image * steps[0] + i * steps[1], (image * height + i) * width
+            for channel in range(0, channels, LANES):
+                for k in range(len(offsets)):
+                    first, at = start + offsets[k] + channel, k * channels + channel
+                    t = load(total, at)
+                    for j in range(width):
+                        t = t + load(x, first + j * steps[2]) * load(grad, (line + j) * channels + channel)
+                    store(total, at, t)

@@ -91,10 +91,12 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     (n, channels, height, width), (o, c, kh, kw) = x_shape, weight.shape
     (pv, ph), (dv, dh) = padding, dilation
     around = dv * (kh - 1) - pv, dh * (kw - 1) - ph
-    if stride == (1, 1) and min(around) >= 0:  # itself a convolution, with the kernel turned round
+    if min(around) >= 0 and (stride == (1, 1) or direct.is_depthwise(weight.shape, groups)):
+        # Itself a convolution, with the kernel turned round, of the gradient with zeros between.
+        grad = _spread(grad, stride, (height + 2 * pv - dv * (kh - 1), width + 2 * ph - dh * (kw - 1)))
         turned = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw)
         turned = turned.swapaxes(1, 2).reshape(channels, o // groups, kh, kw)
-        return conv2d(grad, turned, None, stride, around, dilation, groups)
+        return conv2d(grad, turned, None, (1, 1), around, dilation, groups)
     grad = channels_last(grad)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     _, out_height, out_width, _ = grad.shape
@@ -112,6 +114,15 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     split(n, spread)
     out = out.reshape(n, height + 2 * pv, width + 2 * ph, channels)
     return channels_first(out[:, pv : pv + height, ph : ph + width])
+
+
+def _spread(x, stride, size):
+    """Images (n, c, height, width) with zeros between their elements, which lie `stride` apart, as images of `size`."""
+    if stride == (1, 1):
+        return x
+    out = np.zeros((len(x), *size, x.shape[1]), x.dtype)
+    out[:, _places(0, stride[0], x.shape[2]), _places(0, stride[1], x.shape[3])] = x.transpose(0, 2, 3, 1)
+    return channels_first(out)
 
 
 def _places(first, step, count):

@@ -4,6 +4,8 @@ It takes 16 channels of the result at a time, in float32, and images in either o
 convolution.py copies windows and leaves the loops to the BLAS.
 """
 
+import math
+
 import numpy as np
 
 from minidl.kernels import shapes
@@ -17,7 +19,19 @@ LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, a
 def suits(x, weight_shape, groups) -> bool:
     """Whether a convolution of x (n, c, height, width) may and should go this way."""
     o, *window = weight_shape
-    return use_compiled(x) and o // groups % 16 == 0 and np.prod(window) <= LARGEST_WINDOW
+    together = o if is_depthwise(weight_shape, groups) else o // groups
+    return use_compiled(x) and together % 16 == 0 and math.prod(window) <= LARGEST_WINDOW
+
+
+def is_depthwise(weight_shape, groups) -> bool:
+    """Whether each channel of the result comes from one channel of the input, its own."""
+    return weight_shape[0] == groups and weight_shape[1] == 1
+
+
+def _blocks(weight_shape, groups):
+    """The channels of the result as the compiled loops take them: (blocks, channels in each)."""
+    o = weight_shape[0]
+    return (1, o) if is_depthwise(weight_shape, groups) else (o // 16, 16)
 
 
 class _Windows:
@@ -29,10 +43,10 @@ class _Windows:
 
     def __init__(self, x, kernel, stride, padding, dilation, groups):
         n, c, height, width = x.shape
-        if x.flags.c_contiguous:
+        if x.flags.c_contiguous and groups < c:
             padded = pad(x.reshape(n * c, height, width, 1), padding)
             self.memory = padded = padded.reshape(n, c, *padded.shape[1:3])
-        else:
+        else:  # as depthwise convolutions need it
             self.memory = pad(channels_last(x), padding)
             padded = channels_first(self.memory)
         image, channel, row, column = (step // x.itemsize for step in padded.strides)
@@ -46,14 +60,18 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     o, _, *kernel = weight.shape
     out_size = shapes.windows(x.shape[2:], kernel, stride, padding, dilation)
     windows = _Windows(x, kernel, stride, padding, dilation, groups)
-    weight = np.ascontiguousarray(weight.reshape(o // 16, 16, *weight.shape[1:]).transpose(0, 3, 4, 2, 1))
+    depthwise = is_depthwise(weight.shape, groups)
+    weight = weight.reshape(*_blocks(weight.shape, groups), *weight.shape[1:]).transpose(0, 3, 4, 2, 1)
+    weight = np.ascontiguousarray(weight)  # (blocks, kh, kw, c / groups, channels)
     bias = np.zeros(o, x.dtype) if bias is None else np.ascontiguousarray(bias)
     y = np.empty((len(x), *out_size, o), x.dtype)
 
     def convolve(part):
-        compiled_direct().convolve(
-            windows.memory[part], windows.steps, windows.offsets, weight, bias, y[part], o // groups
-        )
+        arguments = windows.memory[part], windows.steps, windows.offsets, weight, bias, y[part]
+        if depthwise:
+            compiled_direct().convolve_depthwise(*arguments)
+        else:
+            compiled_direct().convolve(*arguments, o // groups)
 
     split(len(x), convolve)
     return y
@@ -66,13 +84,16 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
     count = len(windows.offsets)
     offsets = np.append(windows.offsets, np.repeat(windows.offsets[-1:], -count % 8))  # as many as are summed at once
 
+    blocks, channels = _blocks(weight_shape, groups)
+
     def over(part):
-        total = np.zeros((o // 16, len(offsets), 16), x.dtype)
-        compiled_direct().add_weight_gradient(
-            windows.memory[part], windows.steps, offsets, grad[part], total, o // groups
-        )
+        total = np.zeros((blocks, len(offsets), channels), x.dtype)
+        arguments = windows.memory[part], windows.steps, offsets, grad[part], total
+        if is_depthwise(weight_shape, groups):
+            compiled_direct().add_depthwise_gradient(*arguments)
+        else:
+            compiled_direct().add_weight_gradient(*arguments, o // groups)
         return total
 
-    total = split_sum(len(x), over)
-    total = total[:, :count].reshape(o // 16, *kernel, c, 16)
+    total = split_sum(len(x), over)[:, :count].reshape(blocks, *kernel, c, channels)
     return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(weight_shape)

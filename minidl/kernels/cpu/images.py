@@ -2,10 +2,18 @@
 
 import numpy as np
 
+from minidl.kernels.cpu.blocks import compiled_images, use_compiled
+from minidl.kernels.cpu.threads import split
+
 
 def channels_last(x):
     """(batch, channels, height, width), or any number of dimensions -> contiguous (batch, height, width, channels)."""
-    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
+    if not (use_compiled(x) and x.flags.c_contiguous and x.shape[1] > 1):
+        return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
+    out = np.empty((x.shape[0], *x.shape[2:], x.shape[1]), x.dtype)
+    first, last = x.reshape(*x.shape[:2], -1), out.reshape(x.shape[0], -1, x.shape[1])
+    split(len(x), lambda part: compiled_images().swap(first[part], last[part]))
+    return out
 
 
 def channels_first(x):
