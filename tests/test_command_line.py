@@ -42,6 +42,12 @@ def folder(tmp_path, monkeypatch):
         (["bench", "parallel", "--json", "nowhere/x"], "cannot write nowhere/x"),
         (["train", "--bogus"], "--bogus"),
         (["train", "--model", "gpt"], "'mlp-digits', 'cnn-digits'"),
+        (["train", "--model", "lenet"], "lenet is trained on mnist: name its --folder"),
+        (
+            ["train", "--model", "lenet", "--folder", "."],
+            "put it there or pass --download",
+        ),
+        (["train", "--folder", "."], "mlp-digits is trained on the digits that come with minidl"),
         (["train", "--batch-size", "many"], "'many' is not a whole number"),
         (["train", "--steps", "-1"], "'-1' is not a whole number"),
         (["train", "--steps", "1", "--epochs", "1"], "not allowed with"),
@@ -80,8 +86,8 @@ def test_help_names_every_option_of_every_command(capsys, command):
     named = {
         "": ["train", "profile", "bench", "exit code"],
         "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
-        "train": "--model --data --pipeline --tensor --micro-batches --schedule --batch-size --epochs --steps --lr "
-        "--optimizer --seed --dtype --save --trace --log --json".split(),
+        "train": "--model --folder --download --data --pipeline --tensor --micro-batches --schedule --batch-size "
+        "--epochs --steps --lr --optimizer --seed --dtype --save --trace --log --json".split(),
         "bench": ["parallel"],
         "bench parallel": ["--rounds", "--json"],
     }[" ".join(command)]
@@ -151,6 +157,15 @@ def test_every_optimizer_brings_the_loss_down_with_the_options_it_has_here(folde
 def test_every_optimizer_can_be_chosen():
     classes = {cls for cls in vars(optim).values() if isinstance(cls, type) and issubclass(cls, optim.Optimizer)}
     assert {cls.__name__.lower() for cls in classes - {optim.Optimizer}} == OPTIMIZERS.keys()
+
+
+def test_a_model_without_labels_has_a_test_loss_and_no_accuracy(folder, capsys):
+    arguments = ["--model", "vae-digits", "--optimizer", "adam", "--epochs", "5", "--json", "result.json"]
+    assert main(["train", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "test loss" in text and "accuracy" not in text
+    result = json.loads(Path("result.json").read_text())
+    assert result["test_accuracy"] is None and result["test_loss"] < 27  # nats an image
 
 
 def test_a_run_that_diverges_says_so_and_writes_null(folder, capsys):
