@@ -11,7 +11,9 @@ from minidl.models.bert import bert
 from minidl.models.catalog import BUILDERS, builder
 from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
+from minidl.models.inception import inception
 from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.resnet import resnet
 from minidl.models.vae import vae
 from minidl.models.vgg import vgg

@@ -8,8 +8,10 @@ from minidl.models.alexnet import alexnet
 from minidl.models.bert import bert
 from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
+from minidl.models.inception import inception
 from minidl.models.lenet import lenet
 from minidl.models.mlp import mlp
+from minidl.models.resnet import resnet
 from minidl.models.vae import vae
 from minidl.models.vgg import vgg
 from minidl.nn import Sequential
@@ -18,6 +20,9 @@ Builder = Callable[..., Sequential]
 
 # BERT: Devlin et al. 2019, section 3. GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The
 # larger ones: Narayanan et al. 2021 ("Megatron-LM", SC'21), table 1; 51,200 tokens are GPT-2's 50,257, padded.
+# LLaMA: Touvron et al. 2023, table 2; Llama 2: Touvron et al. 2023 ("Llama 2"), table 1; Llama 3: Grattafiori et al.
+# 2024 ("The Llama 3 Herd of Models"), table 3. Their inner sizes are those of the published checkpoints.
+llama = partial(gpt, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, (64, 128, 10)),
     "mlp-784": partial(mlp, (784, 1024, 1024, 10)),
@@ -27,6 +32,11 @@ BUILDERS: dict[str, Builder] = {
     "alexnet": alexnet,
     "vgg11": partial(vgg, 11),
     "vgg16": partial(vgg, 16),
+    "resnet-digits": partial(resnet, 18, channels=1, size=8, classes=10, width=16, stem="cifar"),
+    "resnet18-cifar": partial(resnet, 18, size=32, classes=10, stem="cifar"),
+    "resnet18": partial(resnet, 18),
+    "resnet50": partial(resnet, 50),
+    "inception-v3": inception,
     "vae-digits": partial(vae, size=8, hidden=128, latent=8),
     "vae": vae,
     "agent-cartpole": agent,
@@ -42,6 +52,10 @@ BUILDERS: dict[str, Builder] = {
     "gpt3-175b": partial(gpt, layers=96, hidden=12288, heads=96, vocabulary=51200, sequence=2048),
     "gpt-530b": partial(gpt, layers=105, hidden=20480, heads=128, vocabulary=51200, sequence=2048),
     "gpt-1t": partial(gpt, layers=128, hidden=25600, heads=160, vocabulary=51200, sequence=2048),
+    "llama-7b": partial(llama, 32, 4096, 32, 32000, 2048, inner=11008),
+    "llama-65b": partial(llama, 80, 8192, 64, 32000, 2048, inner=22016),
+    "llama2-70b": partial(llama, 80, 8192, 64, 32000, 4096, inner=28672, kv_heads=8),
+    "llama3-8b": partial(llama, 32, 4096, 32, 128256, 8192, inner=14336, kv_heads=8, rotary_base=500000.0),
 }
 
 

@@ -1,7 +1,7 @@
 """GPT: a decoder-only transformer (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
 
 Its options make of it the models that came after: LLaMA (Touvron et al. 2023) has rotary positions, a gated
-feed-forward layer and no biases.
+feed-forward layer, RMSNorm and no biases.
 """
 
 from minidl import nn
@@ -14,6 +14,7 @@ from minidl.parallel.layers import ColumnParallelLinear
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
 POSITIONS = ("learned", "rotary")
 FEED_FORWARDS = ("gelu", "swiglu")
+NORMS = ("layer", "rms")
 EPS = 1e-5  # of the normalisations
 
 
@@ -58,13 +59,13 @@ class GPTHead(nn.Module):
 def gpt(
     layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, mesh=None, dropout: float = 0.0, *,
     kv_heads: int | None = None, positions: str = "learned", rotary_base: float = 10000.0, feed_forward: str = "gelu",
-    inner: int | None = None, bias: bool = True, tied: bool = False,
+    inner: int | None = None, norm: str = "layer", bias: bool = True, tied: bool = False,
 ) -> nn.Sequential:  # fmt: skip
     """Embedding, `layers` transformer blocks, head: tokens (batch, sequence) -> logits (batch, sequence, vocabulary).
 
     dropout: on the embedding and on each residual branch. kv_heads: keys and values, each shared by heads / kv_heads
     queries; by default one a query. positions: "learned", or "rotary" with `rotary_base`. feed_forward: "gelu" or the
-    gated "swiglu", with `inner` features, by default 4 * hidden. bias: of the linear layers.
+    gated "swiglu", with `inner` features, by default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers.
     tied: the head's matrix is the token embedding's; only one worker can train that.
 
     Heads, inner features and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not
@@ -74,13 +75,13 @@ def gpt(
     group = mesh.group("tensor") if mesh else None
     check_sizes("gpt", hidden, heads, kv_heads, vocabulary, group.size if group else 1)
     for what, given, choices in (
-        ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS)
+        ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
     ):  # fmt: skip
         if given not in choices:
             raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
 
     def make_norm() -> nn.Module:
-        return nn.LayerNorm(hidden, EPS)
+        return nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS)
 
     def make_attention() -> nn.Module:
         if positions == "learned" and kv_heads == heads:

@@ -8,7 +8,10 @@ from minidl.models import BUILDERS
 from minidl.parallel import Plan
 from simulator import Cluster, simulate
 
-ON_CPU = ["mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "gpt-tiny", "agent-cartpole", "vae-digits"]
+ON_CPU = [
+    "mlp-digits", "mlp-784", "cnn-digits", "cifar-cnn", "lenet", "resnet-digits", "vae-digits", "agent-cartpole",
+    "gpt-tiny",
+]  # fmt: skip
 
 
 def assert_runs(name, device):
@@ -42,13 +45,21 @@ def parameters(name):
         return sum(p.numel() for p in models.builder(name)().parameters())
 
 
-# torchvision's documentation of its models; LeNet's and the CIFAR network's follow from their layers.
+# torchvision's documentation of its models, the published checkpoints of LLaMA (without the table of rotary
+# frequencies); LeNet's and the CIFAR network's follow from their layers.
 PUBLISHED = {
     "lenet": 61_706,
     "cifar-cnn": 122_570,
     "alexnet": 61_100_840,
     "vgg11": 132_863_336,
     "vgg16": 138_357_544,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "inception-v3": 23_834_568,  # without the auxiliary classifier
+    "llama-7b": 6_738_415_616,
+    "llama-65b": 65_285_660_672,
+    "llama2-70b": 68_976_648_192,
+    "llama3-8b": 8_030_261_248,
 }
 BILLIONS = {"gpt3-175b": 175, "gpt3-13b": 13, "gpt2-xl": 1.64, "gpt-1t": 1008}
 

@@ -1,4 +1,4 @@
-"""GPT and its options: rotary positions, grouped queries, gated feed-forward layers, a tied head."""
+"""GPT and its options: rotary positions, grouped queries, gated feed-forward layers, RMSNorm, a tied head."""
 
 import itertools
 
@@ -11,11 +11,12 @@ from minidl.models.attention import GroupedQueryAttention, rotate
 from minidl.parallel import Plan, train
 from tests.models.oracle import assert_equals_torch
 
-LLAMA = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, bias=False)
+LLAMA = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, norm="rms", bias=False)
 VARIANTS = {
     "rotary": dict(positions="rotary"),
     "one key for all queries": dict(kv_heads=1),
     "swiglu": dict(feed_forward="swiglu"),
+    "rms": dict(norm="rms"),
     "tied": dict(tied=True),
     "LLaMA's": LLAMA,
 }
@@ -58,7 +59,7 @@ def test_rotated_queries_and_keys_know_only_how_far_they_are_apart():
 
 
 def transcription(torch):
-    """LLaMA's block in PyTorch, with its own attention and positions as complex numbers."""
+    """LLaMA's block in PyTorch, with its own attention, its own RMSNorm and positions as complex numbers."""
     F = torch.nn.functional
 
     def rotated(x):  # (batch, heads, sequence, head_dim)
@@ -69,14 +70,14 @@ def transcription(torch):
 
     def block(x, p):
         batch, sequence, _ = x.shape
-        y = F.layer_norm(x, (HIDDEN,), p["norm1.weight"], p["norm1.bias"], 1e-5)
+        y = F.rms_norm(x, (HIDDEN,), p["norm1.weight"], 1e-5)
         qkv = p["attention.qkv.weight"].reshape(2, 2 + 2, HIDDEN // HEADS, HIDDEN)  # 2 keys of 2 queries each
         parts = (qkv[:, :2], qkv[:, 2:3], qkv[:, 3:])
         heads = [F.linear(y, part.reshape(-1, HIDDEN)).unflatten(-1, (-1, 4)).transpose(1, 2) for part in parts]
         q, k, v = rotated(heads[0]), rotated(heads[1]), heads[2]
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         x = x + F.linear(out.transpose(1, 2).reshape(batch, sequence, -1), p["attention.projection.weight"])
-        y = F.layer_norm(x, (HIDDEN,), p["norm2.weight"], p["norm2.bias"], 1e-5)
+        y = F.rms_norm(x, (HIDDEN,), p["norm2.weight"], 1e-5)
         gate, up = F.linear(y, p["feed_forward.gate_up.weight"]).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, p["feed_forward.down.weight"])
 
@@ -109,6 +110,7 @@ def test_as_many_keys_as_queries_are_plain_attention():
         (dict(kv_heads=3), "heads=4 is not divisible by kv_heads=3"),
         (dict(positions="sinusoidal"), "positions='sinusoidal', choose one of learned, rotary"),
         (dict(feed_forward="relu"), "feed_forward='relu', choose one of gelu, swiglu"),
+        (dict(norm="batch"), "norm='batch', choose one of layer, rms"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):
