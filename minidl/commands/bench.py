@@ -10,6 +10,7 @@ from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
+from minidl.commands import bench_train
 from minidl.commands.arguments import check_writable, count, milliseconds, progress_bar, write_json
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
@@ -36,6 +37,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="how often all is measured (default: 5)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results for a program to read")
     parser.set_defaults(run=run_parallel)
+    bench_train.add_parser(benchmarks)
 
 
 def run_parallel(chosen: argparse.Namespace, console: Console) -> int:
