@@ -117,6 +117,7 @@ from minidl.ops import (
     where,
 )
 from minidl.random import manual_seed
+from minidl.static import capture
 from minidl.tensor import (
     Op,
     Tensor,

@@ -227,7 +227,10 @@ def grad(
         raise RuntimeError(f"grad: input {unused} has no part in the outputs; allow_unused=True gives None for it")
     if create_graph:
         return tuple(found)
-    return tuple(g if g is None else Tensor(x.kernels.from_scalar(g)) for x, g in zip(inputs, found, strict=True))
+    return tuple(
+        g if g is None else Tensor(g if g.shape else x.kernels.from_scalar(g))
+        for x, g in zip(inputs, found, strict=True)
+    )
 
 
 def _root(name: str, x: Tensor, gradient: Tensor | None, graph: bool):

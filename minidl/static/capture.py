@@ -1,0 +1,127 @@
+"""`capture`: run a function once and record every kernel that it calls, forward or backward, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+
+import numpy as np
+
+from minidl import kernels as _kernels
+from minidl.kernels import cpu
+from minidl.static.graph import Graph, Node, Value
+from minidl.tensor import Tensor
+
+UPDATES = "_update"  # how the names of optimizers' kernels end
+
+
+def capture(function: Callable, *example: Tensor) -> Graph:
+    """Record what `function` computes on the tensors `example`, as a Graph that gives the same for others like them.
+
+    function: of tensors; gives a tensor, or a tuple, list or dict of tensors. It may go backward (`autograd.grad`) and
+    return gradients. It must compute by ops, and always the same ones: Python's own decisions are made once, here.
+    Parameters and other tensors from outside are read anew at each replay; what is done in place by ops (running
+    statistics) is done at each replay, what Python does (setting `grad`, counting) is not; dropout draws new masks.
+    ValueError: the function reads a value (`item`, `numpy`, `bool`), updates parameters by an optimizer, whose step
+    count and learning rate change, or gives something else than tensors.
+    """
+    for i, x in enumerate(example):
+        if not isinstance(x, Tensor) or x.device != "cpu":
+            raise ValueError(f"capture: example {i} must be a tensor on the cpu, not {getattr(x, 'device', type(x))}")
+    recorder = Recorder()
+    for x in example:
+        recorder.input(x.data)
+    with recorder.recording():
+        result = function(*example)
+    outputs: list[int] = []
+    structure = _structure(result, recorder, outputs)
+    name = getattr(function, "__name__", type(function).__name__)
+    return Graph(name, recorder.values, recorder.nodes, len(example), outputs, structure)
+
+
+class Recorder:
+    """Kernels of the CPU that note their calls. An array is known by its identity; all are kept alive meanwhile."""
+
+    DEVICE = "cpu"
+
+    def __init__(self):
+        self.values: list[Value] = []
+        self.nodes: list[Node] = []
+        self.numbers: dict[int, int] = {}  # id(array) -> its place in values
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Stand in for the kernels of the CPU inside the `with` block."""
+        try:
+            _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = self
+            yield
+        finally:
+            _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = cpu
+
+    def __getattr__(self, name: str):
+        kernel = getattr(cpu, name)
+        if not callable(kernel):
+            return kernel
+        if name.endswith(UPDATES):
+            raise ValueError(f"capture: {name} depends on the step; capture the gradients, and step outside")
+        if name == "to_numpy":
+            raise ValueError("capture: the function reads a value (item, numpy, bool): a replay could not follow it")
+        if name == "extent":  # of no result
+            return kernel
+
+        @wraps(kernel)
+        def noted(*args):
+            places = [self._place(a) for a in args]
+            result = kernel(*args)
+            if name == "from_scalar" and result is args[0]:
+                return result
+            results = result if isinstance(result, tuple) else (result,)
+            written = [self._result(r, args) for r in results if r is not None]
+            self.nodes.append(Node(name, kernel, places, written, isinstance(result, tuple)))
+            return result
+
+        setattr(self, name, noted)
+        return noted
+
+    def input(self, array) -> int:
+        return self._add(array, Value(array, "input"))
+
+    def _add(self, array, value: Value) -> int:
+        if isinstance(array, np.ndarray | np.generic):
+            self.numbers[id(array)] = len(self.values)
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def _place(self, argument) -> int:
+        """Where the argument of a kernel is among the values: an array that is known, or something constant."""
+        if isinstance(argument, np.ndarray | np.generic) and id(argument) in self.numbers:
+            return self.numbers[id(argument)]
+        if isinstance(argument, tuple | list) and any(id(a) in self.numbers for a in argument):
+            parts = [self._place(a) for a in argument]  # arrays to be concatenated, a key with index arrays
+            place = self._add(argument, Value(argument, "result"))
+            self.nodes.append(Node("tuple", lambda *items: items, parts, [place], False))
+            return place
+        return self._add(argument, Value(argument, "constant"))
+
+    def _result(self, array, args) -> int:
+        """A kernel that works in place gives back one of its arguments."""
+        for a in args:
+            if a is array:
+                return self.numbers[id(array)]
+        return self._add(array, Value(array, "result"))
+
+
+def _structure(result, recorder: Recorder, outputs: list[int]):
+    """How the function's result is built, with the places of its tensors in `outputs`: an int, or a list or dict."""
+    if isinstance(result, Tensor) and id(result.data) in recorder.numbers:
+        outputs.append(recorder.numbers[id(result.data)])
+        return len(outputs) - 1
+    if isinstance(result, Tensor):  # a parameter, say
+        outputs.append(recorder._place(result.data))
+        return len(outputs) - 1
+    if isinstance(result, tuple | list):
+        return type(result)(_structure(item, recorder, outputs) for item in result)
+    if isinstance(result, dict):
+        return {key: _structure(item, recorder, outputs) for key, item in result.items()}
+    raise ValueError(f"capture: the function must give tensors, or a tuple, list or dict of them, not {type(result)}")

@@ -1,0 +1,167 @@
+"""A captured graph computes what the function computes, counts what meta counts, and its buffers never overlap."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from op_cases import CASES, NAMES, arrays
+
+import minidl
+from minidl import autograd, models, nn, optim
+from minidl.kernels import meta
+from minidl.static.plan import Buffer, plan
+
+
+@pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
+def test_a_replay_equals_the_op_and_its_gradients(name, function, makers):
+    def forward_and_backward(*inputs):
+        out = function(*inputs)
+        wanted = [x for x in inputs if x.requires_grad]
+        return out, autograd.grad(out, wanted, minidl.ones_like(out), allow_unused=True) if out.requires_grad else ()
+
+    def inputs(values):
+        return [minidl.tensor(a, requires_grad=a.dtype.kind == "f") for a in values]
+
+    values = [np.asarray(a) for a in arrays(makers)]
+    try:
+        graph = minidl.capture(lambda *x: tensors(forward_and_backward(*x)), *inputs(values))
+    except ValueError as error:
+        pytest.skip(f"cannot be captured: {error}")
+    others = [a[::-1].copy() if a.ndim and a.dtype.kind == "f" else a for a in values]
+    for example in (values, others):
+        expected = tensors(forward_and_backward(*inputs(example)))
+        for found, wanted in zip(graph(*inputs(example)), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+def tensors(result):
+    out, gradients = result
+    return [out, *(g for g in gradients if g is not None)]
+
+
+def classifier(seed=0):
+    minidl.manual_seed(seed)
+    return (
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+        minidl.randn(5, 6),
+        minidl.tensor([0, 1, 2, 0, 1]),
+    )
+
+
+def test_a_training_step_is_captured_with_its_gradients_and_reads_the_parameters_anew():
+    model, x, y = classifier()
+    parameters, loss_of = list(model.parameters()), nn.CrossEntropyLoss()
+
+    def gradients(x, y):
+        loss = loss_of(model(x), y)
+        return {"loss": loss, "gradients": autograd.grad(loss, parameters)}
+
+    graph = minidl.capture(gradients, x, y)
+    optimizer = optim.SGD(parameters, lr=0.5)
+    losses = []
+    for _ in range(20):
+        found, expected = graph(x, y), gradients(x, y)
+        assert found["loss"].item() == expected["loss"].item()
+        for parameter, gradient in zip(parameters, found["gradients"], strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        losses.append(found["loss"].item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_results_of_a_replay_are_not_overwritten_by_the_next():
+    graph = minidl.capture(lambda x: (x * 2 + 1).exp(), minidl.zeros(3))
+    first = graph(minidl.zeros(3))
+    graph(minidl.ones(3))
+    np.testing.assert_allclose(first.numpy(), np.exp(1), rtol=1e-6)
+
+
+def test_running_statistics_are_updated_by_each_replay():
+    model, twin = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    x = minidl.randn(8, 4)
+    graph = minidl.capture(lambda x: model(x), x)
+    for _ in range(3):
+        graph(x)
+    for _ in range(4):
+        twin(x)
+    np.testing.assert_allclose(model.running_mean.numpy(), twin.running_mean.numpy(), rtol=1e-6)
+
+
+def test_flops_and_bytes_are_those_of_a_meta_run():
+    model = models.builder("gpt-tiny")()
+    x, y = model.example(2)
+    graph = minidl.capture(lambda x: model(x), x)
+    with minidl.device("meta"):
+        twin = models.builder("gpt-tiny")()
+        example = minidl.zeros(x.shape, dtype="int64")
+        with meta.record() as calls:
+            twin(example)
+    assert graph.flops == sum(call.flops for call in calls)
+    assert graph.bytes_moved == sum(call.bytes_read + call.bytes_written for call in calls)
+    assert graph.planned_bytes < graph.unplanned_bytes
+
+
+def test_a_graph_is_printed_and_drawn(tmp_path):
+    model, x, _ = classifier()
+    graph = minidl.capture(lambda x: model(x).softmax(1), x)
+    text = str(graph)
+    assert "%0: float32 (5, 6)  input" in text and "= linear(%0, [float32 (8, 6)]" in text
+    assert text.splitlines()[-1].startswith("  return %")
+    graph.draw(tmp_path / "graph.png")
+    assert (tmp_path / "graph.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_a_replay_could_not_repeat_is_refused():
+    model, x, y = classifier()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def decide(x):
+        return x if x.sum() > 0 else -x
+
+    def step(x, y):
+        loss = nn.CrossEntropyLoss()(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    with pytest.raises(ValueError, match="reads a value"):
+        minidl.capture(decide, x)
+    with pytest.raises(ValueError, match="sgd_update depends on the step"):
+        minidl.capture(step, x, y)
+    with pytest.raises(ValueError, match="must give tensors"):
+        minidl.capture(lambda x: 3, x)
+    with pytest.raises(ValueError, match="example 0 must be a tensor on the cpu, not meta"):
+        minidl.capture(lambda x: x, minidl.zeros(2, device="meta"))
+    assert (x + 1).device == "cpu" and type(x.kernels).__name__ == "module"  # the kernels are back in their place
+
+
+def test_inputs_unlike_the_example_are_refused():
+    graph = minidl.capture(lambda x: x * 2, minidl.zeros(3))
+    with pytest.raises(ValueError, match=r"input 0 was captured as float32 \(3,\), not float32 \(4,\)"):
+        graph(minidl.zeros(4))
+    with pytest.raises(ValueError, match="float64"):
+        graph(minidl.zeros(3, dtype="float64"))
+    with pytest.raises(ValueError, match="with 1 inputs, not 2"):
+        graph(minidl.zeros(3), minidl.zeros(3))
+
+
+buffers = st.builds(
+    lambda nbytes, first, length: Buffer(nbytes, first, first + length),
+    st.integers(1, 1000), st.integers(0, 20), st.integers(0, 8),
+)  # fmt: skip
+
+
+@given(st.lists(buffers, max_size=20))
+def test_buffers_that_live_at_the_same_time_never_overlap(found):
+    offsets, block = plan(found)
+    spans = [(offset, offset + buffer.nbytes) for offset, buffer in zip(offsets, found, strict=True)]
+    assert all(end <= block for _, end in spans)
+    for i, a in enumerate(found):
+        for j, b in enumerate(found[:i]):
+            if a.first <= b.last and b.first <= a.last:
+                assert spans[i][1] <= spans[j][0] or spans[j][1] <= spans[i][0]
+
+
+def test_a_chain_of_equal_buffers_needs_two():
+    chain = [Buffer(64, i, i + 1) for i in range(10)]
+    assert plan(chain)[1] == 2 * 64
