@@ -5,7 +5,28 @@ The names here are PyTorch's. `minidl.nn`, `minidl.optim`, `minidl.data` and `mi
 """
 
 from minidl import autograd, data, metrics, nn, ops, optim
-from minidl.creation import arange, full, ones, ones_like, rand, randn, randn_like, tensor, zeros, zeros_like
+from minidl.creation import (
+    arange,
+    empty,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    tensor,
+    tril_indices,
+    triu_indices,
+    zeros,
+    zeros_like,
+)
 from minidl.io import load, save
 from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
 from minidl.ops import (
@@ -23,6 +44,7 @@ from minidl.ops import (
     bitwise_not,
     bitwise_or,
     bitwise_xor,
+    bmm,
     cat,
     ceil,
     chunk,
@@ -36,7 +58,9 @@ from minidl.ops import (
     cumsum,
     diag,
     diagonal,
+    dot,
     dropout,
+    einsum,
     embedding,
     eq,
     equal,
@@ -81,6 +105,7 @@ from minidl.ops import (
     narrow,
     ne,
     norm,
+    outer,
     permute,
     prod,
     reciprocal,
@@ -132,4 +157,5 @@ from minidl.tensor import (
     set_grad_enabled,
 )
 
+bool = bool_
 sub, mul, div, neg, pow = ops.subtract, ops.multiply, ops.divide, ops.negative, ops.power

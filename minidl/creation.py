@@ -8,7 +8,7 @@ from numbers import Integral
 import numpy as np
 
 from minidl import kernels, random
-from minidl.tensor import Tensor, default_device, dtype_of, float32, float64, int64
+from minidl.tensor import Tensor, bool_, default_device, dtype_of, float32, float64, int64
 
 
 def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = None) -> Tensor:
@@ -25,38 +25,101 @@ def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = N
     return Tensor(k.array(values, dtype_of(dtype or values.dtype))).requires_grad_(requires_grad)
 
 
-def full(shape: int | Sequence[int], value: float, dtype=float32, device: str | None = None) -> Tensor:
-    """A tensor of `shape` filled with `value`."""
+def from_numpy(values: np.ndarray) -> Tensor:
+    """The array itself as a tensor on the CPU: they share memory."""
+    dtype_of(values.dtype)
+    return Tensor(values)
+
+
+def full(shape, value: float, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of `shape` (sizes or one size) filled with `value`: int64 for an int, float32 for a float."""
+    if dtype is None:
+        dtype = bool_ if isinstance(value, bool) else int64 if isinstance(value, Integral) else float32
     k = kernels.for_device(device or default_device())
-    return Tensor(k.full(shape_of(shape), value, dtype_of(dtype)))
+    return Tensor(k.full(shape_of(shape), value, dtype_of(dtype))).requires_grad_(requires_grad)
 
 
-def zeros(*shape, dtype=float32, device: str | None = None) -> Tensor:
+def zeros(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of `shape`, its sizes given one by one or as one sequence."""
-    return full(sizes(shape), 0, dtype, device)
+    return full(sizes(shape), 0, dtype, device, requires_grad)
 
 
-def ones(*shape, dtype=float32, device: str | None = None) -> Tensor:
+def ones(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Ones of `shape`, its sizes given one by one or as one sequence."""
-    return full(sizes(shape), 1, dtype, device)
+    return full(sizes(shape), 1, dtype, device, requires_grad)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype=None, device: str | None = None) -> Tensor:
+def empty(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of `shape`, its sizes given one by one or as one sequence, with any values."""
+    k = kernels.for_device(device or default_device())
+    return Tensor(k.empty(shape_of(sizes(shape)), dtype_of(dtype))).requires_grad_(requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """The n by m matrix (n by n without m) with ones on its diagonal, else zeros."""
+    return tensor(np.eye(n, m), dtype, requires_grad, device)
+
+
+def arange(
+    start: float, end: float | None = None, step: float = 1, dtype=None, device: str | None = None, requires_grad=False
+) -> Tensor:
     """start, start + step, … below end; `arange(n)` counts from 0. int64 if all arguments are ints, else float32."""
     if end is None:
         start, end = 0, start
     values = np.arange(start, end, step)
-    return tensor(values, dtype or (float32 if values.dtype.kind == "f" else int64), device=device)
+    return tensor(values, dtype or (float32 if values.dtype.kind == "f" else int64), requires_grad, device)
 
 
-def randn(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Normal random numbers of mean 0 and variance 1, from the generator that `manual_seed` starts."""
-    return tensor(random.default_generator().standard_normal(shape_of(sizes(shape))), dtype, device=device)
+def linspace(
+    start: float, end: float, steps: int, dtype=float32, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """`steps` numbers from start to end, both included, at equal distances."""
+    return tensor(np.linspace(start, end, steps), dtype, requires_grad, device)
 
 
-def rand(*shape, dtype=float32, device: str | None = None) -> Tensor:
-    """Uniform random numbers in [0, 1), from the generator that `manual_seed` starts."""
-    return tensor(random.default_generator().random(shape_of(sizes(shape)), np.float32), dtype, device=device)
+def tril_indices(row: int, col: int, offset: int = 0, device: str | None = None) -> Tensor:
+    """The places (2, n) of the elements of a (row, col) matrix that `tril` keeps, row by row."""
+    return tensor(np.stack(np.tril_indices(row, offset, col)), int64, device=device)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, device: str | None = None) -> Tensor:
+    """The places (2, n) of the elements of a (row, col) matrix that `triu` keeps, row by row."""
+    return tensor(np.stack(np.triu_indices(row, offset, col)), int64, device=device)
+
+
+# Chance: from the generator that `manual_seed` starts
+
+
+def randn(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers of mean 0 and variance 1."""
+    values = random.default_generator().standard_normal(shape_of(sizes(shape)))
+    return tensor(values, dtype, requires_grad, device)
+
+
+def rand(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in [0, 1)."""
+    values = random.default_generator().random(shape_of(sizes(shape)), np.float32)
+    return tensor(values, dtype, requires_grad, device)
+
+
+def randint(low: int, high, size=None, dtype=int64, device: str | None = None) -> Tensor:
+    """Random integers from low up to, not including, high; `randint(high, size)` starts at 0."""
+    if size is None:
+        low, high, size = 0, low, high
+    return tensor(random.default_generator().integers(low, high, shape_of(size)), dtype, device=device)
+
+
+def randperm(n: int, device: str | None = None) -> Tensor:
+    """The integers from 0 to n - 1 in random order."""
+    return tensor(random.default_generator().permutation(n), int64, device=device)
+
+
+# Like another tensor
+
+
+def full_like(x: Tensor, value: float) -> Tensor:
+    """A tensor of the shape, dtype and device of x, filled with `value`."""
+    return full(x.shape, value, x.dtype, x.device)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -67,6 +130,11 @@ def zeros_like(x: Tensor) -> Tensor:
 def ones_like(x: Tensor) -> Tensor:
     """Ones of the shape, dtype and device of x."""
     return full(x.shape, 1, x.dtype, x.device)
+
+
+def rand_like(x: Tensor) -> Tensor:
+    """Uniform random numbers in [0, 1), of the shape, dtype and device of x; on meta none are drawn."""
+    return zeros_like(x) if x.device == "meta" else rand(x.shape, dtype=x.dtype, device=x.device)
 
 
 def randn_like(x: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ from minidl.ops import (
     max_pool1d,
     max_pool2d,
     mish,
+    one_hot,
+    pad,
     prelu,
     relu,
     rms_norm,

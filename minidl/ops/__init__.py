@@ -57,6 +57,7 @@ from minidl.ops.comparison import (
 )
 from minidl.ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minidl.ops.dropout import dropout, dropout2d
+from minidl.ops.einsum import einsum
 from minidl.ops.elementwise import (
     abs,
     ceil,
@@ -88,7 +89,7 @@ from minidl.ops.indexing import (
 )
 from minidl.ops.joining import cat, chunk, narrow, repeat, repeat_interleave, split, stack, unbind
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
-from minidl.ops.matmul import linear, matmul
+from minidl.ops.matmul import bmm, dot, linear, matmul, outer
 from minidl.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from minidl.ops.pooling import (
     adaptive_avg_pool1d,

@@ -2,7 +2,7 @@
 
 import math
 
-from minidl.ops.arithmetic import unbroadcast
+from minidl.ops.arithmetic import multiply, unbroadcast
 from minidl.ops.shape import reshape
 from minidl.tensor import Op, Tensor
 
@@ -72,3 +72,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = reshape(x, 1, -1) if x.ndim == 1 else x
     y = Linear()(rows, weight) if bias is None else Linear()(rows, weight, bias)
     return reshape(y, -1) if x.ndim == 1 else y
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """The products of a batch of matrices: (batch, m, k) times (batch, k, n) -> (batch, m, n)."""
+    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
+        raise ValueError(f"bmm needs (batch, m, k) and (batch, k, n), not {a.shape} and {b.shape}")
+    return MatMul()(a, b)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of the products of two vectors of one size."""
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"dot needs two vectors of one size, not {a.shape} and {b.shape}")
+    return matmul(a, b)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """The products of all elements of the vector a (n,) with all of b (m,) -> (n, m)."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise ValueError(f"outer needs two vectors, not {a.shape} and {b.shape}")
+    return multiply(reshape(a, -1, 1), b)

@@ -5,6 +5,7 @@ from minidl.ops import (
     arithmetic,
     choice,
     comparison,
+    conversion,
     elementwise,
     extremes,
     indexing,
@@ -70,10 +71,12 @@ METHODS = [
     indexing.take_along_dim,
     joining.split, joining.chunk, joining.unbind, joining.narrow, joining.repeat, joining.repeat_interleave,
     rearranging.flip, rearranging.roll, rearranging.tril, rearranging.triu, rearranging.diagonal, rearranging.diag,
-    matmul.matmul,
+    matmul.matmul, matmul.bmm, matmul.dot, matmul.outer,
     shape.reshape, shape.flatten, shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose, shape.movedim,
     shape.expand, shape.expand_as, shape.clone, shape.contiguous,
-    shape.to,
+    shape.to, conversion.float, conversion.double, conversion.long, conversion.bool, conversion.type_as,
+    conversion.tolist, conversion.size, conversion.dim, conversion.__iter__, conversion.__int__, conversion.__index__,
+    conversion.__format__,
 ]  # fmt: skip
 
 for _name, _function in OPERATORS.items():
@@ -88,4 +91,5 @@ Tensor.pow = arithmetic.power
 Tensor.where = lambda x, condition, other: choice.where(condition, x, other)
 Tensor.view = shape.reshape
 Tensor.T = property(lambda x: shape.permute(x, range(x.ndim)[::-1]), doc="With the dimensions in reverse order.")
+Tensor.mT = property(lambda x: shape.transpose(x, -2, -1), doc="With the last two dimensions exchanged.")
 Tensor.__array_ufunc__ = None  # a NumPy array on the left of an operator leaves the operation, and its error, to us

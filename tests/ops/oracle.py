@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import minidl
@@ -23,6 +23,7 @@ import minidl
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]
+NUMBERS = ("float32", "float64", "int64")
 LAYOUTS = ["contiguous", "contiguous", "transposed", "strided", "reversed", "expanded"]
 REFUSALS = (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError)
 
@@ -111,7 +112,7 @@ class Draw:
     def bools(self, *shape: int) -> np.ndarray:
         return laid_out(np.asarray(self.generator.random(shape) < 0.5), self.pick(*LAYOUTS))
 
-    def any(self, *shape: int, dtypes=("float32", "float64", "int64", "bool")) -> np.ndarray:
+    def any(self, *shape: int, dtypes=(*NUMBERS, "bool")) -> np.ndarray:
         """Of one of the dtypes."""
         dtype = self.pick(*dtypes)
         return self.floats(*shape).astype(dtype) if dtype[0] == "f" else self.ints(-3, 4, *shape).astype(dtype)
@@ -142,6 +143,30 @@ def two(d: Draw):
     shape = d.shape()
     shapes = [shape, d.broadcasting(shape)]
     return tuple(d.floats(*s) for s in (shapes if d.flip() else shapes[::-1]))
+
+
+def mixed(d, dtypes=(*NUMBERS, "bool")):
+    """Two arrays that broadcast, of any dtypes, or one beside a number."""
+    shape = d.shape(0, 2)
+    shapes = [shape, d.broadcasting(shape)]
+    a, b = (d.any(*s, dtypes=dtypes) for s in (shapes if d.flip() else shapes[::-1]))
+    return a, (d.pick(2, -1.5) if d.flip() else b)
+
+
+def any_dtype(d):
+    return (d.any(*d.shape()),)
+
+
+def held_to_pytorch(rows: list[Row]) -> Callable:
+    """The test, to be given a name, that the rows agree with PyTorch."""
+
+    @pytest.mark.parametrize("row", rows, ids=str)
+    @settings(max_examples=20)
+    @given(data=st.data())
+    def test(row, data):
+        compare(row, data.draw)
+
+    return test
 
 
 def compare(row: Row, draw: Callable) -> None:

@@ -83,8 +83,97 @@ def transposed(**options):
         (lambda: ops.split(minidl.ones(4), [-1, 5]), "must not be negative"),
         (lambda: minidl.ones(4).expand(3), "cannot be repeated"),
         (lambda: minidl.ones(4, 2).permute(0, 0), "not an order"),
+        (lambda: minidl.ones(4, 2).movedim((0, 1), 0), "as many different dimensions"),
+        (lambda: minidl.ones(4, 2).sum((0, -2)), "named twice in dim="),
+        (lambda: minidl.ones(4).clamp(), "clamp needs min, max or both"),
+        (lambda: minidl.ones(4).masked_fill(minidl.ones(4) > 0, minidl.ones(4)), "needs one value"),
+        (lambda: minidl.tensor([2]) ** -1, "negative integer powers"),
+        (lambda: minidl.ones(4).norm(-1), "norm: p=-1"),
+        (lambda: minidl.ones(4).topk(5), "k=5 of the 4 elements"),
+        (lambda: minidl.ones(4)[::-1], "a slice with step -1"),
+        (lambda: minidl.ones(4, device="meta")[minidl.zeros(4, dtype="bool", device="meta")], "a bool tensor on meta"),
+        (lambda: minidl.ones(4, 2).gather(0, minidl.tensor([[0, 0, 0]])), "does not fit a tensor of"),
+        (lambda: minidl.ones(4).scatter(0, minidl.tensor([0, 1]), minidl.ones(1)), "too small for an index"),
+        (lambda: minidl.ones(4).index_select(0, minidl.tensor([[0]])), "needs a vector of int64"),
+        (lambda: minidl.stack([minidl.ones(2), minidl.ones(3)]), "tensors of one shape"),
+        (lambda: minidl.cat([]), "at least one tensor"),
+        (lambda: minidl.ones(4).narrow(0, 2, 3), "3 from 2 do not lie in dim 0"),
+        (lambda: minidl.ones(4).chunk(0), "chunks=0"),
+        (lambda: minidl.ones(4, 2).repeat(2), "a number of at least 0 for each dimension"),
+        (lambda: minidl.ones(4).repeat_interleave(minidl.tensor([1, 2])), "for each of 4 slices"),
+        (lambda: ops.pad(minidl.ones(4), (1,)), "must be pairs"),
+        (lambda: ops.pad(minidl.ones(4), (1, 1), "mirror"), "mode='mirror'"),
+        (lambda: ops.pad(minidl.ones(4), (4, 0), "reflect"), "does not fit dim 0"),
+        (lambda: ops.pad(minidl.ones(4), (-2, -3)), "crops more than there is"),
+        (lambda: minidl.ones(4, 2).flip(0, -2), "a dimension is named twice"),
+        (lambda: minidl.ones(4, 2).roll((1, 2)), "no dims, it must be 1"),
+        (lambda: minidl.ones(4).tril(), "needs matrices"),
+        (lambda: minidl.diag(minidl.ones(1, 1, 1)), "a vector or a matrix"),
+        (lambda: minidl.bmm(minidl.ones(2, 3, 4), minidl.ones(2, 3, 4)), "bmm needs"),
+        (lambda: minidl.dot(minidl.ones(2), minidl.ones(3)), "two vectors of one size"),
+        (lambda: minidl.outer(minidl.ones(2), minidl.ones(3, 1)), "outer needs two vectors"),
+        (lambda: minidl.einsum("ij,jk->ik", minidl.ones(2, 2)), "is for 2 operands, not 1"),
+        (lambda: minidl.einsum("ij,jk->ik", minidl.ones(2, 2), minidl.ones(3, 2)), "sizes 2 and 3 of the label 'j'"),
+        (lambda: minidl.einsum("i->i", minidl.ones(2, 2)), "'i' names 1 dimensions of"),
+        (lambda: minidl.einsum("i->j", minidl.ones(2)), "must be one of an operand's"),
+        (lambda: minidl.einsum("i+->i", minidl.ones(2, 2)), "must be letters"),
+        (lambda: minidl.einsum("ii", minidl.ones(2, 3)), "of the label 'i' have sizes 2, 3"),
     ],
 )
 def test_wrong_shapes_and_options_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: minidl.tensor([True]) - minidl.tensor([True]), "subtract of two bools"),
+        (lambda: -minidl.tensor([True]), "negative of bools"),
+        (lambda: minidl.tensor([True]) // minidl.tensor([True]), "floor_divide needs numbers"),
+        (lambda: minidl.ones(2) & minidl.ones(2), "bitwise_and needs bools or integers"),
+        (lambda: ~minidl.ones(2), "bitwise_not needs bools or integers"),
+        (lambda: minidl.where(minidl.ones(2), 1.0, 0.0), "needs a bool tensor as condition"),
+        (lambda: minidl.ones(2) + "1", "add of a tensor and a str"),
+        (lambda: minidl.ones(2) * 1j, "multiply of a tensor and a complex"),
+        (lambda: minidl.tensor([1]).mean(), "mean needs floats"),
+        (lambda: minidl.tensor([1]).var(), "var needs floats"),
+        (lambda: minidl.ones(2).gather(0, minidl.ones(2)), "must be of dtype int64"),
+        (lambda: minidl.ones(2).masked_select(minidl.ones(2)), "needs a mask of bools"),
+        (lambda: ops.one_hot(minidl.ones(2)), "class indices of dtype int64"),
+        (lambda: minidl.einsum("i,i", minidl.ones(2), minidl.ones(2, dtype="float64")), "operands of one dtype"),
+        (lambda: range(3)[minidl.ones(())], "only a tensor of integers can be an index"),
+        (lambda: iter(minidl.ones(())), "iteration over a tensor without dimensions"),
+    ],
+)
+def test_wrong_kinds_of_values_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_indices_out_of_range_are_refused():
+    x, index = minidl.ones(3), minidl.tensor([0, 3])
+    for call in (
+        lambda: x[index],
+        lambda: x[3],
+        lambda: x.gather(0, index),
+        lambda: x.gather(0, minidl.tensor([-1])),
+        lambda: x.index_select(0, index),
+        lambda: x.scatter_add(0, index, minidl.ones(2)),
+        lambda: ops.one_hot(index, 3),
+    ):
+        with pytest.raises(IndexError):
+            call()
+
+
+def test_an_integer_divided_by_0_is_refused():
+    for call in (lambda: minidl.tensor([1]) // 0, lambda: minidl.tensor([1]) % minidl.tensor([0])):
+        with pytest.raises(ZeroDivisionError, match="an integer is divided by 0"):
+            call()
+
+
+def test_inputs_on_several_devices_are_refused():
+    a, b = minidl.ones(2), minidl.ones(2, device="meta")
+    for call in (lambda: a < b, lambda: a // b, lambda: minidl.einsum("i,i", a, b), lambda: a[b.long()]):
+        with pytest.raises(ValueError, match="meta"):
+            call()
