@@ -56,22 +56,15 @@ class GIoULoss(IoULoss):
 
 def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of boxes that broadcast: the area of the intersection, of the union, and of the smallest box around both."""
-    intersection = _product(_positive(_smaller(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2])))
-    hull = _product(ops.maximum(a[..., 2:], b[..., 2:]) - _smaller(a[..., :2], b[..., :2]))
+    overlap = ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2])
+    intersection = _product(ops.clamp(overlap, min=0))
+    hull = _product(ops.maximum(a[..., 2:], b[..., 2:]) - ops.minimum(a[..., :2], b[..., :2]))
     union = _product(a[..., 2:] - a[..., :2]) + _product(b[..., 2:] - b[..., :2]) - intersection
     return intersection, union, hull
 
 
 def _product(sides: Tensor) -> Tensor:  # (..., 2) -> (...)
     return sides[..., 0] * sides[..., 1]
-
-
-def _positive(x: Tensor) -> Tensor:
-    return ops.where(x < 0, 0.0, x)
-
-
-def _smaller(a: Tensor, b: Tensor) -> Tensor:
-    return -ops.maximum(-a, -b)
 
 
 def _check_pairs(name: str, boxes1: Tensor, boxes2: Tensor) -> None:

@@ -36,7 +36,7 @@ class NLLLoss(Loss):
             return 0.0, 0.0
         kept = target != self.ignore_index
         found = self._classes_last(output, target).argmax(-1)
-        return ((found == target).to(output.dtype) * kept.to(output.dtype)).sum(), kept.sum()
+        return ops.logical_and(found == target, kept).sum(), kept.sum()
 
     def _picked(self, log_probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """-log p[target] times the weight of the target's class, and the sum of these weights."""

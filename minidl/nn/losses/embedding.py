@@ -16,7 +16,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
 def _unit(x: Tensor, dim: int, eps: float) -> Tensor:
     square = (x * x).sum(dim, keepdim=True)
-    return x / ops.sqrt(ops.where(square < eps * eps, eps * eps, square))
+    return x / ops.sqrt(ops.clamp(square, min=eps * eps))
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
@@ -50,8 +50,7 @@ class CosineEmbeddingLoss(Loss):
             )
         squares = ((x1 * x1).sum(-1) + COSINE_EPS) * ((x2 * x2).sum(-1) + COSINE_EPS)
         cosine = (x1 * x2).sum(-1) / ops.sqrt(squares)
-        apart = cosine - self.margin
-        apart = ops.where(apart < 0, 0.0, apart)
+        apart = ops.clamp(cosine - self.margin, min=0)
         either = ops.where(target == 1, 1 - cosine, ops.where(target == -1, apart, 0.0))
         return either, float(target.numel())
 
@@ -81,6 +80,5 @@ class TripletMarginLoss(Loss):
         near = pairwise_distance(anchor, positive, self.p, self.eps)
         far = pairwise_distance(anchor, negative, self.p, self.eps)
         if self.swap:
-            far = -ops.maximum(-far, -pairwise_distance(positive, negative, self.p, self.eps))
-        gap = near - far + self.margin
-        return ops.where(gap < 0, 0.0, gap), float(gap.numel())
+            far = ops.minimum(far, pairwise_distance(positive, negative, self.p, self.eps))
+        return ops.clamp(near - far + self.margin, min=0), float(far.numel())

@@ -63,5 +63,5 @@ class SmoothL1Loss(_ElementLoss):
 
 
 def _huber(distance: Tensor, delta: float) -> Tensor:
-    capped = ops.where(distance > delta, delta, distance)
+    capped = ops.clamp(distance, max=delta)
     return capped * (distance - 0.5 * capped)
