@@ -42,6 +42,13 @@ def compiled_images() -> ModuleType:
 
 
 @functools.cache
+def compiled_losses() -> ModuleType:
+    from minidl.kernels.cpu import compiled_losses
+
+    return compiled_losses
+
+
+@functools.cache
 def compiled_normalization() -> ModuleType:
     from minidl.kernels.cpu import compiled_normalization
 

@@ -1,4 +1,4 @@
-"""Layers that are one kernel: softmax, cross-entropy, attention weights, dropout, embedding.
+"""Layers that are one kernel: softmax, attention weights, dropout, embedding.
 
 Elementwise chains run in blocks that stay in the cache, so that memory is read once and not once for each NumPy call.
 Large float32 arrays go to the machine code in compiled.py where that is several times faster.
@@ -8,10 +8,9 @@ import numpy as np
 
 from minidl import random
 from minidl.kernels.cpu.blocks import compiled, row_blocks, use_compiled
-from minidl.kernels.cpu.losses import kept_labels
 
 __all__ = [
-    "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
+    "attention_weights", "attention_weights_grad", "dropout", "dropout_grad",
     "embedding", "embedding_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
 ]  # fmt: skip
 
@@ -44,38 +43,6 @@ def log_softmax_grad(grad, y, dim):
     out = np.exp(y)
     out *= -grad.sum(axis=dim, keepdims=True)
     out += grad
-    return out
-
-
-def cross_entropy(logits, target, ignore_index):
-    """The sum over rows of -log softmax(logits)[target], and the probabilities.
-
-    logits (rows, classes), target (rows,); rows whose target is `ignore_index` do not count.
-    """
-    rows, classes = logits.shape
-    kept, target = kept_labels(target, classes, ignore_index)
-    probabilities = np.empty(logits.shape, logits.dtype)
-    loss = 0.0
-    for part in row_blocks(rows, classes):
-        p, t = probabilities[part], target[part]
-        np.subtract(logits[part], logits[part].max(axis=1, keepdims=True), out=p)
-        chosen = p[np.arange(len(t)), t]
-        np.exp(p, out=p)
-        total = p.sum(axis=1)
-        loss += float(np.sum(np.log(total) - chosen, dtype=np.float64, where=kept[part]))
-        p /= total[:, None]
-    return np.array(loss, logits.dtype), probabilities
-
-
-def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
-    """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
-    out = probabilities if reuse else probabilities.copy()
-    kept = target != ignore_index
-    rows = np.flatnonzero(kept)
-    out[rows, target[rows]] -= 1
-    out *= grad
-    if len(rows) < len(target):
-        out[~kept] = 0  # also where grad is infinite: the mean of nothing
     return out
 
 

@@ -1,8 +1,56 @@
-"""Losses of probabilities, element by element or row by row."""
+"""Losses of classes and of probabilities, row by row or element by element."""
 
 import numpy as np
 
-__all__ = ["binary_cross_entropy", "pick", "pick_grad"]
+from minidl.kernels.cpu.blocks import COMPILED_FROM, compiled_losses, row_blocks, use_compiled
+from minidl.kernels.cpu.threads import split
+
+__all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
+
+
+def cross_entropy(logits, target, ignore_index):
+    """The sum over rows of -log softmax(logits)[target], and the probabilities.
+
+    logits (rows, classes), target (rows,); rows whose target is `ignore_index` do not count.
+    """
+    rows, classes = logits.shape
+    kept, target = kept_labels(target, classes, ignore_index)
+    probabilities, losses = np.empty(logits.shape, logits.dtype), np.empty(rows, logits.dtype)
+    if use_compiled(logits):
+        kernel = compiled_losses().cross_entropy
+        logits, target = np.ascontiguousarray(logits), np.ascontiguousarray(target)
+        split(rows, lambda part: kernel(logits[part], target[part], probabilities[part], losses[part]), _least(classes))
+    else:
+        for part in row_blocks(rows, classes):
+            p, t = probabilities[part], target[part]
+            np.subtract(logits[part], logits[part].max(axis=1, keepdims=True), out=p)
+            chosen = p[np.arange(len(t)), t]
+            np.exp(p, out=p)
+            total = p.sum(axis=1)
+            np.subtract(np.log(total), chosen, out=losses[part])
+            p /= total[:, None]
+    return np.array(losses.sum(dtype=np.float64, where=kept), logits.dtype), probabilities
+
+
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
+    out = probabilities if reuse else probabilities.copy()
+    kept = target != ignore_index
+    if use_compiled(out):
+        scale, kernel = np.float32(grad), compiled_losses().cross_entropy_grad
+        split(len(out), lambda part: kernel(scale, out[part], target[part], kept[part]), _least(out.shape[1]))
+        return out
+    rows = np.flatnonzero(kept)
+    out[rows, target[rows]] -= 1
+    out *= grad
+    if len(rows) < len(target):
+        out[~kept] = 0  # also where grad is infinite: the mean of nothing
+    return out
+
+
+def _least(classes: int) -> int:
+    """The rows from which a thread of its own pays."""
+    return -(-COMPILED_FROM // classes)
 
 
 def binary_cross_entropy(probability, target):

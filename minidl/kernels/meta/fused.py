@@ -5,7 +5,7 @@ import math
 from minidl.kernels.meta.record import MetaArray, in_place, result
 
 __all__ = [
-    "attention_weights", "attention_weights_grad", "cross_entropy", "cross_entropy_grad", "dropout", "dropout_grad",
+    "attention_weights", "attention_weights_grad", "dropout", "dropout_grad",
     "embedding", "embedding_grad", "gelu", "gelu_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
 ]  # fmt: skip
 
@@ -24,21 +24,6 @@ def log_softmax(x, dim):
 
 def log_softmax_grad(grad, y, dim):
     return result("log_softmax_grad", (grad, y), y.shape, y.dtype, 13)
-
-
-def cross_entropy(logits, target, ignore_index):
-    probabilities = MetaArray(logits.shape, logits.dtype)
-    flops = 14 * logits.size
-    loss = result("cross_entropy", (logits, target), (), logits.dtype, flops=flops, also_written=(probabilities,))
-    return loss, probabilities
-
-
-def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
-    reads = grad, probabilities, target
-    if not reuse:
-        return result("cross_entropy_grad", reads, probabilities.shape, probabilities.dtype, 2)
-    in_place("cross_entropy_grad", probabilities, reads, 2 * probabilities.size)
-    return probabilities
 
 
 def attention_weights(scores, scale, is_causal):

@@ -1,8 +1,23 @@
-"""Losses of probabilities: shapes and costs. A transcendental function counts as 10 FLOPs."""
+"""Losses of classes and of probabilities: shapes and costs. A transcendental function counts as 10 FLOPs."""
 
-from minidl.kernels.meta.record import result
+from minidl.kernels.meta.record import MetaArray, in_place, result
 
-__all__ = ["binary_cross_entropy", "pick", "pick_grad"]
+__all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
+
+
+def cross_entropy(logits, target, ignore_index):
+    probabilities = MetaArray(logits.shape, logits.dtype)
+    flops = 14 * logits.size
+    loss = result("cross_entropy", (logits, target), (), logits.dtype, flops=flops, also_written=(probabilities,))
+    return loss, probabilities
+
+
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    reads = grad, probabilities, target
+    if not reuse:
+        return result("cross_entropy_grad", reads, probabilities.shape, probabilities.dtype, 2)
+    in_place("cross_entropy_grad", probabilities, reads, 2 * probabilities.size)
+    return probabilities
 
 
 def binary_cross_entropy(probability, target):

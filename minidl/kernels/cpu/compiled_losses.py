@@ -1,0 +1,36 @@
+"""The cross-entropy of losses.py compiled by Numba, for float32."""
+
+import numpy as np
+from numba import njit
+
+from minidl.kernels.cpu.compiled import FLAGS, ONE, OPTIONS, exp, largest
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def cross_entropy(logits, target, probabilities, losses):
+    """logits, probabilities (rows, classes), target, losses (rows,)."""
+    for i in range(len(logits)):
+        row, out = logits[i], probabilities[i]
+        top = largest(row, len(row))
+        total = np.float32(0)
+        for j in range(len(row)):
+            e = exp(row[j] - top)
+            out[j] = e
+            total += e
+        losses[i] = np.log(total) - (row[target[i]] - top)
+        inverse = ONE / total
+        for j in range(len(row)):
+            out[j] *= inverse
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def cross_entropy_grad(grad, probabilities, target, kept):
+    """probabilities (rows, classes), in place, target, kept (rows,)."""
+    for i in range(len(probabilities)):
+        row = probabilities[i]
+        if kept[i]:
+            row[target[i]] -= ONE
+            for j in range(len(row)):
+                row[j] *= grad
+        else:
+            row[:] = 0
