@@ -45,11 +45,16 @@ def rms_norm(x, grad, weight, bias):
 FUNCTIONS = [batch_norm, group_norm, rms_norm]
 
 
+def channels_last(x):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last], ids=["first", "last"])
 @pytest.mark.parametrize("with_weight", [True, False])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_compiled_normalisation_equals_its_numpy_twin_in_float64(function, shape, with_weight):
-    x, grad = large(*shape), large(*shape)
+def test_compiled_normalisation_equals_its_numpy_twin_in_float64(function, shape, with_weight, layout):
+    x, grad = layout(large(*shape)), layout(large(*shape))
     assert x.size >= blocks.COMPILED_FROM
     parameters = (large(shape[1]), large(shape[1])) if with_weight else (None, None)
     exact = function(*(a if a is None else a.astype(np.float64) for a in (x, grad, *parameters)))

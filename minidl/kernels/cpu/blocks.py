@@ -8,6 +8,13 @@ import numpy as np
 BLOCK = 16384  # elements: several float32 blocks fit in a cache of 1 MiB
 COMPILED_FROM = 1 << 16  # elements: below, the import of Numba is not worth its 0.2 seconds
 
+THREAD = 1 << 15  # elements that are worth a thread of their own, where each is read once or twice
+
+
+def thread_rows(width: int) -> int:
+    """How many rows of `width` elements are worth a thread."""
+    return -(-THREAD // max(1, width))
+
 
 def row_blocks(rows: int, width: int):
     """Slices that cover `rows` rows of `width` elements, about BLOCK elements each."""

@@ -78,117 +78,139 @@ def rms_norm_grad(grad, x, inverse, weight, grad_x, grad_weight):
             out[j] = (g[j] * weight[j] - row[j] * along) * s
 
 
+# By channel. Of images with channels last, (n, positions, channels), a channel is a column; of images with channels
+# first, (n, channels, positions), a row. All else is (n, channels): mean, variance, total and along of float64.
+
+
 @njit(fastmath=FLAGS, **OPTIONS)
 def column_moments(x, mean, variance):
-    """Of each column of x (rows, width), into mean and variance (width,) of float64.
+    """The mean and variance of each channel of each image.
 
     Two passes over each block, the second to correct the first, whose moments are then merged (Chan, Golub and LeVeque
     1983): a large mean loses no digits.
     """
-    rows, width = x.shape
-    step = min(MOST_ROWS, max(1, BLOCK // width))
-    center, left, square = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    n, positions, channels = x.shape
+    step = min(MOST_ROWS, max(1, BLOCK // channels))
+    center, left, square = (
+        np.empty(channels, np.float32),
+        np.empty(channels, np.float32),
+        np.empty(channels, np.float32),
+    )
     mean[:], variance[:] = 0, 0
-    for start in range(0, rows, step):
-        block = x[start : start + step]
-        size = len(block)
-        center[:], left[:], square[:] = 0, 0, 0
-        for i in range(size):
-            row = block[i]
-            for j in range(width):
-                center[j] += row[j]
-        for j in range(width):
-            center[j] /= np.float32(size)
-        for i in range(size):
-            row = block[i]
-            for j in range(width):
-                apart = row[j] - center[j]
-                left[j] += apart
-                square[j] += apart * apart
-        share = size / (start + size)
-        for j in range(width):
-            correction = np.float64(left[j]) / size
-            apart = center[j] + correction - mean[j]
-            mean[j] += apart * share
-            variance[j] += square[j] - correction * left[j] + apart * apart * start * share
-    for j in range(width):
-        variance[j] /= rows
+    for b in range(n):
+        for start in range(0, positions, step):
+            block = x[b, start : start + step]
+            size = len(block)
+            center[:], left[:], square[:] = 0, 0, 0
+            for i in range(size):
+                row = block[i]
+                for c in range(channels):
+                    center[c] += row[c]
+            for c in range(channels):
+                center[c] /= np.float32(size)
+            for i in range(size):
+                row = block[i]
+                for c in range(channels):
+                    apart = row[c] - center[c]
+                    left[c] += apart
+                    square[c] += apart * apart
+            share = size / (start + size)
+            for c in range(channels):
+                correction = np.float64(left[c]) / size
+                apart = center[c] + correction - mean[b, c]
+                mean[b, c] += apart * share
+                variance[b, c] += square[c] - correction * left[c] + apart * apart * start * share
+        for c in range(channels):
+            variance[b, c] /= positions
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def row_moments(x, mean, variance):
+    n, channels, positions = x.shape
+    for b in range(n):
+        for c in range(channels):
+            row = x[b, c]
+            total, left, square = np.float32(0), np.float32(0), np.float32(0)
+            for i in range(positions):
+                total += row[i]
+            center = total / np.float32(positions)
+            for i in range(positions):
+                apart = row[i] - center
+                left += apart
+                square += apart * apart
+            correction = np.float64(left) / positions
+            mean[b, c], variance[b, c] = center + correction, square / positions - correction * correction
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
 def scale_columns(x, mean, scale, offset, y):
-    """y = (x - mean) * scale + offset; x, y (rows, width), the others (width,)."""
-    for i in range(len(x)):
-        row, out = x[i], y[i]
-        for j in range(len(row)):
-            out[j] = (row[j] - mean[j]) * scale[j] + offset[j]
+    """y = (x - mean) * scale + offset."""
+    for b in range(len(x)):
+        m, s, o = mean[b], scale[b], offset[b]
+        for i in range(x.shape[1]):
+            row, out = x[b, i], y[b, i]
+            for c in range(len(row)):
+                out[c] = (row[c] - m[c]) * s[c] + o[c]
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def scale_rows(x, mean, scale, offset, y):
+    for b in range(len(x)):
+        for c in range(x.shape[1]):
+            row, out, m, s, o = x[b, c], y[b, c], mean[b, c], scale[b, c], offset[b, c]
+            for i in range(len(row)):
+                out[i] = (row[i] - m) * s + o
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
 def column_sums(grad, x, mean, total, along):
-    """Sums over the rows of grad and of grad * (x - mean), into total and along (width,) of float64."""
-    rows, width = x.shape
-    step = min(MOST_ROWS, max(1, BLOCK // width))
-    block_total, block_along = np.empty(width, np.float32), np.empty(width, np.float32)
+    """The sums of grad and of grad * (x - mean) of each channel of each image."""
+    n, positions, channels = x.shape
+    step = min(MOST_ROWS, max(1, BLOCK // channels))
+    block_total, block_along = np.empty(channels, np.float32), np.empty(channels, np.float32)
     total[:], along[:] = 0, 0
-    for start in range(0, rows, step):
-        block_total[:], block_along[:] = 0, 0
-        for i in range(start, min(start + step, rows)):
-            g, row = grad[i], x[i]
-            for j in range(width):
-                block_total[j] += g[j]
-                block_along[j] += g[j] * (row[j] - mean[j])
-        for j in range(width):
-            total[j] += block_total[j]
-            along[j] += block_along[j]
+    for b in range(n):
+        m = mean[b]
+        for start in range(0, positions, step):
+            block_total[:], block_along[:] = 0, 0
+            for i in range(start, min(start + step, positions)):
+                g, row = grad[b, i], x[b, i]
+                for c in range(channels):
+                    block_total[c] += g[c]
+                    block_along[c] += g[c] * (row[c] - m[c])
+            for c in range(channels):
+                total[b, c] += block_total[c]
+                along[b, c] += block_along[c]
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def row_sums(grad, x, mean, total, along):
+    for b in range(len(x)):
+        for c in range(x.shape[1]):
+            g, row, m = grad[b, c], x[b, c], mean[b, c]
+            row_total, row_along = np.float32(0), np.float32(0)
+            for i in range(len(row)):
+                row_total += g[i]
+                row_along += g[i] * (row[i] - m)
+            total[b, c], along[b, c] = row_total, row_along
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
 def combine_columns(grad, x, mean, scale, slope, offset, out):
-    """out = grad * scale + (x - mean) * slope + offset; grad, x, out (rows, width), the others (width,)."""
-    for i in range(len(x)):
-        g, row, o = grad[i], x[i], out[i]
-        for j in range(len(row)):
-            o[j] = g[j] * scale[j] + (row[j] - mean[j]) * slope[j] + offset[j]
+    """out = grad * scale + (x - mean) * slope + offset."""
+    for b in range(len(x)):
+        m, s, t, o = mean[b], scale[b], slope[b], offset[b]
+        for i in range(x.shape[1]):
+            g, row, result = grad[b, i], x[b, i], out[b, i]
+            for c in range(len(row)):
+                result[c] = g[c] * s[c] + (row[c] - m[c]) * t[c] + o[c]
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
-def group_norm(x, weight, bias, eps, y, mean, inverse):
-    """x, y (n, positions, channels), weight, bias (channels,), mean, inverse (n, groups)."""
-    n, _, channels = x.shape
-    groups = mean.shape[1]
-    size = channels // groups
-    channel_mean, channel_variance = np.empty(channels), np.empty(channels)
-    center, scale = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    for b in range(n):
-        column_moments(x[b], channel_mean, channel_variance)
-        for g in range(groups):
-            own = slice(g * size, (g + 1) * size)
-            m = channel_mean[own].mean()
-            variance = channel_variance[own].mean() + ((channel_mean[own] - m) ** 2).mean()
-            mean[b, g], inverse[b, g] = m, 1 / np.sqrt(variance + eps)
-            center[own], scale[own] = mean[b, g], inverse[b, g] * weight[own]
-        scale_columns(x[b], center, scale, bias, y[b])
-
-
-@njit(fastmath=FLAGS, **OPTIONS)
-def group_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bias):
-    """grad_weight and grad_bias (channels,) of float64, zeros."""
-    n, positions, channels = x.shape
-    groups = mean.shape[1]
-    size = channels // groups
-    total, along = np.empty(channels), np.empty(channels)
-    center, scale = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    slope, offset = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    for b in range(n):
-        for g in range(groups):
-            center[g * size : (g + 1) * size] = mean[b, g]
-        column_sums(grad[b], x[b], center, total, along)
-        for g in range(groups):
-            own, s = slice(g * size, (g + 1) * size), np.float64(inverse[b, g])
-            grad_bias[own] += total[own]
-            grad_weight[own] += along[own] * s
-            scale[own] = weight[own] * s
-            slope[own] = -(along[own] * weight[own]).sum() * s * s * s / (positions * size)
-            offset[own] = -(total[own] * weight[own]).sum() * s / (positions * size)
-        combine_columns(grad[b], x[b], center, scale, slope, offset, grad_x[b])
+def combine_rows(grad, x, mean, scale, slope, offset, out):
+    for b in range(len(x)):
+        for c in range(x.shape[1]):
+            g, row, result = grad[b, c], x[b, c], out[b, c]
+            m, s, t, o = mean[b, c], scale[b, c], slope[b, c], offset[b, c]
+            for i in range(len(row)):
+                result[i] = g[i] * s + (row[i] - m) * t + o

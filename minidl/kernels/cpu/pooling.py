@@ -5,8 +5,9 @@ Which windows there are along the rows and along the columns of an image is said
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_pooling, use_compiled
+from minidl.kernels.cpu.blocks import compiled_pooling, thread_rows, use_compiled
 from minidl.kernels.cpu.images import channels_first, channels_last
+from minidl.kernels.cpu.threads import split
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
@@ -17,9 +18,11 @@ def max_pool2d(x, rows, columns):
     shape = (x.shape[0], len(rows), len(columns), x.shape[3])
     y, which = np.empty(shape, x.dtype), np.empty(shape, _places_dtype(rows, columns))
     if use_compiled(x) and rows.all_hold(2) and columns.all_hold(2):
-        compiled_pooling().max_pool2d_two_by_two(x, rows.starts, columns.starts, y, which)
+        kernel, starts = compiled_pooling().max_pool2d_two_by_two, (rows.starts, columns.starts)
+        _cut(x, lambda part: kernel(x[part], *starts, y[part], which[part]))
     elif use_compiled(x):
-        compiled_pooling().max_pool2d(x, *_table(rows), *_table(columns), columns.length, y, which)
+        kernel, table = compiled_pooling().max_pool2d, _table(rows, columns)
+        _cut(x, lambda part: kernel(x[part], *table, columns.length, y[part], which[part]))
     else:
         y[...], which[...] = -np.inf, 0
         for place, index, inside in _elements(rows, columns):
@@ -37,8 +40,9 @@ def max_pool2d_grad(grad, which, rows, columns):
     grad, which = channels_last(grad), channels_last(which)
     out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
     if use_compiled(out):
+        kernel, table = compiled_pooling().max_pool2d_grad, _table(rows, columns)
         overlap = rows.overlap or columns.overlap
-        compiled_pooling().max_pool2d_grad(grad, which, *_table(rows), *_table(columns), columns.length, overlap, out)
+        _cut(out, lambda part: kernel(grad[part], which[part], *table, columns.length, overlap, out[part]))
     else:
         for place, index, inside in _elements(rows, columns):
             _scatter(out, index, np.where(_masked(which == place, inside), grad, 0))
@@ -60,7 +64,8 @@ def avg_pool2d(x, rows, columns):
     share = _share(rows, columns, x.dtype)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]), x.dtype)
     if use_compiled(x):
-        compiled_pooling().avg_pool2d(x, *_table(rows), *_table(columns), share, y)
+        kernel, table = compiled_pooling().avg_pool2d, _table(rows, columns)
+        _cut(x, lambda part: kernel(x[part], *table, share, y[part]))
     else:
         for _, index, inside in _elements(rows, columns):
             element = x[index[0]][index[1]]
@@ -75,7 +80,8 @@ def avg_pool2d_grad(grad, rows, columns):
     share = _share(rows, columns, grad.dtype)
     out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
     if use_compiled(out):
-        compiled_pooling().avg_pool2d_grad(grad, *_table(rows), *_table(columns), share, out)
+        kernel, table = compiled_pooling().avg_pool2d_grad, _table(rows, columns)
+        _cut(out, lambda part: kernel(grad[part], *table, share, out[part]))
     else:
         part = grad * share[:, :, None]
         for _, index, inside in _elements(rows, columns):
@@ -92,8 +98,13 @@ def _share(rows, columns, dtype):
     return (1 / np.outer(rows.divisors, columns.divisors)).astype(dtype)
 
 
-def _table(windows):
-    return windows.starts, windows.stops, windows.step
+def _table(*dims):
+    return [number for windows in dims for number in (windows.starts, windows.stops, windows.step)]
+
+
+def _cut(images, function):
+    """Call `function` with slices of the images, on several threads if they are large."""
+    split(len(images), function, thread_rows(images[0].size))
 
 
 def _elements(rows, columns):
