@@ -1,4 +1,4 @@
-"""Data sets, the way they are cut into batches, and loaders."""
+"""Data sets of arrays, images and text, their transforms, samplers and loader, and how an epoch is cut into batches."""
 
 from minidl.data import transforms
 from minidl.data.batches import batch_indices, cut, epoch_order
@@ -12,3 +12,4 @@ from minidl.data.samplers import DistributedSampler, WeightedRandomSampler
 from minidl.data.synthetic import synthetic, synthetic_images
 from minidl.data.text import BPETokenizer, CharTokenizer, TextDataset, coriolanus
 from minidl.data.transformed import TransformedDataset
+from minidl.processes import WorkerError

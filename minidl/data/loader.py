@@ -57,10 +57,9 @@ class DataLoader:
             )
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"DataLoader: collate_fn must be a function of a list, not a {type(collate_fn).__name__}")
-        self.dataset, self.batch_size, self.shuffle, self.seed, self.drop_last = (
-            dataset, batch_size, shuffle, seed, drop_last,
-        )  # fmt: skip
-        self.sampler, self.batch_sampler, self.collate_fn = sampler, batch_sampler, collate_fn
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.drop_last, self.sampler, self.batch_sampler = drop_last, sampler, batch_sampler
+        self.collate_fn = collate_fn
         self.num_workers, self.prefetch_factor, self.epoch = num_workers, prefetch_factor, 0
 
     def __len__(self) -> int:
@@ -76,10 +75,7 @@ class DataLoader:
         fetcher = Fetcher(self.dataset, self.collate_fn, self.seed)
         if self.num_workers:
             return _from_workers(fetcher, epoch, indices, self.num_workers, self.prefetch_factor)
-        return (
-            map_leaves(lambda leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, batch)
-            for batch in (fetcher.batch(epoch, number, chosen) for number, chosen in enumerate(indices))
-        )
+        return _made_here(fetcher, epoch, indices)
 
     def _indices(self) -> Iterable[np.ndarray]:
         """The indices of each batch of this epoch."""
@@ -92,6 +88,12 @@ class DataLoader:
         else:
             order = np.arange(len(self.dataset))
         return batches(order, self.batch_size, self.drop_last)
+
+
+def _made_here(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray]) -> Iterator:
+    for number, chosen in enumerate(indices):
+        batch = fetcher.batch(epoch, number, chosen)
+        yield map_leaves(lambda leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, batch)
 
 
 def _from_workers(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray], count: int, ahead: int) -> Iterator:

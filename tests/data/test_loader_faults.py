@@ -13,7 +13,6 @@ import pytest
 
 import minidl
 from minidl import data
-from minidl.processes import WorkerError
 from tests.leftovers import GUARD, alive, until
 
 ROOT = str(Path(minidl.__file__).parents[1])
@@ -41,7 +40,7 @@ def read_a_file_that_is_not_there():
 
 def test_an_error_in_a_worker_comes_with_its_traceback_after_the_batches_before_it():
     seen = []
-    with pytest.raises(WorkerError) as caught:
+    with pytest.raises(data.WorkerError) as caught:
         for x in data.DataLoader(Fails(read_a_file_that_is_not_there), 2, num_workers=2):
             seen.append(x.numpy().tolist())
     assert seen == [[0, 1], [2, 3]]
@@ -60,7 +59,7 @@ def test_an_error_in_a_worker_comes_with_its_traceback_after_the_batches_before_
     ids=["killed", "exits", "sys.exit"],
 )
 def test_a_worker_that_dies_is_named(how, message):
-    with pytest.raises(WorkerError, match=message):
+    with pytest.raises(data.WorkerError, match=message):
         list(data.DataLoader(Fails(how), 4, num_workers=3))
 
 
