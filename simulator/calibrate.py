@@ -28,7 +28,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 10  # of the cache's form
+VERSION = 11  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
 
@@ -191,9 +191,9 @@ def _tiny(mesh):
 
 
 def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
-    """A kernel's points; for a convolution the time it takes beyond its matrix product, by what it copies."""
+    """A kernel's points; for a convolution the time it takes beyond its matrix products, by its `rest`."""
     if isinstance(points[0][0], Convolution):
-        return sorted((c.copying, max(t - base.matmul_seconds(*c.product), 0.02 * t)) for c, t in points)
+        return sorted((c.rest, max(t - base.matmul_seconds(*c.product), 0.02 * t)) for c, t in points)
     return points
 
 

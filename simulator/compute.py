@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple, Protocol
 
-from minidl.kernels.meta import KernelCall
+from minidl.kernels.cpu import direct, winograd
+from minidl.kernels.meta import KernelCall, MetaArray
 
 BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
 Points = Sequence[tuple[float, float]]
@@ -79,8 +80,8 @@ class Measured:
     """Kernel calls as they were timed on this machine, interpolated between the sizes that were timed.
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
-    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution what it takes beyond its product, by
-    the cost of copying its windows. contention: by what factor kernels are slower while all cores are busy, by bytes
+    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and way, what it takes beyond
+    its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
     moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it).
     """
 
@@ -104,11 +105,13 @@ class Measured:
             return self.matmul_seconds(*call.shapes[0]), self.matmul_contention
         if call.name not in self.kernels and not moved:
             return 0.0, 1.0  # a view
-        points = self.kernels.get(call.name) or self.kernels["add"]
-        if windows := convolution(call):
-            copying = interpolate(points, windows.copying)
-            return self.matmul_seconds(*windows.product) + copying, self.matmul_contention
-        return interpolate(points, moved), interpolate(self.contention, moved, growing=False)
+        if found := convolution(call):
+            ways = (self.kernels.get(f"{name}, {found.way}") for name in (call.name, "conv2d"))
+            rest = interpolate(next(filter(None, ways), self.kernels["add"]), found.rest)
+            return self.matmul_seconds(*found.product) + rest, self.matmul_contention
+        return interpolate(self.kernels.get(call.name) or self.kernels["add"], moved), interpolate(
+            self.contention, moved, growing=False
+        )
 
     @cached_property
     def _log_sizes(self) -> list[float]:
@@ -137,17 +140,20 @@ class Measured:
 
 
 class Convolution(NamedTuple):
-    """A convolution as matrix products over the windows of its input, one for each group of channels.
+    """How a convolution is computed on the CPU.
 
-    product: (groups, m, n, k). copying: bytes of float32 that it copies into the matrix of windows, each run of them
-    that lies together counting RUN_BYTES more.
+    way: over "windows" copied into a matrix, by Winograd's algorithm or directly, as minidl.kernels.cpu.convolution
+    chooses. product: (batch, m, n, k) of its matrix products. rest: what the time beyond them is in proportion to, or
+    all time where there are none: bytes of windows copied, each run of them that lies together counting RUN_BYTES more;
+    bytes of transformed tiles; FLOPs.
     """
 
+    way: str
     product: tuple[int, int, int, int]
-    copying: int
+    rest: int
 
 
-RUN_BYTES = 128  # two cache lines: with it, time is proportional to `copying` for 3 to 192 bytes a run
+RUN_BYTES = 128  # two cache lines: with it, time is proportional to `rest` for 3 to 192 bytes a run
 
 
 def convolution(call: KernelCall) -> Convolution | None:
@@ -158,11 +164,22 @@ def convolution(call: KernelCall) -> Convolution | None:
     # conv2d: input, weight, …, output; conv2d_grad_input, a convolution of the gradient: gradient, weight, result;
     # conv2d_grad_weight: gradient, input, gradient of the weight
     images, weight, out = (second, result, first) if call.name == "conv2d_grad_weight" else (first, second, result)
-    (batch, n, *places), (_, channels, *_), (*_, of_group, height, width) = out, images, weight
+    (batch, n, *places), (_, channels, *size), (*_, of_group, height, width) = out, images, weight
     groups = (n if call.name == "conv2d_grad_input" else channels) // of_group
+    x, kernel, turned = MetaArray(images, call.dtype), (height, width), (n, channels // groups, height, width)
+    # A call does not tell its stride, but one of 1 leaves the size nearly as it was.
+    stride = (1, 1) if all(abs(a - b) < k for a, b, k in zip(places, size, kernel, strict=True)) else (2, 2)
+    if winograd.suits(x, n, tuple(places), kernel, stride, (1, 1), groups):
+        tiles = batch * math.prod(math.ceil(places / 4) for places in places)
+        return Convolution("winograd", (36, tiles, n, channels), 4 * 36 * tiles * (n + channels))
+    if direct.suits(x, turned, groups) and (stride == (1, 1) or call.name != "conv2d_grad_input"):
+        return Convolution("direct", (0, 0, 0, 0), call.flops)
+    if call.name == "conv2d_grad_input" and stride != (1, 1):
+        places = size  # windows of the result are made at the places of the gradient, and added where they belong
     m, run = batch * math.prod(places), width * channels
     runs = height if groups == 1 else height * width * groups  # only a whole row of a window lies together
-    return Convolution((groups, m, n // groups, height * run // groups), m * (4 * height * run + RUN_BYTES * runs))
+    rest = m * (4 * height * run + RUN_BYTES * runs)
+    return Convolution("windows", (groups, m, n // groups, height * run // groups), rest)
 
 
 def interpolate(points: Points, x: float, growing: bool = True) -> float:

@@ -66,7 +66,10 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         yield lambda w=width: [
             nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
         ], (batch, width)  # fmt: skip
-    convolutions = ((1, 8, 8, 16), (1, 16, 8, 128), (16, 32, 16, 32), (3, 32, 32, 16), (64, 64, 8, 64))
+    convolutions = (
+        (1, 8, 8, 16), (1, 16, 8, 128), (16, 32, 16, 32), (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24),
+        (1, 32, 28, 100), (3, 32, 32, 64),
+    )  # fmt: skip
     for channels, width, size, batch in convolutions:
         yield lambda c=channels, w=width, s=size: [
             nn.Conv2d(c, w, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(w, w, 3, padding=1), nn.Flatten(),
@@ -139,8 +142,10 @@ def _time_calls(
     for (_, calls), seconds in zip(expected, times, strict=True):
         if len(calls) == 1 and calls[0].name != "matmul":
             call = calls[0]
-            size = convolution(call) or call.bytes_read + call.bytes_written
-            samples.setdefault(call.name, {}).setdefault(size, []).append(seconds)
+            found = convolution(call)
+            name = f"{call.name}, {found.way}" if found else call.name
+            size = found or call.bytes_read + call.bytes_written
+            samples.setdefault(name, {}).setdefault(size, []).append(seconds)
     moved = (sum(call.bytes_read + call.bytes_written for call in calls) for _, calls in expected)
     return list(zip(moved, after, strict=True))
 

@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.kernels import cpu
+from minidl.kernels.cpu import direct, winograd
 from minidl.kernels.meta import KernelCall
 from simulator.compute import RUN_BYTES, Convolution, Measured, convolution, interpolate
 from tests.simulator.hand_made import roofline
@@ -183,11 +186,11 @@ def test_the_three_products_of_a_convolution_are_over_its_windows():
     """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
     images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)
     places = 5 * 7 * 6
-    windows = Convolution((1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
+    windows = Convolution("windows", (1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
     for name, shapes in (("conv2d", (images, weight, (4,), out)), ("conv2d_grad_weight", (out, images, weight))):
         assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
     backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
-    assert backward == Convolution((1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
+    assert backward == Convolution("windows", (1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
     assert convolution(KernelCall("relu", ((4,), (4,)), "float32", 1, 1, 1)) is None
 
 
@@ -195,8 +198,59 @@ def test_a_convolution_in_groups_is_a_product_for_each_of_them():
     """Images (5, 6, 8, 8) in 3 groups of 2 channels, kernel 2 x 3, 12 channels out: runs of 2 numbers, 4 backward."""
     images, weight, out = (5, 6, 8, 8), (12, 2, 2, 3), (5, 12, 7, 6)
     places, runs = 5 * 7 * 6, 2 * 3 * 3
-    windows = Convolution((3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
+    windows = Convolution("windows", (3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
     for name, shapes in (("conv2d", (images, weight, out)), ("conv2d_grad_weight", (out, images, weight))):
         assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
     backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
-    assert backward == Convolution((3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
+    assert backward == Convolution("windows", (3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
+
+
+def calls(x, weight, out, dtype="float32"):
+    """The three calls of a convolution and its gradients."""
+    shapes = {"conv2d": (x, weight, out), "conv2d_grad_input": (out, weight, x), "conv2d_grad_weight": (out, x, weight)}
+    return [KernelCall(name, arrays, dtype, 1234, 8, 8) for name, arrays in shapes.items()]
+
+
+def test_large_convolutions_of_3_by_3_are_36_products_over_tiles():
+    for found in map(convolution, calls((8, 32, 30, 32), (64, 32, 3, 3), (8, 64, 30, 32))):
+        assert found.way == "winograd" and found.rest == 4 * 36 * 8 * 64 * (32 + 64)
+        batch, m, n, k = found.product
+        assert (batch, m, {n, k}) == (36, 8 * 8 * 8, {32, 64})
+
+
+def test_other_large_convolutions_are_priced_by_their_flops_and_float64_by_its_windows():
+    x, weight, out = (8, 16, 30, 32), (32, 16, 5, 5), (8, 32, 30, 32)
+    assert [convolution(call) for call in calls(x, weight, out)] == [Convolution("direct", (0, 0, 0, 0), 1234)] * 3
+    assert {convolution(call).way for call in calls(x, weight, out, "float64")} == {"windows"}
+    strided = [convolution(call).way for call in calls((8, 32, 30, 32), (32, 32, 3, 3), (8, 32, 15, 16))]
+    assert strided == ["direct", "windows", "direct"]
+
+
+def test_the_products_of_a_strided_convolution_are_over_the_places_of_its_gradient():
+    forward, backward, _ = map(convolution, calls((5, 3, 9, 9), (4, 3, 2, 3), (5, 4, 3, 3)))
+    assert forward.product == (1, 5 * 9, 4, 2 * 3 * 3) and backward.product == (1, 5 * 9, 3, 2 * 3 * 4)
+
+
+def test_the_way_that_is_priced_is_the_way_that_is_taken(monkeypatch):
+    taken = []
+    for module in (winograd, direct):
+        for name in ("conv2d", "conv2d_grad_weight"):
+            function, way = getattr(module, name), module.__name__.rpartition(".")[2]
+            monkeypatch.setattr(module, name, lambda *a, f=function, w=way: (taken.append(w), f(*a))[1])
+    for c, o, kernel, stride, groups in (
+        (16, 32, 3, 1, 1), (16, 32, 3, 2, 1), (3, 16, 3, 1, 1), (16, 32, 5, 1, 1), (32, 32, 3, 1, 2),
+        (32, 32, 3, 1, 32), (8, 10, 3, 1, 1),
+    ):  # fmt: skip
+        options = (stride, stride), (kernel // 2, kernel // 2), (1, 1), groups
+        x = np.ones((-(-(1 << 16) // (c * 400)) * 4, c, 20, 20), np.float32)
+        weight = np.ones((o, c // groups, kernel, kernel), np.float32)
+        y = cpu.conv2d(x, weight, None, *options)
+        for call in calls(x.shape, weight.shape, y.shape):
+            taken.clear()
+            if call.name == "conv2d":
+                cpu.conv2d(x, weight, None, *options)
+            elif call.name == "conv2d_grad_input":
+                cpu.conv2d_grad_input(y, weight, x.shape, *options)
+            else:
+                cpu.conv2d_grad_weight(y, x, weight.shape, *options)
+            assert (taken or ["windows"]) == [convolution(call).way], (call.name, c, o, kernel, stride, groups)

@@ -45,11 +45,11 @@ def _by_group(x, groups):
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """x (n, c, height, width), weight (o, c / groups, kh, kw), bias (o,) or None -> (n, o, out_height, out_width)."""
     n, (o, c, kh, kw) = len(x), weight.shape
-    if winograd.suits(x, o, (kh, kw), stride, padding, dilation, groups):
+    out_size = shapes.windows(x.shape[2:], (kh, kw), stride, padding, dilation)
+    if winograd.suits(x, o, out_size, (kh, kw), stride, dilation, groups):
         return channels_first(winograd.conv2d(channels_last(x), weight, bias, padding))
     if direct.suits(x, weight.shape, groups):
         return channels_first(direct.conv2d(x, weight, bias, stride, padding, dilation, groups))
-    out_size = shapes.windows(x.shape[2:], (kh, kw), stride, padding, dilation)
     x = channels_last(x)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     y = np.empty((n, *out_size, o), x.dtype)
@@ -68,12 +68,12 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
 def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
     """grad (n, o, out_height, out_width), x (n, c, height, width) -> the gradient of the weight."""
     o, c, *kernel = weight_shape
-    if winograd.suits(x, o, tuple(kernel), stride, padding, dilation, groups):
+    out_size = grad.shape[2:]
+    if winograd.suits(x, o, out_size, tuple(kernel), stride, dilation, groups):
         return winograd.conv2d_grad_weight(channels_last(grad), channels_last(x), padding)
     if direct.suits(x, weight_shape, groups):
         return direct.conv2d_grad_weight(channels_last(grad), x, weight_shape, stride, padding, dilation, groups)
     x, grad = channels_last(x), channels_last(grad)
-    out_size = grad.shape[1:3]
 
     def over(images):
         total = np.zeros((groups, o // groups, math.prod(kernel) * c), x.dtype)
