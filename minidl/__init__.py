@@ -158,4 +158,4 @@ from minidl.tensor import (
 )
 
 bool = bool_
-sub, mul, div, neg, pow = ops.subtract, ops.multiply, ops.divide, ops.negative, ops.power
+sub, mul, div, neg, pow, clip = ops.subtract, ops.multiply, ops.divide, ops.negative, ops.power, ops.clamp

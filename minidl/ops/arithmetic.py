@@ -61,7 +61,8 @@ class Add(Broadcast):
         (a, b), shape = self.shapes, grad.shape
         if shape == a and shape == b:
             return grad, grad
-        return unbroadcast(self.kernels, grad, a), unbroadcast(self.kernels, grad, b)
+        k, needs = self.kernels, self.needs
+        return unbroadcast(k, grad, a) if needs[0] else None, unbroadcast(k, grad, b) if needs[1] else None
 
 
 class Subtract(Broadcast):
@@ -74,8 +75,9 @@ class Subtract(Broadcast):
         return self.kernels.subtract(a, b)
 
     def backward(self, grad):
-        k, (a, b) = self.kernels, self.shapes
-        return unbroadcast(k, grad, a), unbroadcast(k, k.negative(grad), b) if self.needs[1] else None
+        k, (a, b), needs = self.kernels, self.shapes, self.needs
+        grad_b = unbroadcast(k, k.negative(grad), b) if needs[1] else None
+        return unbroadcast(k, grad, a) if needs[0] else None, grad_b
 
 
 class Multiply(Broadcast):

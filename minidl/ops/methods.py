@@ -88,6 +88,7 @@ Tensor.mul = arithmetic.multiply
 Tensor.div = arithmetic.divide
 Tensor.neg = arithmetic.negative
 Tensor.pow = arithmetic.power
+Tensor.clip = choice.clamp
 Tensor.where = lambda x, condition, other: choice.where(condition, x, other)
 Tensor.view = shape.reshape
 Tensor.T = property(lambda x: shape.permute(x, range(x.ndim)[::-1]), doc="With the dimensions in reverse order.")

@@ -60,12 +60,13 @@ def pair(name: str, a, b) -> tuple[Tensor, Tensor]:
 
 def _beside(name: str, x: Tensor, number) -> tuple[Tensor, Tensor]:
     """x and the number in x's dtype, or both in int64 or float32 where the number is of a larger kind."""
-    if not isinstance(number, Real | np.bool_):
+    if type(number) is not float and not isinstance(number, Real | np.bool_):
         raise TypeError(f"{name} of a tensor and a {type(number).__name__}: make it a tensor with minidl.tensor(...)")
-    kind = "b" if isinstance(number, bool | np.bool_) else "i" if isinstance(number, Integral) else "f"
-    if x.dtype.kind != "f" and KINDS.index(kind) > KINDS.index(x.dtype.kind):
-        x = cast(x, float32 if kind == "f" else int64)
-    return x, Tensor(x.kernels.array(number, x.dtype))
+    if x.data.dtype.kind != "f":
+        kind = "b" if isinstance(number, bool | np.bool_) else "i" if isinstance(number, Integral) else "f"
+        if KINDS.index(kind) > KINDS.index(x.dtype.kind):
+            x = cast(x, float32 if kind == "f" else int64)
+    return x, Tensor(x.kernels.array(number, x.data.dtype))
 
 
 def one_device(name: str, *tensors: Tensor):

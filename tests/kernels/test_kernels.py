@@ -136,3 +136,18 @@ def test_kernels_in_blocks_equal_those_on_the_whole(shape):
     )
     inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
     np.testing.assert_allclose(cpu.gelu(x, "tanh"), 0.5 * x * (1 + inner), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+def test_where_and_masked_on_many_elements_choose_as_numpy_does(dtype):
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal((2, 200, 100)) * 10).astype(dtype)
+    if dtype[0] == "f":
+        a[0], b[1] = np.nan, np.inf
+    condition = generator.random((200, 100)) < 0.5
+    for x, y in ((a, b), (a[::-1], b.T.copy().T), (a, b[:1]), (a[:, :1], b), (a, b[0, 0]), (a[0, 0], b)):
+        np.testing.assert_array_equal(cpu.where(condition, x, y), np.where(condition, x, y))
+        assert cpu.where(condition, x, y).dtype == dtype
+    np.testing.assert_array_equal(cpu.where(condition, a, 0), np.where(condition, a, np.zeros((), dtype)))
+    np.testing.assert_array_equal(cpu.masked(a, condition), np.where(condition, a, np.zeros((), dtype)))
+    np.testing.assert_array_equal(cpu.masked(a[:, :1], condition), np.where(condition, a[:, :1], np.zeros((), dtype)))

@@ -85,8 +85,18 @@ def isclose(a, b, rtol, atol, equal_nan):
     return np.asarray(np.isclose(a, b, rtol, atol, equal_nan))
 
 
+BRANCH_FREE_FROM = 1 << 14  # elements: below, np.where is quicker
+
+
 def where(condition, a, b):
-    return np.where(condition, a, b)
+    """a where the bools `condition` are true, else b; many of them by bits, which is several times quicker."""
+    if condition.size < BRANCH_FREE_FROM:
+        return np.where(condition, a, b)
+    dtype = np.result_type(a, b)
+    mask = np.negative(condition.view(np.int8), dtype=BITS[dtype.itemsize])
+    a, b = (np.asarray(x, dtype).view(mask.dtype) for x in (a, b))
+    out = np.bitwise_and(a ^ b, mask)
+    return np.bitwise_xor(out, b, out=out).view(dtype)
 
 
 def relu(x):
