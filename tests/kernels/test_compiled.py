@@ -14,6 +14,12 @@ def large(*shape):
     return (GENERATOR.standard_normal(shape) * GENERATOR.choice([0.1, 1, 10], shape)).astype(np.float32)
 
 
+def rectified(*shape):
+    y = np.maximum(large(*shape), 0)
+    y[5, 3] = 1  # where a gradient is made NaN below
+    return y
+
+
 def weight(width):
     return GENERATOR.standard_normal(width).astype(np.float32)
 
@@ -43,6 +49,8 @@ KERNELS = {
     "layer_norm_grad": lambda k, g, x, w: k(g, x, x.mean(1, keepdims=True), 1 / x.std(1, keepdims=True), w),
     "cross_entropy": lambda k, x, t: k(x, t, 7),
     "cross_entropy_grad": lambda k, p, t: k(np.asarray(0.3, p.dtype), p.copy(), t, 7, True),
+    "relu": lambda k, x: k(x),
+    "relu_grad": lambda k, g, y: k(g, y),
     "gelu": lambda k, x: k(x, "tanh"),
     "gelu_grad": lambda k, g, x: k(g, x, "tanh"),
     "sgd_update": lambda k, g, p: update(k, g, p, None, 0.1, 0.0, 0.0, 0.01, False, 0.5),
@@ -68,6 +76,8 @@ INPUTS = {
     "layer_norm_grad": [large(*ROWS), large(*ROWS), weight(301)],
     "cross_entropy": [large(*ROWS), GENERATOR.integers(301, size=300)],
     "cross_entropy_grad": [large(*ROWS), GENERATOR.integers(301, size=300)],
+    "relu": [large(*ROWS)],
+    "relu_grad": [large(*ROWS), rectified(*ROWS)],
     "gelu": [large(*ROWS)],
     "gelu_grad": [large(*ROWS), large(*ROWS)],
     "sgd_update": [large(PARAMETERS), large(PARAMETERS)],
@@ -119,3 +129,14 @@ def test_a_strided_input_gives_the_same_result():
     np.testing.assert_array_equal(cpu.gelu(strided, "tanh"), cpu.gelu(x, "tanh"))
     w = weight(301)
     np.testing.assert_array_equal(cpu.layer_norm(strided, w, w, 1e-5)[0], cpu.layer_norm(x, w, w, 1e-5)[0])
+
+
+def test_images_keep_their_channels_last_through_relu():
+    x = large(5, 40, 30, 20).transpose(0, 3, 1, 2)
+    grad = large(5, 40, 30, 20).transpose(0, 3, 1, 2)
+    y = cpu.relu(x)
+    out = cpu.relu_grad(grad, y)
+    assert y.strides == out.strides == x.strides
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(out, np.where(x > 0, grad, 0))
+    np.testing.assert_array_equal(cpu.relu_grad(np.ascontiguousarray(grad), y), out)

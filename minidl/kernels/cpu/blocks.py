@@ -16,6 +16,17 @@ def thread_rows(width: int) -> int:
     return -(-THREAD // max(1, width))
 
 
+def in_memory_order(*arrays):
+    """The elements of arrays of one shape as flat views, in the order in which all lie in memory; None if they do not.
+
+    Images with channels last, say, are then gone through as they lie.
+    """
+    first = arrays[0]
+    order = sorted(range(first.ndim), key=lambda dim: -first.strides[dim])
+    turned = [array.transpose(order) for array in arrays]
+    return [array.reshape(-1) for array in turned] if all(array.flags.c_contiguous for array in turned) else None
+
+
 def row_blocks(rows: int, width: int):
     """Slices that cover `rows` rows of `width` elements, about BLOCK elements each."""
     step = max(1, BLOCK // max(1, width))

@@ -1,6 +1,6 @@
 """Kernels compiled by Numba, for float32: one pass over memory where NumPy needs ten.
 
-The NumPy code in fused.py and gelu.py is the reference they are tested against.
+The NumPy code in elementwise.py, fused.py and gelu.py is the reference they are tested against.
 `blocks.compiled()` imports this module, and with it Numba, when a large array first needs it; the machine code is kept
 in __pycache__.
 
@@ -77,6 +77,18 @@ def attention_weights_grad(grad, weights, scale):
             along += g[j] * w[j]
         for j in range(len(g)):
             g[j] = (g[j] - along) * w[j] * scale
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def relu(x, y):
+    for i in range(len(x)):
+        y[i] = np.float32(0) if x[i] <= np.float32(0) else x[i]
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def relu_grad(grad, y, out):
+    for i in range(len(y)):
+        out[i] = np.float32(0) if y[i] <= np.float32(0) else grad[i]
 
 
 @njit(fastmath=FLAGS, **OPTIONS)
