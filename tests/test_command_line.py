@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
             ["train", "--model", "lenet", "--folder", "."],
             "put it there or pass --download",
         ),
-        (["train", "--folder", "."], "mlp-digits is trained on the digits that come with minidl"),
+        (["train", "--folder", "."], "mlp-digits is trained on what comes with minidl"),
         (["train", "--batch-size", "many"], "'many' is not a whole number"),
         (["train", "--steps", "-1"], "'-1' is not a whole number"),
         (["train", "--steps", "1", "--epochs", "1"], "not allowed with"),
@@ -166,6 +166,14 @@ def test_a_model_without_labels_has_a_test_loss_and_no_accuracy(folder, capsys):
     assert "test loss" in text and "accuracy" not in text
     result = json.loads(Path("result.json").read_text())
     assert result["test_accuracy"] is None and result["test_loss"] < 27  # nats an image
+
+
+def test_a_language_model_learns_which_letters_are_frequent_within_a_few_steps(folder):
+    arguments = ["--optimizer", "adamw", "--batch-size", "8", "--steps", "12", "--json", "result.json"]
+    assert main(["train", "--model", "gpt-tiny", *arguments]) == 0
+    result = json.loads(Path("result.json").read_text())
+    assert result["losses"][0] > 5 and result["test_loss"] < 3.5  # ln 256 is 5.5
+    assert result["test_accuracy"] > 0.1  # one letter in six is a space
 
 
 def test_a_run_that_diverges_says_so_and_writes_null(folder, capsys):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import minidl
 from minidl import data, models, nn
 from minidl.commands.arguments import Refused
@@ -23,7 +25,7 @@ class Task:
         """The data sets; Refused where a folder is missing or has no use."""
         if not self.in_folder:
             if folder or download:
-                raise Refused(f"{model} is trained on the digits that come with minidl: no --folder, no --download")
+                raise Refused(f"{model} is trained on what comes with minidl: no --folder, no --download")
             return self.load()
         if folder is None:
             raise Refused(f"{model} is trained on {self.load.__name__}: name its --folder, and --download to fill it")
@@ -39,12 +41,24 @@ def digit_images() -> Pair:
     return data.ArrayDataset(train.x, train.x), data.ArrayDataset(test.x, test.x)
 
 
+def coriolanus() -> Pair:
+    """The text that comes with minidl, byte by byte, in windows of 128 that overlap by half; the last tenth tests."""
+    tokens = np.frombuffer(data.coriolanus().encode("ascii"), np.uint8)
+    first = len(tokens) * 9 // 10
+    return data.TextDataset(tokens[:first], 128, stride=64), data.TextDataset(tokens[first:], 128)
+
+
 TASKS = {
     "mlp-digits": Task(data.digits),
     "cnn-digits": Task(data.digits),
+    "resnet-digits": Task(data.digits),
+    "lstm-digits": Task(data.digits),
     "vae-digits": Task(digit_images, labels=False),
+    "gpt-tiny": Task(coriolanus),
     "lenet": Task(data.mnist, in_folder=True),
+    "lstm-mnist": Task(data.mnist, in_folder=True),
     "cifar-cnn": Task(data.cifar10, in_folder=True),
+    "resnet18-cifar": Task(data.cifar10, in_folder=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m minidl train`: train a model on images, under any plan."""
+"""`python -m minidl train`: train a model, under any plan."""
 
 import argparse
 import math
@@ -39,8 +39,9 @@ OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest
 LOGS = {".csv": "csv", ".jsonl": "jsonl"}  # suffix -> the Monitor's argument
 DESCRIPTION = """\
 Train a model, spread over workers as the plan says, and test it. Without options: one worker and a perceptron that
-learns 1,437 handwritten digits, at least 95 % of 360 others right within seconds. Models named …-digits are trained on
-these, the others on data in a folder: lenet on MNIST, cifar-cnn on CIFAR-10.
+learns 1,437 handwritten digits, at least 95 % of 360 others right within seconds. Models named ...-digits are trained
+on these, gpt-tiny on a text that comes along, the others on data in a folder: lenet and lstm-mnist on MNIST, cifar-cnn
+and resnet18-cifar on CIFAR-10.
 """
 EPILOG = """\
 the number of workers is data × pipeline × tensor. From the same seed, every plan gives the same losses and parameters,
@@ -57,7 +58,7 @@ examples:
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "train", help="train a model on images, under any plan", description=DESCRIPTION, epilog=EPILOG,
+        "train", help="train a model, under any plan", description=DESCRIPTION, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
@@ -138,7 +139,7 @@ def show(console: Console, facts: dict, plan: Plan) -> None:
     ):
         table.add_row(name, value)
     console.print(
-        f"{facts['model']}, {plan}: {facts['steps']} steps of {facts['batch_size']} images",
+        f"{facts['model']}, {plan}: {facts['steps']} steps of {facts['batch_size']} samples",
         highlight=False,
         soft_wrap=True,
     )

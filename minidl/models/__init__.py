@@ -13,6 +13,7 @@ from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.inception import inception
 from minidl.models.lenet import lenet
+from minidl.models.lstm import lstm_classifier, lstm_language_model
 from minidl.models.mlp import mlp
 from minidl.models.resnet import resnet
 from minidl.models.vae import vae

@@ -10,6 +10,7 @@ from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.inception import inception
 from minidl.models.lenet import lenet
+from minidl.models.lstm import lstm_classifier, lstm_language_model
 from minidl.models.mlp import mlp
 from minidl.models.resnet import resnet
 from minidl.models.vae import vae
@@ -18,10 +19,11 @@ from minidl.nn import Sequential
 
 Builder = Callable[..., Sequential]
 
-# BERT: Devlin et al. 2019, section 3. GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The
-# larger ones: Narayanan et al. 2021 ("Megatron-LM", SC'21), table 1; 51,200 tokens are GPT-2's 50,257, padded.
-# LLaMA: Touvron et al. 2023, table 2; Llama 2: Touvron et al. 2023 ("Llama 2"), table 1; Llama 3: Grattafiori et al.
-# 2024 ("The Llama 3 Herd of Models"), table 3. Their inner sizes are those of the published checkpoints.
+# LSTM on the Penn Treebank: Zaremba et al. 2014, section 4.1, medium and large. BERT: Devlin et al. 2019, section 3.
+# GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The larger ones: Narayanan et al. 2021
+# ("Megatron-LM", SC'21), table 1; 51,200 tokens are GPT-2's 50,257, padded. LLaMA: Touvron et al. 2023, table 2.
+# Llama 2: Touvron et al. 2023 ("Llama 2"), table 1. Llama 3: Grattafiori et al. 2024 ("The Llama 3 Herd of Models"),
+# table 3. The inner sizes of these are those of the published checkpoints.
 llama = partial(gpt, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, (64, 128, 10)),
@@ -37,6 +39,10 @@ BUILDERS: dict[str, Builder] = {
     "resnet18": partial(resnet, 18),
     "resnet50": partial(resnet, 50),
     "inception-v3": inception,
+    "lstm-digits": partial(lstm_classifier, inputs=8, steps=8, hidden=64),
+    "lstm-mnist": lstm_classifier,
+    "lstm-ptb": lstm_language_model,
+    "lstm-ptb-large": partial(lstm_language_model, hidden=1500, dropout=0.65),
     "vae-digits": partial(vae, size=8, hidden=128, latent=8),
     "vae": vae,
     "agent-cartpole": agent,

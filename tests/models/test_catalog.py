@@ -61,7 +61,7 @@ PUBLISHED = {
     "llama2-70b": 68_976_648_192,
     "llama3-8b": 8_030_261_248,
 }
-BILLIONS = {"gpt3-175b": 175, "gpt3-13b": 13, "gpt2-xl": 1.64, "gpt-1t": 1008}
+BILLIONS = {"lstm-ptb-large": 0.066, "gpt3-175b": 175, "gpt3-13b": 13, "gpt2-xl": 1.64, "gpt-1t": 1008}
 
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
