@@ -71,11 +71,11 @@ class Recurrent(Module):
             for direction in self.directions:
                 number = layer * len(self.directions) + len(outputs)
                 y, *final = self.run(
-                    x[::-1] if direction else x,
+                    ops.flip(x, 0) if direction else x,
                     get_weights(self, f"_l{layer}{direction}"),
                     [state[number] for state in states],
                 )
-                outputs.append(y[::-1] if direction else y)
+                outputs.append(ops.flip(y, 0) if direction else y)
                 for kind, state in zip(last, final, strict=True):
                     kind.append(state)
             x = ops.cat(outputs, -1) if self.bidirectional else outputs[0]

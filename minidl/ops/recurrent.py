@@ -8,7 +8,7 @@ from minidl.ops.activation import relu, sigmoid, tanh
 from minidl.ops.arithmetic import add
 from minidl.ops.joining import cat, split, stack
 from minidl.ops.matmul import linear
-from minidl.ops.shape import cast
+from minidl.ops.shape import cast, reshape
 from minidl.ops.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -52,24 +52,17 @@ class Recurrent(Op):
         earlier = k.index(y, (slice(0, self.x.shape[0] - 1),))
         return k.concatenate([k.reshape(first, (1, *first.shape)), earlier], 0)
 
-    def input_grads(self, from_x, from_h):
-        """The gradients of x, w_ih, w_hh, from those of the products with x and with h (time, batch, rows)."""
-        k, x, y = self.kernels, self.x, self.y
-        time, batch, rows = from_x.shape
-        grad_x = grad_ih = grad_hh = None
-        if self.needs[0]:
-            grad_x = k.matmul(from_x, self.w_ih)
-        if self.needs[1]:
-            products = k.swap_last(k.reshape(from_x, (time * batch, rows)))
-            grad_ih = k.matmul(products, k.reshape(x, (time * batch, x.shape[2])), self.destination(1))
-        if self.needs[2]:
-            count = (time - 1) * batch
-            products = k.swap_last(k.reshape(k.index(from_h, (slice(1, None),)), (count, rows)))
-            before = k.reshape(k.index(y, (slice(0, time - 1),)), (count, y.shape[2]))
-            grad_hh = k.matmul(products, before, self.destination(2))
-            if self.h0 is not None:
-                grad_hh = k.add(grad_hh, k.matmul(k.swap_last(k.index(from_h, (0,))), self.h0))
-        return grad_x, grad_ih, grad_hh
+
+def through_products(from_x, from_h, x, w_ih, y, h0):
+    """The gradients of x, w_ih, w_hh, from those of each step's products with x and with h, the last step first."""
+    from_x, from_h = stack(from_x[::-1]), stack(from_h[::-1])  # (time, batch, rows)
+    time, batch, rows = from_x.shape
+    grad_ih = reshape(from_x, time * batch, rows).T @ reshape(x, time * batch, x.shape[2])
+    count = (time - 1) * batch  # at the first step h is h0
+    grad_hh = reshape(from_h[1:], count, rows).T @ reshape(y[: time - 1], count, y.shape[2])
+    if h0 is not None:
+        grad_hh = grad_hh + from_h[0].T @ h0
+    return from_x @ w_ih, grad_ih, grad_hh, from_x.sum((0, 1)), from_h.sum((0, 1))
 
 
 class RNN(Recurrent):
@@ -84,21 +77,20 @@ class RNN(Recurrent):
         return self.y
 
     def backward(self, grad):
-        k = self.kernels
-        inner, grad_h0 = k.rnn_grad(grad, self.w_hh, self.h0, self.y, self.nonlinearity)
-        grads = (*self.input_grads(inner, inner), k.sum(inner, (0, 1), False))
-        return grads if self.h0 is None else (*grads, grad_h0)
+        states, need_x = (self.h0, self.y, self.nonlinearity), self.needs[0] is not None
+        grads = self.kernels.rnn_grad(grad, self.x, self.w_ih, self.w_hh, *states, need_x)
+        return grads[: len(self.needs)]
 
 
 @taped
-def rnn_grad(grad, w_hh, h0, y, nonlinearity):
+def rnn_grad(grad, x, w_ih, w_hh, h0, y, nonlinearity, need_x):
     inner, carried = [], 0
     for t in reversed(range(len(y))):
-        grad_hidden = grad[t] + carried
         slope = 1 - y[t] * y[t] if nonlinearity == "tanh" else cast(y[t] > 0, y.dtype)
-        inner.append(grad_hidden * slope)
+        inner.append((grad[t] + carried) * slope)
         carried = inner[-1] @ w_hh
-    return stack(inner[::-1]), carried
+    *grads, _ = through_products(inner, inner, x, w_ih, y, h0)
+    return *grads, carried
 
 
 class LSTM(Recurrent):
@@ -125,14 +117,13 @@ class LSTM(Recurrent):
         self.cells = k.concatenate(cells, 0)
 
     def backward(self, grad):
-        k = self.kernels
-        inner, grad_h0, grad_c0 = k.lstm_grad(grad, self.w_hh, self.h0, self.c0, self.gates, self.cells)
-        grads = (*self.input_grads(inner, inner), k.sum(inner, (0, 1), False))
-        return grads if self.h0 is None else (*grads, grad_h0, grad_c0)
+        states, need_x = (self.h0, self.c0, self.y, self.gates, self.cells), self.needs[0] is not None
+        grads = self.kernels.lstm_grad(grad, self.x, self.w_ih, self.w_hh, *states, need_x)
+        return grads[: len(self.needs)]
 
 
 @taped
-def lstm_grad(grad, w_hh, h0, c0, gates, cells):
+def lstm_grad(grad, x, w_ih, w_hh, h0, c0, y, gates, cells, need_x):
     inner, carried, grad_cell = [], 0, grad[-1]
     for t in reversed(range(len(gates))):
         i, f, g, o = split(gates[t], cells.shape[2], -1)
@@ -143,7 +134,8 @@ def lstm_grad(grad, w_hh, h0, c0, gates, cells):
         dg, do = grad_cell * i * (1 - g * g), grad_hidden * squashed * o * (1 - o)
         inner.append(cat([di, df, dg, do], -1))
         carried, grad_cell = inner[-1] @ w_hh, grad_cell * f
-    return stack(inner[::-1]), carried, grad_cell
+    *grads, _ = through_products(inner, inner, x, w_ih, y, h0)
+    return *grads, carried, grad_cell
 
 
 class GRU(Recurrent):
@@ -165,15 +157,13 @@ class GRU(Recurrent):
         self.gates = k.concatenate([both, n], 2)
 
     def backward(self, grad):
-        k = self.kernels
-        from_x, from_h, grad_h0 = k.gru_grad(grad, self.w_hh, self.h0, self.y, self.gates, self.parts)
-        biases = k.sum(from_x, (0, 1), False), k.sum(from_h, (0, 1), False)
-        grads = (*self.input_grads(from_x, from_h), *biases)
-        return grads if self.h0 is None else (*grads, grad_h0)
+        states, need_x = (self.h0, self.y, self.gates, self.parts), self.needs[0] is not None
+        grads = self.kernels.gru_grad(grad, self.x, self.w_ih, self.w_hh, *states, need_x)
+        return grads[: len(self.needs)]
 
 
 @taped
-def gru_grad(grad, w_hh, h0, y, gates, parts):
+def gru_grad(grad, x, w_ih, w_hh, h0, y, gates, parts, need_x):
     from_x, from_h, carried = [], [], 0
     for t in reversed(range(len(y))):
         r, z, n = split(gates[t], y.shape[2], -1)
@@ -184,7 +174,7 @@ def gru_grad(grad, w_hh, h0, y, gates, parts):
         from_x.append(cat([dr, dz, dn], -1))
         from_h.append(cat([dr, dz, dn * r], -1))
         carried = grad_hidden * z + from_h[-1] @ w_hh
-    return stack(from_x[::-1]), stack(from_h[::-1]), carried
+    return *through_products(from_x, from_h, x, w_ih, y, h0), carried
 
 
 def rnn(x, w_ih, w_hh, b_ih=None, b_hh=None, h0=None, nonlinearity: str = "tanh") -> Tensor:

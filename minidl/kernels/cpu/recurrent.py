@@ -1,11 +1,13 @@
 """Recurrent layers: what is done step by step, through a sequence, time first, and back.
 
-What does not wait for the step before is done outside, for all steps in one matrix product: the inputs' part of the
-gates, and the gradients of the inputs and of both weights (Appleyard, Kocisky and Blunsom 2016, "Optimizing Performance
-of Recurrent Neural Networks on GPUs", section 3). The batch is cut over threads, each of which goes through all steps.
+The inputs' part of the gates does not wait for the step before: it is made outside, for all steps in one matrix product
+(Appleyard, Kocisky and Blunsom 2016, "Optimizing Performance of Recurrent Neural Networks on GPUs", section 3). On the
+way back the gradients of the weights are summed over a few steps at a time, while these are in the cache. The batch is
+cut over threads, each of which goes through all steps.
 
-Sizes: gates (time, batch, gates * width), w_hh (gates * width, width), biases (gates * width,), states (batch, width).
-A state that is None is zero, and needs no product. y: every h, one a step.
+Sizes: x (time, batch, inputs), gates (time, batch, gates * width), w_ih (gates * width, inputs), w_hh (gates * width,
+width), biases (gates * width,), states (batch, width). A state that is None is zero, and needs no product. y: every h,
+one a step. A backward gives the gradients of x (None unless `need_x`), w_ih, w_hh, the biases and the states.
 """
 
 import numpy as np
@@ -18,6 +20,7 @@ __all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "rnn", "rnn_grad"]
 
 
 OWN_THREAD = 1 << 22  # multiplications that are worth a thread of their own
+BLOCK = 1 << 18  # elements of the gates' gradients that are made before they are summed: 1 MiB of float32
 
 
 def _given(state, like):
@@ -25,10 +28,57 @@ def _given(state, like):
     return np.zeros_like(like[0]) if state is None else np.ascontiguousarray(state)
 
 
-def _over_batch(gates, w_hh, steps):
+def _over_batch(time, batch, w_hh, steps):
     """Call steps(part) for parts of the batch."""
-    time, batch, _ = gates.shape
     split(batch, steps, -(-OWN_THREAD // (time * w_hh.size)))
+
+
+def _backward(x, w_ih, w_hh, h0, y, need_x, step, two_parts=False):
+    """What the backwards share, around step(t, part, after, from_x, from_h).
+
+    That takes `after`, the gradient of h_t that comes from the step after by w_hh, and fills in those of the products
+    of step t with x and with h, which are one array unless `two_parts`.
+    -> the gradients of x, w_ih, w_hh, b_ih, b_hh, and that of h0 by w_hh.
+    """
+    time, batch, inputs = x.shape
+    rows, width = w_hh.shape
+    grad_x = np.empty(x.shape, x.dtype) if need_x else None
+    carried, sums = np.zeros((batch, width), x.dtype), {}
+
+    def steps(part):
+        size, after = part.stop - part.start, carried[part]
+        count = max(1, min(time, BLOCK // max(1, size * rows)))
+        from_x = np.empty((count, size, rows), x.dtype)
+        from_h = np.empty_like(from_x) if two_parts else from_x
+        grad_ih, grad_hh = np.zeros(w_ih.shape, x.dtype), np.zeros(w_hh.shape, x.dtype)
+        grad_b, grad_b_h = np.zeros(rows, x.dtype), np.zeros(rows, x.dtype)
+        for stop in range(time, 0, -count):
+            start = max(0, stop - count)
+            for t in reversed(range(start, stop)):
+                step(t, part, after, from_x[t - start], from_h[t - start])
+                if t or h0 is not None:
+                    np.matmul(from_h[t - start], w_hh, out=after)
+            many = (stop - start) * size
+            inner = from_x[: stop - start].reshape(many, rows)
+            grad_ih += np.matmul(inner.T, x[start:stop, part].reshape(many, inputs))
+            grad_b += inner.sum(0)
+            if need_x:
+                grad_x[start:stop, part] = np.matmul(inner, w_ih).reshape(stop - start, size, inputs)
+            if two_parts:
+                grad_b_h += from_h[: stop - start].sum((0, 1))
+            first = max(1, start)  # the h before step 0 is h0
+            many = (stop - first) * size
+            before = y[first - 1 : stop - 1, part].reshape(many, width)
+            grad_hh += np.matmul(from_h[first - start : stop - start].reshape(many, rows).T, before)
+        if h0 is not None:
+            grad_hh += np.matmul(from_h[0].T, h0[part])
+        sums[part.start] = grad_ih, grad_hh, grad_b, grad_b_h if two_parts else grad_b
+
+    _over_batch(time, batch, w_hh, steps)
+    first, *others = (sums[start] for start in sorted(sums))
+    for other in others:
+        first = [np.add(a, b) for a, b in zip(first, other, strict=True)]
+    return grad_x, *first, carried
 
 
 # Elman's network
@@ -47,24 +97,18 @@ def rnn(inner, w_hh, bias, h0, nonlinearity):
             np.tanh(h, out=h) if nonlinearity == "tanh" else np.maximum(h, 0, out=h)
             before = h
 
-    _over_batch(inner, w_hh, steps)
+    _over_batch(*inner.shape[:2], w_hh, steps)
     return inner
 
 
-def rnn_grad(grad, w_hh, h0, y, nonlinearity):
-    """The gradients of inner (which is that of the products and of the bias too) and of h0."""
-    inner, carried = np.empty_like(y), np.zeros_like(y[0])  # carried: what comes from the step after
+def rnn_grad(grad, x, w_ih, w_hh, h0, y, nonlinearity, need_x):
+    def step(t, part, after, from_x, from_h):
+        h = y[t, part]
+        slope = 1 - h * h if nonlinearity == "tanh" else h > 0
+        np.multiply(grad[t, part] + after, slope, out=from_x)
 
-    def steps(part):
-        for t in reversed(range(len(y))):
-            h = y[t, part]
-            slope = 1 - h * h if nonlinearity == "tanh" else h > 0
-            np.multiply(grad[t, part] + carried[part], slope, out=inner[t, part])
-            if t or h0 is not None:
-                np.matmul(inner[t, part], w_hh, out=carried[part])
-
-    _over_batch(y, w_hh, steps)
-    return inner, carried
+    grad_x, grad_ih, grad_hh, grad_b, _, grad_h0 = _backward(x, w_ih, w_hh, h0, y, need_x, step)
+    return grad_x, grad_ih, grad_hh, grad_b, grad_h0
 
 
 # Long short-term memory
@@ -90,7 +134,7 @@ def lstm(gates, w_hh, bias, h0, c0):
             before, cell = y[t, part], cells[t, part]
         y[time, part] = cell
 
-    _over_batch(gates, w_hh, steps)
+    _over_batch(time, batch, w_hh, steps)
     return y, cells
 
 
@@ -106,23 +150,17 @@ def _lstm_cell(gates, product, bias, before, cell, hidden):
     np.multiply(o, np.tanh(cell), out=hidden)
 
 
-def lstm_grad(grad, w_hh, h0, c0, gates, cells):
-    """The gradients of the inputs' part of the gates (those of the products and of the bias too), of h0 and of c0."""
+def lstm_grad(grad, x, w_ih, w_hh, h0, c0, y, gates, cells, need_x):
     grad, first = np.ascontiguousarray(grad), _given(c0, cells)
-    inner = np.empty_like(gates)
-    carried, grad_cell = np.zeros_like(cells[0]), grad[-1].copy()  # what comes from the step after
-    step = compiled_recurrent().lstm_cell_grad if use_compiled(gates) else _lstm_cell_grad
+    grad_cell = grad[-1].copy()  # what comes from the step after
+    cell_grad = compiled_recurrent().lstm_cell_grad if use_compiled(gates) else _lstm_cell_grad
 
-    def steps(part):
-        after, after_cell = carried[part], grad_cell[part]
-        for t in reversed(range(len(gates))):
-            before = cells[t - 1, part] if t else first[part]
-            step(grad[t, part], after, gates[t, part], before, cells[t, part], after_cell, inner[t, part])
-            if t or h0 is not None:
-                np.matmul(inner[t, part], w_hh, out=after)
+    def step(t, part, after, from_x, from_h):
+        before = cells[t - 1, part] if t else first[part]
+        cell_grad(grad[t, part], after, gates[t, part], before, cells[t, part], grad_cell[part], from_x)
 
-    _over_batch(gates, w_hh, steps)
-    return inner, carried, grad_cell
+    grad_x, grad_ih, grad_hh, grad_b, _, grad_h0 = _backward(x, w_ih, w_hh, h0, y, need_x, step)
+    return grad_x, grad_ih, grad_hh, grad_b, grad_h0, grad_cell
 
 
 def _lstm_cell_grad(grad, carried, gates, before, cell, grad_cell, inner):
@@ -160,7 +198,7 @@ def gru(gates, w_hh, b_hh, h0):
             step(gates[t, part], product, b_hh, before, parts[t, part], y[t, part])
             before = y[t, part]
 
-    _over_batch(gates, w_hh, steps)
+    _over_batch(time, batch, w_hh, steps)
     return y, parts
 
 
@@ -174,24 +212,17 @@ def _gru_cell(gates, product, bias, before, part, hidden):
     np.add(n, z * (before - n), out=hidden)
 
 
-def gru_grad(grad, w_hh, h0, y, gates, parts):
-    """The gradients of the inputs' part of the gates, of the product with h (that of b_hh too), and of h0."""
+def gru_grad(grad, x, w_ih, w_hh, h0, y, gates, parts, need_x):
     grad, first = np.ascontiguousarray(grad), _given(h0, y)
-    from_x, from_h = np.empty_like(gates), np.empty_like(gates)
-    carried, direct = np.zeros_like(y[0]), np.zeros_like(y[0])  # what comes from the step after, by w_hh and beside it
-    step = compiled_recurrent().gru_cell_grad if use_compiled(gates) else _gru_cell_grad
+    direct = np.zeros_like(y[0])  # what comes from the step after, but not by w_hh
+    cell_grad = compiled_recurrent().gru_cell_grad if use_compiled(gates) else _gru_cell_grad
 
-    def steps(part):
-        after, beside = carried[part], direct[part]
-        for t in reversed(range(len(y))):
-            before = y[t - 1, part] if t else first[part]
-            inner = from_x[t, part], from_h[t, part]
-            step(grad[t, part], after, gates[t, part], parts[t, part], before, beside, *inner)
-            if t or h0 is not None:
-                np.matmul(inner[1], w_hh, out=after)
+    def step(t, part, after, from_x, from_h):
+        before = y[t - 1, part] if t else first[part]
+        cell_grad(grad[t, part], after, gates[t, part], parts[t, part], before, direct[part], from_x, from_h)
 
-    _over_batch(gates, w_hh, steps)
-    return from_x, from_h, carried + direct
+    *grads, grad_h0 = _backward(x, w_ih, w_hh, h0, y, need_x, step, two_parts=True)
+    return *grads, grad_h0 + direct
 
 
 def _gru_cell_grad(grad, carried, gates, part, before, direct, from_x, from_h):

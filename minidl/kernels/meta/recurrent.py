@@ -1,7 +1,8 @@
 """Recurrent layers: shapes and costs, step by step as on the CPU. A transcendental function counts as 10 FLOPs."""
 
-from minidl.kernels.meta.arrays import matmul, swap_last
+from minidl.kernels.meta.arrays import matmul, reshape, swap_last
 from minidl.kernels.meta.record import MetaArray, in_place
+from minidl.kernels.meta.reduction import sum as total
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "rnn", "rnn_grad"]
 
@@ -15,21 +16,26 @@ def _forward(cell, flops, gates, w_hh, h0, written=0):
         in_place(cell, step, (step, step, state), flops * state.size, (state,) * written)
 
 
-def _backward(cell, flops, gates, w_hh, h0, read, written=0):
-    """The products and cells of all steps, which read `read` states and the gates."""
-    step, state = MetaArray(gates.shape[1:], gates.dtype), _state(gates, w_hh)
-    for t in range(gates.shape[0]):
+def _backward(cell, flops, x, w_ih, w_hh, h0, need_x, read, written=0, biases=1):
+    """The products and cells of all steps, which read `read` states and the gates, and the sums over the steps."""
+    (time, batch, inputs), (rows, width) = x.shape, w_hh.shape
+    step, state = MetaArray((batch, rows), x.dtype), MetaArray((batch, width), x.dtype)
+    for t in range(time):
         in_place(cell, step, (step, *(state,) * read), flops * state.size, (state,) * written)
         if t or h0 is not None:
             matmul(step, w_hh)
+    inner = MetaArray((time * batch, rows), x.dtype)
+    grad_x = None
+    if need_x:
+        grad_x = reshape(matmul(inner, w_ih), x.shape)
+    grad_ih = matmul(swap_last(inner), MetaArray((time * batch, inputs), x.dtype))
+    later = (time if h0 is not None else time - 1) * batch
+    grad_hh = matmul(swap_last(MetaArray((later, rows), x.dtype)), MetaArray((later, width), x.dtype))
+    return grad_x, grad_ih, grad_hh, *(total(inner, 0, False) for _ in range(biases)), state
 
 
 def _state(gates, w_hh, *time):
     return MetaArray((*time, gates.shape[1], w_hh.shape[1]), gates.dtype)
-
-
-def _like(x):
-    return MetaArray(x.shape, x.dtype)
 
 
 def rnn(inner, w_hh, bias, h0, nonlinearity):
@@ -37,9 +43,8 @@ def rnn(inner, w_hh, bias, h0, nonlinearity):
     return inner
 
 
-def rnn_grad(grad, w_hh, h0, y, nonlinearity):
-    _backward("rnn_cell_grad", 4 if nonlinearity == "tanh" else 3, y, w_hh, h0, read=2)
-    return _like(y), _state(y, w_hh)
+def rnn_grad(grad, x, w_ih, w_hh, h0, y, nonlinearity, need_x):
+    return _backward("rnn_cell_grad", 4 if nonlinearity == "tanh" else 3, x, w_ih, w_hh, h0, need_x, read=2)
 
 
 def lstm(gates, w_hh, bias, h0, c0):
@@ -48,9 +53,9 @@ def lstm(gates, w_hh, bias, h0, c0):
     return _state(gates, w_hh, time + 1), _state(gates, w_hh, time)
 
 
-def lstm_grad(grad, w_hh, h0, c0, gates, cells):
-    _backward("lstm_cell_grad", 34, gates, w_hh, h0, read=5, written=1)
-    return _like(gates), _state(gates, w_hh), _state(gates, w_hh)
+def lstm_grad(grad, x, w_ih, w_hh, h0, c0, y, gates, cells, need_x):
+    grads = _backward("lstm_cell_grad", 34, x, w_ih, w_hh, h0, need_x, read=5, written=1)
+    return *grads, MetaArray(cells.shape[1:], x.dtype)
 
 
 def gru(gates, w_hh, b_hh, h0):
@@ -59,6 +64,5 @@ def gru(gates, w_hh, b_hh, h0):
     return _state(gates, w_hh, time), _state(gates, w_hh, time)
 
 
-def gru_grad(grad, w_hh, h0, y, gates, parts):
-    _backward("gru_cell_grad", 18, gates, w_hh, h0, read=5, written=4)
-    return _like(gates), _like(gates), _state(gates, w_hh)
+def gru_grad(grad, x, w_ih, w_hh, h0, y, gates, parts, need_x):
+    return _backward("gru_cell_grad", 18, x, w_ih, w_hh, h0, need_x, read=5, written=4, biases=2)
