@@ -182,6 +182,12 @@ def convolution(call: KernelCall) -> Convolution | None:
     return Convolution("windows", (groups, m, n // groups, height * run // groups), rest)
 
 
+def timed_as(call: KernelCall) -> str:
+    """The name under which a call's times are kept: a convolution's says how it is computed."""
+    found = convolution(call)
+    return f"{call.name}, {found.way}" if found else call.name
+
+
 def interpolate(points: Points, x: float, growing: bool = True) -> float:
     """Log-log interpolation between (x, y) points by rising x.
 

@@ -23,7 +23,7 @@ from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor, device
-from simulator.compute import convolution
+from simulator.compute import convolution, timed_as
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
@@ -142,10 +142,8 @@ def _time_calls(
     for (_, calls), seconds in zip(expected, times, strict=True):
         if len(calls) == 1 and calls[0].name != "matmul":
             call = calls[0]
-            found = convolution(call)
-            name = f"{call.name}, {found.way}" if found else call.name
-            size = found or call.bytes_read + call.bytes_written
-            samples.setdefault(name, {}).setdefault(size, []).append(seconds)
+            size = convolution(call) or call.bytes_read + call.bytes_written
+            samples.setdefault(timed_as(call), {}).setdefault(size, []).append(seconds)
     moved = (sum(call.bytes_read + call.bytes_written for call in calls) for _, calls in expected)
     return list(zip(moved, after, strict=True))
 
