@@ -171,6 +171,16 @@ def test_what_does_not_fit_is_refused(call, message):
         call()
 
 
+def test_class_weights_are_a_tensor():
+    for loss, options in (
+        (nn.CrossEntropyLoss, {"weight": [1, 2]}),
+        (nn.BCELoss, {"weight": 2.0}),
+        (nn.BCEWithLogitsLoss, {"pos_weight": 2.0}),
+    ):
+        with pytest.raises(TypeError, match="weight must be a tensor"):
+            loss(**options)
+
+
 def test_labels_are_integers():
     with pytest.raises(TypeError, match="class indices of dtype int64, not bool"):
         nn.CrossEntropyLoss()(ROWS, minidl.zeros(2, dtype="bool"))

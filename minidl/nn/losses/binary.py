@@ -1,7 +1,7 @@
 """Losses of yes or no: each element has a target from 0 to 1. Weight: one an element, whatever the class weights."""
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
+from minidl.nn.losses.loss import Loss, check_range, check_same_shape, check_tensor, constant
 from minidl.tensor import Tensor
 
 
@@ -13,6 +13,7 @@ class BCELoss(Loss):
 
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean"):
         super().__init__(reduction)
+        check_tensor(self, "weight", weight)
         self.weight = weight
 
     def elements_and_weight(self, output, target):
@@ -28,6 +29,8 @@ class BCEWithLogitsLoss(Loss):
 
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None):
         super().__init__(reduction)
+        check_tensor(self, "weight", weight)
+        check_tensor(self, "pos_weight", pos_weight)
         self.weight, self.pos_weight = weight, pos_weight
 
     def elements_and_weight(self, output, target):

@@ -5,7 +5,7 @@ them; `dim=1` takes PyTorch's layout. For (batch, classes) both are the same.
 """
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
+from minidl.nn.losses.loss import Loss, check_range, check_same_shape, check_tensor, constant
 from minidl.ops.losses import IGNORE_INDEX
 from minidl.tensor import Tensor
 
@@ -26,6 +26,7 @@ class NLLLoss(Loss):
         dim: int = -1,
     ):
         super().__init__(reduction)
+        check_tensor(self, "weight", weight)
         self.weight, self.ignore_index, self.dim = weight, ignore_index, dim
 
     def elements_and_weight(self, output, target):

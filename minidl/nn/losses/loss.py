@@ -60,6 +60,13 @@ def check_range(loss: Loss, name: str, value: float, least: float = 0, most: flo
         raise ValueError(f"{type(loss).__name__}: {name}={value}, it must be {bounds}")
 
 
+def check_tensor(loss: Loss, name: str, values: Tensor | None) -> None:
+    """TypeError unless `values` is a tensor or None."""
+    if values is not None and not isinstance(values, Tensor):
+        kind = type(values).__name__
+        raise TypeError(f"{type(loss).__name__}: {name} must be a tensor, minidl.tensor(...), not a {kind}")
+
+
 def constant(values: Tensor | None, like: Tensor) -> Tensor | None:
     """An option of a loss, such as its class weights, on the device and in the dtype of `like`."""
     return None if values is None else values.to(like.device, like.dtype)
