@@ -16,6 +16,7 @@ from minidl.kernels.cpu.threads import split
 
 __all__ = ["batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments", "group_norm", "group_norm_grad"]
 
+COMPILED_FROM = 1 << 13  # elements: NumPy is slow where the innermost loop is over a few channels
 LONG = 64  # positions of a channel that are worth a row of their own
 
 
@@ -112,7 +113,7 @@ def _images(x, merged=False):
     merged: small images may be taken as one, (1, n * positions, channels).
     """
     n, channels, positions = *x.shape[:2], math.prod(x.shape[2:])
-    if x.flags.c_contiguous and positions >= LONG and channels > 1 and use_compiled(x):
+    if x.flags.c_contiguous and positions >= LONG and channels > 1 and use_compiled(x, COMPILED_FROM):
         return x.reshape(n, channels, positions), False
     if merged and positions < LONG:
         n, positions = 1, n * positions
@@ -138,7 +139,7 @@ def _rows(numbers, images):
 
 def _moments(images, last):
     """The mean and variance of each channel of each image: (n, channels) of float64."""
-    if not use_compiled(images):
+    if not use_compiled(images, COMPILED_FROM):
         mean = images.mean(axis=1, dtype=np.float64)
         apart = images - mean.astype(images.dtype)[:, None]
         return mean, np.einsum("npc,npc->nc", apart, apart) / images.shape[1]
@@ -153,7 +154,7 @@ def _scale(images, last, mean, scale, offset):
     """(images - mean) * scale + offset."""
     mean, scale, offset = (_rows(numbers, images) for numbers in (mean, scale, offset))
     y = np.empty(images.shape, images.dtype)
-    if use_compiled(images):
+    if use_compiled(images, COMPILED_FROM):
         kernel = compiled_normalization().scale_columns if last else compiled_normalization().scale_rows
         _cut(images, lambda part: kernel(images[part], mean[part], scale[part], offset[part], y[part]))
     else:
@@ -166,7 +167,7 @@ def _scale(images, last, mean, scale, offset):
 def _sums(grad, images, last, mean):
     """Of each channel of each image the sums of grad and of grad * (images - mean): (n, channels)."""
     mean = _rows(mean, images)
-    if not use_compiled(images):
+    if not use_compiled(images, COMPILED_FROM):
         return grad.sum(axis=1), np.einsum("npc,npc->nc", grad, images - mean[:, None])
     total, along = np.empty(mean.shape), np.empty(mean.shape)
     kernel = compiled_normalization().column_sums if last else compiled_normalization().row_sums
@@ -178,7 +179,7 @@ def _combine(grad, images, last, mean, scale, slope, offset):
     """grad * scale + (images - mean) * slope + offset."""
     numbers = [_rows(each, images) for each in (mean, scale, slope, offset)]
     out = np.empty(images.shape, images.dtype)
-    if use_compiled(images):
+    if use_compiled(images, COMPILED_FROM):
         kernel = compiled_normalization().combine_columns if last else compiled_normalization().combine_rows
         _cut(images, lambda part: kernel(grad[part], images[part], *(each[part] for each in numbers), out[part]))
     else:
