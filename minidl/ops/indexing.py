@@ -131,11 +131,11 @@ def _plain(k, x):
     if isinstance(k, Tensor):
         if k.device != x.device:
             raise ValueError(f"index is on {k.device}, the tensor on {x.device}")
-        k = k.data
-        if k.dtype == bool and k.ndim and x.device == "meta":
+        if k.dtype.kind == "b" and k.ndim and x.device == "meta":
             raise ValueError("a bool tensor on meta has no values: the shape of what it would choose is not known")
         if not k.ndim and k.dtype.kind in "ib":
             return 0 if x.device == "meta" else k.item()
+        k = k.data
     if isinstance(k, list | range):
         k = np.asarray(k, np.int64) if not len(k) else np.asarray(k)
     if isinstance(k, slice) and k.step is not None and k.step < 1:
