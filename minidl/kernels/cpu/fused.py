@@ -7,7 +7,8 @@ Large float32 arrays go to the machine code in compiled.py where that is several
 import numpy as np
 
 from minidl import random
-from minidl.kernels.cpu.blocks import compiled, row_blocks, use_compiled
+from minidl.kernels.cpu.blocks import compiled, row_blocks, thread_rows, use_compiled
+from minidl.kernels.cpu.threads import split
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "dropout", "dropout_grad",
@@ -57,7 +58,9 @@ def attention_weights(scores, scale, is_causal):
     queries, keys = scores.shape[-2:]
     scores = np.ascontiguousarray(scores)
     if use_compiled(scores):
-        compiled().attention_weights(scores.reshape(-1, queries, keys), np.float32(scale), is_causal)
+        s, scale = scores.reshape(-1, queries, keys), np.float32(scale)
+        least = thread_rows(queries * keys)
+        split(len(s), lambda part: compiled().attention_weights(s[part], scale, is_causal), least)
         return scores
     future = np.triu(np.full((queries, keys), -np.inf, scores.dtype), 1) if is_causal else None
     matrices = scores.reshape(-1, queries, keys) if scores.size else scores[:0]
@@ -81,7 +84,9 @@ def attention_weights_grad(grad, weights, scale):
     shape = grad.shape
     grad = np.ascontiguousarray(grad)
     if use_compiled(grad):
-        compiled().attention_weights_grad(*(x.reshape(-1, shape[-1]) for x in (grad, weights)), np.float32(scale))
+        g, w, scale = grad.reshape(-1, shape[-1]), weights.reshape(-1, shape[-1]), np.float32(scale)
+        least = thread_rows(shape[-1])
+        split(len(g), lambda part: compiled().attention_weights_grad(g[part], w[part], scale), least)
         return grad
     grads, weights = (x.reshape(-1, *shape[-2:]) if x.size else x[:0] for x in (grad, weights))
     for part in row_blocks(len(grads), shape[-2] * shape[-1]):

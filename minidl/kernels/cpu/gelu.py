@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, compiled, use_compiled
+from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled, use_compiled
+from minidl.kernels.cpu.threads import split
 
 __all__ = ["erf", "gelu", "gelu_grad"]
 
@@ -13,17 +14,17 @@ __all__ = ["erf", "gelu", "gelu_grad"]
 def gelu(x, approximate):
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016); approximate: "none" or "tanh"."""
     if approximate == "tanh" and use_compiled(x):
-        y = np.empty(x.shape, x.dtype)
-        compiled().gelu_tanh(np.ravel(x), y.reshape(-1))
-        return y
+        flat, y = np.ravel(x), np.empty(x.size, x.dtype)
+        split(x.size, lambda part: compiled().gelu_tanh(flat[part], y[part]), THREAD)
+        return y.reshape(x.shape)
     return _blockwise(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
 
 
 def gelu_grad(grad, x, approximate):
     if approximate == "tanh" and use_compiled(x):
-        out = np.empty(x.shape, x.dtype)
-        compiled().gelu_tanh_grad(np.ravel(grad), np.ravel(x), out.reshape(-1))
-        return out
+        g, flat, out = np.ravel(grad), np.ravel(x), np.empty(x.size, x.dtype)
+        split(x.size, lambda part: compiled().gelu_tanh_grad(g[part], flat[part], out[part]), THREAD)
+        return out.reshape(x.shape)
     return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
 
 
