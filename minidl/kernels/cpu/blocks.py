@@ -33,14 +33,6 @@ def row_blocks(rows: int, width: int):
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def in_memory_order(*arrays) -> list | None:
-    """The arrays as 1-D views, element by element as memory has them; None if they do not all lie densely and alike."""
-    if any(a.strides != arrays[0].strides for a in arrays):
-        return None
-    flat = [a.ravel(order="K") for a in arrays]
-    return flat if all(np.may_share_memory(f, a) for f, a in zip(flat, arrays, strict=True)) else None
-
-
 def use_compiled(x, least: int = COMPILED_FROM) -> bool:
     return x.dtype == np.float32 and x.size >= least
 
