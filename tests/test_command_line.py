@@ -15,14 +15,14 @@ import pytest
 import minidl
 from minidl import data, models, optim
 from minidl.__main__ import main
-from minidl.bench import machine, parallel
+from minidl.bench import machine, parallel, train
 from minidl.commands import bench
 from minidl.commands.arguments import Refused, check_writable, write_json
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
 
-COMMANDS = ([], ["train"], ["profile"], ["bench"], ["bench", "parallel"])
+COMMANDS = ([], ["train"], ["profile"], ["bench"], ["bench", "parallel"], ["bench", "train"])
 
 
 @pytest.fixture
@@ -40,6 +40,9 @@ def folder(tmp_path, monkeypatch):
         (["bench", "dance"], "invalid choice: 'dance'"),
         (["bench", "parallel", "--rounds", "0"], "--rounds: '0' is not a whole number of at least 1"),
         (["bench", "parallel", "--json", "nowhere/x"], "cannot write nowhere/x"),
+        (["bench", "train", "--workloads", "W9"], "invalid choice: 'W9'"),
+        (["bench", "train", "--threads", "0"], "--threads: '0' is not a whole number of at least 1"),
+        (["bench", "train", "--vs", "jax"], "invalid choice: 'jax'"),
         (["train", "--bogus"], "--bogus"),
         (["train", "--model", "gpt"], "'mlp-digits', 'cnn-digits'"),
         (["train", "--model", "lenet"], "lenet is trained on mnist: name its --folder"),
@@ -88,7 +91,8 @@ def test_help_names_every_option_of_every_command(capsys, command):
         "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
         "train": "--model --folder --download --data --pipeline --tensor --micro-batches --schedule --batch-size "
         "--epochs --steps --lr --optimizer --seed --dtype --save --trace --log --json".split(),
-        "bench": ["parallel"],
+        "bench": ["parallel", "train"],
+        "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
     }[" ".join(command)]
     assert [name for name in named if name not in text] == []
@@ -269,6 +273,36 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
     for speedup in result["speedups"]:
         assert set(speedup) == {"what", "one_worker_seconds", "two_workers_seconds", "ratio"}
         assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
+
+
+def test_bench_train_measures_each_side_and_writes_the_rows(folder, capsys, monkeypatch):
+    monkeypatch.setattr(train, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(train, "STARTS", 1)
+    monkeypatch.setenv("COLUMNS", "120")
+    versus = ["--vs", "torch"] if train.has_torch() else []
+    chosen = ["--workloads", "W5", "--threads", "1", "--rounds", "1", "--json", "bench.json"]
+    assert main(["bench", "train", *versus, *chosen]) == 0
+    text = capsys.readouterr().out
+    assert "W5" in text and "the second step of W1" in text
+
+    result = json.loads(Path("bench.json").read_text())
+    assert set(result) == {"benchmark", "machine", "rounds", "targets", "memory_targets", "rows", "start_up"}
+    (row,) = result["rows"]
+    assert (row["workload"], row["threads"]) == ("W5", 1) and row["ours_ms"] > 0 and row["ours_peak_mb"] > 0
+    if versus:
+        assert row["ratio"] == pytest.approx(row["ours_ms"] / row["torch_ms"], rel=1e-6) and row["tuned_ratio"] > 0
+    assert 0 < result["start_up"]["import_seconds"] < result["start_up"]["second_step_seconds"]
+
+
+def test_a_side_that_dies_is_named(monkeypatch):
+    with train.Side("ours", "W9", 1) as side, pytest.raises(RuntimeError, match="the process of ours W9 ended"):
+        side.run(1)
+
+
+def test_a_comparison_needs_pytorch(capsys, monkeypatch):
+    monkeypatch.setattr(train, "has_torch", lambda: False)
+    assert main(["bench", "train", "--vs", "torch"]) == 2
+    assert "needs PyTorch: pip install torch" in capsys.readouterr().err
 
 
 def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("minidl", "simulator", "lessons")
 OPTIONAL = {"IPython", "mpi4py", "tensorboardX", "torch"}  # used where they are there, or brought by an extra
+OTHERS = {"tomllib", "llvmlite", "inputs"}  # Python's since 3.11, numba's, and beside the script that imports it
 
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -24,7 +25,7 @@ def imported() -> set[str]:
                     found.update(alias.name.split(".")[0] for alias in node.names)
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - set(PACKAGES) - {"tomllib"}
+    return found - set(sys.stdlib_module_names) - set(PACKAGES) - OTHERS
 
 
 def required() -> set[str]:

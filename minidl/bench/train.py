@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,9 +76,12 @@ class Side:
 
     def run(self, steps: int) -> dict:
         """{"seconds": [of each step], "peak_bytes": of the process so far}; RuntimeError if the process has ended."""
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise RuntimeError(f"the process of {self.name} ended with exit code {self.process.wait()}: see above")
         return json.loads(line)
@@ -88,7 +91,10 @@ class Side:
 
     def __exit__(self, *_) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.stdout.close()
+        with suppress(BrokenPipeError):  # of what was not read
+            self.process.stdin.close()
+        self.process.wait()
 
 
 def environment(threads: int) -> dict[str, str]:

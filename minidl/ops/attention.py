@@ -10,7 +10,7 @@ from minidl.ops.dropout import check_fraction
 from minidl.ops.reduction import amax, sum
 from minidl.ops.shape import reshape, unsqueeze
 from minidl.ops.softmax import softmax
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

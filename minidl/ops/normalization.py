@@ -2,7 +2,7 @@
 
 import math
 
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}  # the step from 1 to the next number

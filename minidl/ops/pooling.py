@@ -5,7 +5,7 @@ from numbers import Integral
 
 from minidl.kernels.windows import Windows, adaptive, regular
 from minidl.ops.shape import reshape, unsqueeze
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 

@@ -9,7 +9,7 @@ from minidl.ops.arithmetic import add
 from minidl.ops.joining import cat, split, stack
 from minidl.ops.matmul import linear
 from minidl.ops.shape import cast, reshape
-from minidl.ops.taped import taped
+from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
 # The cells: one step

@@ -1,1 +1,0 @@
-from minidl.taped import taped  # noqa: F401
