@@ -79,7 +79,8 @@ class Recurrent(Module):
                 for kind, state in zip(last, final, strict=True):
                     kind.append(state)
             x = ops.cat(outputs, -1) if self.bidirectional else outputs[0]
-        last = [ops.stack(kind) for kind in last]  # (layers * directions, batch, hidden_size)
+        # (layers * directions, batch, hidden_size); of one state no copy is made
+        last = [ops.stack(kind) if len(kind) > 1 else kind[0].unsqueeze(0) for kind in last]
         if not batched:
             x, last = x.squeeze(1), [state.squeeze(1) for state in last]
         elif self.batch_first:
