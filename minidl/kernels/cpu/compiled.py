@@ -21,6 +21,11 @@ LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 ONE, HALF, LIMIT = np.float32(1), np.float32(0.5), np.float32(87)
 MINUS_INFINITY = np.float32(-np.inf)
 C2, C3, C4, C5, C6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
+ERF_P = np.float32(0.3275911 * math.sqrt(0.5))
+ERF_1, ERF_2, ERF_3, ERF_4, ERF_5 = (
+    np.float32(a) for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+)
+INVERSE_ROOT_2_PI = np.float32(1 / math.sqrt(2 * math.pi))
 GELU_LINEAR = np.float32(2 * math.sqrt(2 / math.pi))
 GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi) * 0.044715)
 GELU_SLOPE = np.float32(3 * 2 * math.sqrt(2 / math.pi) * 0.044715)
@@ -106,6 +111,35 @@ def gelu_tanh_grad(grad, x, out):
         v = x[i]
         s = ONE / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
         out[i] = grad[i] * (s + v * s * (ONE - s) * (GELU_LINEAR + GELU_SLOPE * v * v))
+
+
+@njit(fastmath=FLAGS, inline="always", **OPTIONS)
+def normal_tail(x, density):
+    """The normal distribution function of -|x|, within 1e-7; density: exp(-x^2 / 2).
+
+    Abramowitz and Stegun 1964, formula 7.1.26.
+    """
+    t = ONE / (ONE + ERF_P * abs(x))
+    return HALF * density * t * (ERF_1 + t * (ERF_2 + t * (ERF_3 + t * (ERF_4 + t * ERF_5))))
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def gelu_erf(x, y):
+    """x times the normal distribution function; x, y flat."""
+    for i in range(len(x)):
+        v = x[i]
+        tail = normal_tail(v, exp(-HALF * v * v))
+        y[i] = v * (tail if v < 0 else ONE - tail)
+
+
+@njit(fastmath=FLAGS, **OPTIONS)
+def gelu_erf_grad(grad, x, out):
+    """d/dx = distribution + x density."""
+    for i in range(len(x)):
+        v = x[i]
+        e = exp(-HALF * v * v)
+        tail = normal_tail(v, e)
+        out[i] = grad[i] * ((tail if v < 0 else ONE - tail) + v * e * INVERSE_ROOT_2_PI)
 
 
 @njit(**OPTIONS)

@@ -13,19 +13,23 @@ __all__ = ["erf", "gelu", "gelu_grad"]
 
 def gelu(x, approximate):
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016); approximate: "none" or "tanh"."""
-    if approximate == "tanh" and use_compiled(x):
-        flat, y = np.ravel(x), np.empty(x.size, x.dtype)
-        split(x.size, lambda part: compiled().gelu_tanh(flat[part], y[part]), THREAD)
-        return y.reshape(x.shape)
+    if use_compiled(x):
+        return _compiled(compiled().gelu_tanh if approximate == "tanh" else compiled().gelu_erf, x)
     return _blockwise(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
 
 
 def gelu_grad(grad, x, approximate):
-    if approximate == "tanh" and use_compiled(x):
-        g, flat, out = np.ravel(grad), np.ravel(x), np.empty(x.size, x.dtype)
-        split(x.size, lambda part: compiled().gelu_tanh_grad(g[part], flat[part], out[part]), THREAD)
-        return out.reshape(x.shape)
+    if use_compiled(x):
+        return _compiled(compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad, grad, x)
     return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
+
+
+def _compiled(kernel, *arrays):
+    """kernel(arrays, result) over the flat arrays, cut over threads."""
+    y = np.empty(arrays[0].shape, arrays[0].dtype)
+    flat = [np.ravel(array) for array in (*arrays, y)]
+    split(y.size, lambda part: kernel(*(array[part] for array in flat)), THREAD)
+    return y
 
 
 def _blockwise(function, x, *others):
