@@ -7,7 +7,7 @@ import minidl
 from minidl import data, models, nn, optim
 from minidl.models.transfer import discriminative_rates, freeze, replace_head
 from minidl.parallel import Plan, train
-from tests.models.learning import fit
+from tests.models.learning import accuracy, fit
 
 DIGITS = data.digits()[0]
 UNTIL = 6  # of the cnn's blocks: two of its three convolutions
@@ -99,3 +99,44 @@ def test_a_new_head_sits_on_the_same_blocks():
 def test_more_blocks_than_there_are_cannot_be_frozen():
     with pytest.raises(ValueError, match="until=11, the model has 10 blocks"):
         freeze(small_cnn(), 11)
+
+
+def scattered(dataset, classes, times=1, per_class=None, seed=0):
+    """Digits of the given classes, `times` each or a few of each, at random places of an empty 12×12 image."""
+    generator = np.random.default_rng(seed)
+    chosen = [np.flatnonzero(dataset.y == c)[:per_class] for c in classes]
+    index = np.tile(np.concatenate(chosen), times)
+    x = np.zeros((len(index), 1, 12, 12), np.float32)
+    for i, (row, column) in enumerate(generator.integers(0, 5, size=(len(index), 2))):
+        x[i, 0, row : row + 8, column : column + 8] = dataset.x[index[i], 0]
+    return data.ArrayDataset(x, dataset.y[index] - classes[0])
+
+
+def test_what_was_learned_of_0_to_4_helps_with_few_samples_of_5_to_9():
+    train_set, test_set = data.digits()
+    few = scattered(train_set, range(5, 10), per_class=10)
+    test_few = scattered(test_set, range(5, 10), seed=1)
+
+    def small_resnet():
+        return models.resnet(18, 1, 12, 5, width=8, stem="cifar")
+
+    def trained(model, samples, parameters, epochs):
+        fit(model, samples, epochs, optimizer=optim.Adam(parameters, lr=0.003), batch_size=min(64, len(samples) // 2))
+        return accuracy(model, test_few)
+
+    minidl.manual_seed(0)
+    before = small_resnet()
+    trained(before, scattered(train_set, range(5), times=4), before.parameters(), epochs=3)
+    assert accuracy(before, scattered(test_set, range(5), seed=1)) >= 0.9
+
+    until = 5  # stem and the first stage
+    frozen = [p.numpy().copy() for block in before.blocks[:until] for p in block.parameters()]
+    model = replace_head(freeze(before, until), nn.Linear(64, 5))
+    transferred = trained(model, few, discriminative_rates(model, lr=0.003, decay=0.7), epochs=20)
+    for p, value in zip([p for block in model.blocks[:until] for p in block.parameters()], frozen, strict=True):
+        np.testing.assert_array_equal(p.numpy(), value)
+
+    scratch = small_resnet()
+    alone = trained(scratch, few, scratch.parameters(), epochs=60)
+    assert accuracy(scratch, few) == 1  # it has learned what there is to learn, by heart
+    assert transferred >= 0.5 and transferred > alone + 0.1  # by chance it is 0.2
