@@ -1,7 +1,8 @@
 """The loops of direct.py, compiled: 16 channels of the result at a time, and 8 sums at once to keep the adders busy.
 
-x: flat, padded images of any order of memory. steps: from one image, from one window to the next below and to the next
-beside, in elements of x. offsets: from the first element of a window to each of its elements.
+x: padded images in any order of memory. steps: how many of its elements lie between one image and the next, one window
+and the next below, the next beside, and one group of channels and the next. offsets: of a window's elements from its
+first.
 """
 
 from numba import njit
@@ -14,29 +15,15 @@ from minidl.kernels.cpu.lanes import LANES, load, repeat, store
 def convolve(x, steps, offsets, weight, bias, y, of_group):
     """weight (o / 16, offsets, 16), bias (o,), y (n, out_height, out_width, o), of_group: channels of it in a group."""
     n, height, width, channels = y.shape
+    last, beside = width - 1, steps[2]
     for image in range(n):
         for i in range(height):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
-            for j in range(0, width, 8):
-                j1, j2, j3, j4 = (
-                    min(j + 1, width - 1),
-                    min(j + 2, width - 1),
-                    min(j + 3, width - 1),
-                    min(j + 4, width - 1),
-                )
-                j5, j6, j7 = min(j + 5, width - 1), min(j + 6, width - 1), min(j + 7, width - 1)
-                x0, x1, x2, x3 = (
-                    start + j * steps[2],
-                    start + j1 * steps[2],
-                    start + j2 * steps[2],
-                    start + j3 * steps[2],
-                )
-                x4, x5, x6, x7 = (
-                    start + j4 * steps[2],
-                    start + j5 * steps[2],
-                    start + j6 * steps[2],
-                    start + j7 * steps[2],
-                )
+            for j in range(0, width, 8):  # at the end of a line the last window is taken again
+                j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
+                j4, j5, j6, j7 = min(j + 4, last), min(j + 5, last), min(j + 6, last), min(j + 7, last)
+                x0, x1, x2, x3 = start + j * beside, start + j1 * beside, start + j2 * beside, start + j3 * beside
+                x4, x5, x6, x7 = start + j4 * beside, start + j5 * beside, start + j6 * beside, start + j7 * beside
                 for channel in range(0, channels, LANES):
                     y0 = y1 = y2 = y3 = y4 = y5 = y6 = y7 = load(bias, channel)
                     group = channel // of_group * steps[3]
