@@ -19,6 +19,8 @@ from minidl import kernels, nn, optim
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.models.gpt import GPTEmbedding, gpt
+from minidl.models.lstm import lstm_classifier
+from minidl.models.vae import vae
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.group import ProcessGroup
@@ -79,6 +81,18 @@ def cases() -> Iterator[tuple[Callable[[], list[Module]], tuple[int, ...]]]:
         yield lambda h=hidden, s=sequence: [
             *gpt(1, h, 4, 256, s).blocks[:2], *gpt(1, h, 4, 256, s, dropout=0.1).blocks[1:]
         ], (batch, sequence)  # fmt: skip
+        yield lambda h=hidden, s=sequence: gpt(
+            1, h, 4, 256, s, kv_heads=2, positions="rotary", feed_forward="swiglu", norm="rms"
+        ).blocks, (batch, sequence)  # fmt: skip
+    for width, size, batch in ((16, 8, 16), (32, 16, 32), (64, 32, 16)):
+        yield lambda w=width: [
+            nn.Conv2d(w, w, 3, padding=1), nn.BatchNorm2d(w), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(w, 10),
+        ], (batch, width, size, size)  # fmt: skip
+    for width, steps, batch in ((8, 8, 16), (64, 8, 64), (128, 28, 128)):
+        yield lambda w=width, s=steps: lstm_classifier(w, s, w).blocks, (batch, 1, steps, width)
+    for width, batch in ((64, 16), (256, 64), (512, 256)):
+        yield lambda w=width: [*vae(8, w, w // 2).blocks, nn.Softplus()], (batch, 1, 8, 8)
 
 
 def kernel_seconds(group: ProcessGroup) -> tuple[dict[str, list[tuple[object, float]]], list[tuple[float, float]]]:

@@ -184,7 +184,7 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
 def test_every_kernel_of_the_models_has_been_timed(real):
     """What is not in the table is priced as an addition: that must be the exception."""
     timed = real[0].compute["kernels"].keys() | {"matmul", "load"}
-    for name in ("mlp-digits", "cnn-digits", "gpt-tiny"):
+    for name in ("mlp-digits", "cnn-digits", "gpt-tiny", "resnet-digits", "lstm-digits", "vae-digits"):
         profile = profile_model(models.builder(name), Plan(), 4)
         calls = [c for b in profile.blocks for c in (*b.forward, *b.backward, *b.accumulate, *b.update)]
         called = {timed_as(c) for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
