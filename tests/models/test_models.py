@@ -24,7 +24,12 @@ def test_a_chain_has_one_child_per_block():
 
 
 def test_the_shards_of_a_split_model_make_up_the_whole_one():
-    for model in (lambda mesh: models.mlp((64, 32, 16, 10), mesh), lambda mesh: models.gpt(1, 8, 4, 12, 5, mesh)):
+    for model in (
+        lambda mesh: models.mlp((64, 32, 16, 10), mesh),
+        lambda mesh: models.gpt(1, 8, 4, 12, 5, mesh),
+        lambda mesh: models.gpt(1, 8, 4, 12, 5, mesh, kv_heads=2, positions="rotary", feed_forward="swiglu"),
+        lambda mesh: models.bert(1, 8, 4, 12, 5, mesh),
+    ):
         with minidl.device("meta"):
             whole, parts = model(None), [model(mesh(2, rank)) for rank in range(2)]
         whole.materialize(seed=0)

@@ -9,8 +9,10 @@ from minidl.kernels.meta import KernelCall
 from minidl.parallel.mesh import Mesh
 
 LAYERS = 3
+LLAMA = dict(kv_heads=4, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 BUILDERS = {
     "gpt": lambda mesh: models.gpt(LAYERS, 64, 8, 96, 16, mesh),
+    "llama": lambda mesh: models.gpt(LAYERS, 64, 8, 96, 16, mesh, **LLAMA),
     "mlp": lambda mesh: models.mlp((64, 32, 16, 8), mesh),
 }
 
@@ -35,15 +37,17 @@ def collectives(calls):
     return [call.name for call in calls if not isinstance(call, KernelCall)]
 
 
+@pytest.mark.parametrize("name", ["gpt", "llama"])
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_each_rank_of_a_gpt_does_its_share_of_the_matrix_products(ranks):
-    whole, part = profile(BUILDERS["gpt"], 1), profile(BUILDERS["gpt"], ranks)
+def test_each_rank_of_a_gpt_does_its_share_of_the_matrix_products(name, ranks):
+    whole, part = profile(BUILDERS[name], 1), profile(BUILDERS[name], ranks)
     for all_calls, calls in zip(whole, part, strict=True):
         assert split_flops(calls) * ranks == split_flops(all_calls)
 
 
-def test_a_gpt_layer_reduces_twice_forward_and_twice_backward():
-    forward, backward = profile(BUILDERS["gpt"], 2)
+@pytest.mark.parametrize("name", ["gpt", "llama"])
+def test_a_gpt_layer_reduces_twice_forward_and_twice_backward(name):
+    forward, backward = profile(BUILDERS[name], 2)
     assert collectives(forward) == ["all_reduce"] * 2 * LAYERS + ["all_gather"]
     assert collectives(backward) == ["all_reduce"] * (1 + 2 * LAYERS)
 

@@ -74,6 +74,15 @@ def test_keyed_noise_is_normal_and_belongs_to_the_sample():
     assert np.abs((noise * again).mean()) < 0.02
 
 
+def test_on_meta_no_noise_is_drawn():
+    minidl.manual_seed(0)
+    with minidl.device("meta"):
+        assert minidl.randn_like(minidl.zeros(2, 3)).shape == (2, 3)
+    after = minidl.randn(4).numpy()
+    minidl.manual_seed(0)
+    np.testing.assert_array_equal(minidl.randn(4).numpy(), after)
+
+
 def test_a_vae_codes_the_digits_in_fewer_nats_than_pixels_that_know_nothing_of_each_other():
     share = TRAIN.x.mean(0).clip(1e-6, 1 - 1e-6)
     alone = -(TEST.x * np.log(share) + (1 - TEST.x) * np.log(1 - share)).sum((1, 2, 3)).mean()
