@@ -5,7 +5,8 @@ Each multiplies the gradient by `scale` and, unless it says otherwise, adds `wei
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, compiled_updates, use_compiled
+from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled_updates, use_compiled
+from minidl.kernels.cpu.threads import split
 
 __all__ = [
     "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
@@ -29,6 +30,12 @@ def _blocks(parameter, gradient, weight_decay, scale):
         yield part, p, g, t
 
 
+def _compiled(name, arrays, *numbers):
+    """The compiled update on these 1-D arrays, cut over threads."""
+    kernel, numbers = getattr(compiled_updates(), name), [F(number) for number in numbers]
+    split(arrays[0].size, lambda part: kernel(*(array[part] for array in arrays), *numbers), THREAD)
+
+
 def _average(mean, x, kept, t):
     """mean = kept * mean + (1 - kept) * x, by way of the temporary t."""
     mean *= kept
@@ -45,11 +52,10 @@ def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_de
     """One step of `optim.SGD`; `velocity` is None without momentum."""
     if use_compiled(parameter, SGD_COMPILED_FROM):
         if velocity is None:
-            compiled_updates().sgd_update(parameter, gradient, F(lr), F(weight_decay), F(scale))
+            _compiled("sgd_update", (parameter, gradient), lr, weight_decay, scale)
         else:
-            compiled_updates().momentum_update(
-                parameter, gradient, velocity, F(lr), F(momentum), F(1 - dampening), F(weight_decay), nesterov, F(scale)
-            )
+            numbers = (lr, momentum, 1 - dampening, weight_decay, nesterov, scale)
+            _compiled("momentum_update", (parameter, gradient, velocity), *numbers)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         if velocity is not None:
@@ -80,7 +86,7 @@ def adam_update(
     """
     if use_compiled(parameter) and largest is None:
         numbers = (beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale)
-        compiled_updates().adam_update(parameter, gradient, mean, square, *map(F, numbers))
+        _compiled("adam_update", (parameter, gradient, mean, square), *numbers)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         m, v = mean[part], square[part]
@@ -131,8 +137,7 @@ def lamb_moments_update(
 def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
     """One step of `optim.Adagrad`; lr is that of this step."""
     if use_compiled(parameter):
-        numbers = (lr, eps, weight_decay, scale)
-        compiled_updates().adagrad_update(parameter, gradient, total, *map(F, numbers))
+        _compiled("adagrad_update", (parameter, gradient, total), lr, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         np.multiply(g, g, out=t)
@@ -147,8 +152,7 @@ def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
 def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
     """One step of `optim.Adadelta`."""
     if use_compiled(parameter):
-        numbers = (lr, rho, eps, weight_decay, scale)
-        compiled_updates().adadelta_update(parameter, gradient, square, step_square, *map(F, numbers))
+        _compiled("adadelta_update", (parameter, gradient, square, step_square), lr, rho, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         v, u = square[part], step_square[part]
@@ -162,8 +166,7 @@ def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weig
 def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, momentum, weight_decay, scale):
     """One step of `optim.RMSprop`; `mean` is None unless it is centered, `velocity` without momentum."""
     if use_compiled(parameter) and mean is None and velocity is None:
-        numbers = (lr, alpha, eps, weight_decay, scale)
-        compiled_updates().rmsprop_update(parameter, gradient, square, *map(F, numbers))
+        _compiled("rmsprop_update", (parameter, gradient, square), lr, alpha, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
         v = square[part]
@@ -185,8 +188,7 @@ def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, 
 def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
     """One step of `optim.Lion`; the gradient is without weight decay."""
     if use_compiled(parameter):
-        numbers = (lr, beta1, beta2, weight_decay, scale)
-        compiled_updates().lion_update(parameter, gradient, mean, *map(F, numbers))
+        _compiled("lion_update", (parameter, gradient, mean), lr, beta1, beta2, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, 0.0, scale):
         m = mean[part]
