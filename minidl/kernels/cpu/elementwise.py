@@ -64,18 +64,18 @@ def sign(x):
 
 def floor_divide(a, b):
     """floor(a / b); ZeroDivisionError where an integer is divided by 0."""
-    _refuse_zero(b)
+    _refuse_zero(a, b)
     return np.asarray(np.floor_divide(a, b))
 
 
 def remainder(a, b):
     """a - floor(a / b) b; ZeroDivisionError where an integer is divided by 0."""
-    _refuse_zero(b)
+    _refuse_zero(a, b)
     return np.asarray(np.remainder(a, b))
 
 
-def _refuse_zero(b):
-    if b.dtype.kind != "f" and not b.all():
+def _refuse_zero(a, b):
+    if b.dtype.kind != "f" and a.size and not b.all():
         raise ZeroDivisionError("an integer is divided by 0")
 
 
