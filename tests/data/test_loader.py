@@ -81,7 +81,7 @@ class ListOfNumbers(OneByOne):
 
 class Mixed(OneByOne):
     def sample(self, i):
-        image = minidl.full((2, 2), i)
+        image = minidl.full((2, 2), float(i))
         return {"image": image, "size": (float(i), [i, i > 3]), "name": f"image {i}", "none": np.zeros((0, 2))}
 
 
