@@ -1,7 +1,7 @@
 """Kernels for the CPU, in NumPy, one family a file.
 
-Arrays are C-contiguous unless a kernel says otherwise. A kernel whose docstring says "in place"
-changes its arguments; all others leave them alone.
+Arrays may be views and lie in memory in any order, results too. A kernel whose docstring says "in place" changes its
+arguments; all others leave them alone.
 """
 
 from minidl.kernels.cpu.arrays import *

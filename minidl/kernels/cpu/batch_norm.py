@@ -9,10 +9,9 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_normalization, thread_rows, use_compiled
-from minidl.kernels.cpu.images import channels_first, channels_last
+from minidl.kernels.cpu.blocks import compiled_normalization, use_compiled
+from minidl.kernels.cpu.images import by_image, channels_first, channels_last
 from minidl.kernels.cpu.normalization import or_constant
-from minidl.kernels.cpu.threads import split
 
 __all__ = ["batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments", "group_norm", "group_norm_grad"]
 
@@ -146,7 +145,7 @@ def _moments(images, last):
     kernels, shape = compiled_normalization(), (images.shape[0], images.shape[2 if last else 1])
     mean, variance = np.empty(shape), np.empty(shape)
     kernel = kernels.column_moments if last else kernels.row_moments
-    _cut(images, lambda part: kernel(images[part], mean[part], variance[part]))
+    by_image(images, lambda part: kernel(images[part], mean[part], variance[part]))
     return mean, variance
 
 
@@ -156,7 +155,7 @@ def _scale(images, last, mean, scale, offset):
     y = np.empty(images.shape, images.dtype)
     if use_compiled(images, COMPILED_FROM):
         kernel = compiled_normalization().scale_columns if last else compiled_normalization().scale_rows
-        _cut(images, lambda part: kernel(images[part], mean[part], scale[part], offset[part], y[part]))
+        by_image(images, lambda part: kernel(images[part], mean[part], scale[part], offset[part], y[part]))
     else:
         np.subtract(images, mean[:, None], out=y)
         y *= scale[:, None]
@@ -171,7 +170,7 @@ def _sums(grad, images, last, mean):
         return grad.sum(axis=1), np.einsum("npc,npc->nc", grad, images - mean[:, None])
     total, along = np.empty(mean.shape), np.empty(mean.shape)
     kernel = compiled_normalization().column_sums if last else compiled_normalization().row_sums
-    _cut(images, lambda part: kernel(grad[part], images[part], mean[part], total[part], along[part]))
+    by_image(images, lambda part: kernel(grad[part], images[part], mean[part], total[part], along[part]))
     return total, along
 
 
@@ -181,7 +180,7 @@ def _combine(grad, images, last, mean, scale, slope, offset):
     out = np.empty(images.shape, images.dtype)
     if use_compiled(images, COMPILED_FROM):
         kernel = compiled_normalization().combine_columns if last else compiled_normalization().combine_rows
-        _cut(images, lambda part: kernel(grad[part], images[part], *(each[part] for each in numbers), out[part]))
+        by_image(images, lambda part: kernel(grad[part], images[part], *(each[part] for each in numbers), out[part]))
     else:
         mean, scale, slope, offset = (each[:, None] for each in numbers)
         np.subtract(images, mean, out=out)
@@ -189,8 +188,3 @@ def _combine(grad, images, last, mean, scale, slope, offset):
         out += offset
         out += grad * scale
     return out
-
-
-def _cut(images, function):
-    """Call `function` with slices of the images, on several threads if they are large."""
-    split(len(images), function, thread_rows(images[0].size))

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import THREAD, compiled, in_memory_order, use_compiled
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu.blocks import by_element, compiled, use_compiled
 
 __all__ = [
     "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
@@ -103,20 +102,15 @@ def where(condition, a, b):
 
 
 def relu(x):
-    y = np.empty_like(x)
-    if use_compiled(x) and (flat := in_memory_order(x, y)):
-        split(x.size, lambda part: compiled().relu(*(each[part] for each in flat)), THREAD)
-        return y
-    return np.maximum(x, 0, out=y)
+    if use_compiled(x):
+        return by_element(compiled().relu, x)
+    return np.maximum(x, 0, out=np.empty_like(x))
 
 
 def relu_grad(grad, y):
     """`grad` where the output `y` of relu is not 0, so where it is NaN too."""
     if use_compiled(y):
-        out = np.empty_like(y)
-        if flat := in_memory_order(grad, y, out):
-            split(y.size, lambda part: compiled().relu_grad(*(each[part] for each in flat)), THREAD)
-            return out
+        return by_element(compiled().relu_grad, grad, y)
     return _keep(grad, np.subtract((y <= 0).view(np.int8), 1, dtype=BITS[grad.dtype.itemsize]))
 
 

@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled, use_compiled
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu.blocks import by_element, compiled, row_blocks, use_compiled
 
 __all__ = ["erf", "gelu", "gelu_grad"]
 
@@ -14,30 +13,21 @@ __all__ = ["erf", "gelu", "gelu_grad"]
 def gelu(x, approximate):
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016); approximate: "none" or "tanh"."""
     if use_compiled(x):
-        return _compiled(compiled().gelu_tanh if approximate == "tanh" else compiled().gelu_erf, x)
+        return by_element(compiled().gelu_tanh if approximate == "tanh" else compiled().gelu_erf, x)
     return _blockwise(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
 
 
 def gelu_grad(grad, x, approximate):
     if use_compiled(x):
-        return _compiled(compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad, grad, x)
+        return by_element(compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad, grad, x)
     return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
-
-
-def _compiled(kernel, *arrays):
-    """kernel(arrays, result) over the flat arrays, cut over threads."""
-    y = np.empty(arrays[0].shape, arrays[0].dtype)
-    flat = [np.ravel(array) for array in (*arrays, y)]
-    split(y.size, lambda part: kernel(*(array[part] for array in flat)), THREAD)
-    return y
 
 
 def _blockwise(function, x, *others):
     """function(block of x, blocks of others) over the flat arrays, as an array shaped like x."""
     flat = [np.ravel(array) for array in (x, *others)]
     y = np.empty(x.size, x.dtype)
-    for start in range(0, y.size, BLOCK):
-        part = slice(start, start + BLOCK)
+    for part in row_blocks(y.size, 1):
         y[part] = function(*(array[part] for array in flat))
     return y.reshape(x.shape)
 

@@ -1,8 +1,8 @@
-"""The order of images in memory: channels last, behind the shape (batch, channels, height, width)."""
+"""Images in memory: channels last, behind the shape (batch, channels, height, width); cut over threads by image."""
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_images, use_compiled
+from minidl.kernels.cpu.blocks import compiled_images, thread_rows, use_compiled
 from minidl.kernels.cpu.threads import split
 
 
@@ -30,3 +30,8 @@ def pad(x, padding, value=0):
     out = np.full((n, h + 2 * vertical, w + 2 * horizontal, c), value, x.dtype)
     out[:, vertical : vertical + h, horizontal : horizontal + w] = x
     return out
+
+
+def by_image(images, function):
+    """Call `function` with slices of the images, on several threads if they are large."""
+    split(len(images), function, thread_rows(images[0].size))

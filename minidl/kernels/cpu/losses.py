@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import COMPILED_FROM, compiled_losses, row_blocks, use_compiled
+from minidl.kernels.cpu.blocks import compiled_losses, row_blocks, thread_rows, use_compiled
 from minidl.kernels.cpu.threads import split
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
+
+THREAD = 1 << 16  # elements that are worth a thread of their own
 
 
 def cross_entropy(logits, target, ignore_index):
@@ -19,7 +21,11 @@ def cross_entropy(logits, target, ignore_index):
     if use_compiled(logits):
         kernel = compiled_losses().cross_entropy
         logits, target = np.ascontiguousarray(logits), np.ascontiguousarray(target)
-        split(rows, lambda part: kernel(logits[part], target[part], probabilities[part], losses[part]), _least(classes))
+        split(
+            rows,
+            lambda part: kernel(logits[part], target[part], probabilities[part], losses[part]),
+            thread_rows(classes, THREAD),
+        )
     else:
         for part in row_blocks(rows, classes):
             p, t = probabilities[part], target[part]
@@ -38,7 +44,9 @@ def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     kept = target != ignore_index
     if use_compiled(out):
         scale, kernel = np.float32(grad), compiled_losses().cross_entropy_grad
-        split(len(out), lambda part: kernel(scale, out[part], target[part], kept[part]), _least(out.shape[1]))
+        split(
+            len(out), lambda part: kernel(scale, out[part], target[part], kept[part]), thread_rows(out.shape[1], THREAD)
+        )
         return out
     rows = np.flatnonzero(kept)
     out[rows, target[rows]] -= 1
@@ -46,11 +54,6 @@ def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     if len(rows) < len(target):
         out[~kept] = 0  # also where grad is infinite: the mean of nothing
     return out
-
-
-def _least(classes: int) -> int:
-    """The rows from which a thread of its own pays."""
-    return -(-COMPILED_FROM // classes)
 
 
 def binary_cross_entropy(probability, target):

@@ -5,9 +5,8 @@ Which windows there are along the rows and along the columns of an image is said
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_pooling, thread_rows, use_compiled
-from minidl.kernels.cpu.images import channels_first, channels_last
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu.blocks import compiled_pooling, use_compiled
+from minidl.kernels.cpu.images import by_image, channels_first, channels_last
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
@@ -19,10 +18,10 @@ def max_pool2d(x, rows, columns):
     y, which = np.empty(shape, x.dtype), np.empty(shape, _places_dtype(rows, columns))
     if use_compiled(x) and rows.all_hold(2) and columns.all_hold(2):
         kernel, starts = compiled_pooling().max_pool2d_two_by_two, (rows.starts, columns.starts)
-        _cut(x, lambda part: kernel(x[part], *starts, y[part], which[part]))
+        by_image(x, lambda part: kernel(x[part], *starts, y[part], which[part]))
     elif use_compiled(x):
         kernel, table = compiled_pooling().max_pool2d, _table(rows, columns)
-        _cut(x, lambda part: kernel(x[part], *table, columns.length, y[part], which[part]))
+        by_image(x, lambda part: kernel(x[part], *table, columns.length, y[part], which[part]))
     else:
         y[...], which[...] = -np.inf, 0
         for place, index, inside in _elements(rows, columns):
@@ -42,7 +41,7 @@ def max_pool2d_grad(grad, which, rows, columns):
     if use_compiled(out):
         kernel, table = compiled_pooling().max_pool2d_grad, _table(rows, columns)
         overlap = rows.overlap or columns.overlap
-        _cut(out, lambda part: kernel(grad[part], which[part], *table, columns.length, overlap, out[part]))
+        by_image(out, lambda part: kernel(grad[part], which[part], *table, columns.length, overlap, out[part]))
     else:
         for place, index, inside in _elements(rows, columns):
             _scatter(out, index, np.where(_masked(which == place, inside), grad, 0))
@@ -65,7 +64,7 @@ def avg_pool2d(x, rows, columns):
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]), x.dtype)
     if use_compiled(x):
         kernel, table = compiled_pooling().avg_pool2d, _table(rows, columns)
-        _cut(x, lambda part: kernel(x[part], *table, share, y[part]))
+        by_image(x, lambda part: kernel(x[part], *table, share, y[part]))
     else:
         for _, index, inside in _elements(rows, columns):
             element = x[index[0]][index[1]]
@@ -81,7 +80,7 @@ def avg_pool2d_grad(grad, rows, columns):
     out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
     if use_compiled(out):
         kernel, table = compiled_pooling().avg_pool2d_grad, _table(rows, columns)
-        _cut(out, lambda part: kernel(grad[part], *table, share, out[part]))
+        by_image(out, lambda part: kernel(grad[part], *table, share, out[part]))
     else:
         part = grad * share[:, :, None]
         for _, index, inside in _elements(rows, columns):
@@ -100,11 +99,6 @@ def _share(rows, columns, dtype):
 
 def _table(*dims):
     return [number for windows in dims for number in (windows.starts, windows.stops, windows.step)]
-
-
-def _cut(images, function):
-    """Call `function` with slices of the images, on several threads if they are large."""
-    split(len(images), function, thread_rows(images[0].size))
 
 
 def _elements(rows, columns):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from minidl.kernels.cpu.blocks import thread_rows
 from minidl.kernels.cpu.threads import split
 
 __all__ = ["linear", "matmul"]
@@ -26,9 +27,9 @@ def matmul(a, b, out=None):
     if matrices:
         split(len(a), lambda part: np.matmul(a[part], b[part], out=out[part]))
     elif m >= n:
-        split(m, lambda part: np.matmul(a[part], b, out=out[part]), _least(k * n))
+        split(m, lambda part: np.matmul(a[part], b, out=out[part]), thread_rows(k * n, OWN_THREAD))
     else:
-        split(n, lambda part: np.matmul(a, b[:, part], out=out[:, part]), _least(m * k))
+        split(n, lambda part: np.matmul(a, b[:, part], out=out[:, part]), thread_rows(m * k, OWN_THREAD))
     return out
 
 
@@ -50,12 +51,7 @@ def linear(x, weight, bias):
             y[part] += bias
 
     if 0 < rows <= FEW_ROWS and 2 * rows <= out_features:
-        split(out_features, by_features, _least(x2.size))
+        split(out_features, by_features, thread_rows(x2.size, OWN_THREAD))
     else:
-        split(rows, by_rows, _least(weight.size))
+        split(rows, by_rows, thread_rows(weight.size, OWN_THREAD))
     return y.reshape(*x.shape[:-1], out_features)
-
-
-def _least(work_of_a_row: int) -> int:
-    """How many rows, of so many multiplications each, are worth a thread."""
-    return -(-OWN_THREAD // max(1, work_of_a_row))

@@ -5,7 +5,7 @@ Each multiplies the gradient by `scale` and, unless it says otherwise, adds `wei
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled_updates, use_compiled
+from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled_updates, row_blocks, use_compiled
 from minidl.kernels.cpu.threads import split
 
 __all__ = [
@@ -20,8 +20,7 @@ F = np.float32
 def _blocks(parameter, gradient, weight_decay, scale):
     """Slices that cover the parameter; what is there of it, the gradient g with weight decay, and a temporary."""
     buffers = np.empty((2, min(parameter.size, BLOCK)), parameter.dtype)
-    for start in range(0, parameter.size, BLOCK):
-        part = slice(start, min(start + BLOCK, parameter.size))
+    for part in row_blocks(parameter.size, 1):
         p, (g, t) = parameter[part], buffers[:, : part.stop - part.start]
         np.multiply(gradient[part], scale, out=g)
         if weight_decay:

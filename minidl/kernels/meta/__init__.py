@@ -11,11 +11,10 @@ from minidl.kernels.meta.indexing import *
 from minidl.kernels.meta.losses import *
 from minidl.kernels.meta.normalization import *
 from minidl.kernels.meta.pooling import *
+from minidl.kernels.meta.products import *
 from minidl.kernels.meta.record import KernelCall, MetaArray, note, record
 from minidl.kernels.meta.recurrent import *
 from minidl.kernels.meta.reduction import *
 from minidl.kernels.meta.updates import *
-
-__all__ = ["DEVICE", "KernelCall", "MetaArray", "note", "record"]
 
 DEVICE = "meta"

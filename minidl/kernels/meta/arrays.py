@@ -1,4 +1,4 @@
-"""Making, moving, reshaping and multiplying arrays: shapes and costs."""
+"""Making, moving and reshaping arrays: shapes and costs."""
 
 import math
 from builtins import sum as total
@@ -9,7 +9,7 @@ from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "flip",
-    "from_scalar", "full", "is_contiguous", "linear", "matmul", "pad", "permute", "reshape", "roll", "slice_last",
+    "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last",
     "swap_last", "to_numpy",
 ]  # fmt: skip
 
@@ -107,26 +107,3 @@ def flip(x, dims):
 
 def roll(x, shifts, dims):
     return result("roll", (x,), x.shape, x.dtype, 0)
-
-
-# Matrix products
-
-
-def matmul(a, b, out=None):
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
-    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    batch = math.prod(leading)
-    if b.ndim == 2:  # one product, whatever the number of rows
-        m, batch = m * batch, 1
-    product = result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
-                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),))  # fmt: skip
-    return product if out is None else out
-
-
-def linear(x, weight, bias):
-    y = matmul(x, swap_last(weight))
-    if bias is not None:
-        in_place("accumulate", y, (y, bias), y.size)
-    return y

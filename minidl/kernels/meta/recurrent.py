@@ -1,6 +1,7 @@
 """Recurrent layers: shapes and costs, step by step as on the CPU. A transcendental function counts as 10 FLOPs."""
 
-from minidl.kernels.meta.arrays import matmul, reshape, swap_last
+from minidl.kernels.meta.arrays import reshape, swap_last
+from minidl.kernels.meta.products import matmul
 from minidl.kernels.meta.record import MetaArray, in_place
 from minidl.kernels.meta.reduction import sum as total
 
