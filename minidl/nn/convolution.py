@@ -44,7 +44,7 @@ class _Convolution(Module):
 
 
 class Conv1d(_Convolution):
-    """Convolution of lines (batch, in_channels, length)."""
+    """Convolution of sequences (batch, in_channels, length)."""
 
     dims = 1
 

@@ -32,6 +32,7 @@ from minidl.ops.arithmetic import (
     subtract,
 )
 from minidl.ops.attention import packed_attention, scaled_dot_product_attention
+from minidl.ops.batch_norm import batch_norm
 from minidl.ops.choice import clamp, lerp, masked_fill, maximum, minimum, where
 from minidl.ops.comparison import (
     allclose,
@@ -90,7 +91,7 @@ from minidl.ops.indexing import (
 from minidl.ops.joining import cat, chunk, narrow, repeat, repeat_interleave, split, stack, unbind
 from minidl.ops.losses import binary_cross_entropy, cross_entropy_sum, pick
 from minidl.ops.matmul import bmm, dot, linear, matmul, outer
-from minidl.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from minidl.ops.normalization import group_norm, layer_norm, rms_norm
 from minidl.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

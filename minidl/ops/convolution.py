@@ -1,10 +1,11 @@
-"""Convolution of lines (batch, channels, length) and images (batch, channels, height, width).
+"""Convolution of sequences (batch, channels, length) and images (batch, channels, height, width).
 
 A convolution and its two gradients are each linear in two arrays, and the derivatives of any of the three are the other
 two: so the three ops here can be differentiated as often as one likes.
 """
 
 from minidl.ops.arithmetic import add
+from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.indexing import getitem
 from minidl.ops.reduction import sum
 from minidl.ops.shape import reshape
@@ -134,7 +135,7 @@ def conv_transpose2d(
 
 
 def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
-    stride, dilation = _sizes(name, "stride", stride, dims, 1), _sizes(name, "dilation", dilation, dims, 1)
+    stride, dilation = sizes_of(name, "stride", stride, dims), sizes_of(name, "dilation", dilation, dims)
     _check_operands(name, dims, x, weight, groups)
     if x.shape[-dims - 1] != weight.shape[1] * groups:
         raise ValueError(
@@ -145,28 +146,31 @@ def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
         raise ValueError(f"{name}: the {weight.shape[0]} channels of the result are not divisible by groups={groups}")
     _check_bias(name, bias, weight.shape[0])
     reach = tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
-    if padding == "same" and max(stride) > 1:
-        raise ValueError(f'{name}: padding="same" needs stride 1, not {stride}')
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(f'{name}: padding={padding!r}, it must be of ints, "same" or "valid"')
     same = padding == "same"
     if same:
+        if max(stride) > 1:
+            raise ValueError(f'{name}: padding="same" needs stride 1, not {stride}')
         padding = tuple((r + 1) // 2 for r in reach)
-    padding = _sizes(name, "padding", 0 if padding == "valid" else padding, dims, 0)
+    padding = sizes_of(name, "padding", 0 if padding == "valid" else padding, dims, 0)
     if any(n + 2 * p <= r for n, p, r in zip(x.shape[-dims:], padding, reach, strict=True)):
         raise ValueError(
             f"{name}: inputs of size {x.shape[-dims:]}, padded by {padding}, are smaller than the kernel "
             f"{weight.shape[2:]} with dilation {dilation}"
         )
     options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
-    inputs = (_as_images(x, dims), _as_images(weight, dims, True), *(() if bias is None else (bias,)))
-    y = _as_given(Conv2d(*options)(*inputs), x, dims)
+    inputs = (as_images(x, dims), as_images(weight, dims), *(() if bias is None else (bias,)))
+    y = as_given(Conv2d(*options)(*inputs), x, dims)
     if same and any(r % 2 for r in reach):  # the odd one of the padding goes to the end, as in PyTorch
         y = getitem(y, (..., *(slice(r % 2, None) for r in reach)))
     return y
 
 
 def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_padding, groups, dilation):
-    stride, dilation = _sizes(name, "stride", stride, dims, 1), _sizes(name, "dilation", dilation, dims, 1)
-    padding, more = _sizes(name, "padding", padding, dims, 0), _sizes(name, "output_padding", output_padding, dims, 0)
+    stride, dilation = sizes_of(name, "stride", stride, dims), sizes_of(name, "dilation", dilation, dims)
+    padding = sizes_of(name, "padding", padding, dims, 0)
+    more = sizes_of(name, "output_padding", output_padding, dims, 0)
     _check_operands(name, dims, x, weight, groups)
     if x.shape[-dims - 1] != weight.shape[0] or weight.shape[0] % groups:
         raise ValueError(
@@ -181,52 +185,26 @@ def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_pa
     out_size = tuple((n - 1) * s - 2 * p + d * (k - 1) + m + 1 for n, s, p, d, k, m in sizes)
     if min(out_size) < 1:
         raise ValueError(f"{name}: inputs of size {x.shape[-dims:]} would give results of size {out_size}")
-    images = _as_images(x, dims)
+    images = as_images(x, dims)
     shape = (images.shape[0], channels, *_lifted(out_size, 1))
     options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
-    y = Conv2dGradInput(shape, *options)(images, _as_images(weight, dims, True))
+    y = Conv2dGradInput(shape, *options)(images, as_images(weight, dims))
     if bias is not None:
         y = add(y, reshape(bias, -1, 1, 1))
-    return _as_given(y, x, dims)
-
-
-def _sizes(name, option, value, dims, least):
-    """An int for each of `dims` dimensions, or what was given for each."""
-    sizes = (value,) * dims if isinstance(value, int) else value
-    if not isinstance(sizes, tuple | list) or len(sizes) != dims or not all(isinstance(n, int) for n in sizes):
-        wanted = "an int" if dims == 1 else "an int or two"
-        words = ', "same" or "valid"' if option == "padding" and not name.startswith("conv_transpose") else ""
-        raise ValueError(f"{name}: {option}={value!r}, it must be {wanted}{words}")
-    if min(sizes) < least:
-        raise ValueError(f"{name}: {option} {tuple(sizes)}, each must be at least {least}")
-    return tuple(sizes)
+    return as_given(y, x, dims)
 
 
 def _lifted(sizes, fill):
-    """The sizes of a line as those of an image of one row."""
+    """The sizes of a sequence as those of an image of one row."""
     return (fill, *sizes) if len(sizes) == 1 else sizes
 
 
-def _as_images(x, dims, batch=False):
-    """x as (batch, channels, height, width): without a batch dimension one image, a line an image of one row."""
-    shape = x.shape if batch or x.ndim == dims + 2 else (1, *x.shape)
-    shape = shape if dims == 2 else (*shape[:2], 1, shape[2])
-    return x if shape == x.shape else reshape(x, shape)
-
-
-def _as_given(y, x, dims):
-    """Images back in the form of `x`."""
-    shape = y.shape if dims == 2 else (*y.shape[:2], y.shape[3])
-    shape = shape if x.ndim == dims + 2 else shape[1:]
-    return y if shape == y.shape else reshape(y, shape)
-
-
 def _check_operands(name, dims, x, weight, groups):
-    sizes, what = ("length", "lines") if dims == 1 else ("height, width", "images")
-    if x.ndim not in (dims + 1, dims + 2):
-        raise ValueError(f"{name} needs {what} (batch, channels, {sizes}), not shape {x.shape}")
+    check_images(name, x, dims)
     if weight.ndim != dims + 2 or 0 in weight.shape[2:]:
-        raise ValueError(f"{name} needs a weight of {dims + 2} dimensions, the last {sizes}, not shape {weight.shape}")
+        raise ValueError(
+            f"{name} needs a weight of {dims + 2} dimensions, the last {dims} not empty, not shape {weight.shape}"
+        )
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"{name}: groups={groups!r}, it must be an int of at least 1")
 

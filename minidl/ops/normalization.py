@@ -1,11 +1,12 @@
-"""Normalisation: batch, layer, group and RMS norm."""
+"""Normalisation of each sample on its own: layer, group and RMS norm; and what batch norm shares with them."""
 
 import math
 
+import numpy as np
+
+from minidl.ops.promotion import check_floats
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
-
-EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}  # the step from 1 to the next number
 
 
 class LayerNorm(Op):
@@ -73,64 +74,6 @@ class GroupNorm(Op):
         return self.kernels.group_norm_grad(grad, self.x, self.mean, self.inverse, self.weight)[: len(self.needs)]
 
 
-class BatchNorm(Op):
-    """(x - mean) / sqrt(variance + eps) * weight + bias, over all but the channels (Ioffe and Szegedy 2015)."""
-
-    def __init__(self, eps: float):
-        self.eps = eps
-
-    def forward(self, x, weight=None, bias=None):
-        self.x, self.weight = x, weight
-        self.find_statistics()
-        self.inverse = self.kernels.power(self.kernels.add(self.variance, self.eps), -0.5)
-        return self.kernels.batch_norm(x, self.mean, self.inverse, weight, bias)
-
-    def find_statistics(self):
-        """Set mean and variance (channels,); how many elements a channel has (1 if none), whether any; n / (n - 1)."""
-        n = elements_per_channel(self.x)
-        self.mean, self.variance = self.kernels.channel_moments(self.x)
-        self.count, self.present, self.bessel = max(1, n), min(1, n), n / max(1, n - 1)
-
-    def again(self):
-        self.find_statistics()
-        self.inverse = self.kernels.power(self.kernels.add(self.variance, self.eps), -0.5)
-
-    def backward(self, grad):
-        k, x = self.kernels, self.x
-        grad_bias, grad_weight = k.batch_norm_sums(grad, x, self.mean, self.inverse)
-        total, along = self.over_whole_batch(grad_bias, grad_weight)
-        grad_x = k.batch_norm_grad(grad, x, self.mean, self.inverse, self.weight, total, along, self.count)
-        return (grad_x, grad_weight, grad_bias)[: len(self.needs)]
-
-    def over_whole_batch(self, total, along):
-        """The sums of batch_norm_sums over all that the statistics were taken of."""
-        return total, along
-
-    def track(self, running_mean: Tensor | None, running_var: Tensor | None, momentum: float | Tensor) -> None:
-        """Move the running statistics, in place, by `momentum` towards those of forward, the variance unbiased."""
-        k, momentum = self.kernels, momentum.data if isinstance(momentum, Tensor) else momentum
-        for running, now, factor in ((running_mean, self.mean, 1), (running_var, self.variance, self.bessel)):
-            if running is not None:
-                change = k.multiply(k.subtract(k.multiply(now, factor), running.data), momentum)
-                k.accumulate(running.data, k.multiply(change, self.present))
-
-
-class FixedBatchNorm(Op):
-    """(x - mean) * inverse * weight + bias with a given mean and 1/standard deviation of each channel."""
-
-    def forward(self, x, mean, inverse, weight=None, bias=None):
-        self.x, self.mean, self.inverse, self.weight = x, mean, inverse, weight
-        return self.kernels.batch_norm(x, mean, inverse, weight, bias)
-
-    def backward(self, grad):
-        k, grad_bias, grad_weight = self.kernels, None, None
-        if any(self.needs[3:]):
-            grad_bias, grad_weight = k.batch_norm_sums(grad, self.x, self.mean, self.inverse)
-        scale = self.inverse if self.weight is None else k.multiply(self.inverse, self.weight)
-        grad_x = k.multiply(grad, k.reshape(scale, _column(grad.shape)))
-        return (grad_x, None, None, grad_weight, grad_bias)[: len(self.needs)]
-
-
 # Kernels on tensors
 
 
@@ -172,43 +115,8 @@ def group_norm_grad(grad, x, mean, inverse, weight):
     return grad_x.reshape(x.shape), (grad * normal).sum((0, 3)).reshape(channels), grad.sum((0, 3)).reshape(channels)
 
 
-@taped
-def channel_moments(x):
-    dims = _all_but_channels(x)
-    apart = x - x.mean(dims, keepdim=True)
-    return x.mean(dims), (apart * apart).mean(dims)
-
-
-@taped
-def batch_norm_sums(grad, x, mean, inverse):
-    dims, column = _all_but_channels(x), _column(x.shape)
-    normal = (x - mean.reshape(column)) * inverse.reshape(column)
-    return grad.sum(dims), (grad * normal).sum(dims)
-
-
-@taped
-def batch_norm_grad(grad, x, mean, inverse, weight, total, along, count):
-    column = _column(x.shape)
-    scale = inverse if weight is None else inverse * weight
-    slope, offset, mean = ((s / count).reshape(column) for s in (inverse * along, total, mean * count))
-    return (grad - offset - (x - mean) * slope) * scale.reshape(column)
-
-
-def _all_but_channels(x):
-    return (0, *range(2, len(x.shape)))
-
-
-def _column(shape):
-    """The shape in which numbers of the channels broadcast over images of `shape`."""
-    return (1, shape[1], *(1,) * (len(shape) - 2))
-
-
 def _flat(k, parameter):
     return parameter if parameter is None or len(parameter.shape) == 1 else k.reshape(parameter, (-1,))
-
-
-def elements_per_channel(x) -> int:
-    return math.prod(x.shape) // x.shape[1] if x.shape[1] else 0
 
 
 # Functions
@@ -222,7 +130,7 @@ def layer_norm(
     normalized_shape: an int or several; weight and bias have this shape.
     """
     shape = _trailing("layer_norm", x, normalized_shape, weight, bias)
-    return _with(LayerNorm(len(shape), eps), x, weight, bias)
+    return apply(LayerNorm(len(shape), eps), x, weight, bias)
 
 
 def rms_norm(x: Tensor, normalized_shape, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
@@ -231,54 +139,20 @@ def rms_norm(x: Tensor, normalized_shape, weight: Tensor | None = None, eps: flo
     eps: added to the mean square; None for the smallest step from 1 that the dtype has.
     """
     shape = _trailing("rms_norm", x, normalized_shape, weight)
-    return _with(RMSNorm(len(shape), EPSILON[x.dtype.name] if eps is None else eps), x, weight)
+    return apply(RMSNorm(len(shape), float(np.finfo(x.dtype).eps) if eps is None else eps), x, weight)
 
 
 def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """Normalise each of num_groups groups of channels of each image of x (batch, channels, ...); weight (channels,)."""
-    _check_channels("group_norm", x, weight=weight, bias=bias)
+    check_channels("group_norm", x, weight=weight, bias=bias)
     if num_groups < 1 or x.shape[1] % num_groups:
         raise ValueError(f"group_norm: {x.shape[1]} channels are not divisible by num_groups={num_groups}")
-    return _with(GroupNorm(num_groups, eps), x, weight, bias)
+    return apply(GroupNorm(num_groups, eps), x, weight, bias)
 
 
-def batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float | Tensor = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Normalise each channel of x (batch, channels, ...) over all else to mean 0, variance 1; then weight and bias.
-
-    training: by the statistics of x, which change running_mean and running_var (with the unbiased variance) in place by
-    `momentum`, if given; else by the running ones. An empty batch changes nothing. ValueError in training where a
-    channel has only one element.
-    """
-    _check_channels("batch_norm", x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm needs running_mean and running_var unless training")
-        inverse = Tensor(x.kernels.power(x.kernels.add(running_var.data, eps), -0.5))
-        return _with(FixedBatchNorm(), x, weight, bias, running_mean, inverse)
-    if elements_per_channel(x) == 1:
-        raise ValueError(f"batch_norm in training needs more than one element in a channel, not the input {x.shape}")
-    return batch_norm_by(BatchNorm(eps), x, running_mean, running_var, weight, bias, momentum)
-
-
-def batch_norm_by(op: BatchNorm, x, running_mean, running_var, weight, bias, momentum) -> Tensor:
-    """`op` of x, and the running statistics moved; the arguments are those of `batch_norm`."""
-    y = _with(op, x, weight, bias)
-    op.track(running_mean, running_var, momentum)
-    return y
-
-
-def _with(op: Op, x: Tensor, weight: Tensor | None, bias: Tensor | None = None, *statistics: Tensor) -> Tensor:
+def apply(op: Op, x: Tensor, weight: Tensor | None, bias: Tensor | None = None, *statistics: Tensor) -> Tensor:
     """`op` of those inputs that are there; a bias alone comes with a weight of ones."""
     if weight is None and bias is not None:
         weight = Tensor(x.kernels.full(bias.shape, 1, x.dtype))
@@ -293,11 +167,11 @@ def _trailing(name, x, normalized_shape, *parameters) -> tuple[int, ...]:
     for parameter in parameters:
         if parameter is not None and parameter.shape != shape:
             raise ValueError(f"{name}: a weight or bias has shape {parameter.shape}, normalized_shape is {shape}")
-    _check_floats(name, x)
+    check_floats(name, x)
     return shape
 
 
-def _check_channels(name, x, **per_channel):
+def check_channels(name, x, **per_channel):
     if x.ndim < 2:
         raise ValueError(f"{name} needs an input of shape (batch, channels, ...), not {x.shape}")
     for option, tensor in per_channel.items():
@@ -305,9 +179,4 @@ def _check_channels(name, x, **per_channel):
             raise ValueError(
                 f"{name}: {option} has shape {tensor.shape}, the input {x.shape} has {x.shape[1]} channels"
             )
-    _check_floats(name, x)
-
-
-def _check_floats(name, x):
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name} needs floats, the input has dtype {x.dtype}: convert with .to(minidl.float32)")
+    check_floats(name, x)

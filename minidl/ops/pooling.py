@@ -1,10 +1,10 @@
 """Pooling: the largest or the mean element of each window of images or sequences."""
 
 from collections.abc import Callable
-from numbers import Integral
 
 from minidl.kernels.windows import Windows, adaptive, regular
-from minidl.ops.shape import reshape, unsqueeze
+from minidl.ops.images import as_given, as_images, check_images, sizes_of
+from minidl.ops.promotion import check_floats
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -142,15 +142,15 @@ def adaptive_max_pool2d(x: Tensor, output_size) -> Tensor:
     return _adaptive_pool("adaptive_max_pool2d", MaxPool2d, x, 2, output_size)
 
 
-def _pool(name, op, x, spatial, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True):
-    _check_input(name, x, spatial)
-    kernel = _sizes(name, "kernel_size", kernel_size, spatial)
-    stride = kernel if stride is None else _sizes(name, "stride", stride, spatial)
-    padding = _sizes(name, "padding", padding, spatial, least=0)
-    dilation = _sizes(name, "dilation", dilation, spatial)
+def _pool(name, op, x, dims, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True):
+    _check_input(name, x, dims)
+    kernel = sizes_of(name, "kernel_size", kernel_size, dims)
+    stride = kernel if stride is None else sizes_of(name, "stride", stride, dims)
+    padding = sizes_of(name, "padding", padding, dims, 0)
+    dilation = sizes_of(name, "dilation", dilation, dims)
     options = list(zip(kernel, stride, padding, dilation, strict=True))
     windows = []
-    for size, (k, s, p, d) in zip(x.shape[-spatial:], options, strict=True):
+    for size, (k, s, p, d) in zip(x.shape[-dims:], options, strict=True):
         if p > (d * (k - 1) + 1) // 2:
             raise ValueError(f"{name}: padding={p}, at most half of the window of {d * (k - 1) + 1} elements")
         windows.append(regular(size, k, s, p, d, ceil_mode, count_include_pad))
@@ -161,37 +161,24 @@ def _pool(name, op, x, spatial, kernel_size, stride, padding, dilation, ceil_mod
     return _apply(op, x, windows)
 
 
-def _adaptive_pool(name, op, x, spatial, output_size):
-    _check_input(name, x, spatial)
-    counts = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * spatial
-    if len(counts) == spatial:
-        counts = tuple(n if c is None else c for n, c in zip(x.shape[-spatial:], counts, strict=True))
-    counts = _sizes(name, "output_size", counts, spatial)
-    return _apply(op, x, [adaptive(size, count) for size, count in zip(x.shape[-spatial:], counts, strict=True)])
+def _adaptive_pool(name, op, x, dims, output_size):
+    _check_input(name, x, dims)
+    counts = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * dims
+    if len(counts) == dims:
+        counts = tuple(n if c is None else c for n, c in zip(x.shape[-dims:], counts, strict=True))
+    counts = sizes_of(name, "output_size", counts, dims)
+    return _apply(op, x, [adaptive(size, count) for size, count in zip(x.shape[-dims:], counts, strict=True)])
 
 
 def _apply(op: Callable[[Windows, Windows], Op], x: Tensor, windows: list[Windows]) -> Tensor:
     """Run `op` on x as images: a sequence is an image of one row."""
-    shape = (*x.shape[: -len(windows)], *map(len, windows))
-    if len(windows) == 1:
-        x, windows = unsqueeze(x, -2), [regular(1, 1, 1, 0), *windows]
-    images = unsqueeze(x, 0) if x.ndim == 3 else x
-    return reshape(op(*windows)(images), shape)
+    dims = len(windows)
+    rows = [regular(1, 1, 1, 0)] if dims == 1 else []
+    return as_given(op(*rows, *windows)(as_images(x, dims)), x, dims)
 
 
-def _check_input(name, x, spatial):
-    dims = ("channels", "height", "width") if spatial == 2 else ("channels", "length")
-    if x.ndim not in (spatial + 1, spatial + 2) or 0 in x.shape[-spatial:]:
-        raise ValueError(f"{name} needs an input of shape ([batch], {', '.join(dims)}), not {x.shape}")
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name} needs floats, the input has dtype {x.dtype}: convert with .to(minidl.float32)")
-
-
-def _sizes(name, option, value, spatial, least=1) -> tuple[int, ...]:
-    """One int for each of the `spatial` dimensions."""
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * spatial
-    if len(sizes) != spatial:
-        raise ValueError(f"{name}: {option}={value!r}, it must be one int" + (" or two" if spatial == 2 else ""))
-    if not all(isinstance(n, Integral) and n >= least for n in sizes):
-        raise ValueError(f"{name}: {option}={value!r}, it must be of ints of at least {least}")
-    return sizes
+def _check_input(name, x, dims):
+    check_images(name, x, dims)
+    if 0 in x.shape[-dims:]:
+        raise ValueError(f"{name} needs an element at least in each dimension of its windows, not shape {x.shape}")
+    check_floats(name, x)

@@ -37,6 +37,12 @@ def floating(x: Tensor) -> Tensor:
     return x if x.data.dtype.kind == "f" else cast(x, float32)
 
 
+def check_floats(name: str, x: Tensor) -> None:
+    """TypeError if x has no floats."""
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} needs floats, the tensor has dtype {x.dtype}: convert with .to(minidl.float32)")
+
+
 def pair(name: str, a, b) -> tuple[Tensor, Tensor]:
     """Both operands of the operation `name` as tensors of one dtype; one of them may be a number.
 

@@ -12,7 +12,7 @@ from minidl.ops.choice import where
 from minidl.ops.comparison import ne
 from minidl.ops.elementwise import abs, exp, log
 from minidl.ops.extremes import amax, amin
-from minidl.ops.promotion import floating
+from minidl.ops.promotion import check_floats, floating
 from minidl.ops.shape import cast, expand, movedim, normalize_dim, reduced_dims, reshape, unsqueeze
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
@@ -168,13 +168,6 @@ class CumSum(Op):
         return k.flip(k.cumsum(k.flip(grad, dim), self.dim), dim)
 
 
-def floats(name: str, x: Tensor) -> Tensor:
-    """x; TypeError if it has no floats."""
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name} needs floats, the tensor has dtype {x.dtype}: convert with .to(minidl.float32)")
-    return x
-
-
 def sum(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
     """Sum over `dim`, or over all elements; integers and bools give int64."""
     return Sum(None if dim is None else reduced_dims(dim, x.shape), keepdim)(x)
@@ -182,7 +175,8 @@ def sum(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fal
 
 def mean(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
     """Mean over `dim`, or over all elements; the tensor must be of floats."""
-    return Mean(None if dim is None else reduced_dims(dim, x.shape), keepdim)(floats("mean", x))
+    check_floats("mean", x)
+    return Mean(None if dim is None else reduced_dims(dim, x.shape), keepdim)(x)
 
 
 def var(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, correction=None) -> Tensor:
@@ -196,9 +190,10 @@ def std(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, co
 
 
 def _spread(op, name, x, dim, unbiased, keepdim, correction):
+    check_floats(name, x)
     if correction is None:
         correction = 1 if unbiased else 0
-    return op(reduced_dims(dim, x.shape), correction, keepdim)(floats(name, x))
+    return op(reduced_dims(dim, x.shape), correction, keepdim)(x)
 
 
 def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -222,7 +217,8 @@ def norm(x: Tensor, p: float | str = 2, dim: int | tuple[int, ...] | None = None
     p: a number above 0; inf for the largest |x|, -inf for the smallest; 0 counts the elements that are not 0; "fro"
     is 2.
     """
-    x, dims, p = floats("norm", x), reduced_dims(dim, x.shape), 2 if p == "fro" else p
+    check_floats("norm", x)
+    dims, p = reduced_dims(dim, x.shape), 2 if p == "fro" else p
     if not isinstance(p, Real) or p < 0 and not math.isinf(p):
         raise ValueError(f'norm: p={p!r}, it must be 0 or more, inf, -inf or "fro"')
     if math.isinf(p):

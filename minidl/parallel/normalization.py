@@ -1,13 +1,14 @@
 """Batch norm over the replicas: the statistics are those of their micro-batches together."""
 
 from minidl.nn.normalization import BatchNorm
-from minidl.ops import normalization as ops
+from minidl.ops.batch_norm import BatchNorm as BatchNormOp
+from minidl.ops.batch_norm import batch_norm_by, elements_per_channel
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor
 
 
-class GatheredBatchNorm(ops.BatchNorm):
-    """BatchNorm by the statistics of all ranks of `group`. It cannot be differentiated twice."""
+class GatheredBatchNorm(BatchNormOp):
+    """Batch norm by the statistics of all ranks of `group`. It cannot be differentiated twice."""
 
     def __init__(self, eps: float, group: ProcessGroup):
         super().__init__(eps)
@@ -16,7 +17,7 @@ class GatheredBatchNorm(ops.BatchNorm):
     def find_statistics(self):
         k, x, c = self.kernels, self.x, self.x.shape[1]
         mean, variance = k.channel_moments(x)
-        count = k.full((1,), ops.elements_per_channel(x), x.dtype)
+        count = k.full((1,), elements_per_channel(x), x.dtype)
         found = self.group.all_gather(k.reshape(k.concatenate([count, mean, variance], 0), (1, 1 + 2 * c)))
         parts = slice(1), slice(1, 1 + c), slice(1 + c, 1 + 2 * c)
         counts, means, variances = (k.index(found, (slice(None), part)) for part in parts)  # (ranks, 1), (ranks, c)
@@ -66,4 +67,4 @@ class SyncBatchNorm(BatchNorm):
         if self.group is None:
             return super().by_batch(x, running_mean, running_var, momentum)
         op = GatheredBatchNorm(self.eps, self.group)
-        return ops.batch_norm_by(op, x, running_mean, running_var, self.weight, self.bias, momentum)
+        return batch_norm_by(op, x, running_mean, running_var, self.weight, self.bias, momentum)
