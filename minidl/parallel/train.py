@@ -33,7 +33,8 @@ from minidl.parallel.partition import Layout, layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, profile_chain
 from minidl.parallel.runtime.launch import launch
-from minidl.parallel.runtime.worker import Stage, Worker
+from minidl.parallel.runtime.stage import Stage
+from minidl.parallel.runtime.worker import Worker
 from minidl.parallel.schedules import Program, evaluation_program, training_program
 from minidl.tensor import device as default_device
 from minidl.tensor import dtype_of
