@@ -1,4 +1,4 @@
-"""The vocabulary of a Program: one step of one rank, as plain data; a docstring each."""
+"""The vocabulary of a Program: one step of one rank, as plain data; a docstring each, and the two lanes."""
 
 from minidl.parallel.instructions.communication import (
     GatherParameters,
@@ -25,3 +25,4 @@ from minidl.parallel.instructions.compute import (
     Score,
 )
 from minidl.parallel.instructions.instruction import Buffer, Instruction
+from minidl.trace import COMMUNICATION, COMPUTE
