@@ -1,4 +1,4 @@
-"""The command line: python -m minidl train | profile | bench parallel."""
+"""The command line: python -m minidl train | profile | bench parallel | bench train."""
 
 import argparse
 import sys

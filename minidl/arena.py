@@ -23,7 +23,7 @@ class Arena:
 
     def __init__(self, rows: int, row_bytes: int | None = None, fd: int | None = None):
         self.rows = rows
-        self.row_bytes = row_bytes or _memory_bytes() // rows // mmap.PAGESIZE * mmap.PAGESIZE
+        self.row_bytes = row_bytes or memory_bytes() // rows // mmap.PAGESIZE * mmap.PAGESIZE
         total = rows * self.row_bytes
         self.fd = fd if fd is not None else _anonymous_file(total)
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_NORESERVE", 0)
@@ -92,5 +92,6 @@ def _anonymous_file(size: int) -> int:
     return fd
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """The memory of this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -17,7 +17,8 @@ from minidl import random
 from minidl.creation import tensor
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.containers import ModuleList, Sequential
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature

@@ -7,7 +7,6 @@ is not: any parallel training run. Nothing is fitted to the step of a model.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import statistics
@@ -19,7 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from minidl import data, nn, optim
+from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
+from minidl.files import replacing
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
 from simulator import probes
@@ -86,15 +87,12 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
             stacklevel=2,
         )
         return found
-    partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(found)))
-        partial.replace(path)  # at once: a reader never sees half a file
+        with replacing(path) as partial:  # a reader never sees half a file
+            partial.write_text(json.dumps(asdict(found)))
     except OSError as error:
         warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return found
 
 
@@ -150,7 +148,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     found = Calibration(
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
-        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / cores, 2 * largest**3 / gemm[-1],
+        memory_bytes() / cores, 2 * largest**3 / gemm[-1],
         sharing, turn_seconds, statistics.median(speeds), quiet=max(speeds) < BUSY * min(speeds),
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})

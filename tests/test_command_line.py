@@ -16,7 +16,7 @@ import minidl
 from minidl import data, models, optim
 from minidl.__main__ import main
 from minidl.bench import machine, parallel, train
-from minidl.commands import bench
+from minidl.commands import bench_parallel
 from minidl.commands.arguments import Refused, check_writable, write_json
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
@@ -313,7 +313,7 @@ def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):
     assert main(["bench", "parallel"]) == 0
     text = capsys.readouterr().out
     assert "Fewer than 2 cores" in text and "Load average 1.5" in text
-    assert bench.document(machine.machine(), 1, found)["oversubscribed"]
+    assert bench_parallel.document(machine.machine(), 1, found)["oversubscribed"]
 
 
 def test_blas_is_unrestricted_only_inside(monkeypatch):

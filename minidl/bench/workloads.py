@@ -11,6 +11,7 @@ import numpy as np
 import minidl
 from minidl import models, nn, optim
 from minidl.bench.inputs import CHAIN, arrays, classes
+from minidl.models.resnet import BasicBlock
 
 DESCRIPTIONS = {
     "W1": "MLP 784-1024-1024-10, batch 128, SGD with momentum",
@@ -47,19 +48,9 @@ def w2():
     return _training(model, optim.Adam(model.parameters()), x, classes(10, 64))
 
 
-class LastStep(nn.Module):
-    """An LSTM over sequences (batch, steps, features), and a linear layer on its last output."""
-
-    def __init__(self):
-        self.lstm, self.head = nn.LSTM(28, 128, batch_first=True), nn.Linear(128, 10)
-
-    def forward(self, x):
-        return self.head(self.lstm(x)[0][:, -1])
-
-
 def w3():
-    model = LastStep()
-    (x,) = arrays((128, 28, 28))
+    model = models.lstm_classifier()
+    (x,) = arrays((128, 1, 28, 28))
     return _training(model, optim.SGD(model.parameters(), lr=0.01), x, classes(10, 128))
 
 
@@ -84,22 +75,8 @@ def w5():
     return step
 
 
-class ResidualBlock(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x))))))."""
-
-    def __init__(self, channels: int = 64):
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-
-    def forward(self, x):
-        y = self.norm1(self.conv1(x)).relu()
-        return (self.norm2(self.conv2(y)) + x).relu()
-
-
 def w6():
-    model = ResidualBlock()
+    model = BasicBlock(64, 64)
     x, upstream = (minidl.tensor(a) for a in arrays((32, 64, 32, 32), (32, 64, 32, 32)))
     optimizer = optim.SGD(model.parameters(), lr=0.01)
     x.requires_grad_()  # as a block inside a network has it

@@ -1,12 +1,12 @@
 """`python -m minidl profile`: what each block of a model costs."""
 
 import argparse
-import os
 from pathlib import Path
 
 from rich.console import Console
 
 from minidl import device
+from minidl.arena import memory_bytes
 from minidl.commands.arguments import Refused, check_writable, count, write_json
 from minidl.models import BUILDERS, builder
 from minidl.profile import Profile, profile
@@ -64,7 +64,7 @@ def _profile(chosen: argparse.Namespace, where: str) -> Profile:
 def _check_memory(name: str, found: Profile) -> None:
     """Refused if parameters, gradients and what is kept for backward do not fit into the memory of this machine."""
     needed = 8 * found.total.parameters + found.total.kept_bytes
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = memory_bytes()
     if needed > there:
         raise Refused(
             f"{name} needs about {needed / 1e9:.0f} GB, this machine has {there / 1e9:.0f}: a smaller --batch, or "

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.data.datasets import ArrayDataset
-from minidl.data.download import download as fetch
+from minidl.data.download import download_file
 from minidl.data.transformed import TransformedDataset
 from minidl.data.transforms import ToFloat
 
@@ -47,7 +47,7 @@ def _files(folder: Path, download: bool) -> dict[str, bytes]:
         if not archive.exists() and not download:
             raise FileNotFoundError(f"neither {ARCHIVE} nor {FOLDER} in {folder}: put one there or pass download=True")
         if not archive.exists():
-            fetch(URLS, archive, SHA256)
+            download_file(URLS, archive, SHA256)
         try:
             with tarfile.open(archive) as tar:
                 members = {Path(member.name).name: member for member in tar if member.isfile()}

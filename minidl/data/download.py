@@ -1,16 +1,17 @@
 """Fetching a file of known content from the network: whole and right, or not at all."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from minidl.files import replacing
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT_SECONDS = 30.0
 
 
-def download(urls: Sequence[str], path: Path, sha256: str) -> None:
+def download_file(urls: Sequence[str], path: Path, sha256: str) -> None:
     """Write to `path` what the first of `urls` gives that has this SHA-256; show progress on a terminal.
 
     The file appears when it is complete and checked. Raises RuntimeError, with the reason of each url, if none works.
@@ -21,27 +22,21 @@ def download(urls: Sequence[str], path: Path, sha256: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in urls:
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            with open(unfinished, "wb") as file:
-                found = _fetch(url, file)
-            if found == sha256:
-                os.replace(unfinished, path)
-                return
-            reasons.append(f"{url} (its SHA-256 is {found}, not {sha256})")
+            with replacing(path) as unfinished:
+                _fetch(url, unfinished, sha256)
+            return
         except (OSError, HTTPException) as error:
             reasons.append(f"{url} ({error})")
-        finally:
-            unfinished.unlink(missing_ok=True)
     raise RuntimeError(f"cannot download {path.name}: {'; '.join(reasons)}; put the file into {path.parent} yourself")
 
 
-def _fetch(url: str, file) -> str:
-    """Copy what the url gives to the file; its SHA-256."""
+def _fetch(url: str, path: Path, sha256: str) -> None:
+    """Copy what the url gives to the file; OSError if it has another SHA-256."""
     from urllib.request import urlopen
 
     digest = hashlib.sha256()
-    with urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+    with urlopen(url, timeout=TIMEOUT_SECONDS) as response, open(path, "wb") as file:
         total, done = int(response.headers.get("Content-Length") or 0), 0
         while chunk := response.read(CHUNK):
             file.write(chunk)
@@ -52,4 +47,5 @@ def _fetch(url: str, file) -> str:
                 print(f"\r{url}: {share}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    return digest.hexdigest()
+    if digest.hexdigest() != sha256:
+        raise OSError(f"its SHA-256 is {digest.hexdigest()}, not {sha256}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.data.datasets import ArrayDataset
-from minidl.data.download import download as fetch
+from minidl.data.download import download_file
 from minidl.data.transformed import TransformedDataset
 from minidl.data.transforms import ToFloat
 
@@ -51,7 +51,7 @@ def _file(folder: Path, name: str, download: bool) -> Path:
             return path
     if not download:
         raise FileNotFoundError(f"neither {name} nor {name}.gz in {folder}: put it there or pass download=True")
-    fetch([mirror + path.name for mirror in MIRRORS], path, SHA256[path.name])
+    download_file([mirror + path.name for mirror in MIRRORS], path, SHA256[path.name])
     return path
 
 

@@ -8,13 +8,13 @@ from minidl.models.attention import SelfAttention
 from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward
 from minidl.models.gpt import check_sizes
+from minidl.ops.losses import IGNORE_INDEX
 from minidl.parallel.layers import ColumnParallelLinear
 from minidl.tensor import default_device
 
 STD = 0.02  # of the embeddings at the start: the paper's published code
 EPS = 1e-12  # of the normalisations, likewise
 SEGMENTS = 2  # a text is one sentence, or a pair
-IGNORED = -100  # the target of a token that is not to be guessed: what CrossEntropyLoss leaves out
 
 
 class BERTEmbedding(nn.Module):
@@ -90,12 +90,12 @@ def mask_tokens(
     """Hide tokens to be guessed (section 3.1, task 1): inputs and targets, of the shape of `text`.
 
     A `share` of the tokens is chosen. Of these 80 % become the token `mask`, 10 % a random one, and 10 % stay. The
-    targets are the chosen tokens, and -100 elsewhere, which CrossEntropyLoss leaves out.
+    targets are the chosen tokens, and IGNORE_INDEX elsewhere, which CrossEntropyLoss leaves out.
     """
     chosen, kind = generator.random(text.shape) < share, generator.random(text.shape)
     x = np.where(chosen & (kind < 0.8), mask, text)
     x = np.where(chosen & (kind >= 0.9), generator.integers(vocabulary, size=text.shape), x)
-    return x, np.where(chosen, text, IGNORED)
+    return x, np.where(chosen, text, IGNORE_INDEX)
 
 
 def _masked_example(example, vocabulary: int):

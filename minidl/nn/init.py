@@ -7,14 +7,11 @@ recipe `name(...)` has PyTorch's `name_(parameter, ...)` beside it, which gives 
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidl import random
-
-if TYPE_CHECKING:
-    from minidl.nn.parameter import Parameter
+from minidl.tensor import Tensor
 
 Recipe = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -157,7 +154,7 @@ def _normal_of_std(std):
     return lambda generator, shape: generator.normal(0, std(shape), shape)
 
 
-def _in_place(make: Callable[..., Recipe]) -> Callable[..., "Parameter"]:
+def _in_place(make: Callable[..., Recipe]) -> Callable[..., Tensor]:
     """The function name_(parameter, ...) of the recipe name(...)."""
 
     @functools.wraps(make)

@@ -1,4 +1,4 @@
-"""The layers, with PyTorch's names, arguments and initialisation."""
+"""Linear layers, embedding, dropout, flatten, identity, with PyTorch's names, arguments and initialisation."""
 
 from minidl import ops
 from minidl.nn import init

@@ -3,7 +3,8 @@
 from minidl import ops
 from minidl.creation import zeros
 from minidl.nn import init
-from minidl.nn.module import Module, Parameter
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.ops.dropout import check_fraction
 from minidl.tensor import Tensor
 

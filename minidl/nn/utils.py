@@ -6,9 +6,8 @@
 import math
 from collections.abc import Iterable
 
-from minidl.autograd import changed
 from minidl.creation import tensor
-from minidl.tensor import Tensor, float32
+from minidl.tensor import Tensor, float32, no_grad
 
 
 def get_total_norm(
@@ -50,16 +49,17 @@ def clip_grad_norm_(
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
     factor = max_norm / (total.item() + 1e-6)
     if not factor >= 1:  # NaN, too
-        for gradient in gradients:
-            _write(gradient, gradient.kernels.multiply(gradient.data, factor))
+        with no_grad():
+            for gradient in gradients:
+                gradient.mul_(factor)
     return total
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bring every element of the gradients, in place, between -clip_value and clip_value."""
-    for gradient in _gradients(parameters):
-        k = gradient.kernels
-        _write(gradient, k.minimum(k.maximum(gradient.data, -clip_value), clip_value))
+    with no_grad():
+        for gradient in _gradients(parameters):
+            gradient.copy_(gradient.clamp(-clip_value, clip_value))
 
 
 def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -68,11 +68,6 @@ def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in _listed(parameters) if parameter.grad is not None]
-
-
-def _write(gradient: Tensor, values) -> None:
-    gradient.kernels.assign(gradient.data, values)
-    changed(gradient.data)
 
 
 def _norm(k, array, p: float) -> float:

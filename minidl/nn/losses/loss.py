@@ -3,8 +3,6 @@
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
-REDUCTIONS = ("mean", "sum", "none")
-
 
 class Loss(Module):
     """A subclass writes `elements_and_weight`, or `sum_and_weight` alone if it has no elements to give.
@@ -14,7 +12,7 @@ class Loss(Module):
     """
 
     reduction = "mean"
-    reductions = REDUCTIONS
+    reductions: tuple[str, ...] = ("mean", "sum", "none")
 
     def __init__(self, reduction: str = "mean"):
         if reduction not in self.reductions:
