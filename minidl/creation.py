@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -87,31 +87,37 @@ def triu_indices(row: int, col: int, offset: int = 0, device: str | None = None)
     return tensor(np.stack(np.triu_indices(row, offset, col)), int64, device=device)
 
 
-# Chance: from the generator that `manual_seed` starts
+# Chance: from the generator that `manual_seed` starts. Inside `capture` the draw is recorded, not what was drawn
 
 
 def randn(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers of mean 0 and variance 1."""
-    values = random.default_generator().standard_normal(shape_of(sizes(shape)))
-    return tensor(values, dtype, requires_grad, device)
+    return _drawn(lambda shape: random.default_generator().standard_normal(shape), shape, dtype, device, requires_grad)
 
 
 def rand(*shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1)."""
-    values = random.default_generator().random(shape_of(sizes(shape)), np.float32)
-    return tensor(values, dtype, requires_grad, device)
+    return _drawn(
+        lambda shape: random.default_generator().random(shape, np.float32), shape, dtype, device, requires_grad
+    )
 
 
 def randint(low: int, high, size=None, dtype=int64, device: str | None = None) -> Tensor:
     """Random integers from low up to, not including, high; `randint(high, size)` starts at 0."""
     if size is None:
         low, high, size = 0, low, high
-    return tensor(random.default_generator().integers(low, high, shape_of(size)), dtype, device=device)
+    return _drawn(lambda shape: random.default_generator().integers(low, high, shape), (size,), dtype, device)
 
 
 def randperm(n: int, device: str | None = None) -> Tensor:
     """The integers from 0 to n - 1 in random order."""
-    return tensor(random.default_generator().permutation(n), int64, device=device)
+    return _drawn(lambda shape: random.default_generator().permutation(n), (n,), int64, device)
+
+
+def _drawn(draw: Callable, shape: tuple, dtype, device: str | None, requires_grad: bool = False) -> Tensor:
+    """What `draw(shape)` gives, as a tensor; on meta nothing is drawn."""
+    k = kernels.for_device(device or default_device())
+    return Tensor(k.drawn(draw, shape_of(sizes(shape)), dtype_of(dtype))).requires_grad_(requires_grad)
 
 
 # Like another tensor
@@ -133,16 +139,16 @@ def ones_like(x: Tensor) -> Tensor:
 
 
 def rand_like(x: Tensor) -> Tensor:
-    """Uniform random numbers in [0, 1), of the shape, dtype and device of x; on meta none are drawn."""
-    return zeros_like(x) if x.device == "meta" else rand(x.shape, dtype=x.dtype, device=x.device)
+    """Uniform random numbers in [0, 1), of the shape, dtype and device of x."""
+    return rand(x.shape, dtype=x.dtype, device=x.device)
 
 
 def randn_like(x: Tensor) -> Tensor:
-    """Normal random numbers of mean 0 and variance 1, of the shape, dtype and device of x; on meta none are drawn.
+    """Normal random numbers of mean 0 and variance 1, of the shape, dtype and device of x.
 
     Inside `random.scope` they are keyed by (seed, step, sample, layer), the first dimension of x being the samples.
     """
-    return zeros_like(x) if x.device == "meta" else tensor(random.normal(x.shape), x.dtype, device=x.device)
+    return _drawn(random.normal, x.shape, x.dtype, x.device)
 
 
 def sizes(arguments: Sequence) -> tuple[int, ...]:

@@ -87,6 +87,47 @@ def test_running_statistics_are_updated_by_each_replay():
     np.testing.assert_allclose(model.running_mean.numpy(), twin.running_mean.numpy(), rtol=1e-6)
 
 
+def test_one_tensor_as_two_inputs_is_two_inputs():
+    x, y = minidl.tensor([1.0, 2.0]), minidl.tensor([3.0, 5.0])
+    assert minidl.capture(lambda a, b: a - 2 * b, x, x)(x, y).numpy().tolist() == [-5, -8]
+
+
+def test_random_numbers_are_drawn_anew_by_each_replay():
+    def noisy(x):
+        return x + minidl.randn(2), minidl.rand_like(x), minidl.randn_like(x), minidl.randint(0, 9, 2), minidl.randperm(2)
+
+    x = minidl.zeros(2)
+    graph = minidl.capture(noisy, x)
+    for seed in 0, 1:
+        minidl.manual_seed(seed)
+        expected = noisy(x)
+        minidl.manual_seed(seed)
+        for found, wanted in zip(graph(x), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    assert "drawn(" in str(graph)
+
+
+def test_a_named_tuple_comes_back_as_one():
+    found = minidl.capture(lambda x: x.max(1), minidl.zeros(1, 2))(minidl.tensor([[1.0, 3.0]]))
+    assert found.values.item() == 3 and found.indices.item() == 1
+
+
+@pytest.mark.parametrize("layer", [nn.RNN, nn.GRU, nn.LSTM, nn.MultiheadAttention, nn.TransformerBlock])
+def test_the_gradients_of_a_layer_are_captured(layer):
+    model = layer(4, 2, dropout=0.0)
+    parameters, x = list(model.parameters()), minidl.randn(3, 2, 4)
+
+    def gradients(x):
+        out = model(x, x, x) if layer is nn.MultiheadAttention else model(x)
+        out = out[0] if isinstance(out, tuple) else out
+        return autograd.grad((out * out).sum(), parameters)
+
+    graph, other = minidl.capture(gradients, x), minidl.randn(3, 2, 4)
+    for found, wanted in zip(graph(other), gradients(other), strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    assert graph.flops > 0 and str(graph)
+
+
 def test_flops_and_bytes_are_those_of_a_meta_run():
     model = models.builder("gpt-tiny")()
     x, y = model.example(2)

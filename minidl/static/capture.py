@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl.kernels import cpu
-from minidl.static.graph import Graph, Node, Value
+from minidl.static.graph import Graph, Node, Value, sequence_like
 from minidl.tensor import Tensor
 
 UPDATES = "_update"  # how the names of optimizers' kernels end
@@ -22,7 +22,7 @@ def capture(function: Callable, *example: Tensor) -> Graph:
     function: of tensors; gives a tensor, or a tuple, list or dict of tensors. It may go backward (`autograd.grad`) and
     return gradients. It must compute by ops, and always the same ones: Python's own decisions are made once, here.
     Parameters and other tensors from outside are read anew at each replay; what is done in place by ops (running
-    statistics) is done at each replay, what Python does (setting `grad`, counting) is not; dropout draws new masks.
+    statistics) is done at each replay, what Python does (setting `grad`, counting) is not; dropout and `randn` draw anew.
     ValueError: the function reads a value (`item`, `numpy`, `bool`), updates parameters by an optimizer, whose step
     count and learning rate change, or gives something else than tensors.
     """
@@ -30,6 +30,7 @@ def capture(function: Callable, *example: Tensor) -> Graph:
         if not isinstance(x, Tensor) or x.device != "cpu":
             raise ValueError(f"capture: example {i} must be a tensor on the cpu, not {getattr(x, 'device', type(x))}")
     recorder = Recorder()
+    example = _distinct(example)
     for x in example:
         recorder.input(x.data)
     with recorder.recording():
@@ -77,8 +78,9 @@ class Recorder:
             if name == "from_scalar" and result is args[0]:
                 return result
             results = result if isinstance(result, tuple) else (result,)
-            written = [self._result(r, args) for r in results if r is not None]
-            self.nodes.append(Node(name, kernel, places, written, isinstance(result, tuple)))
+            several = isinstance(result, tuple)
+            written = [self._result(r, args) for r in results if several or r is not None]
+            self.nodes.append(Node(name, kernel, places, written, several))
             return result
 
         setattr(self, name, noted)
@@ -107,9 +109,18 @@ class Recorder:
     def _result(self, array, args) -> int:
         """A kernel that works in place gives back one of its arguments."""
         for a in args:
-            if a is array:
+            if a is array and array is not None:
                 return self.numbers[id(array)]
         return self._add(array, Value(array, "result"))
+
+
+def _distinct(example: tuple[Tensor, ...]) -> list[Tensor]:
+    """The example with a copy in place of each array that is there already: arrays are told apart by their identity."""
+    distinct, seen = [], set()
+    for x in example:
+        distinct.append(Tensor(x.data.copy(), x.requires_grad) if id(x.data) in seen else x)
+        seen.add(id(x.data))
+    return distinct
 
 
 def _structure(result, recorder: Recorder, outputs: list[int]):
@@ -121,7 +132,7 @@ def _structure(result, recorder: Recorder, outputs: list[int]):
         outputs.append(recorder._place(result.data))
         return len(outputs) - 1
     if isinstance(result, tuple | list):
-        return type(result)(_structure(item, recorder, outputs) for item in result)
+        return sequence_like(result, [_structure(item, recorder, outputs) for item in result])
     if isinstance(result, dict):
         return {key: _structure(item, recorder, outputs) for key, item in result.items()}
     raise ValueError(f"capture: the function must give tensors, or a tuple, list or dict of them, not {type(result)}")

@@ -32,7 +32,7 @@ class Value:
     def __str__(self) -> str:
         if isinstance(self.example, np.ndarray | np.generic):
             return f"{self.example.dtype} {self.example.shape}"
-        return repr(self.example)
+        return getattr(self.example, "__name__", repr(self.example))
 
 
 @dataclass
@@ -222,10 +222,15 @@ def _on_meta(x):
     return MetaArray(x.shape, x.dtype) if isinstance(x, np.ndarray | np.generic) else x
 
 
+def sequence_like(example: tuple | list, items: list) -> tuple | list:
+    """The items as a list, a tuple or a named tuple, as `example` is."""
+    return type(example)(*items) if hasattr(example, "_fields") else type(example)(items)
+
+
 def _build(structure, tensors: list[Tensor]):
     """The function's result, of these tensors."""
     if isinstance(structure, int):
         return tensors[structure]
     if isinstance(structure, dict):
         return {key: _build(item, tensors) for key, item in structure.items()}
-    return type(structure)(_build(item, tensors) for item in structure)
+    return sequence_like(structure, [_build(item, tensors) for item in structure])

@@ -3,7 +3,8 @@
 import numpy as np
 
 __all__ = [
-    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "flip",
+    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
+    "flip",
     "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last", "to_numpy",
 ]  # fmt: skip
 
@@ -14,6 +15,11 @@ __all__ = [
 def array(value, dtype):
     """A new contiguous array with a copy of `value`."""
     return np.array(value, dtype, order="C")
+
+
+def drawn(draw, shape, dtype):
+    """The random numbers that `draw(shape)` gives."""
+    return np.array(draw(shape), dtype, order="C")
 
 
 def full(shape, value, dtype):

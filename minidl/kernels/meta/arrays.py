@@ -8,7 +8,8 @@ import numpy as np
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = [
-    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "empty", "extent", "flip",
+    "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
+    "flip",
     "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last",
     "swap_last", "to_numpy",
 ]  # fmt: skip
@@ -19,6 +20,10 @@ __all__ = [
 
 def array(value, dtype):
     return MetaArray(np.shape(value), dtype)
+
+
+def drawn(draw, shape, dtype):
+    return MetaArray(tuple(shape), dtype)
 
 
 def full(shape, value, dtype):
