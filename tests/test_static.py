@@ -94,7 +94,10 @@ def test_one_tensor_as_two_inputs_is_two_inputs():
 
 def test_random_numbers_are_drawn_anew_by_each_replay():
     def noisy(x):
-        return x + minidl.randn(2), minidl.rand_like(x), minidl.randn_like(x), minidl.randint(0, 9, 2), minidl.randperm(2)
+        return (
+            x + minidl.randn(2), minidl.rand(2), minidl.rand_like(x), minidl.randn_like(x), minidl.randint(0, 9, 2),
+            minidl.randperm(2),
+        )  # fmt: skip
 
     x = minidl.zeros(2)
     graph = minidl.capture(noisy, x)

@@ -7,6 +7,7 @@ for steps in reinforce(policy, CartPole(), optimizer, updates=60):
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -39,13 +40,12 @@ def agent(observations: int = 4, actions: int = 2, hidden: int = 32, mesh=None) 
         nn.Linear(hidden, hidden), nn.Tanh(),
         nn.Linear(hidden, actions + 1),
     )  # fmt: skip
-    model.loss = PolicyGradientLoss
-
-    def example(batch: int):
-        return zeros(batch, observations), zeros(batch, 2)
-
-    model.example = example
+    model.example, model.loss = partial(_example, observations), PolicyGradientLoss
     return model
+
+
+def _example(observations, batch):
+    return zeros(batch, observations), zeros(batch, 2)
 
 
 class PolicyGradientLoss(nn.Loss):

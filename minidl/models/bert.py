@@ -1,5 +1,7 @@
 """BERT, an encoder of text (Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers")."""
 
+from functools import partial
+
 import numpy as np
 
 from minidl import nn, ops, random
@@ -80,7 +82,7 @@ def bert(
         linear = ColumnParallelLinear(hidden, vocabulary, group, gather_output=True)
     blocks = [BERTBlock(hidden, heads, dropout, group) for _ in range(layers)]
     model = nn.Sequential(embedding, *blocks, BERTHead(hidden, linear))
-    model.example = _masked_example(tokens(sequence, vocabulary), vocabulary)
+    model.example = partial(_masked_example, tokens(sequence, vocabulary), vocabulary)
     return model
 
 
@@ -98,12 +100,9 @@ def mask_tokens(
     return x, np.where(chosen, text, IGNORE_INDEX)
 
 
-def _masked_example(example, vocabulary: int):
-    def masked(batch: int):
-        x, y = example(batch)
-        if default_device() == "meta":
-            return x, y
-        generator = random.generator(0, "mask")
-        return tuple(map(tensor, mask_tokens(x.numpy(), vocabulary, vocabulary - 1, generator)))
-
-    return masked
+def _masked_example(example, vocabulary, batch):
+    x, y = example(batch)
+    if default_device() == "meta":
+        return x, y
+    generator = random.generator(0, "mask")
+    return tuple(map(tensor, mask_tokens(x.numpy(), vocabulary, vocabulary - 1, generator)))

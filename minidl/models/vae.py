@@ -76,14 +76,13 @@ def vae(size: int = 28, hidden: int = 500, latent: int = 20, mesh=None) -> nn.Se
         Sample(latent),
         Decoder(latent, hidden, pixels),
     )
-    image = images((1, size, size), 1)
-
-    def example(batch: int) -> tuple[Tensor, Tensor]:
-        x, _ = image(batch)
-        return x, x
-
-    model.example, model.loss = example, partial(VAELoss, latent)
+    model.example, model.loss = partial(_example, images((1, size, size), 1)), partial(VAELoss, latent)
     return model
+
+
+def _example(image, batch):
+    x, _ = image(batch)
+    return x, x
 
 
 def generate(model: nn.Sequential, z: Tensor) -> Tensor:

@@ -79,6 +79,11 @@ class Stored(Tensor):
             raise ValueError(f"{self.name or 'a parameter'} has shape {self.shape}, the values given {part.shape}")
         self.data = _kernels.for_device("cpu").array(part, dtype or self.dtype)
 
+    def __getstate__(self) -> dict:
+        """What is copied and pickled: the recipe, often a closure, only while there are no values."""
+        state = super().__getstate__()
+        return state if self.device == "meta" else state | {"init": None}
+
 
 class Buffer(Stored):
     """A tensor that belongs to a model and is no parameter: a running mean, say."""

@@ -22,9 +22,9 @@ def capture(function: Callable, *example: Tensor) -> Graph:
     function: of tensors; gives a tensor, or a tuple, list or dict of tensors. It may go backward (`autograd.grad`) and
     return gradients. It must compute by ops, and always the same ones: Python's own decisions are made once, here.
     Parameters and other tensors from outside are read anew at each replay; what is done in place by ops (running
-    statistics) is done at each replay, what Python does (setting `grad`, counting) is not; dropout and `randn` draw anew.
-    ValueError: the function reads a value (`item`, `numpy`, `bool`), updates parameters by an optimizer, whose step
-    count and learning rate change, or gives something else than tensors.
+    statistics) is done at each replay, what Python does (setting `grad`, counting) is not; dropout and `randn` draw
+    anew. ValueError: the function reads a value (`item`, `numpy`, `bool`), updates parameters by an optimizer, whose
+    step count and learning rate change, or gives something else than tensors.
     """
     for i, x in enumerate(example):
         if not isinstance(x, Tensor) or x.device != "cpu":

@@ -1,5 +1,8 @@
 """The catalog: every model in it runs, and has as many parameters as published."""
 
+import pickle
+
+import numpy as np
 import pytest
 
 import minidl
@@ -32,6 +35,15 @@ def test_a_model_goes_forward_and_backward_on_meta(name):
 @pytest.mark.parametrize("name", ON_CPU)
 def test_a_small_model_goes_forward_and_backward_on_its_own_example(name):
     assert_runs(name, "cpu")
+
+
+@pytest.mark.parametrize("build", [*map(models.builder, ON_CPU), lambda: models.bert(1, 8, 2, 20, 6)])
+def test_a_pickled_model_gives_the_same_on_its_own_example(build):
+    model = build().eval()
+    again = pickle.loads(pickle.dumps(model))
+    (x, y), (same_x, same_y) = model.example(2), again.example(2)
+    np.testing.assert_array_equal(model(x).numpy(), again(same_x).numpy())
+    np.testing.assert_array_equal(y.numpy(), same_y.numpy())
 
 
 @pytest.mark.parametrize("name", ["lenet", "agent-cartpole"])

@@ -1,6 +1,7 @@
 """Modules: names, state, initialisation and layers."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -19,6 +20,27 @@ def model():
 def test_parameters_are_named_by_their_path():
     names = [name for name, _ in model().named_parameters()]
     assert names == ["0.weight", "0.bias", "2.0.weight", "2.0.bias"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copied_or_pickled_model_has_the_same_values_and_no_memory_in_common(copied):
+    first = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LSTM(4, 2), nn.TransformerBlock(4, 2)).eval()
+    first[0].weight.requires_grad_(False)
+    second = copied(first)
+    assert not second.training and not second[0].weight.requires_grad and second[0].bias.requires_grad
+    for name, tensor in first.state_dict().items():
+        np.testing.assert_array_equal(second.state_dict()[name].numpy(), tensor.numpy())
+    first[0].bias.data += 1
+    assert (second[0].bias.numpy() != first[0].bias.numpy()).all()
+
+
+def test_a_copy_of_a_model_without_values_keeps_the_recipes_of_its_parameters():
+    with minidl.device("meta"):
+        first = nn.Linear(3, 4)
+    second = copy.deepcopy(first)
+    for layer in first, second:
+        layer.materialize(seed=0)
+    np.testing.assert_array_equal(first.weight.numpy(), second.weight.numpy())
 
 
 def test_a_shared_parameter_is_found_once():
