@@ -1,8 +1,8 @@
-"""Values and gradients are PyTorch's, in float32."""
+"""Values and gradients are PyTorch's where random small shapes do not lead: large inputs, zeros, ties, extremes."""
 
 import numpy as np
 import pytest
-from op_cases import arrays, away_from_zero, distinct, floats, ints
+from op_cases import arrays, floats, ints
 
 import minidl
 from minidl.kernels.cpu.gelu import erf
@@ -11,27 +11,15 @@ from minidl.nn import functional as ours
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 theirs = torch.nn.functional
 
-SAME = [
-    ("gelu", lambda f, x: f.gelu(x), floats(50, 20)),
-    ("gelu, tanh", lambda f, x: f.gelu(x, approximate="tanh"), floats(50, 20)),
-    ("relu", lambda f, x: f.relu(x), away_from_zero(5, 3)),
-    ("tanh", lambda f, x: f.tanh(x), floats(5, 3)),
-    ("sigmoid", lambda f, x: f.sigmoid(x), floats(5, 3)),
-    ("softmax", lambda f, x: f.softmax(x, 1), floats(5, 3)),
-    ("log_softmax", lambda f, x: f.log_softmax(x, 0), floats(5, 3)),
-    ("linear", lambda f, *a: f.linear(*a), floats(2, 5, 7), floats(3, 7), floats(3)),
-    ("cross_entropy", lambda f, *a: f.cross_entropy(*a), floats(300, 100), ints(100, 300)),
-    ("embedding", lambda f, *a: f.embedding(*a), ints(9, 4, 5), floats(9, 3)),
-    ("conv2d", lambda f, *a: f.conv2d(*a, stride=2, padding=1), floats(3, 4, 9, 8), floats(5, 4, 3, 3), floats(5)),
-    ("conv2d, large", lambda f, *a: f.conv2d(*a, padding=1), floats(9, 16, 32, 32), floats(8, 16, 3, 3)),
-    ("max_pool2d", lambda f, x: f.max_pool2d(x, 3, 2, 1), distinct(2, 3, 7, 8)),
-    ("attention", lambda f, *a: f.scaled_dot_product_attention(*a), *[floats(2, 3, 9, 8)] * 3),
-    ("attention, causal", lambda f, *a: f.scaled_dot_product_attention(*a, is_causal=True), *[floats(2, 3, 9, 8)] * 3),
-]  # fmt: skip
+LARGE = {  # worked through in several blocks
+    "cross_entropy": (lambda f, *a: f.cross_entropy(*a), floats(300, 100), ints(100, 300)),
+    "conv2d": (lambda f, *a: f.conv2d(*a, padding=1), floats(9, 16, 32, 32), floats(8, 16, 3, 3)),
+}
 
 
-@pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in SAME], ids=[n for n, *_ in SAME])
-def test_values_and_gradients_are_those_of_pytorch(name, function, makers):
+@pytest.mark.parametrize("name", LARGE)
+def test_values_and_gradients_of_large_inputs_are_those_of_pytorch(name):
+    function, *makers = LARGE[name]
     inputs = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in arrays(makers)]
     mine = [minidl.tensor(a, requires_grad=a.dtype.kind == "f") for a in inputs]
     other = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in inputs]
@@ -68,14 +56,6 @@ def test_extreme_logits_do_not_overflow():
     loss.backward()
     assert loss.item() == pytest.approx(1e4)
     assert np.isfinite(logits.grad.numpy()).all()
-
-
-def test_max_with_a_dim_gives_values_and_indices_as_in_pytorch():
-    values = np.random.default_rng(0).standard_normal((3, 5), np.float32)
-    largest, where = minidl.tensor(values).max(1, keepdim=True)
-    expected, expected_where = torch.tensor(values).max(1, keepdim=True)
-    np.testing.assert_array_equal(largest.numpy(), expected.numpy())
-    np.testing.assert_array_equal(where.numpy(), expected_where.numpy())
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
