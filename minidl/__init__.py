@@ -1,7 +1,17 @@
 """minidl: a deep-learning framework small enough to read, that trains in parallel.
 
-The names here are PyTorch's. `minidl.nn`, `minidl.optim`, `minidl.data` and `minidl.metrics` come with it;
-`minidl.models`, `minidl.parallel`, `minidl.monitor` and `minidl.profile` are imported when asked for.
+The names are PyTorch's. Here are tensors and the functions of them, `no_grad` and its kin, `save` and `load`, `capture`
+for static graphs, and `Op` for ops of your own. With it come
+
+    autograd            gradients as values, of any order; hooks
+    nn, optim, data     layers and losses; optimizers and schedules; data sets and their loader
+    metrics             accuracy and its kin
+
+and these are imported when asked for:
+
+    models, parallel    models by name; training spread over workers
+    monitor, profile    logs of a run; what each block of a model costs
+    testing             derivatives held to finite differences
 """
 
 from minidl import autograd, data, metrics, nn, ops, optim

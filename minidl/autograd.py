@@ -35,7 +35,7 @@ def run_backward(
     ready: list[tuple[int, Op | Leaf]] = []
     for node, grad in roots:
         if node in pending:
-            pending[node] = pending[node] + grad if graph else _kernels.BY_ARRAY[type(grad)].add(pending[node], grad)
+            pending[node] = pending[node] + grad if graph else _kernels.for_array(grad).add(pending[node], grad)
         else:
             pending[node] = grad
             borrowed.add(node)
@@ -162,7 +162,7 @@ def changed(array) -> None:
     """Tell the tape that `array` was changed in place: a backward that needs what was there is refused."""
     global _newest_change
     _newest_change = tick()
-    owner, start, end = _kernels.BY_ARRAY[type(array)].extent(array)
+    owner, start, end = _kernels.for_array(array).extent(array)
     key = id(owner), start, end
     _changes[key] = weakref.ref(owner, lambda _: _changes.pop(key, None)), _newest_change
 

@@ -14,6 +14,11 @@ BY_DEVICE: dict[str, ModuleType] = {"cpu": cpu, "meta": meta}
 BY_ARRAY: dict[type, ModuleType] = {np.ndarray: cpu, meta.MetaArray: meta}
 
 
+def for_array(array) -> ModuleType:
+    """The kernels of the device on which an array lies."""
+    return BY_ARRAY[type(array)]
+
+
 def for_device(name: str) -> ModuleType:
     """The kernels of the device `name`; ValueError names the devices there are."""
     if name not in BY_DEVICE:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 
 from minidl.creation import tensor
+from minidl.kernels import for_array
 from minidl.tensor import Tensor, float32, no_grad
 
 
@@ -22,7 +23,7 @@ def get_total_norm(
     if not p > 0:
         raise ValueError(f"norm_type={norm_type}, it must be above 0")
     arrays = [x.data for x in _listed(tensors)]
-    parts = [_norm(Tensor(array).kernels, array, p) for array in arrays if array.size]
+    parts = [_norm(for_array(array), array, p) for array in arrays if array.size]
     if p == math.inf:
         total = math.nan if any(map(math.isnan, parts)) else max(parts, default=0.0)
     else:

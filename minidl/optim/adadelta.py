@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
 
 
 class Adadelta(Optimizer):
@@ -36,8 +36,8 @@ class Adadelta(Optimizer):
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:
-            state.update(square=zeros_like(parameter), step_square=zeros_like(parameter))
-        Tensor(parameter).kernels.adadelta_update(
+            state.update(square=zeros_for(parameter), step_square=zeros_for(parameter))
+        for_array(parameter).adadelta_update(
             parameter, gradient, state["square"], state["step_square"], options["lr"], options["rho"], options["eps"],
             options["weight_decay"], scale,
         )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import Optimizer, not_negative
-from minidl.tensor import Tensor
 
 
 class Adagrad(Optimizer):
@@ -39,7 +39,7 @@ class Adagrad(Optimizer):
         not_negative(options, "lr_decay", "initial_accumulator_value", "eps")
 
     def update(self, parameter, gradient, state, options, scale):
-        k = Tensor(parameter).kernels
+        k = for_array(parameter)
         if not state:
             total = k.full(parameter.shape, options["initial_accumulator_value"], parameter.dtype)
             state.update(step=0, total=total)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
 
 
 class Adam(Optimizer):
@@ -43,12 +43,12 @@ class Adam(Optimizer):
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:
-            state.update(step=0, mean=zeros_like(parameter), square=zeros_like(parameter))
+            state.update(step=0, mean=zeros_for(parameter), square=zeros_for(parameter))
             if options["amsgrad"]:
-                state["largest"] = zeros_like(parameter)
+                state["largest"] = zeros_for(parameter)
         state["step"] += 1
         (beta1, beta2), lr, decay = options["betas"], options["lr"], options["weight_decay"]
-        Tensor(parameter).kernels.adam_update(
+        for_array(parameter).adam_update(
             parameter, gradient, state["mean"], state["square"], state.get("largest"), beta1, beta2, options["eps"],
             lr / (1 - beta1 ** state["step"]), 0.0, (1 - beta2 ** state["step"]) ** -0.5,
             0.0 if self.decoupled else decay, 1 - lr * decay if self.decoupled else 1.0, scale,
@@ -112,7 +112,7 @@ class NAdam(Optimizer):
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:
-            state.update(step=0, product=1.0, mean=zeros_like(parameter), square=zeros_like(parameter))
+            state.update(step=0, product=1.0, mean=zeros_for(parameter), square=zeros_for(parameter))
         state["step"] += 1
         (beta1, beta2), lr, decay = options["betas"], options["lr"], options["weight_decay"]
         now, then = (
@@ -120,7 +120,7 @@ class NAdam(Optimizer):
         )
         state["product"] *= now
         decoupled = options["decoupled_weight_decay"]
-        Tensor(parameter).kernels.adam_update(
+        for_array(parameter).adam_update(
             parameter, gradient, state["mean"], state["square"], None, beta1, beta2, options["eps"],
             lr * then / (1 - state["product"] * then), lr * (1 - now) / (1 - state["product"]),
             (1 - beta2 ** state["step"]) ** -0.5,

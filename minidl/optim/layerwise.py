@@ -5,9 +5,9 @@ The norms are those of the whole parameter. Where ranks hold parts of it, the sq
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
 
 
 class LARS(Optimizer):
@@ -45,19 +45,19 @@ class LARS(Optimizer):
         not_negative(options, "momentum", "trust_coefficient")
 
     def squares(self, parameter, gradient, state, options, scale):
-        k = Tensor(parameter).kernels
+        k = for_array(parameter)
         return k.squared_norm(parameter), k.squared_norm(gradient) * scale**2
 
     def update(self, parameter, gradient, state, options, scale, parameter_norm, gradient_norm):
         momentum, decay = options["momentum"], options["weight_decay"]
         if momentum and not state:
-            state["momentum"] = zeros_like(parameter)
+            state["momentum"] = zeros_for(parameter)
         trust = 1.0
         if parameter_norm and gradient_norm:
             trust = options["trust_coefficient"] * parameter_norm / (gradient_norm + decay * parameter_norm)
         rate = options["lr"] * trust
         # The rate is inside of v, so it scales what is added to v instead of the step.
-        Tensor(parameter).kernels.sgd_update(
+        for_array(parameter).sgd_update(
             parameter, gradient, state["momentum"] if momentum else None, 1.0, momentum, 0.0, rate * decay, False,
             rate * scale,
         )  # fmt: skip
@@ -96,9 +96,9 @@ class LAMB(Optimizer):
     def squares(self, parameter, gradient, state, options, scale):
         """Of the parameter and of u; the moments move on here, as u needs the new ones."""
         if not state:
-            state.update(step=0, mean=zeros_like(parameter), square=zeros_like(parameter))
+            state.update(step=0, mean=zeros_for(parameter), square=zeros_for(parameter))
         state["step"] += 1
-        k = Tensor(parameter).kernels
+        k = for_array(parameter)
         of_mean, root = _corrections(options, state)
         along = k.lamb_moments_update(
             parameter, gradient, state["mean"], state["square"], *options["betas"], options["eps"], of_mean, root,
@@ -110,7 +110,7 @@ class LAMB(Optimizer):
         rate = options["lr"] * (parameter_norm / step_norm if parameter_norm and step_norm else 1.0)
         of_mean, root = _corrections(options, state)
         # AdamW's step with moments that stand still: their betas are 1.
-        Tensor(parameter).kernels.adam_update(
+        for_array(parameter).adam_update(
             parameter, gradient, state["mean"], state["square"], None, 1.0, 1.0, options["eps"], rate * of_mean, 0.0,
             root, 0.0, 1 - rate * options["weight_decay"], scale,
         )  # fmt: skip

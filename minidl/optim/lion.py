@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, below_one, zeros_for
 
 
 class Lion(Optimizer):
@@ -34,7 +34,7 @@ class Lion(Optimizer):
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:
-            state["mean"] = zeros_like(parameter)
-        Tensor(parameter).kernels.lion_update(
+            state["mean"] = zeros_for(parameter)
+        for_array(parameter).lion_update(
             parameter, gradient, state["mean"], options["lr"], *options["betas"], options["weight_decay"], scale
         )

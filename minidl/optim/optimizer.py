@@ -9,6 +9,7 @@ from numbers import Number
 import numpy as np
 
 from minidl.autograd import changed
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
@@ -186,9 +187,9 @@ def names_of(parameters: list[Parameter]) -> dict[Parameter, str]:
     return dict(zip(parameters, names, strict=True))
 
 
-def zeros_like(x):
+def zeros_for(x):
     """A new array of zeros, of the shape, dtype and device of the array `x`."""
-    return Tensor(x).kernels.full(x.shape, 0, x.dtype)
+    return for_array(x).full(x.shape, 0, x.dtype)
 
 
 def require(condition: bool, message: str) -> None:
@@ -210,4 +211,4 @@ def below_one(options: dict, *names: str) -> None:
 
 
 def _copy(value):
-    return value if isinstance(value, Number) else Tensor(value).kernels.copy(value)
+    return value if isinstance(value, Number) else for_array(value).copy(value)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
 
 
 class RMSprop(Optimizer):
@@ -46,9 +46,9 @@ class RMSprop(Optimizer):
     def update(self, parameter, gradient, state, options, scale):
         wanted = {"square": True, "mean": options["centered"], "momentum": options["momentum"]}
         for key in (key for key, is_wanted in wanted.items() if is_wanted and key not in state):
-            state[key] = zeros_like(parameter)
+            state[key] = zeros_for(parameter)
         square, mean, velocity = (state[key] if is_wanted else None for key, is_wanted in wanted.items())
-        Tensor(parameter).kernels.rmsprop_update(
+        for_array(parameter).rmsprop_update(
             parameter, gradient, square, mean, velocity, options["lr"], options["alpha"], options["eps"],
             options["momentum"], options["weight_decay"], scale,
         )  # fmt: skip

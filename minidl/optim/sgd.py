@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, not_negative, require, zeros_like
-from minidl.tensor import Tensor
+from minidl.optim.optimizer import Optimizer, not_negative, require, zeros_for
 
 
 class SGD(Optimizer):
@@ -46,8 +46,8 @@ class SGD(Optimizer):
     def update(self, parameter, gradient, state, options, scale):
         momentum, dampening = options["momentum"], options["dampening"]
         if momentum and "momentum" not in state:
-            state["momentum"], dampening = zeros_like(parameter), 0.0
-        Tensor(parameter).kernels.sgd_update(
+            state["momentum"], dampening = zeros_for(parameter), 0.0
+        for_array(parameter).sgd_update(
             parameter, gradient, state["momentum"] if momentum else None, options["lr"], momentum, dampening,
             options["weight_decay"], options["nesterov"], scale,
         )  # fmt: skip
