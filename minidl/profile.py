@@ -14,6 +14,7 @@ from rich.status import Status
 from rich.table import Table
 
 from minidl import random
+from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.containers import ModuleList, Sequential
@@ -119,8 +120,7 @@ def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool =
     if not isinstance(model, Module):
         raise TypeError(f"profile needs a module, not a {type(model).__name__}")
     for name, value, least in (("depth", depth, 0), ("repeats", repeats, 1)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"profile: {name}={value!r}, it must be a whole number of at least {least}")
+        check_count(f"profile: {name}", value, least)
     x = (input if isinstance(input, Tensor) else tensor(input)).data
     with _undisturbed(model), Console(stderr=True).status("") as status:
         walk = _Walk(repeats, status)

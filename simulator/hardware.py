@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 
-from minidl.parallel.plan import check_count
+from minidl.checks import check_count
 from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network
 

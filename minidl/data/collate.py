@@ -1,11 +1,12 @@
 """How samples become a batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Number
 
 import numpy as np
 
 from minidl.tensor import Tensor
+from minidl.tree import sequence_like
 
 
 def default_collate(samples: Sequence):
@@ -20,7 +21,7 @@ def default_collate(samples: Sequence):
     if isinstance(first, (tuple, list)):
         if len({len(sample) for sample in samples}) > 1:
             raise ValueError(f"the samples of a batch have {', '.join(str(len(s)) for s in samples)} parts: {_REMEDY}")
-        return _like(first, [default_collate(part) for part in zip(*samples, strict=True)])
+        return sequence_like(first, [default_collate(part) for part in zip(*samples, strict=True)])
     if isinstance(first, (str, bytes)):
         return list(samples)
     if isinstance(first, (np.ndarray, Tensor)):
@@ -34,26 +35,3 @@ def default_collate(samples: Sequence):
 
 
 _REMEDY = "give the DataLoader a collate_fn that makes them equal, by padding say"
-
-
-def map_leaves(function: Callable, tree):
-    """The tuples, lists and dicts of `tree` with `function(leaf)` in place of everything else in them."""
-    if isinstance(tree, dict):
-        return {key: map_leaves(function, value) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return _like(tree, [map_leaves(function, part) for part in tree])
-    return function(tree)
-
-
-def leaves(tree) -> Iterator:
-    """What `map_leaves` would call its function with."""
-    if isinstance(tree, (dict, tuple, list)):
-        for part in tree.values() if isinstance(tree, dict) else tree:
-            yield from leaves(part)
-    else:
-        yield tree
-
-
-def _like(sequence, parts: list):
-    """The parts as a tuple, a named tuple or a list, as `sequence` is."""
-    return type(sequence)(*parts) if hasattr(sequence, "_fields") else type(sequence)(parts)

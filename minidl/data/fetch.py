@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import random
-from minidl.data.collate import default_collate, leaves, map_leaves
+from minidl.data.collate import default_collate
 from minidl.data.datasets import Dataset, set_epoch
 from minidl.tensor import Tensor, dtype_of
+from minidl.tree import leaves, map_leaves
 
 
 class Fetcher:

@@ -4,19 +4,19 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from numbers import Integral
 
 import numpy as np
 
 from minidl import processes
 from minidl.arena import Arena
+from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.data.batches import batches, epoch_order
-from minidl.data.collate import map_leaves
 from minidl.data.datasets import Dataset
 from minidl.data.fetch import Fetcher
 from minidl.data.snapshot import Snapshot
 from minidl.data.worker import LoaderWorker
+from minidl.tree import map_leaves
 
 
 class DataLoader:
@@ -47,8 +47,7 @@ class DataLoader:
             ("prefetch_factor", prefetch_factor, 1),
         )
         for name, value, least in counts:
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"DataLoader: {name}={value!r} is not a whole number of at least {least}")
+            check_count(f"DataLoader: {name}", value, least)
         if shuffle and sampler is not None:
             raise ValueError("DataLoader: shuffle=True has no effect with a sampler, which gives the order itself")
         if batch_sampler is not None and (batch_size != 1 or shuffle or drop_last or sampler is not None):

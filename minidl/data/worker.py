@@ -21,9 +21,9 @@ import numpy as np
 from minidl.arena import Arena, Heap
 from minidl.creation import tensor
 from minidl.data import snapshot
-from minidl.data.collate import map_leaves
 from minidl.processes import ChildProcess, WorkerError, end_with_parent, with_traceback
 from minidl.tensor import Tensor
+from minidl.tree import map_leaves
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from numbers import Integral
 from os import PathLike
 
 import numpy as np
 from rich.console import Console
 
+from minidl.checks import check_count
 from minidl.monitor.files import CSVFile, JSONLinesFile
 from minidl.monitor.terminal import Terminal
 
@@ -66,8 +66,7 @@ class Monitor:
         """
         if self._open is None:
             raise RuntimeError("the monitor is closed: log inside its `with` block")
-        if not isinstance(step, Integral) or step < 0:
-            raise ValueError(f"step={step!r} is not a whole number of at least 0")
+        check_count("step", step, least=0)
         numbers = {name: _number(name, value) for name, value in values.items()}
         for sink in self._sinks:
             if not self._begun:

@@ -1,25 +1,12 @@
 """What is refused at the door, before a process starts: one sentence that says what was given and what is needed."""
 
 from collections.abc import Callable, Iterable
-from numbers import Integral, Real
 
 import numpy as np
 
 from minidl.nn.losses import Loss
 from minidl.nn.module import Module
 from minidl.optim import Optimizer
-
-
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """ValueError unless `value`, which the user calls `name`, is a whole number of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
-
-
-def check_positive(name: str, value: object) -> None:
-    """ValueError unless `value` is a number above 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not value > 0:
-        raise ValueError(f"{name}={value!r} is not a positive number")
 
 
 def check_builder(build: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from minidl.parallel.arguments import check_count, check_positive
+from minidl.checks import check_count, check_positive
 from minidl.parallel.mesh import AXES, Mesh
 
 SCHEDULES = ("naive", "gpipe", "1f1b")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minidl.checks import check_count, check_positive
 from minidl.data.batches import batch_indices, cut, epoch_order
 from minidl.data.datasets import set_epoch
 from minidl.kernels import for_device
@@ -21,10 +22,8 @@ from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel.arguments import (
     callback_list,
     check_builder,
-    check_count,
     check_dataset,
     check_loss,
-    check_positive,
     make_optimizer,
 )
 from minidl.parallel.check import check

@@ -10,8 +10,9 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl.kernels import cpu
-from minidl.static.graph import Graph, Node, Value, sequence_like
+from minidl.static.graph import Graph, Node, Value
 from minidl.tensor import Tensor
+from minidl.tree import map_leaves
 
 UPDATES = "_update"  # how the names of optimizers' kernels end
 
@@ -35,8 +36,17 @@ def capture(function: Callable, *example: Tensor) -> Graph:
         recorder.input(x.data)
     with recorder.recording():
         result = function(*example)
-    outputs: list[int] = []
-    structure = _structure(result, recorder, outputs)
+    outputs: list[int] = []  # the places of the tensors of the result, which is built of their numbers here
+
+    def number(x) -> int:
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"capture: the function must give tensors, or a tuple, list or dict of them, not {type(x)}"
+            )
+        outputs.append(recorder.place(x.data))
+        return len(outputs) - 1
+
+    structure = map_leaves(number, result)
     name = getattr(function, "__name__", type(function).__name__)
     return Graph(name, recorder.values, recorder.nodes, len(example), outputs, structure)
 
@@ -73,7 +83,7 @@ class Recorder:
 
         @wraps(kernel)
         def noted(*args):
-            places = [self._place(a) for a in args]
+            places = [self.place(a) for a in args]
             result = kernel(*args)
             if name == "from_scalar" and result is args[0]:
                 return result
@@ -95,12 +105,12 @@ class Recorder:
         self.values.append(value)
         return len(self.values) - 1
 
-    def _place(self, argument) -> int:
+    def place(self, argument) -> int:
         """Where the argument of a kernel is among the values: an array that is known, or something constant."""
         if isinstance(argument, np.ndarray | np.generic) and id(argument) in self.numbers:
             return self.numbers[id(argument)]
         if isinstance(argument, tuple | list) and any(id(a) in self.numbers for a in argument):
-            parts = [self._place(a) for a in argument]  # arrays to be concatenated, a key with index arrays
+            parts = [self.place(a) for a in argument]  # arrays to be concatenated, a key with index arrays
             place = self._add(argument, Value(argument, "result"))
             self.nodes.append(Node("tuple", lambda *items: items, parts, [place], False))
             return place
@@ -121,18 +131,3 @@ def _distinct(example: tuple[Tensor, ...]) -> list[Tensor]:
         distinct.append(Tensor(x.data.copy(), x.requires_grad) if id(x.data) in seen else x)
         seen.add(id(x.data))
     return distinct
-
-
-def _structure(result, recorder: Recorder, outputs: list[int]):
-    """How the function's result is built, with the places of its tensors in `outputs`: an int, or a list or dict."""
-    if isinstance(result, Tensor) and id(result.data) in recorder.numbers:
-        outputs.append(recorder.numbers[id(result.data)])
-        return len(outputs) - 1
-    if isinstance(result, Tensor):  # a parameter, say
-        outputs.append(recorder._place(result.data))
-        return len(outputs) - 1
-    if isinstance(result, tuple | list):
-        return sequence_like(result, [_structure(item, recorder, outputs) for item in result])
-    if isinstance(result, dict):
-        return {key: _structure(item, recorder, outputs) for key, item in result.items()}
-    raise ValueError(f"capture: the function must give tensors, or a tuple, list or dict of them, not {type(result)}")

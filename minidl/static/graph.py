@@ -16,6 +16,7 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.static.draw import draw
 from minidl.static.plan import Buffer, plan
 from minidl.tensor import Tensor
+from minidl.tree import map_leaves
 
 
 @dataclass
@@ -90,7 +91,8 @@ class Graph:
                 values[result] = found
             for place in dead:
                 values[place] = None
-        return _build(self.structure, [Tensor(np.asarray(values[place])) for place in self.outputs])
+        tensors = [Tensor(np.asarray(values[place])) for place in self.outputs]
+        return map_leaves(tensors.__getitem__, self.structure)
 
     # What is kept how long
 
@@ -220,17 +222,3 @@ def _single(arguments: list[int]) -> Callable:
 
 def _on_meta(x):
     return MetaArray(x.shape, x.dtype) if isinstance(x, np.ndarray | np.generic) else x
-
-
-def sequence_like(example: tuple | list, items: list) -> tuple | list:
-    """The items as a list, a tuple or a named tuple, as `example` is."""
-    return type(example)(*items) if hasattr(example, "_fields") else type(example)(items)
-
-
-def _build(structure, tensors: list[Tensor]):
-    """The function's result, of these tensors."""
-    if isinstance(structure, int):
-        return tensors[structure]
-    if isinstance(structure, dict):
-        return {key: _build(item, tensors) for key, item in structure.items()}
-    return sequence_like(structure, [_build(item, tensors) for item in structure])

@@ -13,7 +13,7 @@ import cloudpickle
 
 from minidl import processes
 from minidl.arena import Arena
-from minidl.parallel.arguments import check_count, check_positive
+from minidl.checks import check_count, check_positive
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import ABORT, Status
