@@ -101,6 +101,7 @@ def environment(threads: int) -> dict[str, str]:
     """For a process with so many threads, which finds minidl where this one does."""
     with unrestricted_blas():
         found = dict(os.environ)
+    found.pop("PYTHONDONTWRITEBYTECODE", None)  # what is compiled once, Python's code too, is kept, as a user has it
     path = [str(Path(minidl.__file__).parents[1]), *filter(None, [found.get("PYTHONPATH")])]
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return found | {"PYTHONPATH": os.pathsep.join(path)} | dict.fromkeys(names, str(threads))
