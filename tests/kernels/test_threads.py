@@ -46,6 +46,23 @@ def test_an_error_in_a_thread_reaches_the_caller_and_the_threads_go_on(three_thr
             threads.split(3, fail)
 
 
+def test_after_ctrl_c_in_the_middle_no_thread_of_before_is_used(three_threads, monkeypatch):
+    let_go, left = threading.Event(), []
+
+    def interrupted(thread):
+        left.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads._Thread, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            threads.split(3, lambda part: part.start == 0 or let_go.wait(60))
+    seen = []
+    threads.split(3, seen.append)
+    let_go.set()
+    assert sorted(part.start for part in seen) == [0, 1, 2] and left[0] not in threads._pool
+
+
 def test_blas_has_one_thread_where_we_have_several(three_threads):
     assert all(library["num_threads"] == 1 for library in threadpool_info() if library["user_api"] == "blas")
     with pytest.raises(ValueError, match="0 threads"):

@@ -67,6 +67,9 @@ def split(rows: int, function: Callable[[slice], object], least: int = 1) -> Non
             errors = [thread.wait() for thread in others]
         for error in filter(None, errors):
             raise error
+    except KeyboardInterrupt:  # a thread may still run: what it finishes later must not be taken for the next call's
+        _pool.clear()
+        raise
     finally:
         _free.release()
 
