@@ -1,8 +1,14 @@
 """The compiled kernels give what their NumPy twins give, and let no NaN disappear."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import minidl
 from minidl.kernels import cpu
 from minidl.kernels.cpu import blocks, compiled, updates
 
@@ -144,3 +150,28 @@ def test_images_keep_their_channels_last_through_relu():
     np.testing.assert_array_equal(y, np.maximum(x, 0))
     np.testing.assert_array_equal(out, np.where(x > 0, grad, 0))
     np.testing.assert_array_equal(cpu.relu_grad(np.ascontiguousarray(grad), y), out)
+
+
+def test_the_first_use_of_compiled_kernels_is_announced_once_and_the_next_finds_them(tmp_path):
+    script = "import numpy as np, minidl\nfor _ in range(2): minidl.randn(300, 300).relu()"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(minidl.__file__).parents[1])}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        ).stderr
+        for _ in range(2)
+    ]
+    assert said[0].count("compiles its kernels for this processor") == 1 and said[1] == ""
+
+
+def test_without_a_folder_to_keep_them_kernels_are_compiled_all_the_same(tmp_path):
+    script = (
+        "from numba.core import caching\n"
+        "def refuse(*_): raise RuntimeError('no locator')\n"
+        "caching.FunctionCache.__init__ = refuse\n"
+        "import minidl\n"
+        "print(minidl.ones(300, 300).relu().sum().item())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(minidl.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "90000.0" and "NUMBA_CACHE_DIR" in done.stderr

@@ -1,10 +1,8 @@
 """Kernels compiled by Numba, for float32: one pass over memory where NumPy needs ten.
 
 The NumPy code in elementwise.py, fused.py and gelu.py is the reference they are tested against.
-`blocks.compiled()` imports this module, and with it Numba, when a large array first needs it; the machine code is kept
-in __pycache__.
-
-`nnan` is allowed only where a maximum is taken: a NaN must come out of a kernel as a NaN.
+`blocks.compiled()` imports this module, and with it Numba, when a large array first needs it. `nnan` is allowed only
+where a maximum is taken: a NaN must come out of a kernel as a NaN.
 """
 
 import math
@@ -12,8 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-FLAGS = {"reassoc", "contract", "arcp", "nsz"}
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 
 LOG2_E = np.float32(math.log2(math.e))
 LN_2_HIGH = np.float32(0.693359375)  # exact in 10 bits, so that n * LN_2_HIGH is exact

@@ -7,7 +7,7 @@ first.
 
 from numba import njit
 
-from minidl.kernels.cpu.compiled import OPTIONS
+from minidl.kernels.cpu.compiling import OPTIONS
 from minidl.kernels.cpu.lanes import LANES, load, repeat, store
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import OPTIONS
+from minidl.kernels.cpu.compiling import OPTIONS
 from minidl.kernels.cpu.lanes import LANES, load, store
 
 

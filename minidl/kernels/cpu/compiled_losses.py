@@ -3,7 +3,8 @@
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import FLAGS, ONE, OPTIONS, exp, largest
+from minidl.kernels.cpu.compiled import ONE, exp, largest
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 
 
 @njit(fastmath=FLAGS, **OPTIONS)

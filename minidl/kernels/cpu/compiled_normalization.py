@@ -6,7 +6,8 @@ Sums over many elements are taken in float32 over blocks that stay in the cache,
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import FLAGS, ONE, OPTIONS
+from minidl.kernels.cpu.compiled import ONE
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 
 BLOCK = 8192  # elements: 32 KiB of float32
 MOST_ROWS = 256  # of a block, so that float32 is exact enough

@@ -7,7 +7,7 @@ row_starts[i], row_starts[i] + row_step, … below row_stops[i] of the rows, lik
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 
 
 @njit(fastmath=FLAGS, **OPTIONS)

@@ -7,7 +7,8 @@ vectorises a loop only after proving, at run time, that its arrays do not overla
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import FLAGS, ONE, OPTIONS, exp
+from minidl.kernels.cpu.compiled import ONE, exp
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 from minidl.kernels.cpu.lanes import LANES, fill, load, store
 
 TWO = np.float32(2)

@@ -6,7 +6,8 @@ updates.py has their NumPy twins; arrays are 1-D and changed in place, numbers a
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import FLAGS, ONE, OPTIONS
+from minidl.kernels.cpu.compiled import ONE
+from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
 
 
 @njit(fastmath=FLAGS, **OPTIONS)

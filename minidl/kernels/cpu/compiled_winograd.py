@@ -8,7 +8,7 @@ All take the tile rows from `first` to before `last`, counted through all images
 import numpy as np
 from numba import njit
 
-from minidl.kernels.cpu.compiled import OPTIONS
+from minidl.kernels.cpu.compiling import OPTIONS
 from minidl.kernels.cpu.lanes import LANES, fill, load, store
 
 ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(n) for n in (0, 2, 4, 5, 8))
