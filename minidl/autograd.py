@@ -103,6 +103,8 @@ def _hooked(hooks: Iterable[Callable], grad, graph: bool):
     for hook in hooks:
         changed = hook(grad if graph else Tensor(grad))
         if changed is not None:
+            if not isinstance(changed, Tensor):
+                raise TypeError(f"a hook must give a tensor or None, not {type(changed).__name__}")
             grad = changed if graph else changed.data
     return grad
 
@@ -171,11 +173,13 @@ def _refuse_changed(op: Op) -> None:
     """RuntimeError if an array that `op` keeps was changed after the op ran."""
     later = [place for place, (_, time) in _changes.items() if time > -op.order]
     for name, value in vars(op).items():
-        if type(value) in _kernels.BY_ARRAY:
-            owner, first, last = op.kernels.extent(value)
+        for array in value if isinstance(value, tuple | list) else (value,):  # a key has several arrays
+            if type(array) not in _kernels.BY_ARRAY:
+                continue
+            owner, first, last = op.kernels.extent(array)
             if any(id(owner) == changed_owner and first < end and start < last for changed_owner, start, end in later):
                 raise RuntimeError(
-                    f"{type(op).__name__} needs its {name} of shape {value.shape} to go backward, but it was "
+                    f"{type(op).__name__} needs its {name} of shape {array.shape} to go backward, but it was "
                     "changed in place after the forward: change it later, or a copy of it"
                 )
 

@@ -8,8 +8,9 @@ or leaves. These links are the tape; `autograd.py` walks them from a result to t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import count
 
 import numpy as np
@@ -39,15 +40,30 @@ def enable_grad() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def set_grad_enabled(enabled: bool) -> Iterator[None]:
-    """Record a tape inside the `with` block, or not."""
-    global _grad_enabled
-    before, _grad_enabled = _grad_enabled, enabled
-    try:
-        yield
-    finally:
-        _grad_enabled = before
+class set_grad_enabled:
+    """Record a tape from now on, or not: until the end of the `with` block, or in the function that it decorates."""
+
+    def __init__(self, enabled: bool):
+        global _grad_enabled
+        self.enabled, self.before = enabled, _grad_enabled
+        _grad_enabled = enabled
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error) -> None:
+        global _grad_enabled
+        _grad_enabled = self.before
+
+    def __call__(self, function: Callable) -> Callable:
+        self.__exit__()
+
+        @wraps(function)
+        def decorated(*args, **options):
+            with set_grad_enabled(self.enabled):
+                return function(*args, **options)
+
+        return decorated
 
 
 def is_grad_enabled() -> bool:
@@ -73,7 +89,10 @@ def default_device() -> str:
 
 def dtype_of(dtype) -> np.dtype:
     """The NumPy dtype meant by a name, a NumPy type or a Python type; ValueError for one that minidl does not have."""
-    found = np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{dtype!r} is no dtype: use {', '.join(DTYPES)}") from None
     if found.name not in DTYPES:
         raise ValueError(f"dtype {found.name} is not supported: use {', '.join(DTYPES)}")
     return found

@@ -159,6 +159,37 @@ def test_a_changed_array_that_backward_needs_is_refused_and_one_it_does_not_need
     np.testing.assert_array_equal(x.grad.numpy(), [1, 1])
 
 
+def test_an_index_that_was_changed_is_refused():
+    x, i = leaf(1.0, 2.0, 3.0), minidl.tensor([0, 1])
+    y = x[i].sum()
+    i += 1
+    with pytest.raises(RuntimeError, match=r"Index needs its key of shape \(2,\) .* changed in place"):
+        y.backward()
+
+
+def test_set_grad_enabled_holds_from_its_call_on_and_in_what_it_decorates():
+    x = leaf(1.0)
+
+    @minidl.set_grad_enabled(False)
+    def silent():
+        return x * 2, minidl.is_grad_enabled()
+
+    assert (x * 2).requires_grad
+    out, enabled = silent()
+    assert not out.requires_grad and not enabled and minidl.is_grad_enabled()
+    minidl.set_grad_enabled(False)
+    assert not (x * 2).requires_grad
+    minidl.set_grad_enabled(True)
+    assert (x * 2).requires_grad
+
+
+def test_a_hook_that_gives_no_tensor_is_refused():
+    x = leaf(1.0)
+    x.register_hook(lambda g: 3)
+    with pytest.raises(TypeError, match="a hook must give a tensor or None, not int"):
+        (x * x).sum().backward()
+
+
 def test_a_view_of_a_changed_array_is_refused_too():
     x, w = leaf(1.0, 2.0), minidl.tensor([[3.0, 4.0], [5.0, 6.0]])
     y = (x * w[1]).sum()

@@ -139,6 +139,7 @@ def test_meta_and_dtypes_are_reached_with_to():
     y.sum().backward()
     assert x.grad.dtype == minidl.float32
     assert x.to("cpu") is x
+    assert x.to(dtype=minidl.float64).dtype == minidl.float64 and x.to(device="meta").device == "meta"
 
 
 def test_views_on_meta_share_storage_and_a_permuted_one_is_copied_to_be_reshaped():

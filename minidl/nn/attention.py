@@ -94,9 +94,10 @@ class MultiheadAttention(Module):
             if self.in_proj_weight is not None
             else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         )
+        head_dim = self.embed_dim // self.num_heads
         biases = (None,) * 3 if self.in_proj_bias is None else ops.split(self.in_proj_bias, self.embed_dim)
         return [
-            ops.linear(x, weight, bias).reshape(*x.shape[:2], self.num_heads, -1).permute(0, 2, 1, 3)
+            ops.linear(x, weight, bias).reshape(*x.shape[:2], self.num_heads, head_dim).permute(0, 2, 1, 3)
             for x, weight, bias in zip(inputs, weights, biases, strict=True)
         ]
 

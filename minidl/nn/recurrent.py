@@ -59,6 +59,8 @@ class Recurrent(Module):
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             raise ValueError(f"{name} needs x (time, batch, {self.input_size}) or unbatched, not {x.shape}")
         states = () if hx is None else hx if self.states > 1 else (hx,)
+        if not all(isinstance(state, Tensor) for state in states):
+            raise TypeError(f"{name} needs {self.states} initial states that are tensors, not {states}")
         if not batched:
             x, states = x.unsqueeze(1), [state.unsqueeze(1) for state in states]
         elif self.batch_first:

@@ -4,6 +4,7 @@ import math
 
 from minidl.ops.arithmetic import multiply, negative, unbroadcast
 from minidl.ops.elementwise import erf, exp
+from minidl.ops.promotion import floating
 from minidl.ops.shape import cast, reshape
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
@@ -178,13 +179,13 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
 @taped
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
-    return Tanh()(x)
+    return Tanh()(floating(x))
 
 
 @taped
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
-    return Sigmoid()(x)
+    return Sigmoid()(floating(x))
 
 
 def silu(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 from minidl.kernels import shapes
 from minidl.ops.choice import maximum, minimum
 from minidl.ops.indexing import gather
-from minidl.ops.shape import normalize_dim, reduced_dims, reshape
+from minidl.ops.shape import normalize_dim, one_dim, reduced_dims, reshape
 from minidl.tensor import Op, Tensor
 
 
@@ -59,7 +59,7 @@ def amax(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fa
 
     Where it is NaN the elements that are NaN share it; in PyTorch all elements get a gradient of NaN.
     """
-    return Extreme("max", reduced_dims(dim, x.shape), keepdim)(x)
+    return Extreme("max", _dims_of_some("amax", x, dim), keepdim)(x)
 
 
 def amin(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
@@ -67,7 +67,7 @@ def amin(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fa
 
     Where it is NaN the elements that are NaN share it; in PyTorch all elements get a gradient of NaN.
     """
-    return Extreme("min", reduced_dims(dim, x.shape), keepdim)(x)
+    return Extreme("min", _dims_of_some("amin", x, dim), keepdim)(x)
 
 
 def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False):
@@ -90,10 +90,20 @@ def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False):
     return amin(x) if dim is None else _along("min", argmin, x, dim, keepdim)
 
 
+def _dims_of_some(name: str, x: Tensor, dim) -> tuple[int, ...]:
+    """The dimensions to reduce; ValueError if there is nothing along one of them."""
+    dims = reduced_dims(dim, x.shape)
+    if not all(x.shape[d] for d in dims):
+        raise ValueError(
+            f"{name} over dims {dims} of a tensor of shape {x.shape}: there are no elements to choose from"
+        )
+    return dims
+
+
 def _along(kernel, place, x, dim, keepdim):
-    if not x.shape:
-        return ValuesIndices(Extreme(kernel, reduced_dims(dim, x.shape), keepdim)(x), place(x, dim))
-    dim = normalize_dim(dim, x.shape)
+    dim = one_dim(dim, x.shape)
+    if dim is None:
+        return ValuesIndices(Extreme(kernel, (), keepdim)(x), place(x))
     index = place(x, dim, keepdim=True)
     values = ExtremeAt(kernel, dim, keepdim)(x, index)
     return ValuesIndices(values, index if keepdim else reshape(index, values.shape))
@@ -111,11 +121,11 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 def _place(kernel, x, dim, keepdim):
     k = x.kernels
-    if dim is None or not x.shape:
-        reduced_dims(dim, x.shape)
+    dim = one_dim(dim, x.shape)
+    _dims_of_some(kernel, x, dim)
+    if dim is None:
         index = getattr(k, kernel)(x.data, None)
         return Tensor(k.reshape(index, (1,) * x.ndim) if keepdim else index)
-    dim = normalize_dim(dim, x.shape)
     index = getattr(k, kernel)(x.data, dim)
     return Tensor(k.reshape(index, shapes.reduced(x.shape, dim, True)) if keepdim else index)
 

@@ -13,7 +13,7 @@ from minidl.ops.comparison import ne
 from minidl.ops.elementwise import abs, exp, log
 from minidl.ops.extremes import amax, amin
 from minidl.ops.promotion import check_floats, floating
-from minidl.ops.shape import cast, expand, movedim, normalize_dim, reduced_dims, reshape, unsqueeze
+from minidl.ops.shape import cast, expand, movedim, normalize_dim, one_dim, reduced_dims, reshape, unsqueeze
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -198,9 +198,10 @@ def _spread(op, name, x, dim, unbiased, keepdim, correction):
 
 def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The product along `dim`, or of all elements; integers and bools give int64."""
-    if dim is None or not x.shape:
+    dim = one_dim(dim, x.shape)
+    if dim is None:
         return Prod(0, False)(reshape(x, -1 if x.numel() else 0))
-    return Prod(normalize_dim(dim, x.shape), keepdim)(x)
+    return Prod(dim, keepdim)(x)
 
 
 def logsumexp(x: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:

@@ -1,7 +1,8 @@
 """Ops that move elements or give them another shape, dtype or device, and change no value."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import numpy as np
 
@@ -104,18 +105,28 @@ def _move(x, here, there):
 
 
 def normalize_dim(dim: int, shape: tuple[int, ...]) -> int:
-    """`dim` counted from the front; IndexError if a tensor of `shape` has no such dimension."""
+    """`dim` counted from the front; IndexError if a tensor of `shape` has no such dimension, TypeError for no int."""
+    if not isinstance(dim, Integral):
+        raise TypeError(f"dim={dim!r}, it must be an int")
     if not -len(shape) <= dim < len(shape):
         raise IndexError(f"dim {dim} is out of range for a tensor of shape {shape}")
     return dim % len(shape)
+
+
+def one_dim(dim: int | None, shape: tuple[int, ...]) -> int | None:
+    """The one dimension to reduce; None for all elements: without `dim`, and of a tensor without dimensions."""
+    if dim is None:
+        return None
+    dim = normalize_dim(dim, shape or (1,))  # PyTorch takes a tensor without dimensions for one with one
+    return dim if shape else None
 
 
 def reduced_dims(dim, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The dimensions to reduce, counted from the front: all for None and for an empty tuple."""
     if dim is None or dim == ():
         return tuple(range(len(shape)))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    if not shape and set(dims) <= {0, -1}:  # PyTorch takes a tensor without dimensions for one with one
+    dims = tuple(dim) if isinstance(dim, Iterable) else (dim,)
+    if not shape and set(dims) <= {0, -1}:  # as in `one_dim`
         return ()
     dims = tuple(normalize_dim(d, shape) for d in dims)
     if len(set(dims)) < len(dims):
@@ -217,9 +228,9 @@ def cast(x: Tensor, dtype) -> Tensor:
     return x if x.dtype == dtype else Cast(dtype)(x)
 
 
-def to(x: Tensor, *targets) -> Tensor:
+def to(x: Tensor, *targets, dtype=None, device: str | None = None) -> Tensor:
     """On another device ("cpu", "meta", …) or in another dtype, or both; x itself if nothing changes."""
-    for target in targets:
+    for target in (*targets, *(option for option in (dtype, device) if option is not None)):
         if isinstance(target, str) and target not in DTYPES:
             _kernels.for_device(target)
             x = x if x.device == target else Move(target)(x)

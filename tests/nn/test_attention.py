@@ -203,6 +203,12 @@ def test_on_meta_a_transformer_block_has_the_shapes_of_cpu():
     assert all(p.grad.shape == p.shape for p in block.parameters())
 
 
+def test_attention_to_an_empty_sequence_is_empty():
+    x = minidl.ones(0, 2, 4)
+    out, weights = nn.MultiheadAttention(4, 2)(x, x, x)
+    assert out.shape == (0, 2, 4) and weights.shape == (2, 0, 0)
+
+
 def test_the_projections_start_as_in_pytorch():
     layer = nn.MultiheadAttention(64, 2)
     bound = math.sqrt(6 / (64 + 3 * 64))

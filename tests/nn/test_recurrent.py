@@ -170,6 +170,13 @@ def test_wrong_shapes_and_options_are_refused(call, message):
         call()
 
 
+@pytest.mark.parametrize("states", [(minidl.ones(1, 2, 4), None), [minidl.ones(1, 2, 4)]])
+def test_states_that_are_no_tensors_are_refused(states):
+    layer = (nn.LSTM if len(states) == 2 else nn.GRU)(3, 4)
+    with pytest.raises(TypeError, match="initial states that are tensors"):
+        layer(minidl.ones(5, 2, 3), states)
+
+
 def test_the_layers_show_their_options():
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True)) == "LSTM(3, 4, num_layers=2, bidirectional=True)"
     assert repr(nn.GRUCell(3, 4)) == "GRUCell(3, 4)"

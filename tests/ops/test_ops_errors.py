@@ -20,6 +20,37 @@ def test_class_indices_must_be_integers():
         ops.embedding(minidl.ones(2), minidl.ones(3, 2))
 
 
+@pytest.mark.parametrize("name", ["amax", "amin", "max", "min", "argmax", "argmin"])
+def test_the_extreme_of_nothing_is_refused(name):
+    x = minidl.ones(2, 0)
+    with pytest.raises(ValueError, match=r"of a tensor of shape \(2, 0\): there are no elements"):
+        getattr(minidl, name)(x)
+    with pytest.raises(ValueError, match=r"over dims \(1,\)"):
+        getattr(minidl, name)(x, 1)
+    assert getattr(minidl.ones(0, 2), name)(1) is not None  # nothing of something
+
+
+def test_a_dimension_must_be_one_that_there_is():
+    x = minidl.ones(2, 3)
+    for call in (lambda: x.max((0, 1)), lambda: x.prod((0, 1)), lambda: x.softmax(None), lambda: x.sum("a")):
+        with pytest.raises(TypeError, match="it must be an int"):
+            call()
+    for call in (minidl.ones(()).prod, minidl.ones(()).max, minidl.ones(()).argmax):
+        with pytest.raises(IndexError, match="dim 1 is out of range"):
+            call(1)
+    assert minidl.ones(()).prod(-1).item() == minidl.ones(()).max(0).values.item() == 1
+
+
+def test_the_sigmoid_of_integers_is_float32_as_that_of_their_floats():
+    for function in ops.sigmoid, ops.tanh:
+        assert function(minidl.tensor([1])).dtype == minidl.float32
+
+
+def test_what_is_no_dtype_is_refused():
+    with pytest.raises(TypeError, match="'cuda' is no dtype: use float32, float64, int64, bool"):
+        minidl.nn.Linear(2, 2).to("cuda")
+
+
 def convolved(**options):
     return ops.conv2d(minidl.ones(2, 3, 5, 5), minidl.ones(4, 3, 3, 3), **options)
 
