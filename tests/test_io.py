@@ -103,3 +103,15 @@ def test_numbers_that_minidl_has_no_dtype_for_are_refused(path):
     safetensors.save_file({"a": np.ones(2, np.uint64)}, path)
     with pytest.raises(ValueError, match="a has dtype U64: convert it to one of F64"):
         minidl.load(path)
+
+
+def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    minidl.save({"a": minidl.ones(100)}, path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"not a tensor", whole[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="x.safetensors is not a whole .safetensors file"):
+            minidl.load(path)
+    with pytest.raises(ValueError, match="there is no folder .*missing, make it first"):
+        minidl.save({}, tmp_path / "missing" / "x.safetensors")

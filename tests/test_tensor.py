@@ -184,26 +184,6 @@ def test_factories_follow_the_arguments():
         assert minidl.randn(2).device == "meta"
 
 
-def test_saved_tensors_are_loaded_as_they_were(tmp_path):
-    state = {"a": minidl.randn(2, 3), "b": minidl.tensor([1, 2]), "c": minidl.randn(3, 2).T}
-    minidl.save(state, tmp_path / "x.safetensors")
-    for name, value in minidl.load(tmp_path / "x.safetensors").items():
-        assert value.dtype == state[name].dtype
-        np.testing.assert_array_equal(value.numpy(), state[name].numpy())
-
-
-def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_path):
-    path = tmp_path / "x.safetensors"
-    minidl.save({"a": minidl.ones(100)}, path)
-    whole = path.read_bytes()
-    for damaged in (b"", b"not a tensor", whole[:-1]):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="x.safetensors is not a whole .safetensors file"):
-            minidl.load(path)
-    with pytest.raises(ValueError, match="there is no folder .*missing, make it first"):
-        minidl.save({}, tmp_path / "missing" / "x.safetensors")
-
-
 def test_numpy_takes_a_tensor_for_an_array():
     x = minidl.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     assert np.shares_memory(np.asarray(x), x.data)

@@ -24,7 +24,7 @@ RECORD = 1 + 3 * 32 * 32  # bytes: the label; then the red, the green and the bl
 
 
 def cifar10(folder: str | Path, download: bool = False) -> tuple[TransformedDataset, TransformedDataset]:
-    """50,000 training and 10,000 test colour images of ten classes: x (3, 32, 32) float32 in [0, 1], y int64.
+    """50,000 training and 10,000 test colour images of the ten CLASSES: x (3, 32, 32) float32 in [0, 1], y int64.
 
     folder: holds cifar-10-binary.tar.gz, or cifar-10-batches-bin as it is unpacked; with `download` the first is
     fetched if neither is there. (The version for Python is not read: it is made of pickles, which run code.) The pixels
@@ -67,6 +67,8 @@ def _dataset(files: dict[str, bytes], names: tuple[str, ...]) -> TransformedData
             raise ValueError(f"{name} of CIFAR-10 holds {size} bytes, no multiple of {RECORD}: it is cut short")
     records = np.concatenate([np.frombuffer(files[name], np.uint8) for name in names]).reshape(-1, RECORD)
     labels = records[:, 0].astype(np.int64)
-    if labels.max() > 9:
-        raise ValueError(f"{', '.join(names)} of CIFAR-10 hold a label {labels.max()}, not 0 to 9: damaged?")
+    if labels.max() >= len(CLASSES):
+        raise ValueError(
+            f"{', '.join(names)} of CIFAR-10 hold a label {labels.max()}, not one of {len(CLASSES)} classes: damaged?"
+        )
     return TransformedDataset(ArrayDataset(records[:, 1:].reshape(-1, 3, 32, 32), labels), ToFloat())

@@ -136,7 +136,7 @@ def training_program(plan: Plan, layout: Layout, clip: bool = False, norms: bool
 
 def evaluation_program(plan: Plan, layout: Layout) -> Program:
     """The program that evaluates one batch: forwards alone."""
-    return Program(plan, layout, lambda mesh: tuple(_evaluation(plan, layout, mesh)))
+    return Program(plan, layout, lambda mesh: tuple(_evaluation(plan, mesh)))
 
 
 def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool, norms: bool) -> Iterator[Instruction]:
@@ -185,7 +185,7 @@ def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool, norms: bo
             yield GatherParameters(stage, bucket)
 
 
-def _evaluation(plan: Plan, layout: Layout, mesh: Mesh) -> Iterator[Instruction]:
+def _evaluation(plan: Plan, mesh: Mesh) -> Iterator[Instruction]:
     stage, stages = mesh.coordinate("pipeline"), plan.pipeline
     for m in range(plan.micro_batches):
         yield from _forward(mesh, stage, stages, m, Infer(stage, m), Score(stage, m))

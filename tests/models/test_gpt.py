@@ -13,6 +13,7 @@ from tests.models.oracle import assert_equals_torch
 
 LLAMA = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, norm="rms", bias=False)
 VARIANTS = {
+    "GPT-2's": {},
     "rotary": dict(positions="rotary"),
     "one key for all queries": dict(kv_heads=1),
     "swiglu": dict(feed_forward="swiglu"),
