@@ -9,7 +9,7 @@ from minidl.ops.shape import cast, reshape
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
-GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
+GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
 
 
 class ReLU(Op):
@@ -145,8 +145,8 @@ class GELU(Op):
 @taped
 def gelu_grad(grad, x, approximate):
     if approximate == "tanh":  # 0.5 (1 + tanh u) = sigmoid(2u)
-        s = sigmoid(x * (GELU_SLOPE * (1 + 0.044715 * x * x)))
-        return grad * (s + x * s * (1 - s) * GELU_SLOPE * (1 + 3 * 0.044715 * x * x))
+        s = sigmoid(x * (GELU_LINEAR * (1 + 0.044715 * x * x)))
+        return grad * (s + x * s * (1 - s) * GELU_LINEAR * (1 + 3 * 0.044715 * x * x))
     density = exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
     return grad * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
 

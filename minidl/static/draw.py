@@ -1,13 +1,9 @@
 """A picture of a graph: kernel calls from top to bottom, each below those whose results it takes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from os import PathLike
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from minidl.static.graph import Graph
+from minidl.static.graph import Graph
 
 WIDTH, HEIGHT = 2.1, 0.75  # inches from one call to the next, across and down
 HALF_BOX = 0.22  # of the distance down
@@ -15,7 +11,10 @@ COLOURS = {"input": "#dbe9f6", "call": "#f4f4f4", "output": "#dff0d8"}
 
 
 def draw(graph: Graph, path: str | PathLike) -> None:
-    """Write the picture to `path`. Constants are left out; results that are the function's are green."""
+    """Write a picture of the graph, in the format that the ending of `path` names (.png, .svg, .pdf).
+
+    Constants are left out; results that are the function's are green.
+    """
     from matplotlib.figure import Figure  # takes half a second: only who draws pays for it
 
     made_by = {place: i for i, node in enumerate(graph.nodes) for place in node.results}
@@ -55,3 +54,6 @@ def draw(graph: Graph, path: str | PathLike) -> None:
         box = {"boxstyle": "round,pad=0.35", "facecolor": colour, "edgecolor": "#666666", "linewidth": 0.8}
         axes.text(*position(i), text, ha="center", va="center", fontsize=7, bbox=box)
     figure.savefig(path, dpi=150)
+
+
+Graph.draw = draw

@@ -1,4 +1,4 @@
-"""Graph: kernel calls on numbered values, replayed, counted, printed and drawn."""
+"""Graph: kernel calls on numbered values, replayed, counted and printed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
-from os import PathLike
 
 import numpy as np
 
 from minidl.kernels import cpu, meta
 from minidl.kernels.meta import KernelCall, MetaArray
-from minidl.static.draw import draw
 from minidl.static.plan import Buffer, plan
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
@@ -207,10 +205,6 @@ class Graph:
     def _named(self, place: int) -> str:
         value = self.values[place]
         return f"%{place}" if value.kind != "constant" else f"[{value}]" if value.is_array else str(value)
-
-    def draw(self, path: str | PathLike) -> None:
-        """Write a picture of the graph, in the format that the ending of `path` names (.png, .svg, .pdf)."""
-        draw(self, path)
 
 
 def _single(arguments: list[int]) -> Callable:
