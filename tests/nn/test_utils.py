@@ -37,7 +37,7 @@ def assert_same_gradients(ours, others):
             np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shapes=st.lists(st.sampled_from([(), (0,), (3,), (2, 5), (1, 1, 4)]), min_size=1, max_size=4),
     norm_type=st.sampled_from(NORMS),

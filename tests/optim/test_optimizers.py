@@ -60,7 +60,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("cls", OPTIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_steps_equal_those_of_pytorch_whatever_the_options(cls, data):
     options = data.draw(st.fixed_dictionaries(OPTIONS[cls]))

@@ -1,12 +1,8 @@
-"""The process of one worker: `python -m minidl.parallel.runtime.child CONTROL_FD ARENA_FD`.
-
-It enters here and never runs the user's script again; the function to run comes through the control connection.
-"""
+"""The process of one worker, which enters by `main`; the function to run comes through the control connection."""
 
 import contextlib
 import logging
 import os
-import sys
 import threading
 from multiprocessing.connection import Connection
 
@@ -14,7 +10,6 @@ import cloudpickle
 
 from minidl.arena import Arena
 from minidl.parallel.runtime.logs import ForwardToLauncher
-from minidl.parallel.runtime.memory import keep_freed_memory
 from minidl.parallel.runtime.process import Aborted, Process
 from minidl.parallel.runtime.shared import SharedMemoryGroup
 from minidl.processes import end_with_parent, with_traceback
@@ -63,8 +58,6 @@ def main(control_fd: int, arena_fd: int) -> None:
     rank, workers = setup["rank"], setup["workers"]
     if setup["core"] is not None:
         os.sched_setaffinity(0, {setup["core"]})
-    keep_freed_memory()
-    sys.path[:] = setup["path"]
     logging.basicConfig(handlers=[ForwardToLauncher(lambda record: control.send("log", record), rank)], force=True)
     for name, level in setup["log_levels"].items():
         logging.getLogger(name).setLevel(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -80,7 +79,6 @@ class _Crew:
                 "row_bytes": self.arena.row_bytes,
                 "core": cores[rank % len(cores)] if cores else None,
                 "crowded": self.arena.rows > (len(cores) if cores else os.cpu_count() or 1),
-                "path": sys.path,
                 "log_levels": log_levels(),
             }
             process.send(pickle.dumps(setup), payload)
