@@ -142,7 +142,7 @@ class Op:
             kind, dtype = type(arrays[0]), arrays[0].dtype
             for array in arrays:
                 if type(array) is not kind or (self.one_dtype and array.dtype != dtype):
-                    raise _mixed(self, inputs)
+                    raise mixed_inputs(type(self).__name__, inputs)
         self.kernels = kernels = BY_ARRAY[type(arrays[0])]
         self.needs = parents if _grad_enabled else [None] * len(parents)
         data = self.forward(*arrays)
@@ -187,9 +187,8 @@ class Leaf:
         return tensor.gradient_destination()
 
 
-def _mixed(op: Op, inputs: Sequence[Tensor]) -> Exception:
-    """The error for inputs on several devices or of several dtypes."""
-    name = type(op).__name__
+def mixed_inputs(name: str, inputs: Sequence[Tensor]) -> Exception:
+    """The error of the operation `name` for inputs on several devices or of several dtypes."""
     if len({x.device for x in inputs}) > 1:
         return ValueError(f"{name} needs its inputs on one device, they are on {', '.join(x.device for x in inputs)}")
     dtypes = ", ".join(str(x.dtype) for x in inputs)

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from minidl.ops.shape import cast
-from minidl.tensor import Tensor, bool_, float32, float64, int64
+from minidl.tensor import Tensor, bool_, float32, float64, int64, mixed_inputs
 
 RANKS = {dtype: rank for rank, dtype in enumerate((bool_, int64, float32, float64))}
 KINDS = "bif"
@@ -78,5 +78,5 @@ def _beside(name: str, x: Tensor, number) -> tuple[Tensor, Tensor]:
 def one_device(name: str, *tensors: Tensor):
     """The kernels of the device on which all the tensors are; ValueError if they are on several."""
     if len({type(x.data) for x in tensors}) > 1:
-        raise ValueError(f"{name} needs its inputs on one device, they are on {', '.join(x.device for x in tensors)}")
+        raise mixed_inputs(name, tensors)
     return tensors[0].kernels
