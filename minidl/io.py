@@ -37,6 +37,8 @@ def _saved(name: str, x) -> np.ndarray:
     """`x` as an array in row-major order."""
     if not isinstance(name, str) or name == "__metadata__":
         raise ValueError(f"a tensor cannot be saved under the name {name!r}")
+    if isinstance(x, dict | None):
+        raise TypeError(f"{name} cannot be saved: it is a {type(x).__name__}, and no tensor or array")
     array = np.asarray(x.numpy() if isinstance(x, Tensor) else x, order="C")
     if array.dtype.name not in SAVED:
         raise TypeError(f"{name} cannot be saved: it has dtype {array.dtype}, those that can are {', '.join(SAVED)}")

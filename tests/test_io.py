@@ -88,6 +88,7 @@ def test_an_older_file_survives_a_full_disk(tmp_path):
     [
         ({"a": np.ones(2, complex)}, TypeError, "a cannot be saved: it has dtype complex128, those that can are bool"),
         ({"a": "text"}, TypeError, "a cannot be saved"),
+        ({"a": {"b": np.ones(2)}}, TypeError, "a cannot be saved: it is a dict, and no tensor or array"),
         ({3: np.ones(2)}, ValueError, "under the name 3"),
         ({"__metadata__": np.ones(2)}, ValueError, "under the name '__metadata__'"),
     ],

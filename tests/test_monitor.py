@@ -163,6 +163,7 @@ def test_files_are_whole_whatever_ends_the_program(folder, ended):
         (lambda m: m.log(0, loss="low"), TypeError, "loss is to be logged as a number.*not as a str"),
         (lambda m: m.log(0, loss=minidl.ones(2)), TypeError, r"not as a Tensor of shape \(2,\)"),
         (lambda m: (m.close(), m.close(), m.log(0)), RuntimeError, "the monitor is closed"),
+        (lambda m: Monitor("run.csv"), ValueError, "total='run.csv' is not a whole number"),
     ],
 )
 def test_what_cannot_be_logged_is_refused(folder, call, error, message):

@@ -42,6 +42,8 @@ class Monitor:
         terminal: bool = True,
         console: Console | None = None,
     ):
+        if total is not None:
+            check_count("total", total, 0)
         self._sinks, self._begun = [], False
         with ExitStack() as opened:  # closes what is open already if the next one fails
             for kind, path in ((CSVFile, csv), (JSONLinesFile, jsonl)):

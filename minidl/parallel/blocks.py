@@ -27,17 +27,21 @@ class _Input(Tensor):
 
 
 class SavedBlock:
-    """What a block's forward keeps for its backward. wants_grad: here or before is something to differentiate."""
+    """What a block's forward keeps for its backward.
 
-    __slots__ = ("input", "op", "wants_grad")
+    wants_grad: here or before is something to differentiate. passes: the block gives its input itself.
+    """
+
+    __slots__ = ("input", "op", "wants_grad", "passes", "shape", "dtype")
 
     def __init__(self, input: _Input, out: Tensor):
-        self.input, self.op, self.wants_grad = input, out.op, out.requires_grad
+        self.input, self.op, self.wants_grad, self.passes = input, out.op, out.requires_grad, out is input
+        self.shape, self.dtype = input.shape, input.dtype
 
     def backward(self, grad):
-        """Add to the block's parameters their gradients; return the input's, None where it is not wanted."""
+        """Add to the block's parameters their gradients; return the input's, None where it is not wanted or zero."""
         if self.op is None:  # the block has nothing to differentiate
-            return grad if self.input.requires_grad else None
+            return grad if self.passes and self.input.requires_grad else None
         op, self.op = self.op, None
         run_backward([(op, grad)])
         return self.input.grad
@@ -57,10 +61,14 @@ class SavedBlock:
 def forward(block: Module, x, wants_grad: bool):
     """Run `block` on the array `x`. Returns the output array and the SavedBlock.
 
-    wants_grad: whether a block before this one waits for the gradient of `x`.
+    wants_grad: whether a block before this one waits for the gradient of `x`. TypeError if it gives no tensor on the
+    device of `x`.
     """
     entry = _Input(x, wants_grad)
     out = block(entry)
+    if not isinstance(out, Tensor) or type(out.data) is not type(x):
+        given = f"a tensor on {out.device}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise TypeError(f"{type(block).__name__} made {given} of a tensor on {entry.device}: it must be one on that")
     saved = SavedBlock(entry, out)
     entry.data = None
     return (x if out is entry else out.data), saved

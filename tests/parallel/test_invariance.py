@@ -309,6 +309,30 @@ def test_parameters_without_a_gradient_and_stages_without_parameters_may_be_shar
         assert_same(sharded, whole, 1e-10)
 
 
+class Cut(nn.Module):
+    """A block through which no gradient goes back."""
+
+    def forward(self, x):
+        return (x > 0).to(x.dtype)
+
+
+def test_no_gradient_comes_back_through_a_block_that_cuts_it_off_whatever_the_stage():
+    def build(mesh):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), Cut(), nn.Linear(12, 10))
+
+    options = dict(
+        optimizer=lambda p: optim.SGD(p, lr=0.3), loss=nn.CrossEntropyLoss(), batch_size=96, steps=STEPS,
+        dtype="float64",
+    )  # fmt: skip
+    expected = train(build, DIGITS, Plan(), **options)
+    with minidl.device("meta"):
+        start = build(Mesh({}))
+    start.materialize(0, dtype="float64")
+    np.testing.assert_array_equal(expected.state_dict()["1.weight"], start[1].weight.numpy())
+    for pipeline in 2, 5:
+        assert_same(train(build, DIGITS, Plan(pipeline=pipeline), **options), expected, 1e-10)
+
+
 def test_clipping_schedules_and_evaluation_are_the_same_under_every_plan():
     options = dict(
         momentum=0.9,

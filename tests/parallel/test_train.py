@@ -229,6 +229,9 @@ WRONG_ARGUMENTS = {
     "a function that returns no optimizer": ({"optimizer": lambda parameters: None}, "returns an Optimizer"),
     "a loss without sum and weight": ({"loss": lambda output, target: 0}, "sum_and_weight"),
     "a loss that is a sum": ({"loss": nn.MSELoss("sum")}, "reduction='sum': training needs the mean"),
+    "a block that makes two tensors": (
+        {"build": lambda mesh: nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))}, "LSTM made a tuple of a tensor on meta",
+    ),
     "a list as data set": ({"dataset": [1, 2, 3]}, "ArrayDataset"),
     "a number to evaluate": ({"evaluate": 5}, "the data set to evaluate"),
     "a function for callbacks": ({"callbacks": print}, "sequence of functions"),

@@ -181,7 +181,12 @@ class Worker:
                 if p.grad is None:  # no op of this micro-batch used it
                     p.gradient_buffer[...] = 0
         for buffer in i.writes:
-            self.buffers[buffer] = gradient if buffer[0] == "gradient" else self.stage.gradients[buffer[2]]
+            if buffer[0] != "gradient":
+                self.buffers[buffer] = self.stage.gradients[buffer[2]]
+            else:
+                self.buffers[buffer] = gradient
+                if gradient is None and i.first == 0:  # a block cut it off, but the stage before waits for it
+                    self.buffers[buffer] = np.zeros(saved[0].shape, saved[0].dtype)
 
     def _scale(self, i: I.MeasureParameters | I.OptimizerStep) -> float:
         """What the update multiplies the gradients by."""
