@@ -21,7 +21,8 @@ import numpy as np
 
 import minidl
 from minidl.autograd import run_backward
-from minidl.ops.arithmetic import Add, unbroadcast
+from minidl.ops.arithmetic import Add
+from minidl.ops.shape import unbroadcast
 
 # %% [markdown]
 # ## A number that remembers

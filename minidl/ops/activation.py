@@ -2,10 +2,10 @@
 
 import math
 
-from minidl.ops.arithmetic import multiply, negative, unbroadcast
+from minidl.ops.arithmetic import multiply, negative
 from minidl.ops.elementwise import erf, exp
 from minidl.ops.promotion import floating
-from minidl.ops.shape import cast, reshape
+from minidl.ops.shape import cast, reshape, unbroadcast
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 

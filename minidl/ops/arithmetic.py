@@ -3,18 +3,8 @@
 from numbers import Real
 
 from minidl.ops.promotion import floating, one_device, pair
-from minidl.ops.shape import cast
+from minidl.ops.shape import cast, unbroadcast
 from minidl.tensor import BY_ARRAY, Op, Tensor, float32, int64, is_grad_enabled, tick
-
-
-def unbroadcast(kernels, grad, shape):
-    """Sum `grad` over the dimensions that broadcasting added or stretched, so that it has `shape` again."""
-    if grad.shape == shape:
-        return grad
-    added = len(grad.shape) - len(shape)
-    stretched = (d for d, n in enumerate(shape, added) if n == 1 and grad.shape[d] != 1)
-    grad = kernels.sum(grad, (*range(added), *stretched), True)
-    return kernels.reshape(grad, shape)
 
 
 class Broadcast(Op):

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from minidl.ops.arithmetic import add, multiply, unbroadcast
+from minidl.ops.arithmetic import add, multiply
 from minidl.ops.choice import where
 from minidl.ops.dropout import check_fraction
 from minidl.ops.reduction import amax, sum
-from minidl.ops.shape import reshape, unsqueeze
+from minidl.ops.shape import reshape, unbroadcast, unsqueeze
 from minidl.ops.softmax import softmax
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor

@@ -3,9 +3,8 @@
 from numbers import Real
 
 from minidl.creation import tensor
-from minidl.ops.arithmetic import unbroadcast
 from minidl.ops.promotion import floating, pair
-from minidl.ops.shape import cast
+from minidl.ops.shape import cast, unbroadcast
 from minidl.tensor import Op, Tensor
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from minidl.ops.arithmetic import multiply, unbroadcast
-from minidl.ops.shape import reshape
+from minidl.ops.arithmetic import multiply
+from minidl.ops.shape import reshape, unbroadcast
 from minidl.tensor import Op, Tensor
 
 

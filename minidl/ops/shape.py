@@ -11,6 +11,16 @@ from minidl.creation import sizes
 from minidl.tensor import DTYPES, Op, Tensor, dtype_of
 
 
+def unbroadcast(kernels, grad, shape):
+    """Sum `grad` over the dimensions that broadcasting added or stretched, so that it has `shape` again."""
+    if grad.shape == shape:
+        return grad
+    added = len(grad.shape) - len(shape)
+    stretched = (d for d, n in enumerate(shape, added) if n == 1 and grad.shape[d] != 1)
+    grad = kernels.sum(grad, (*range(added), *stretched), True)
+    return kernels.reshape(grad, shape)
+
+
 class Reshape(Op):
     """The same elements, in row-major order, in another shape."""
 
@@ -56,9 +66,7 @@ class Expand(Op):
         return self.kernels.broadcast_to(x, self.new_shape)
 
     def backward(self, grad):
-        added = len(grad.shape) - len(self.shape)
-        stretched = [d for d, n in enumerate(self.shape, added) if n == 1]
-        return self.kernels.reshape(self.kernels.sum(grad, (*range(added), *stretched), True), self.shape)
+        return unbroadcast(self.kernels, grad, self.shape)
 
 
 class Clone(Op):
