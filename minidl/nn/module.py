@@ -62,6 +62,18 @@ class Module:
         """Keep `tensor` as the attribute `name`: part of `state_dict`, and no parameter."""
         setattr(self, name, tensor if tensor is None or isinstance(tensor, Buffer) else Buffer(tensor))
 
+    def __setattr__(self, name: str, value) -> None:
+        """A tensor in place of a buffer becomes its value; in place of a parameter it is refused, with a TypeError."""
+        stored = vars(self).get(name)
+        if isinstance(stored, Stored) and isinstance(value, Tensor) and not isinstance(value, Stored):
+            if isinstance(stored, Parameter):
+                raise TypeError(
+                    f"{name} is a parameter: give it an nn.Parameter, or write its values by copy_ in no_grad"
+                )
+            stored.data = value.data
+        else:
+            super().__setattr__(name, value)
+
     # The tree
 
     def named_children(self) -> Iterator[tuple[str, Module]]:

@@ -60,6 +60,8 @@ class Stored(Tensor):
                 raise ValueError(f"{type(self).__name__} of a tensor on meta: it needs a shape and a recipe of nn.init")
             values = shape.numpy().copy()
             shape, init, dtype = values.shape, lambda generator, shape: values, dtype or values.dtype
+        elif init is None:
+            raise TypeError(f"{type(self).__name__} needs a tensor, or a shape and a recipe of nn.init, not {shape!r}")
         kernels = _kernels.for_device(default_device())
         super().__init__(kernels.empty(tuple(shape), dtype_of(dtype or float32)))
         self.init, self.shard, self.name = init, shard, ""

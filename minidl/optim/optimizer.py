@@ -154,10 +154,18 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Copy what `state_dict` gave; ValueError if a parameter is missing, in another group or of another size."""
+        """Copy what `state_dict` gave; ValueError if a parameter is missing, in another group or of another size.
+
+        Where the parameters have no names, here or there, they are taken in their order.
+        """
+        require(isinstance(saved, dict) and {"state", "param_groups"} <= saved.keys(), "this is no optimizer's state")
         names = names_of(self.parameters)
         ours = [[names[p] for p in group["params"]] for group in self.param_groups]
         theirs = [list(group["params"]) for group in saved["param_groups"]]
+        if _nameless(ours) or _nameless(theirs):
+            if [len(group) for group in ours] == [len(group) for group in theirs]:
+                theirs_of = dict(zip(sum(ours, []), sum(theirs, []), strict=True))
+                names, ours = {p: theirs_of[name] for p, name in names.items()}, theirs
         if ours != theirs:
             raise ValueError(f"the optimizer state has the parameter groups {theirs}, this optimizer {ours}")
         for parameter, name in names.items():
@@ -185,6 +193,10 @@ def names_of(parameters: list[Parameter]) -> dict[Parameter, str]:
     if not all(names) or len(set(names)) < len(names):
         names = [str(i) for i in range(len(names))]
     return dict(zip(parameters, names, strict=True))
+
+
+def _nameless(groups: list[list[str]]) -> bool:
+    return all(name.isdigit() for group in groups for name in group)
 
 
 def zeros_for(x):

@@ -43,6 +43,22 @@ def test_a_copy_of_a_model_without_values_keeps_the_recipes_of_its_parameters():
     np.testing.assert_array_equal(first.weight.numpy(), second.weight.numpy())
 
 
+def test_a_parameter_stays_one_and_a_buffer_takes_the_values_of_a_tensor():
+    layer = nn.BatchNorm1d(2)
+    with pytest.raises(TypeError, match="weight is a parameter: give it an nn.Parameter"):
+        layer.weight = minidl.ones(2)
+    layer.running_mean = layer.running_mean + 3
+    assert layer.state_dict()["running_mean"].numpy().tolist() == [3, 3]
+    layer.weight, layer.bias = nn.Parameter(minidl.zeros(2)), None
+    assert list(layer.state_dict()) == ["weight", "running_mean", "running_var", "num_batches_tracked"]
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], np.ones(2, np.float32), (2, 3)])
+def test_a_parameter_of_neither_a_tensor_nor_a_shape_with_a_recipe_is_refused(given):
+    with pytest.raises(TypeError, match="Parameter needs a tensor, or a shape and a recipe of nn.init"):
+        nn.Parameter(given)
+
+
 def test_a_shared_parameter_is_found_once():
     layer = nn.Linear(2, 2)
     assert len(list(nn.Sequential(layer, nn.ReLU(), layer).parameters())) == 2

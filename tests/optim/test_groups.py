@@ -74,6 +74,31 @@ def test_the_state_is_saved_with_its_groups_and_loaded_by_name():
         other.load_state_dict(saved)
 
 
+@pytest.mark.parametrize("make", [optim.Adam, optim.LAMB])
+def test_a_training_goes_on_from_the_states_of_a_model_that_had_no_names_and_of_its_optimizer(make):
+    def trained(model, optimizer, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model(minidl.ones(1, 3)) ** 2).sum().backward()
+            optimizer.step()
+
+    minidl.manual_seed(0)
+    model, again = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = make(model.parameters(), lr=0.1)
+    trained(model, optimizer, 3)
+    again.load_state_dict(model.state_dict())  # which gives its parameters their names
+    continued = make(again.parameters(), lr=0.1)
+    continued.load_state_dict(optimizer.state_dict())
+    trained(model, optimizer, 3)
+    trained(again, continued, 3)
+    np.testing.assert_array_equal(again.weight.numpy(), model.weight.numpy())
+    make(model.parameters()).load_state_dict(continued.state_dict())
+    with pytest.raises(ValueError, match="has the parameter groups"):
+        make([model.weight]).load_state_dict(continued.state_dict())
+    with pytest.raises(ValueError, match="no optimizer's state"):
+        optimizer.load_state_dict({})
+
+
 def test_parameters_without_names_or_with_the_same_are_saved_by_number():
     twins = [nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)]
     for twin in twins:
