@@ -11,13 +11,17 @@ class ModuleList(Module):
     """Modules in order, found as `0`, `1`, …; it has no forward: another module runs them as it likes."""
 
     def __init__(self, modules: Iterable[Module] = ()):
-        for module in modules:
-            self.append(module)
+        self.extend(modules)
 
     def append(self, module: Module) -> ModuleList:
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__} needs modules, number {len(self)} is a {type(module).__name__}")
         setattr(self, str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        for module in modules:
+            self.append(module)
         return self
 
     def __len__(self) -> int:
@@ -31,6 +35,8 @@ class ModuleList(Module):
         return found if isinstance(found, Module) else type(self)._of(found)
 
     def __setitem__(self, index: int, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} needs modules, not a {type(module).__name__}")
         names = [name for name, _ in self.named_children()]
         setattr(self, names[index], module)
 

@@ -66,4 +66,5 @@ def test_sizes_that_cannot_work_are_refused(build, message):
 
 @pytest.mark.parametrize("name", ["mlp-digits", "cnn-digits"])
 def test_a_small_model_reaches_95_percent_on_the_digits(name):
+    minidl.manual_seed(0)
     assert digits_accuracy(models.builder(name)(), epochs=8) >= 0.95

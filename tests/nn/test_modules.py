@@ -257,6 +257,9 @@ def test_lists_of_modules_are_sliced_extended_and_refuse_what_is_no_module():
     assert isinstance(chain[1], nn.Tanh) and isinstance(chain[:2], nn.Sequential) and len(list(chain)) == 3
     with pytest.raises(TypeError, match="number 0 is a int"):
         nn.ModuleList([3])
+    with pytest.raises(TypeError, match="needs modules, not a int"):
+        layers[0] = 3
+    assert len(nn.ModuleList().extend(layers).extend([nn.ReLU()])) == 5
 
 
 def test_a_frozen_parameter_gets_no_gradient():
