@@ -107,6 +107,8 @@ class Optimizer:
         for i, (options, parameter) in enumerate(members):
             if parameter.grad is None or not parameter.requires_grad:
                 continue
+            if parameter.grad.shape != parameter.shape:
+                raise ValueError(f"parameter {i} has shape {parameter.shape}, its gradient {parameter.grad.shape}")
             k, here = parameter.kernels, parameter.updated_here
             p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
             if here is not None:

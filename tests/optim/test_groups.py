@@ -131,6 +131,13 @@ def test_groups_that_cannot_be_are_refused():
             make()
 
 
+def test_a_gradient_of_another_shape_is_refused():
+    p = ones()
+    p.grad = minidl.ones(1, dtype="float64")
+    with pytest.raises(ValueError, match=r"parameter 0 has shape \(3,\), its gradient \(1,\)"):
+        optim.SGD([p], lr=0.1).step()
+
+
 def test_a_group_may_be_empty():
     optimizer = optim.LAMB([{"params": []}, {"params": ones()}])
     optimizer.parameters[0].grad = minidl.ones(3, dtype="float64")
