@@ -45,6 +45,7 @@ def run_backward(
         grad = pending.pop(node)
         if node.hooks:
             grad = _hooked(node.hooks, grad, graph)
+            borrowed.add(node)
         if wanted is not None and node in wanted:
             wanted[node] = grad
         if type(node) is Leaf:

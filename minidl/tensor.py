@@ -124,7 +124,6 @@ class Op:
 
     passes_gradient = False  # backward may hand on `grad` itself or a view of it, not a new array
     one_dtype = True  # all inputs must have the same dtype
-    checked = False  # the caller has seen to it that the inputs are on one device and have the dtypes they need
 
     # On the tape; a tape that was walked has no `parents` any more.
     parents: list[Op | Leaf | None] | None = None  # the nodes of the inputs, None for one that wants no gradient
@@ -138,7 +137,7 @@ class Op:
         for x in inputs:
             arrays.append(x.data)
             parents.append(x.node)
-        if not (self.checked or len(arrays) < 2):
+        if len(arrays) > 1:
             kind, dtype = type(arrays[0]), arrays[0].dtype
             for array in arrays:
                 if type(array) is not kind or (self.one_dtype and array.dtype != dtype):

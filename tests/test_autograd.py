@@ -140,6 +140,14 @@ def test_a_hook_sees_the_whole_gradient_and_may_replace_it():
         minidl.ones(2).register_hook(print)
 
 
+def test_a_gradient_that_a_hook_saw_is_not_changed_by_the_next_backward():
+    x, seen = leaf(1.0, 2.0), []
+    x.register_hook(seen.append)
+    for _ in range(2):
+        (x * 3).sum().backward()
+    assert [g.numpy().tolist() for g in seen] == [[3, 3], [3, 3]] and x.grad.numpy().tolist() == [6, 6]
+
+
 def test_a_result_keeps_its_gradient_when_asked():
     x = leaf(1.0, 2.0)
     h = x * 3
