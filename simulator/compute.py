@@ -109,9 +109,16 @@ class Measured:
             ways = (self.kernels.get(f"{name}, {found.way}") for name in (call.name, "conv2d"))
             rest = interpolate(next(filter(None, ways), self.kernels["add"]), found.rest)
             return self.matmul_seconds(*found.product) + rest, self.matmul_contention
-        return interpolate(self.kernels.get(call.name) or self.kernels["add"], moved), interpolate(
-            self.contention, moved, growing=False
-        )
+        return self._by_bytes(call.name, moved), interpolate(self.contention, moved, growing=False)
+
+    def _by_bytes(self, name: str, moved: int) -> float:
+        """Seconds of a kernel that moves so many bytes; one that was timed on small arrays alone grows as `add` does."""
+        addition = self.kernels["add"]
+        points = self.kernels.get(name, addition)
+        largest, seconds = points[-1]
+        if moved > largest and largest < SMALL:
+            return seconds + interpolate(addition, moved) - interpolate(addition, largest)
+        return interpolate(points, moved)
 
     @cached_property
     def _log_sizes(self) -> list[float]:
@@ -153,6 +160,7 @@ class Convolution(NamedTuple):
     rest: int
 
 
+SMALL = 1 << 16  # bytes: up to here the time of a kernel is mostly that of calling it, which does not grow
 RUN_BYTES = 128  # two cache lines: with it, time is proportional to `rest` for 3 to 192 bytes a run
 
 
