@@ -112,7 +112,7 @@ class Measured:
         return self._by_bytes(call.name, moved), interpolate(self.contention, moved, growing=False)
 
     def _by_bytes(self, name: str, moved: int) -> float:
-        """Seconds of a kernel that moves so many bytes; one that was timed on small arrays alone grows as `add` does."""
+        """Seconds of a kernel that moves so many bytes; one timed on small arrays alone grows as `add` does."""
         addition = self.kernels["add"]
         points = self.kernels.get(name, addition)
         largest, seconds = points[-1]

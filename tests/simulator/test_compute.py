@@ -254,3 +254,10 @@ def test_the_way_that_is_priced_is_the_way_that_is_taken(monkeypatch):
             else:
                 cpu.conv2d_grad_weight(y, x, weight.shape, *options)
             assert (taken or ["windows"]) == [convolution(call).way], (call.name, c, o, kernel, stride, groups)
+
+
+def test_a_kernel_that_was_timed_on_small_arrays_alone_grows_as_an_addition():
+    compute = measured(kernels={"add": [(120, 1e-6), (120_000, 1e-4)], "accumulate": [(24, 12e-6)]})
+    large, small = (compute.price(elementwise("accumulate", n))[0] for n in (120_000 // 12 * 12, 24))
+    added = compute.price(elementwise("add", 120_000 // 12 * 12))[0] - compute.price(elementwise("add", 24))[0]
+    assert large - small == pytest.approx(added)
