@@ -6,15 +6,15 @@ for static graphs, and `Op` for ops of your own. With it come
     autograd            gradients as values, of any order; hooks
     nn, optim, data     layers and losses; optimizers and schedules; data sets and their loader
     metrics             accuracy and its kin
+    testing             derivatives held to finite differences
 
 and these are imported when asked for:
 
     models, parallel    models by name; training spread over workers
     monitor, profile    logs of a run; what each block of a model costs
-    testing             derivatives held to finite differences
 """
 
-from minidl import autograd, data, metrics, nn, ops, optim
+from minidl import autograd, data, metrics, nn, ops, optim, testing
 from minidl.creation import (
     arange,
     empty,

@@ -172,12 +172,10 @@ def convolution(call: KernelCall) -> Convolution | None:
     # conv2d: input, weight, …, output; conv2d_grad_input, a convolution of the gradient: gradient, weight, result;
     # conv2d_grad_weight: gradient, input, gradient of the weight
     images, weight, out = (second, result, first) if call.name == "conv2d_grad_weight" else (first, second, result)
-    (batch, n, *places), (_, channels, *size), (*_, of_group, height, width) = out, images, weight
-    groups = (n if call.name == "conv2d_grad_input" else channels) // of_group
+    (batch, n, *places), (_, channels, *size), (*_, height, width) = out, images, weight
+    stride, _, dilation, groups = call.options
     x, kernel, turned = MetaArray(images, call.dtype), (height, width), (n, channels // groups, height, width)
-    # A call does not tell its stride, but one of 1 leaves the size nearly as it was.
-    stride = (1, 1) if all(abs(a - b) < k for a, b, k in zip(places, size, kernel, strict=True)) else (2, 2)
-    if winograd.suits(x, n, tuple(places), kernel, stride, (1, 1), groups):
+    if winograd.suits(x, n, tuple(places), kernel, stride, dilation, groups):
         tiles = batch * math.prod(math.ceil(places / 4) for places in places)
         return Convolution("winograd", (36, tiles, n, channels), 4 * 36 * tiles * (n + channels))
     if direct.suits(x, turned, groups) and (stride == (1, 1) or call.name != "conv2d_grad_input"):

@@ -46,6 +46,8 @@ def w2(tuned: bool):
 
 
 class LastStep(nn.Module):
+    """An LSTM over sequences (batch, steps, features), and a linear layer on its last output."""
+
     def __init__(self):
         super().__init__()
         self.lstm, self.head = nn.LSTM(28, 128, batch_first=True), nn.Linear(128, 10)
@@ -61,6 +63,8 @@ def w3(tuned: bool):
 
 
 class Block(nn.Module):
+    """A transformer block, normalised before each part."""
+
     def __init__(self, hidden: int, heads: int):
         super().__init__()
         self.heads = heads
@@ -77,6 +81,8 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
+    """A decoder-only transformer with learned positions: tokens (batch, sequence) -> logits."""
+
     def __init__(self, layers: int, hidden: int, heads: int, vocabulary: int, sequence: int):
         super().__init__()
         self.token, self.position = nn.Embedding(vocabulary, hidden), nn.Embedding(sequence, hidden)
@@ -111,6 +117,8 @@ def w5(tuned: bool):
 
 
 class ResidualBlock(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x))))))."""
+
     def __init__(self, channels: int = 64):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)

@@ -107,6 +107,13 @@ def environment(threads: int) -> dict[str, str]:
     return found | {"PYTHONPATH": os.pathsep.join(path)} | dict.fromkeys(names, str(threads))
 
 
+def blas() -> list[dict[str, object]]:
+    """The BLAS libraries of our side, as `machine.blas` describes them."""
+    script = "import json; from minidl.bench.machine import blas; print(json.dumps(blas()))"
+    command = [sys.executable, "-c", script]
+    return json.loads(subprocess.run(command, env=environment(1), capture_output=True, text=True, check=True).stdout)
+
+
 def has_torch() -> bool:
     return find_spec("torch") is not None
 

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from minidl.bench import train
-from minidl.bench.machine import BLAS_VARIABLES, blas, machine
+from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
 from minidl.commands.arguments import Refused, check_writable, count, progress_bar, write_json
 
@@ -45,7 +45,7 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
     check_writable(chosen.json)
     if chosen.vs and not train.has_torch():
         raise Refused("--vs torch needs PyTorch: pip install torch==2.13.0")
-    here = machine() | {"blas": blas()}
+    here = machine() | {"blas": train.blas()}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with progress_bar(console, *columns) as progress:
         task = progress.add_task("", total=len(chosen.workloads) * len(chosen.threads) + 1, completed=-1)

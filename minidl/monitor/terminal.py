@@ -20,7 +20,7 @@ class Terminal:
         self.progress: Progress | None = None
 
     def begin(self, step: int) -> None:
-        pass
+        """A terminal holds no rows of an earlier run."""
 
     def write(self, step: int, values: dict[str, int | float]) -> None:
         self.values |= values

@@ -182,14 +182,19 @@ def test_python_takes_longer_after_a_kernel_that_has_moved_much():
     assert 1e-6 < times[2] < 4e-6
 
 
+def options(stride=1, padding=0, groups=1, dilation=1):
+    """As a convolution's call has them."""
+    return (stride, stride), (padding, padding), (dilation, dilation), groups
+
+
 def test_the_three_products_of_a_convolution_are_over_its_windows():
     """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
     images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)
     places = 5 * 7 * 6
     windows = Convolution("windows", (1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
     for name, shapes in (("conv2d", (images, weight, (4,), out)), ("conv2d_grad_weight", (out, images, weight))):
-        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
-    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
+        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1, options())) == windows
+    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1, options()))
     assert backward == Convolution("windows", (1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
     assert convolution(KernelCall("relu", ((4,), (4,)), "float32", 1, 1, 1)) is None
 
@@ -200,15 +205,18 @@ def test_a_convolution_in_groups_is_a_product_for_each_of_them():
     places, runs = 5 * 7 * 6, 2 * 3 * 3
     windows = Convolution("windows", (3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
     for name, shapes in (("conv2d", (images, weight, out)), ("conv2d_grad_weight", (out, images, weight))):
-        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1)) == windows
-    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1))
+        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1, options(groups=3))) == windows
+    backward = convolution(
+        KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1, options(groups=3))
+    )
     assert backward == Convolution("windows", (3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
 
 
-def calls(x, weight, out, dtype="float32"):
+def calls(x, weight, out, dtype="float32", chosen=None):
     """The three calls of a convolution and its gradients."""
+    chosen = chosen or options()
     shapes = {"conv2d": (x, weight, out), "conv2d_grad_input": (out, weight, x), "conv2d_grad_weight": (out, x, weight)}
-    return [KernelCall(name, arrays, dtype, 1234, 8, 8) for name, arrays in shapes.items()]
+    return [KernelCall(name, arrays, dtype, 1234, 8, 8, chosen) for name, arrays in shapes.items()]
 
 
 def test_large_convolutions_of_3_by_3_are_36_products_over_tiles():
@@ -222,12 +230,14 @@ def test_other_large_convolutions_are_priced_by_their_flops_and_float64_by_its_w
     x, weight, out = (8, 16, 30, 32), (32, 16, 5, 5), (8, 32, 30, 32)
     assert [convolution(call) for call in calls(x, weight, out)] == [Convolution("direct", (0, 0, 0, 0), 1234)] * 3
     assert {convolution(call).way for call in calls(x, weight, out, "float64")} == {"windows"}
-    strided = [convolution(call).way for call in calls((8, 32, 30, 32), (32, 32, 3, 3), (8, 32, 15, 16))]
+    strided = [
+        convolution(call).way for call in calls((8, 32, 30, 32), (32, 32, 3, 3), (8, 32, 15, 16), chosen=options(2))
+    ]
     assert strided == ["direct", "windows", "direct"]
 
 
 def test_the_products_of_a_strided_convolution_are_over_the_places_of_its_gradient():
-    forward, backward, _ = map(convolution, calls((5, 3, 9, 9), (4, 3, 2, 3), (5, 4, 3, 3)))
+    forward, backward, _ = map(convolution, calls((5, 3, 9, 9), (4, 3, 2, 3), (5, 4, 3, 3), chosen=options(3)))
     assert forward.product == (1, 5 * 9, 4, 2 * 3 * 3) and backward.product == (1, 5 * 9, 3, 2 * 3 * 4)
 
 
@@ -237,22 +247,22 @@ def test_the_way_that_is_priced_is_the_way_that_is_taken(monkeypatch):
         for name in ("conv2d", "conv2d_grad_weight"):
             function, way = getattr(module, name), module.__name__.rpartition(".")[2]
             monkeypatch.setattr(module, name, lambda *a, f=function, w=way: (taken.append(w), f(*a))[1])
-    for c, o, kernel, stride, groups in (
-        (16, 32, 3, 1, 1), (16, 32, 3, 2, 1), (3, 16, 3, 1, 1), (16, 32, 5, 1, 1), (32, 32, 3, 1, 2),
-        (32, 32, 3, 1, 32), (8, 10, 3, 1, 1),
+    for c, o, kernel, stride, groups, dilation in (
+        (16, 32, 3, 1, 1, 1), (16, 32, 3, 2, 1, 1), (3, 16, 3, 1, 1, 1), (16, 32, 5, 1, 1, 1), (32, 32, 3, 1, 2, 1),
+        (32, 32, 3, 1, 32, 1), (8, 10, 3, 1, 1, 1), (16, 32, 3, 1, 1, 2),
     ):  # fmt: skip
-        options = (stride, stride), (kernel // 2, kernel // 2), (1, 1), groups
+        chosen = options(stride, kernel // 2, groups, dilation)
         x = np.ones((-(-(1 << 16) // (c * 400)) * 4, c, 20, 20), np.float32)
         weight = np.ones((o, c // groups, kernel, kernel), np.float32)
-        y = cpu.conv2d(x, weight, None, *options)
-        for call in calls(x.shape, weight.shape, y.shape):
+        y = cpu.conv2d(x, weight, None, *chosen)
+        for call in calls(x.shape, weight.shape, y.shape, chosen=chosen):
             taken.clear()
             if call.name == "conv2d":
-                cpu.conv2d(x, weight, None, *options)
+                cpu.conv2d(x, weight, None, *chosen)
             elif call.name == "conv2d_grad_input":
-                cpu.conv2d_grad_input(y, weight, x.shape, *options)
+                cpu.conv2d_grad_input(y, weight, x.shape, *chosen)
             else:
-                cpu.conv2d_grad_weight(y, x, weight.shape, *options)
+                cpu.conv2d_grad_weight(y, x, weight.shape, *chosen)
             assert (taken or ["windows"]) == [convolution(call).way], (call.name, c, o, kernel, stride, groups)
 
 

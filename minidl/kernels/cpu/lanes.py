@@ -31,6 +31,8 @@ lanes = Lanes()
 
 @register_model(Lanes)
 class LanesModel(models.PrimitiveModel):
+    """How the compiler holds them: as one vector of LLVM's."""
+
     def __init__(self, manager, kind):
         super().__init__(manager, kind, VECTOR)
 

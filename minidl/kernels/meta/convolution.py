@@ -13,17 +13,18 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     shape = (x.shape[0], weight.shape[0], *out_size)
     inputs = (x, weight) if bias is None else (x, weight, bias)
     flops = math.prod(shape) * (2 * math.prod(weight.shape[1:]) + (bias is not None))
-    return result("conv2d", inputs, shape, x.dtype, flops=flops)
+    options = stride, padding, dilation, groups
+    return result("conv2d", inputs, shape, x.dtype, flops=flops, options=options)
 
 
 def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
-    flops = 2 * grad.size * math.prod(weight_shape[1:])
-    return result("conv2d_grad_weight", (grad, x), weight_shape, x.dtype, flops=flops)
+    flops, options = 2 * grad.size * math.prod(weight_shape[1:]), (stride, padding, dilation, groups)
+    return result("conv2d_grad_weight", (grad, x), weight_shape, x.dtype, flops=flops, options=options)
 
 
 def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
-    flops = 2 * grad.size * math.prod(weight.shape[1:])
-    return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops)
+    flops, options = 2 * grad.size * math.prod(weight.shape[1:]), (stride, padding, dilation, groups)
+    return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops, options=options)
 
 
 def channel_sums(x):

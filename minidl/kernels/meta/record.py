@@ -46,7 +46,10 @@ class MetaArray:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One kernel call: `shapes` are those of its arrays, the result last; a matrix product's is (batch, m, n, k)."""
+    """One kernel call: `shapes` are those of its arrays, the result last; a matrix product's is (batch, m, n, k).
+
+    options: a convolution's stride, padding, dilation and groups.
+    """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -54,6 +57,7 @@ class KernelCall:
     flops: int
     bytes_read: int
     bytes_written: int
+    options: tuple = ()
 
 
 _profile: list | None = None
@@ -76,7 +80,9 @@ def note(call) -> None:
         _profile.append(call)
 
 
-def result(name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=()):
+def result(
+    name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=(), options=()
+):
     """A new array, and the record of the kernel that fills it (and `also_written`) from `inputs`."""
     out = MetaArray(tuple(shape), dtype)
     if _profile is not None:
@@ -86,7 +92,7 @@ def result(name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=N
             read = sum(x.nbytes for x in inputs)
         shapes = shapes or (*(x.shape for x in inputs), out.shape)
         written = out.nbytes + sum(x.nbytes for x in also_written)
-        _profile.append(KernelCall(name, shapes, out.dtype.name, flops, read, written))
+        _profile.append(KernelCall(name, shapes, out.dtype.name, flops, read, written, options))
     return out
 
 
