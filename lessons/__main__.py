@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lessons import check, progress, run
 from lessons.catalog import Lesson, Refused, lesson, lessons
+from minidl import files
 
 EPILOG = """\
 a lesson, from beginning to end:
@@ -128,7 +129,7 @@ def _say(console: Console, text: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text)
     except OSError as error:
         raise Refused(f"cannot write {path}: {error.strerror}") from None
 

@@ -5,11 +5,11 @@ but the memory is lost.
 """
 
 import json
-import shutil
 import zlib
 from pathlib import Path
 
 from lessons.catalog import Lesson, Refused
+from minidl import files
 
 STATE_NAME = ".minidl-lessons.json"
 
@@ -19,11 +19,10 @@ def start(lesson: Lesson, folder: Path) -> Path:
     target = folder / lesson.work_name
     if not folder.is_dir():
         raise Refused(f"{folder} is not a folder")
+    if target.exists():
+        raise Refused(f"{target} is there already and is left as it is: move it away to start again")
     try:
-        with open(target, "xb") as new, open(lesson.exercise_path, "rb") as original:
-            shutil.copyfileobj(original, new)
-    except FileExistsError:
-        raise Refused(f"{target} is there already and is left as it is: move it away to start again") from None
+        files.write(target, lesson.exercise_path.read_bytes())
     except OSError as error:
         raise Refused(f"cannot write {target}: {error.strerror}") from None
     return target
@@ -34,7 +33,7 @@ def remember(lesson: Lesson, file: Path, **facts) -> bool:
     state = _read(file.parent)
     state[lesson.name] = {"digest": _digest(file), **recall(lesson, file), **facts}
     try:
-        (file.parent / STATE_NAME).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        files.write(file.parent / STATE_NAME, json.dumps(state, indent=1))
     except OSError:
         return False
     return True

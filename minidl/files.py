@@ -1,27 +1,88 @@
-"""Files that are replaced whole or not at all."""
+"""The one door through which files are written: whole or not at all, with the mode and of the kind that they had."""
 
+import contextlib
+import errno
 import os
+import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a write fails with these, and names no file
+NAME_END = 50  # characters of the name, with its suffix, that a part file's name has too: names end at 255 bytes
+
+
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replace `path` by a file of `content`, text as UTF-8. Raises what `replacing` does."""
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; it takes its place when the `with` block ends, and is gone if it fails.
+    """Gives the path of a part file to write to; it takes the place of `path` when the `with` block ends whole.
 
-    So a full disk or Ctrl-C leaves an older file as it was. What is no regular file, a pipe say, is written directly.
-    PermissionError if the older file must not be written.
+    If the block fails, by a full disk, say, or Ctrl-C, the part is gone and an older file is as it was. The file that a
+    link leads to is replaced, not the link. The mode is the older file's, for a new one what the umask leaves of 0666.
+    What is no regular file, a pipe or a device, is written into; so is a file whose folder takes no new one.
+
+    Raises OSError, which names `path`: IsADirectoryError, PermissionError if an older file must not be written.
     """
-    target = Path(os.path.realpath(path))  # of a link, the file that it leads to
-    if target.exists() and not target.is_file():
-        yield target
-        return
-    if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    older = os.stat(path) if os.path.exists(path) else None
+    if older and stat.S_ISDIR(older.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if older and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    target = Path(os.path.realpath(path))
+    into = older and not (stat.S_ISREG(older.st_mode) and os.access(target.parent, os.W_OK))
+    folder = Path(tempfile.gettempdir()) if into else target.parent
+    # Random, so that no two processes or threads have one; opened exclusively, so never a link that lies in wait.
+    part = folder / f".part-{secrets.token_hex(8)}-{target.name[-NAME_END:]}"
+    with _naming(path, part):
+        mode = _new_file(part)
+        try:
+            yield part
+            if into:
+                with open(part, "rb") as whole, open(path, "wb") as there:
+                    shutil.copyfileobj(whole, there)
+            else:
+                _settle(part, mode, older)
+                os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> int:
+    """Make an empty file where nothing is; its mode."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        yield beside
-        os.replace(beside, target)
+        return stat.S_IMODE(os.fstat(fd).st_mode)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _settle(part: Path, mode: int, older: os.stat_result | None) -> None:
+    """Give the part its owner and mode, as libraries put files of their own there, and have its bytes on the disk."""
+    if older and hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):  # only root gives files away
+            os.chown(part, older.st_uid, older.st_gid)
+    os.chmod(part, stat.S_IMODE(older.st_mode) if older else mode)
+    fd = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _naming(path: str | os.PathLike, part: Path) -> Iterator[None]:
+    """An error of the part file, or of a write that names no file, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == str(part) or error.filename is None and error.errno in NO_ROOM:
+            error.filename, error.filename2 = os.fspath(path), None
+        raise

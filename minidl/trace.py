@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from minidl import files
+
 COMPUTE, COMMUNICATION = "compute", "communication"
 LANES = (COMPUTE, COMMUNICATION, "copy")
 
@@ -91,7 +93,7 @@ class Trace:
                 "ts": (e.start - zero) * 1e6, "dur": (e.end - e.start) * 1e6, "args": {"step": e.step},
             })  # fmt: skip
         document = {"traceEvents": rows, "displayTimeUnit": "ms", "otherData": {"kind": self.kind}}
-        Path(path).write_text(json.dumps(document))
+        files.write(path, json.dumps(document))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import data, nn, optim
+from minidl import data, files, nn, optim
 from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.files import replacing
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, launch, train
 from simulator import probes
@@ -89,8 +88,7 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:  # a reader never sees half a file
-            partial.write_text(json.dumps(asdict(found)))
+        files.write(path, json.dumps(asdict(found)))
     except OSError as error:
         warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import data, models, nn, optim
+from minidl import data, files, models, nn, optim
 from minidl.parallel import Plan, Run, train
 from simulator.calibrate import Calibration, drift
 from simulator.predict import Prediction, simulate
@@ -101,7 +101,7 @@ class Comparison:
         """Write compare.json, and two Chrome traces for each row; returns the paths."""
         paths = [folder / "compare.json"]
         document = {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
-        paths[0].write_text(json.dumps(document, indent=1))
+        files.write(paths[0], json.dumps(document, indent=1))
         for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
             for trace in (run.trace, prediction.trace):
                 name = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from minidl.files import replacing
 from minidl.trace import COMMUNICATION, Trace
 
 MEASURED, SIMULATED = "#1f6f8b", "#e0872b"
@@ -104,4 +105,5 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
 def save(figure: Figure, *paths: Path) -> None:
     """Write the figure to each path, in the format of its ending."""
     for path in paths:
-        figure.savefig(path, dpi=130)
+        with replacing(path) as part:
+            figure.savefig(part, dpi=130)

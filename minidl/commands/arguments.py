@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from minidl import files
+
 
 class Refused(Exception):
     """One clear sentence for the user, who asked for something that cannot be done."""
@@ -71,7 +73,7 @@ def check_writable(*paths: Path | None) -> None:
 
 def write_json(path: Path, document: dict) -> None:
     """Write `document` as JSON; a number that is not finite, which JSON lacks, becomes null."""
-    path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(_finite(document), indent=1, allow_nan=False) + "\n")
 
 
 def _finite(value):

@@ -8,7 +8,7 @@ import math
 from os import PathLike
 from pathlib import Path
 
-from minidl.files import replacing
+from minidl import files
 
 
 class LineFile:
@@ -43,8 +43,7 @@ class LineFile:
 
     def replace(self, text: str) -> None:
         """Write the file anew."""
-        with replacing(self.path) as beside:
-            beside.write_bytes(text.encode())
+        files.write(self.path, text)
         self.file.close()
         self.file = open(self.path, "a+b", buffering=0)
 

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from os import PathLike
+from pathlib import Path
 
+from minidl.files import replacing
 from minidl.static.graph import Graph
 
 WIDTH, HEIGHT = 2.1, 0.75  # inches from one call to the next, across and down
@@ -53,7 +55,8 @@ def draw(graph: Graph, path: str | PathLike) -> None:
             colour = COLOURS["output" if set(node.results) & set(graph.outputs) else "call"]
         box = {"boxstyle": "round,pad=0.35", "facecolor": colour, "edgecolor": "#666666", "linewidth": 0.8}
         axes.text(*position(i), text, ha="center", va="center", fontsize=7, bbox=box)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=Path(path).suffix[1:] or "png")
 
 
 Graph.draw = draw

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minidl import files
+
 # GPT-2's pieces, in which merges stay: an English ending; letters, numbers or other signs, each with a space before
 # them; white space. Only ASCII stands in the pattern, see _Kinds.
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -108,7 +110,7 @@ class BPETokenizer:
             "vocab": {_written(piece): token for token, piece in enumerate(self.vocabulary)},
             "merges": [f"{_written(a)} {_written(b)}" for a, b in self.merges],
         }
-        Path(path).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        files.write(path, json.dumps(content, ensure_ascii=False, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minidl import files
+
 
 class CharTokenizer:
     """Tokens are the characters of `text`, numbered in the order of their code points."""
@@ -30,7 +32,7 @@ class CharTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file `{"characters": "…"}`, in which token i is character i."""
-        Path(path).write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
+        files.write(path, json.dumps({"characters": self.characters}))
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
