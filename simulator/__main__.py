@@ -15,13 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from minidl import models
-from minidl.commands.arguments import Parser, Refused, check_writable, count, progress_bar, write_json
-from minidl.commands.driver import EXIT_CODES, answer
+from minidl.commands.arguments import Parser, Refused, check_writable, count, progress_bar
+from minidl.commands.driver import EXIT_CODES, Outcome, answer
 from minidl.models.catalog import BUILDERS
 from minidl.parallel import Plan
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
 from simulator import plots
-from simulator.calibrate import BUSY, cache_path, calibration, drift
+from simulator.calibrate import BUSY, Calibration, cache_path, calibration, drift
 from simulator.compare import Comparison, compare
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
@@ -101,10 +101,11 @@ def _picture(text: str) -> Path:
 # compare
 
 
-def _compare(options, console: Console) -> int:
+def _compare(options, console: Console) -> Outcome:
     options.out.mkdir(parents=True, exist_ok=True)
     pictures = [options.out / f"compare{ending}" for ending in PICTURES]
-    check_writable(options.out / "compare.json", *pictures)
+    rows = options.out / "compare.json"
+    check_writable(rows, *pictures)
     began = time.monotonic()
     with progress_bar(console, *PROGRESS) as bar:
         task = bar.add_task("calibrating this machine", total=None)
@@ -118,14 +119,19 @@ def _compare(options, console: Console) -> int:
         result = compare(
             found, lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
         )
-        bar.update(task, description="drawing", completed=bar.tasks[0].total)
-        paths = result.save(options.out)
-        plots.save(plots.comparison_figure(result), *pictures)
-    console.print(_comparison_table(result))
-    _print_errors(result, console)
-    console.print(f"wrote {', '.join(str(p) for p in (*pictures, paths[0]))} and {len(paths) - 1} traces (trace-*.json)"
-                  f" after {time.monotonic() - began:.0f} s")  # fmt: skip
-    return 0
+    seconds = time.monotonic() - began
+    traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
+
+    def draw(path: Path) -> None:
+        plots.save(plots.comparison_figure(result), path)
+
+    def show(console: Console) -> None:
+        console.print(_comparison_table(result))
+        _print_errors(result, console)
+        console.print(f"{', '.join(map(str, (*pictures, rows)))} and {len(traces)} traces (trace-*.json)"
+                      f" after {seconds:.0f} s")  # fmt: skip
+
+    return Outcome([(rows, result.as_dict()), *traces, *((path, draw) for path in pictures)], show)
 
 
 def _comparison_table(result: Comparison) -> Table:
@@ -167,7 +173,7 @@ def _print_errors(result: Comparison, console: Console) -> None:
 # predict
 
 
-def _predict(options, console: Console) -> int:
+def _predict(options, console: Console) -> Outcome:
     check_writable(options.json, options.trace, options.timeline)
     builder = models.builder(options.model)
     plan = Plan(
@@ -183,15 +189,13 @@ def _predict(options, console: Console) -> int:
     else:
         cluster = Cluster.load(options.cluster, devices=plan.workers, precision=options.precision)
     prediction = simulate(builder, plan, cluster, options.batch_size)
-    console.print(_prediction_table(options.model, prediction))
-    if options.json:
-        write_json(options.json, _prediction_json(options.model, prediction))
-    if options.trace:
-        prediction.trace.save(options.trace)
-    if options.timeline:
-        title = f"{options.model}: {plan} (simulated)"
-        plots.save(plots.timeline_figure([(title, prediction.trace)]), options.timeline)
-    return 0
+    title = f"{options.model}: {plan} (simulated)"
+    files = (
+        (options.json, _prediction_json(options.model, prediction)),
+        (options.trace, prediction.trace.save),
+        (options.timeline, lambda path: plots.save(plots.timeline_figure([(title, prediction.trace)]), path)),
+    )
+    return Outcome(files, lambda console: console.print(_prediction_table(options.model, prediction)))
 
 
 def _prediction_table(model: str, p: Prediction) -> Table:
@@ -228,11 +232,15 @@ def _prediction_json(model: str, p: Prediction) -> dict:
 # calibrate
 
 
-def _calibrate(options, console: Console) -> int:
+def _calibrate(options, console: Console) -> Outcome:
     check_writable(options.json)
     with progress_bar(console, *PROGRESS) as bar:
         task = bar.add_task("calibrating this machine", total=None)
         found = calibration(options.refresh, lambda what: bar.update(task, description=f"calibrating: {what}"))
+    return Outcome([(options.json, asdict(found))], lambda console: _show_calibration(found, console))
+
+
+def _show_calibration(found: Calibration, console: Console) -> None:
     compute, network = found.compute, found.network
     small = found.cluster().compute.matmul_seconds(1, 64, 64, 64)
     table = Table(title=f"{found.machine['processor']}, {found.machine['cores']} cores", show_header=False)
@@ -252,9 +260,6 @@ def _calibrate(options, console: Console) -> int:
         table.add_row(name, ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in network[name][1::2]))
     console.print(table)
     console.print(f"kept in {cache_path()}")
-    if options.json:
-        write_json(options.json, asdict(found))
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-from minidl import data, files, models, nn, optim
+from minidl import data, models, nn, optim
 from minidl.parallel import Plan, Run, train
+from minidl.trace import Trace
 from simulator.calibrate import Calibration, drift
 from simulator.predict import Prediction, simulate
 
@@ -97,17 +96,18 @@ class Comparison:
         errors = [abs(row.error) for row in self.rows if row.oversubscribed == oversubscribed]
         return statistics.mean(errors) if errors else None
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write compare.json, and two Chrome traces for each row; returns the paths."""
-        paths = [folder / "compare.json"]
-        document = {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
-        files.write(paths[0], json.dumps(document, indent=1))
+    def as_dict(self) -> dict[str, object]:
+        """For programs: the machine and the rows."""
+        return {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
+
+    def traces(self) -> dict[str, Trace]:
+        """The measured and the simulated trace of each row, by names for their files."""
+        found = {}
         for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
+            name = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())
             for trace in (run.trace, prediction.trace):
-                name = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())
-                paths.append(folder / f"trace-{name}-{trace.kind}.json")
-                trace.save(paths[-1])
-        return paths
+                found[f"trace-{name}-{trace.kind}.json"] = trace
+        return found
 
 
 def compare(

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, milliseconds, progress_bar, write_json
+from minidl.commands.arguments import check_writable, count, milliseconds, progress_bar
+from minidl.commands.driver import Outcome
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
 PARALLEL = f"""\
@@ -36,18 +37,16 @@ def add_parser(benchmarks) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, console: Console) -> int:
-    """Measure, print, write; the exit code."""
+def run(chosen: argparse.Namespace, console: Console) -> Outcome:
+    """Measure."""
     check_writable(chosen.json)
     here = machine()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with progress_bar(console, *columns) as progress:
         task = progress.add_task("", total=parallel.parts(chosen.rounds), completed=-1)
         results = parallel.measure(chosen.rounds, lambda what: progress.update(task, description=what, advance=1))
-    show(console, here, results)
-    if chosen.json:
-        write_json(chosen.json, document(here, chosen.rounds, results))
-    return 0
+    files = [(chosen.json, document(here, chosen.rounds, results))]
+    return Outcome(files, lambda console: show(console, here, results))
 
 
 def show(console: Console, here: dict[str, object], results: parallel.Results) -> None:

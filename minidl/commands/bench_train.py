@@ -11,7 +11,8 @@ from rich.table import Table
 from minidl.bench import train
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
-from minidl.commands.arguments import Refused, check_writable, count, progress_bar, write_json
+from minidl.commands.arguments import Refused, check_writable, count, progress_bar
+from minidl.commands.driver import Outcome
 
 THREADS = (1, 2)
 TRAIN = f"""\
@@ -40,8 +41,8 @@ def add_parser(benchmarks) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, console: Console) -> int:
-    """Measure, print, write; the exit code."""
+def run(chosen: argparse.Namespace, console: Console) -> Outcome:
+    """Measure."""
     check_writable(chosen.json)
     if chosen.vs and not train.has_torch():
         raise Refused("--vs torch needs PyTorch: pip install torch==2.13.0")
@@ -56,10 +57,8 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
         rows = train.measure(chosen.workloads, chosen.threads, chosen.rounds, bool(chosen.vs), report)
         report("starting processes")
         start = train.start_up()
-    show(console, here, rows, start)
-    if chosen.json:
-        write_json(chosen.json, document(here, chosen.rounds, rows, start))
-    return 0
+    files = [(chosen.json, document(here, chosen.rounds, rows, start))]
+    return Outcome(files, lambda console: show(console, here, rows, start))
 
 
 def show(console: Console, here: dict[str, object], rows: list[train.Row], start: train.StartUp) -> None:

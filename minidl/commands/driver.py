@@ -1,24 +1,60 @@
-"""How a command line answers: runs the command that was chosen, and turns what goes wrong into an exit code."""
+"""How a command line answers: runs the command, writes its files, then prints; what goes wrong becomes an exit code."""
 
+import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
-from minidl.commands.arguments import Parser, Refused
-from minidl.parallel import WorkerError
+from minidl.commands.arguments import Parser, Refused, write_json
+from minidl.processes import WorkerError
+from minidl.streams import Lasting, lasting_streams
 
 EXIT_CODES = """\
-exit code: 0 all went well; 1 the run failed; 2 what was asked for cannot be done, and one line says why;
-130 ended with Ctrl-C.
+exit code: 0 all went well; 1 the run failed, or something of it could not be written; 2 what was asked for cannot be
+done, and one line says why; 130 ended with Ctrl-C.
 """
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found, of which nothing is written or printed yet.
+
+    files: where to, None for a file that was not asked for; and what, a document for JSON or a function that writes to
+    a path. show: prints on a console. code: the exit code.
+    """
+
+    files: Iterable[tuple[Path | None, dict | Callable[[Path], object]]] = ()
+    show: Callable[[Console], None] = lambda console: None
+    code: int = 0
+
+
 def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` choose; the exit code. `name` begins what is said when it is not 0."""
+    """Run the command that `arguments` choose; the exit code. `name` begins what is said when it is not 0.
+
+    A command is a function of the chosen arguments and a console for its progress, `run` among the arguments' defaults;
+    it gives an Outcome. All its files are written before anything is printed: nothing is lost with a terminal that is
+    gone, nor with one of the files.
+    """
+    with lasting_streams() as out:
+        try:
+            return max(_run(name, parser, arguments), _unprinted(name, out))
+        except SystemExit as ended:  # after --help
+            raise SystemExit(_unprinted(name, out) or ended.code) from None
+
+
+def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None) -> int:
     try:
-        chosen = parser().parse_args(arguments)
-        return chosen.run(chosen, Console())
+        chosen: argparse.Namespace = parser().parse_args(arguments)
+        console = Console()
+        outcome = chosen.run(chosen, console)
+        unwritten = [line for path, content in outcome.files if path and (line := _write(path, content))]
+        for line in unwritten:
+            print(f"{name}: {line}", file=sys.stderr)
+        outcome.show(console)
+        return max(outcome.code, bool(unwritten))
     except (Refused, ValueError, TypeError, OSError, ImportError) as error:
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -28,6 +64,28 @@ def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | N
     except KeyboardInterrupt:
         print(f"\n{name}: ended with Ctrl-C", file=sys.stderr)
         return 130
+
+
+def _write(path: Path, content: dict | Callable[[Path], object]) -> str | None:
+    """Write one file of a run; why that was not possible. Whatever is wrong with this one, the others come next."""
+    try:
+        if isinstance(content, dict):
+            write_json(path, content)
+        else:
+            content(path)
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+        return f"cannot write {path}: {reason}"
+    return None
+
+
+def _unprinted(name: str, out: Lasting) -> int:
+    """1, and a line, if what was printed did not all arrive; 0 if the reader left, as `head` does, who had enough."""
+    out.flush()
+    if out.failure is None or isinstance(out.failure, BrokenPipeError):
+        return 0
+    print(f"{name}: cannot write the output: {getattr(out.failure, 'strerror', None) or out.failure}", file=sys.stderr)
+    return 1
 
 
 def _one_line(error: Exception) -> str:

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from minidl import device
 from minidl.arena import memory_bytes
-from minidl.commands.arguments import Refused, check_writable, count, write_json
+from minidl.commands.arguments import Refused, check_writable, count
+from minidl.commands.driver import Outcome
 from minidl.models import BUILDERS, builder
 from minidl.profile import Profile, profile
 
@@ -40,18 +41,19 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, console: Console) -> int:
-    """Count, measure, print, write; the exit code."""
+def run(chosen: argparse.Namespace, console: Console) -> Outcome:
+    """Count and measure."""
     check_writable(chosen.json)
     found = _profile(chosen, "meta")
     if not chosen.no_time:
         _check_memory(chosen.model, found)
         found = _profile(chosen, "cpu")
-    console.print(f"{chosen.model}, {chosen.batch} samples", highlight=False)
-    console.print(str(found), highlight=False, markup=False, soft_wrap=True)
-    if chosen.json:
-        write_json(chosen.json, {"model": chosen.model, "batch": chosen.batch, **found.as_dict()})
-    return 0
+
+    def show(console: Console) -> None:
+        console.print(f"{chosen.model}, {chosen.batch} samples", highlight=False)
+        console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+
+    return Outcome([(chosen.json, {"model": chosen.model, "batch": chosen.batch, **found.as_dict()})], show)
 
 
 def _profile(chosen: argparse.Namespace, where: str) -> Profile:

@@ -16,8 +16,8 @@ from minidl.commands.arguments import (
     milliseconds,
     positive,
     seed,
-    write_json,
 )
+from minidl.commands.driver import Outcome
 from minidl.commands.tasks import TASKS, loss_of
 from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, train
@@ -95,8 +95,8 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, console: Console) -> int:
-    """Train as asked; the exit code."""
+def run(chosen: argparse.Namespace, console: Console) -> Outcome:
+    """Train as asked."""
     log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     task = TASKS[chosen.model]
@@ -115,14 +115,15 @@ def run(chosen: argparse.Namespace, console: Console) -> int:
         )  # fmt: skip
 
     facts = summary(chosen, plan, steps, lr, result, task.labels)
-    show(console, facts, plan)
-    if chosen.save:
-        minidl.save(result.state_dict(), chosen.save)
-    if chosen.trace:
-        result.trace.save(chosen.trace)
-    if chosen.json:
-        write_json(chosen.json, facts)
-    return 0 if math.isfinite(facts["final_loss"]) else 1
+    return Outcome(
+        files=[
+            (chosen.save, lambda path: minidl.save(result.state_dict(), path)),
+            (chosen.trace, result.trace.save),
+            (chosen.json, facts),
+        ],
+        show=lambda console: show(console, facts, plan),
+        code=0 if math.isfinite(facts["final_loss"]) else 1,
+    )
 
 
 def show(console: Console, facts: dict, plan: Plan) -> None:
