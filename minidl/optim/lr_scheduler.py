@@ -1,6 +1,10 @@
-"""PyTorch's schedulers: they set the learning rates of an optimizer to its base rates times a schedule of `schedules`.
+"""PyTorch's schedulers: each sets the learning rates of an optimizer by a schedule of `schedules`.
 
 A scheduler sets the rates of step 0 when it is made; `step()` after each step (or epoch, as you count) sets the next.
+Several on one optimizer multiply, whichever is stepped first: a warm-up and a decay, say. In PyTorch those that have no
+recursive form (LambdaLR, OneCycleLR, CosineAnnealingWarmRestarts, SequentialLR where its next part begins) overwrite
+what the others did; here they multiply like the rest. A rate that is set by hand is the one from which all of them go
+on, and so is that of a group that is added later (see `rates`).
 """
 
 from __future__ import annotations
@@ -10,51 +14,86 @@ from collections.abc import Sequence
 
 from minidl.optim import schedules
 from minidl.optim.optimizer import Optimizer, require
+from minidl.optim.rates import scheduled_rates, take_in
 from minidl.optim.schedules import Schedule
 
 
 class LRScheduler:
-    """Sets the learning rate of each group to its base rate times `schedule(step)`.
+    """Multiplies the learning rate of each group by `schedule(step)`: PyTorch's LambdaLR.
 
-    schedule: for all groups, or a list with one for each. base_lrs: the groups' rates when their first scheduler was
-    made; later changes of the rates by hand are overwritten. last_epoch: the step whose rates are set.
+    schedule: for all groups, or a list with one for each, which refuses groups that are added later. base_lrs: the
+    groups' rates without schedulers. last_epoch: the step whose rates are set.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | Sequence[Schedule]):
         _check_optimizer(optimizer)
-        groups = optimizer.param_groups
-        self.schedules = [schedule] * len(groups) if callable(schedule) else list(schedule)
-        if len(self.schedules) != len(groups):
-            raise ValueError(f"{len(self.schedules)} schedules do not fit {len(groups)} parameter groups")
-        self.optimizer = optimizer
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in groups]
-        self.last_epoch = 0
-        self._set()
+        self.schedule = schedule if callable(schedule) else list(schedule)
+        self.optimizer, self.last_epoch = optimizer, 0
+        self.check_groups(len(optimizer.param_groups))
+        take_in(optimizer)
+        self._set([*self._others(), self])
+
+    @property
+    def base_lrs(self) -> list[float]:
+        return [group["initial_lr"] for group in self.optimizer.param_groups]
+
+    def scheduled(self, rate: float, group: int, step: int) -> float:
+        """What becomes at `step` of `rate`, which the group of this number would have without this scheduler.
+
+        It is a straight line over `rate`.
+        """
+        return rate * _of_group(self.schedule, group)(step)
+
+    def check_groups(self, groups: int) -> None:
+        """ValueError unless the scheduler can serve so many groups."""
+        _check_each("schedules", self.schedule, groups)
 
     def step(self) -> None:
         """Set the rates of the next step."""
+        take_in(self.optimizer)
         self.last_epoch += 1
-        self._set()
-
-    def rates(self, step: int) -> list[float]:
-        """The learning rates of the groups at `step`."""
-        return [base * schedule(step) for base, schedule in zip(self.base_lrs, self.schedules, strict=True)]
+        try:
+            self._set(self.optimizer.schedulers)
+        except Exception:  # of a user's schedule: no rate was set
+            self.last_epoch -= 1
+            raise
 
     def get_last_lr(self) -> list[float]:
-        """The learning rates that were set last."""
-        return self.rates(self.last_epoch)
+        """The learning rates of the groups as they are."""
+        return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict:
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        """{"last_epoch": step, "base_lrs": [one for each group]}."""
+        take_in(self.optimizer)
+        return {"last_epoch": self.last_epoch, "base_lrs": self.base_lrs}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Go on from what `state_dict` gave, and set its rates."""
-        self.last_epoch, self.base_lrs = saved["last_epoch"], list(saved["base_lrs"])
-        self._set()
+        """Go on from what `state_dict` gave, and set its rates, but for those set by hand since the last step.
 
-    def _set(self) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
-            group["lr"] = rate
+        The optimizer's state may be loaded before or after. ValueError for another number of groups.
+        """
+        groups, bases = self.optimizer.param_groups, list(saved["base_lrs"])
+        if len(bases) != len(groups):
+            raise ValueError(f"the saved scheduler has {len(bases)} parameter groups, the optimizer {len(groups)}")
+        by_hand = {i: group["lr"] for i, group in enumerate(groups) if group["lr"] != group["scheduled_lr"]}
+        for group, base in zip(groups, bases, strict=True):
+            group["initial_lr"] = base
+        self.last_epoch = saved["last_epoch"]
+        self._set(self.optimizer.schedulers)
+        for i, rate in by_hand.items():
+            groups[i]["lr"] = rate
+
+    def _others(self) -> list:
+        """The schedulers of the optimizer beside this one, when it is made."""
+        return self.optimizer.schedulers
+
+    def _set(self, schedulers: list) -> None:
+        """Make these the optimizer's schedulers, and set the rates that change by it."""
+        rates = scheduled_rates(schedulers, self.base_lrs)
+        self.optimizer.schedulers = schedulers
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if rate != group["scheduled_lr"]:
+                group["lr"] = group["scheduled_lr"] = rate
 
 
 class StepLR(LRScheduler):
@@ -94,26 +133,40 @@ class PolynomialLR(LRScheduler):
         super().__init__(optimizer, schedules.polynomial(total_iters, power))
 
 
-class CosineAnnealingLR(LRScheduler):
-    """By half a cosine down to the rate eta_min after T_max steps, then up again."""
+class _Cosine(LRScheduler):
+    """Between the rate and eta_min; `schedule` says which share of the distance is left."""
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, eta_min: float):
+        self.eta_min = eta_min
+        super().__init__(optimizer, schedule)
+
+    def scheduled(self, rate, group, step):
+        return self.eta_min + super().scheduled(rate - self.eta_min, group, step)
+
+
+class CosineAnnealingLR(_Cosine):
+    """By half a cosine down to the rate eta_min after T_max steps, then up again.
+
+    Beside other schedulers, those made after this one multiply eta_min, too.
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
-        super().__init__(optimizer, [schedules.cosine(T_max, final) for final in _finals(optimizer, eta_min)])
+        super().__init__(optimizer, schedules.cosine(T_max), eta_min)
 
 
-class CosineAnnealingWarmRestarts(LRScheduler):
+class CosineAnnealingWarmRestarts(_Cosine):
     """Cosines down to the rate eta_min: over T_0 steps, then over T_mult as many, and so on."""
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0):
-        finals = _finals(optimizer, eta_min)
-        super().__init__(optimizer, [schedules.cosine_restarts(T_0, T_mult, final) for final in finals])
+        super().__init__(optimizer, schedules.cosine_restarts(T_0, T_mult), eta_min)
 
 
 class OneCycleLR(LRScheduler):
     """Up to the rate max_lr (of all groups, or a list) and down to almost nothing in total_steps.
 
-    total_steps: or epochs times steps_per_epoch. Only the learning rate goes in a cycle, not the momentum, as PyTorch
-    has it with cycle_momentum=False.
+    total_steps: or epochs times steps_per_epoch. The cycle begins at max_lr / div_factor, which becomes the base rate
+    of the groups, for other schedulers, too; a group that is added later goes from its own rate. Only the learning rate
+    goes in a cycle, not the momentum, as PyTorch has it with cycle_momentum=False.
     """
 
     def __init__(
@@ -134,24 +187,41 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
-        for group, rate in zip(optimizer.param_groups, _each(max_lr, optimizer), strict=True):
-            group["initial_lr"] = rate
-        super().__init__(
-            optimizer, schedules.one_cycle(total_steps, pct_start, div_factor, final_div_factor, anneal_strategy)
-        )
+        cycle = schedules.one_cycle(total_steps, pct_start, div_factor, final_div_factor, anneal_strategy)
+        _check_each("rates max_lr", max_lr, len(optimizer.param_groups))
+        take_in(optimizer)
+        for i, group in enumerate(optimizer.param_groups):
+            group["initial_lr"] = _of_group(max_lr, i) / div_factor
+        super().__init__(optimizer, lambda step: div_factor * cycle(step))
 
 
 class SequentialLR(LRScheduler):
-    """Schedulers one after the other: each but the first begins, at its step 0, at its step of `milestones`."""
+    """Schedulers one after the other: each but the first begins, at its step 0, at its step of `milestones`.
+
+    They act through this one alone from now on. ReduceLROnPlateau cannot be among them.
+    """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]):
-        if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
-            raise ValueError("SequentialLR needs schedulers of the optimizer that it is given")
-        self._rates = schedules.sequence([scheduler.rates for scheduler in schedulers], milestones)
+        self._parts = list(schedulers)
+        for part in self._parts:
+            if not isinstance(part, LRScheduler):
+                raise TypeError(f"SequentialLR needs schedulers of a fixed schedule, not a {type(part).__name__}")
+            if part.optimizer is not optimizer:
+                raise ValueError("SequentialLR needs schedulers of the optimizer that it is given")
+        # The part at a step, and that part's own step.
+        self._place = schedules.sequence([lambda step, part=part: (part, step) for part in self._parts], milestones)
         super().__init__(optimizer, schedules.constant())
 
-    def rates(self, step):
-        return self._rates(step)
+    def scheduled(self, rate, group, step):
+        part, own_step = self._place(step)
+        return part.scheduled(rate, group, own_step)
+
+    def check_groups(self, groups):
+        for part in self._parts:
+            part.check_groups(groups)
+
+    def _others(self):
+        return [scheduler for scheduler in self.optimizer.schedulers if scheduler not in self._parts]
 
 
 class ReduceLROnPlateau:
@@ -159,7 +229,8 @@ class ReduceLROnPlateau:
 
     mode: "min" or "max", which is better. threshold: a change that is smaller is none, relative to the best metric so
     far or, with threshold_mode "abs", as it is. cooldown: steps after a reduction in which nothing is counted. min_lr:
-    of all groups, or a list. eps: a reduction that is smaller is not made.
+    of all groups, or a list, which refuses groups that are added later. eps: a reduction that is smaller is not made.
+    Other schedulers go on from a reduced rate as from one that was set by hand.
     """
 
     def __init__(
@@ -180,9 +251,19 @@ class ReduceLROnPlateau:
         require(threshold_mode in ("rel", "abs"), f"unknown threshold_mode {threshold_mode!r}: choose rel or abs")
         self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
         self.threshold, self.threshold_mode, self.cooldown = threshold, threshold_mode, cooldown
-        self.min_lrs, self.eps = _each(min_lr, optimizer), eps
+        self.min_lr, self.eps = min_lr, eps
+        self.check_groups(len(optimizer.param_groups))
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
+        optimizer.schedulers = [*optimizer.schedulers, self]
+
+    def scheduled(self, rate: float, group: int, step: int) -> float:
+        """`rate` itself: what is reduced is the rate that all schedulers go on from."""
+        return rate
+
+    def check_groups(self, groups: int) -> None:
+        """ValueError unless there is a min_lr for each of so many groups."""
+        _check_each("rates min_lr", self.min_lr, groups)
 
     def step(self, metrics: float) -> None:
         """Take the metric of one more step, and reduce the rates if it is time."""
@@ -196,8 +277,8 @@ class ReduceLROnPlateau:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                rate = max(group["lr"] * self.factor, least)
+            for i, group in enumerate(self.optimizer.param_groups):
+                rate = max(group["lr"] * self.factor, _of_group(self.min_lr, i))
                 if group["lr"] - rate > self.eps:
                     group["lr"] = rate
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
@@ -224,17 +305,11 @@ def _check_optimizer(optimizer: Optimizer) -> None:
         raise TypeError(f"a scheduler needs an Optimizer, not a {type(optimizer).__name__}")
 
 
-def _each(value: float | Sequence[float], optimizer: Optimizer) -> list[float]:
-    """One value for each group."""
-    groups = len(optimizer.param_groups)
-    values = list(value) if isinstance(value, list | tuple) else [value] * groups
-    if len(values) != groups:
-        raise ValueError(f"{values} has {len(values)} values for {groups} parameter groups")
-    return values
+def _of_group(value, group: int):
+    """An option of a group: `value` itself, or its element of that number if there is one for each."""
+    return value[group] if isinstance(value, list | tuple) else value
 
 
-def _finals(optimizer: Optimizer, rate: float) -> list[float]:
-    """The factor that makes `rate` of each group's base rate."""
-    _check_optimizer(optimizer)
-    bases = (group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
-    return [rate / base if base else 0.0 for base in bases]
+def _check_each(name: str, value, groups: int) -> None:
+    if isinstance(value, list | tuple) and len(value) != groups:
+        raise ValueError(f"{len(value)} {name} do not fit {groups} parameter groups")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Number
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from minidl.autograd import changed
 from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, enable_grad
 
-NOT_OPTIONS = {"params", "initial_lr"}  # of a group; `initial_lr` is what LRScheduler begins from
+NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr"}  # of a group; the rates are those of `rates`
 
 
 class Optimizer:
@@ -26,6 +26,7 @@ class Optimizer:
     params: parameters, or groups of them: dicts with "params" and with options of their own.
     defaults: the options of groups that do not give them.
     param_groups: the groups as dicts with all options, which may be set between steps.
+    schedulers: those of the learning rates, in the order in which they were made.
     """
 
     norms = 0
@@ -35,6 +36,7 @@ class Optimizer:
             raise TypeError(f"the optimizer needs a list of nn.Parameters or of groups, not a {type(params).__name__}")
         self.defaults = {"maximize": False, **defaults}
         self.param_groups: list[dict] = []
+        self.schedulers: list = []
         self.state: dict[Parameter, dict] = {}
         groups = list(params)
         if not groups:
@@ -43,7 +45,10 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, group: dict) -> None:
-        """Update the parameters `group["params"]` as well, with the options in `group`, else the defaults."""
+        """Update the parameters `group["params"]` as well, with the options in `group`, else the defaults.
+
+        Schedulers go on from the group's own rate; ValueError where one has options for each group, and none for this.
+        """
         where = f"parameter group {len(self.param_groups)}"
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(f"{where} must be a dict with 'params', not {group!r}")
@@ -63,6 +68,8 @@ class Optimizer:
             if parameter in seen:
                 raise ValueError(f"parameter {parameter.name or i} of {where} is given twice")
             seen.add(parameter)
+        for scheduler in self.schedulers:
+            scheduler.check_groups(len(self.param_groups) + 1)
         self.param_groups.append(options)
         self.state.update((parameter, {}) for parameter in options["params"])
 
@@ -82,17 +89,27 @@ class Optimizer:
         """`norms` sums of squares over this part of the parameter. Called once before each update."""
         raise NotImplementedError(f"{type(self).__name__} has no squares")
 
-    def step(self, scale: float = 1.0, squares: np.ndarray | None = None) -> None:
+    def step(
+        self, closure: Callable | None = None, *, scale: float = 1.0, squares: np.ndarray | None = None
+    ) -> object | None:
         """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are.
 
-        Of a parameter, only what is `updated_here` is, and only for that a state is kept. squares: what
+        closure: computes the loss and the gradients; it is called first, and what it returns is returned. Of a
+        parameter, only what is `updated_here` is updated, and only for that a state is kept. squares: what
         `measure(scale)` gave, summed over the ranks that hold parts of the parameters; None where none but this does.
         """
+        loss = None
+        if closure is not None:
+            if not callable(closure):
+                raise TypeError(f"step needs a closure, a function that computes the loss, not {closure!r}")
+            with enable_grad():
+                loss = closure()
         if self.norms and squares is None:
             squares = self.measure(scale)
         for i, part in self._parts(scale):
             self.update(*part, *(map(math.sqrt, squares[i]) if self.norms else ()))
             changed(part[0])  # this part of the parameter
+        return loss
 
     def measure(self, scale: float = 1.0) -> np.ndarray:
         """Sums of squares for the norms that `step(scale)` takes: (parameters, norms), float64."""
@@ -183,7 +200,7 @@ class Optimizer:
     def __repr__(self) -> str:
         groups = (
             f"{len(group['params'])} parameters, "
-            + ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
+            + ", ".join(f"{key}={value}" for key, value in group.items() if key not in NOT_OPTIONS)
             for group in self.param_groups
         )
         return f"{type(self).__name__}({'; '.join(groups)})"

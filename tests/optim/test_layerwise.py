@@ -112,11 +112,11 @@ def test_parts_make_the_step_of_the_whole_if_their_squares_are_added_up_and_anot
     for gradient in gradients:
         for p in (*whole, *parts, *alone):
             p.grad = minidl.tensor(gradient)
-        one.step(0.5)
+        one.step(scale=0.5)
         squares = sum(two.measure(0.5) for two in twos)
         for two, loner in zip(twos, loners, strict=True):
-            two.step(0.5, squares)
-            loner.step(0.5)
+            two.step(scale=0.5, squares=squares)
+            loner.step(scale=0.5)
     joined, apart = (np.append(a.numpy()[:10], b.numpy()[10:]) for a, b in (parts, alone))
     np.testing.assert_allclose(joined, whole[0].numpy(), rtol=1e-12)
     assert norm(apart - whole[0].numpy()) > 1e-5

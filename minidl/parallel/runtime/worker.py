@@ -207,7 +207,7 @@ class Worker:
     def update(self, i: I.OptimizerStep) -> None:
         self.totals = self.buffers[("total",)]
         if self.optimizer is not None:
-            self.optimizer.step(self._scale(i), self.buffers[("norms",)] if i.norms else None)
+            self.optimizer.step(scale=self._scale(i), squares=self.buffers[("norms",)] if i.norms else None)
         for buffer in i.writes:
             self.buffers[buffer] = self.stage.values[buffer[2]]
 
