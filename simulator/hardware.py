@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 
 from minidl.checks import check_count
+from simulator import kinds
 from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network
 
@@ -18,7 +18,32 @@ else:
     import tomli as tomllib
 
 CATALOG = Path(__file__).parent / "catalog"
-MAY_BE_ZERO = ("launch_us", "latency_us", "gemm_depth")
+
+
+def _figure(kind: kinds.Kind) -> kinds.Kind:
+    """A table {value, source}; a file of one's own may leave the source out."""
+    return kinds.table({"value": kind, "source": kinds.text}, optional=("source",))
+
+
+def _figures(**kind_of: kinds.Kind) -> dict[str, kinds.Kind]:
+    return {name: _figure(kind) for name, kind in kind_of.items()}
+
+
+LINK = _figures(bandwidth=kinds.POSITIVE, bandwidth_fraction=kinds.SHARE, latency_us=kinds.NOT_NEGATIVE)
+DEVICE = _figures(
+    memory_gb=kinds.POSITIVE, memory_bandwidth=kinds.POSITIVE, memory_fraction=kinds.SHARE,
+    vector_flops=kinds.POSITIVE, launch_us=kinds.NOT_NEGATIVE, gemm_fraction=kinds.SHARE,
+    gemm_depth=kinds.NOT_NEGATIVE, gemm_tile_m=kinds.COUNT, gemm_tile_n=kinds.COUNT, gemm_units=kinds.COUNT,
+)  # fmt: skip
+PEAKS = kinds.table(_figures(**dict.fromkeys(BYTES, kinds.POSITIVE)), optional=tuple(BYTES))
+FILE = kinds.table({
+    "name": kinds.text,
+    "devices": kinds.COUNT,
+    "precision": kinds.text,
+    "device": kinds.table(DEVICE | {"peak_flops": PEAKS}),
+    "node": kinds.table(_figures(devices=kinds.COUNT) | LINK),
+    "network": kinds.table(LINK),
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,8 +90,10 @@ class Cluster:
         """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
 
         precision: of the matrix products and activations, by default the system's own. ValueError for an unknown name,
-        a missing figure, or a precision that the device does not have.
+        a figure that is missing, unknown or not of its kind, or a precision that the device does not have.
         """
+        if devices is not None:
+            check_count("devices", devices)
         path = CATALOG / f"{name}.toml"
         if not path.exists():
             path = Path(name)
@@ -74,29 +101,27 @@ class Cluster:
             known = ", ".join(cls.catalog())
             raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {known} (this machine: calibrate())")
         try:
-            table = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from None
         try:
+            FILE("", table)
             return _from_table(table, devices, precision)
-        except KeyError as error:
-            raise ValueError(f"{path} lacks {error}") from None
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{path} has a figure of the wrong kind: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def with_devices(self, devices: int) -> Cluster:
         return replace(self, devices=devices)
 
 
 def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:
-    """A cluster from a catalog file: every figure is a table {value, source}."""
+    """A cluster from a catalog file, which is of the kind FILE."""
     device, node, network = (_values(table[part]) for part in ("device", "node", "network"))
     precision = precision or table["precision"]
-    peaks = {name: peak for name, peak in _values(table["device"]["peak_flops"]).items() if name in BYTES}
+    peaks = _values(table["device"]["peak_flops"])
     if precision not in peaks:
-        raise ValueError(f"{table['name']} has no precision {precision!r}: it has {', '.join(peaks)}")
+        raise ValueError(f"{table['name']} has no precision {precision!r}: it has {', '.join(peaks) or 'none'}")
     count = devices if devices is not None else table["devices"]
-    check_count("devices", count)
     compute = Roofline(
         precision=precision,
         matrix_flops=peaks[precision] * device["gemm_fraction"],
@@ -116,11 +141,5 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
 
 
 def _values(table: Mapping) -> dict:
-    """The figures of a table without their sources. ValueError for one that is no positive number; a time may be 0."""
-    values = {key: figure["value"] for key, figure in table.items() if "value" in figure}
-    for key, value in values.items():
-        if not isinstance(value, Real):
-            raise ValueError(f"{key} = {value!r} is not a number")
-        if not (value >= 0 if key in MAY_BE_ZERO else value > 0):
-            raise ValueError(f"{key} = {value} is not positive")
-    return values
+    """The figures of a table without their sources."""
+    return {key: figure["value"] for key, figure in table.items() if "value" in figure}

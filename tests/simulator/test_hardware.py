@@ -1,5 +1,7 @@
 """hardware.py: the catalog, and files that are wrong: one sentence each."""
 
+import re
+
 import pytest
 
 from simulator import Cluster
@@ -7,6 +9,7 @@ from simulator.hardware import CATALOG, Processors, tomllib
 
 FILES = sorted(CATALOG.glob("*.toml"))
 DGX = (CATALOG / "dgx-a100.toml").read_text()
+TABLE = tomllib.loads(DGX)
 
 
 def figures(table, path=()):
@@ -92,18 +95,24 @@ def test_a_precision_that_the_device_does_not_have_is_refused():
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ("gemm_units", "#", "lacks 'gemm_units'"),
-        ("[network]\n", "[net]\n", "lacks 'network'"),
-        ('name = "DGX', '#"', "lacks 'name'"),
-        ("value = 80,", 'value = "80 GB",', "memory_gb = '80 GB' is not a number"),
-        ("value = 80,", "valve = 80,", "lacks 'memory_gb'"),
-        ("launch_us = {", "launch_us = 4 #", "wrong kind"),
-        ("value = 25e9", "value = 0", "bandwidth = 0 is not positive"),
-        ('value = 19.5e12, source = "NVIDIA A100 datasheet: FP32', 'value = -1, source = "', "vector_flops = -1 is"),
-        ("value = 80,", "value = nan,", "memory_gb = nan is not positive"),
-        ("devices = 8\n", "devices = 0\n", "devices=0 is not a whole number"),
+        ("gemm_units", "#", "mine.toml: device lacks 'gemm_units'"),
+        ("[network]\n", "[net]\n", "the file has an unknown 'net': it may have name, devices, .*, network"),
+        ('name = "DGX', '#"', "the file lacks 'name'"),
+        ('name = "DGX', 'name = 3 # "', "name = 3 is not a text"),
+        ("gemm_units", "gemm_unit", "device has an unknown 'gemm_unit': it may have memory_gb, "),
+        ("tfloat32", "tfloat64", "device.peak_flops has an unknown 'tfloat64': it may have float32, "),
+        ("value = 80,", "valve = 80,", "device.memory_gb has an unknown 'valve': it may have value, source"),
+        ("launch_us = {", "launch_us = 4 #", "device.launch_us = 4 is not a table"),
+        ("devices = 8\n", "devices = 0\n", "devices = 0 is not a whole number of at least 1"),
+        ('source = "NVIDIA', 'source = 2021 } # "', "memory_gb.source = 2021 is not a text"),
+        (
+            'precision = "bfloat16"',
+            'precision = "int3"',
+            "mine.toml: DGX A100 cluster has no precision 'int3': it has bf",
+        ),
         ("[device]\n", "[device\n", "is not a TOML file"),
-        ("[device]\n", "device = 3\n", "wrong kind|not a TOML file"),
+        ("devices = 8\n", f"devices = {'[' * 5000}\n", "is not a TOML file"),
+        ("devices = 8\n", f"devices = {'9' * 5000}\n", "is not a TOML file"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path, old, new, match):
@@ -111,6 +120,27 @@ def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path, old, ne
     path = tmp_path / "mine.toml"
     path.write_text(DGX.replace(old, new, 1))
     fails(path, match)
+
+
+COUNTS = ("devices", "gemm_tile_m", "gemm_tile_n", "gemm_units")
+SHARES = ("memory_fraction", "gemm_fraction", "bandwidth_fraction")
+MAY_BE_ZERO = ("launch_us", "latency_us", "gemm_depth")
+
+
+@pytest.mark.parametrize("place", dict(figures({k: v for k, v in TABLE.items() if isinstance(v, dict)})), ids=".".join)
+def test_a_figure_that_is_not_of_its_kind_is_refused_by_file_section_key_and_value(tmp_path, place):
+    *sections, key = place
+    wrong = {"-1": "-1", "inf": "inf", "nan": "nan", "true": "true", '"80 GB"': "'80 GB'", "1e400": "inf"}
+    wrong |= {} if key in MAY_BE_ZERO else {"0": "0"}
+    wrong |= {"2.5": "2.5", "8.0": "8.0"} if key in COUNTS else {}
+    wrong |= {"79": "79", "1.01": "1.01"} if key in SHARES else {}
+    before, after = DGX.split(f"[{'.'.join(sections)}]\n")
+    path = tmp_path / "mine.toml"
+    for given, shown in wrong.items():
+        there = re.sub(rf"^{key} = {{ value = [^,]+,", f"{key} = {{ value = {given},", after, count=1, flags=re.M)
+        path.write_text(f"{before}[{'.'.join(sections)}]\n{there}")
+        needed = "whole number" if key in COUNTS else "share" if key in SHARES else "number"
+        fails(path, rf"mine.toml: {'.'.join(place)}.value = {re.escape(shown)} is not a .*{needed}")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

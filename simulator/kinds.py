@@ -1,0 +1,118 @@
+"""What figures must be, each by its kind, and tables of them, by the kinds of their entries.
+
+A kind is a function of (place, value) that raises ValueError, in one sentence, if the value at that place of a file is
+not of the kind. Kinds of tables are made of those of their entries, so a whole file is checked by one call.
+"""
+
+import reprlib
+import sys
+from collections.abc import Callable
+
+Kind = Callable[[str, object], None]
+
+
+def number(needed: str, holds: Callable[[float], bool], whole: bool = False) -> Kind:
+    """The numbers for which `holds`, which are `needed` in words; neither infinity nor NaN is one."""
+
+    def check(place: str, value: object) -> None:
+        is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not (is_number and abs(value) <= sys.float_info.max and holds(value)):
+            raise ValueError(f"{place} = {_shown(value)} is not {needed}")
+
+    return check
+
+
+SHARE = number("a share above 0 and of at most 1", lambda x: 0 < x <= 1)
+COUNT = number("a whole number of at least 1", lambda x: x >= 1, whole=True)
+SIZE = number("a whole number of at least 0", lambda x: x >= 0, whole=True)
+POSITIVE = number("a positive number", lambda x: x > 0)
+NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
+FACTOR = number("a number of at least 1", lambda x: x >= 1)
+
+
+def text(place: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{place} = {_shown(value)} is not a text")
+
+
+def boolean(place: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{place} = {_shown(value)} is not true or false")
+
+
+def table(entries: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
+    """Tables with these entries, and no others."""
+
+    def check(place: str, value: object) -> None:
+        _check_table(place, value)
+        unknown = value.keys() - entries.keys()
+        if unknown:
+            name, known = min(unknown), ", ".join(entries)
+            raise ValueError(f"{_named(place)} has an unknown {name!r}: it may have {known}")
+        for name, kind in entries.items():
+            if name in value:
+                kind(_below(place, name), value[name])
+            elif name not in optional:
+                raise ValueError(f"{_named(place)} lacks {name!r}")
+
+    return check
+
+
+def table_of(kind: Kind, needed: tuple[str, ...] = ()) -> Kind:
+    """Tables whose entries, whatever their names, are all of one kind; those that are `needed` among them."""
+
+    def check(place: str, value: object) -> None:
+        _check_table(place, value)
+        for name in needed:
+            if name not in value:
+                raise ValueError(f"{_named(place)} lacks {name!r}")
+        for name, entry in value.items():
+            kind(_below(place, name), entry)
+
+    return check
+
+
+def list_of(kind: Kind, least: int = 1) -> Kind:
+    """Lists of at least so many entries of one kind."""
+
+    def check(place: str, value: object) -> None:
+        if not isinstance(value, list) or len(value) < least:
+            raise ValueError(f"{place} = {_shown(value)} is not a list of at least {least}")
+        for i, entry in enumerate(value):
+            kind(f"{place}[{i}]", entry)
+
+    return check
+
+
+def points(y: Kind) -> Kind:
+    """Lists of [bytes, y], by rising bytes."""
+    rows = list_of(list_of(NOT_NEGATIVE, 2))
+
+    def check(place: str, value: object) -> None:
+        rows(place, value)
+        for i, row in enumerate(value):
+            if len(row) != 2:
+                raise ValueError(f"{place}[{i}] = {_shown(row)} is not a pair")
+            y(f"{place}[{i}][1]", row[1])
+        if any(a[0] > b[0] for a, b in zip(value, value[1:], strict=False)):
+            raise ValueError(f"{place} does not rise")
+
+    return check
+
+
+def _check_table(place: str, value: object) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{_named(place)} = {_shown(value)} is not a table")
+
+
+def _below(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _named(place: str) -> str:
+    return place or "the file"
+
+
+def _shown(value: object) -> str:
+    """The value as it was given, shortened if it is long."""
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else reprlib.repr(value)
