@@ -1,8 +1,8 @@
 """The command line: python -m lessons list | run N | start N | check N | hint N."""
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lessons import check, progress, run
-from lessons.catalog import Lesson, Refused, lesson, lessons
-from minidl import files
+from lessons.catalog import lesson, lessons
+from minidl.commands.arguments import Parser, check_writable, print_table
+from minidl.commands.driver import Outcome, answer
 
 EPILOG = """\
 a lesson, from beginning to end:
@@ -20,16 +21,14 @@ a lesson, from beginning to end:
   python -m lessons check 1    check what you wrote
   python -m lessons hint 1     a hint for the first exercise that is not right yet; again for the next hint
 
-exit code: 0 all went well; 1 an exercise is not right yet, or a lesson stopped with an error;
-2 what was asked for cannot be done, and one line says why; 130 ended with Ctrl-C.
+exit code: 0 all went well; 1 an exercise is not right yet, a lesson stopped with an error, or something could not be
+written; 2 what was asked for cannot be done, and one line says why; 130 ended with Ctrl-C.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
-
-    def error(self, message):
-        raise Refused(f"{message} (see `{self.prog} --help`)")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    return answer("lessons", parser, arguments)
 
 
 def parser() -> Parser:
@@ -39,9 +38,12 @@ def parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    commands.add_parser("list", help="the lessons, the time each takes, and how far you are in the current folder")
+    command = commands.add_parser(
+        "list", help="the lessons, the time each takes, and how far you are in the current folder"
+    )
+    command.set_defaults(run=show_list)
 
     command = commands.add_parser("run", help="read a lesson and run its experiment")
     command.add_argument("lesson", metavar="N", help="the number of the lesson")
@@ -49,12 +51,17 @@ def parser() -> Parser:
     command.add_argument(
         "--out", type=Path, default=Path(), metavar="DIR", help="folder for the pictures (default: here)"
     )
+    command.set_defaults(run=run_lesson)
 
     command = commands.add_parser("start", help="copy the exercises of a lesson, to be filled in")
     command.add_argument("lesson", metavar="N", help="the number of the lesson")
     command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the file (default: here)")
+    command.set_defaults(run=start_exercises)
 
-    for name, text in ("check", "check your answers"), ("hint", "a hint for the first exercise that is not right yet"):
+    for name, text, answered in (
+        ("check", "check your answers", check_work),
+        ("hint", "a hint for the first exercise that is not right yet", give_hint),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("lesson", metavar="N", help="the number of the lesson")
         command.add_argument(
@@ -67,95 +74,73 @@ def parser() -> Parser:
         )
         if name == "check":
             command.add_argument("--json", type=Path, metavar="PATH", help="also write the verdicts to this file")
+        command.set_defaults(run=answered)
     return top
 
 
-def show_list(console: Console) -> int:
+def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
     table = Table("lesson", "title", "time", "your work here", box=None, header_style="bold")
     for each in lessons().values():
         table.add_row(str(each.number), each.title, f"{each.minutes} min", progress.describe(each, Path()))
-    console.print(table)
-    return 0
+    return Outcome(show=lambda console: print_table(console, table))
 
 
-def run_lesson(chosen: Lesson, out: Path, step: bool, console: Console) -> int:
-    return 0 if run.run(chosen, out, step, console) else 1
+def run_lesson(chosen: argparse.Namespace, console: Console) -> Outcome:
+    return Outcome(code=0 if run.run(lesson(chosen.lesson), chosen.out, chosen.step, console) else 1)
 
 
-def start_exercises(chosen: Lesson, out: Path, console: Console) -> int:
-    target = progress.start(chosen, out)
-    names = ", ".join(f"{exercise.name}()" for exercise in chosen.exercises())
-    _say(console, f"{target} is yours: write {names}; then `python -m lessons check {chosen.number}`.")
-    return 0
+def start_exercises(chosen: argparse.Namespace, console: Console) -> Outcome:
+    about = lesson(chosen.lesson)
+    target = progress.start(about, chosen.out)
+    names = ", ".join(f"{exercise.name}()" for exercise in about.exercises())
+    return _said(f"{target} is yours: write {names}; then `python -m lessons check {about.number}`.")
 
 
-def check_work(chosen: Lesson, path: Path, json_path: Path | None, console: Console) -> int:
-    file = check.read_work(chosen, path)
+def check_work(chosen: argparse.Namespace, console: Console) -> Outcome:
+    about = lesson(chosen.lesson)
+    file = check.read_work(about, chosen.file)
+    check_writable(chosen.json)
     verdicts = []
-    for exercise in chosen.exercises():
+    for exercise in about.exercises():
         with console.status(f"checking {exercise.name}()"):
-            verdict = check.check(chosen, file, exercise)
-        mark, text = ("[green]right[/]", "") if verdict.passed else ("[red]not yet[/]", escape(verdict.message))
-        console.print(f"{mark}  [bold]{exercise.name}()[/]  {text}", soft_wrap=True, highlight=False)
-        verdicts.append(verdict)
-    if not progress.remember(chosen, file, passed=[v.exercise for v in verdicts if v.passed]):
-        _say(console, f"{file.parent} cannot be written: `list` will not remember this check.")
-    report = check.report(chosen, file, verdicts)
-    if json_path is not None:
-        _write(json_path, json.dumps(report, indent=1) + "\n")
-    return 0 if report["passed"] else 1
+            verdicts.append(check.check(about, file, exercise))
+    kept = progress.remember(about, file, passed=[v.exercise for v in verdicts if v.passed])
+    report = check.report(about, file, verdicts)
+
+    def show(console: Console) -> None:
+        for verdict in verdicts:
+            mark, text = ("[green]right[/]", "") if verdict.passed else ("[red]not yet[/]", escape(verdict.message))
+            console.print(f"{mark}  [bold]{verdict.exercise}()[/]  {text}", soft_wrap=True, highlight=False)
+        if not kept:
+            _say(console, f"{file.parent} cannot be written: `list` will not remember this check.")
+
+    return Outcome([(chosen.json, report)], show, 0 if report["passed"] else 1)
 
 
-def give_hint(chosen: Lesson, path: Path, console: Console) -> int:
-    file = check.read_work(chosen, path)
-    for exercise in chosen.exercises():
+def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
+    about = lesson(chosen.lesson)
+    file = check.read_work(about, chosen.file)
+    for exercise in about.exercises():
         with console.status(f"checking {exercise.name}()"):
-            verdict = check.check(chosen, file, exercise)
+            verdict = check.check(about, file, exercise)
         if verdict.passed:
             continue
-        hints = progress.recall(chosen, file)["hints"]
+        hints = progress.recall(about, file)["hints"]
         number = min(hints.get(exercise.name, 0), len(exercise.hints) - 1)
-        _say(console, f"{exercise.name}(), hint {number + 1} of {len(exercise.hints)}: {exercise.hints[number]}")
-        if not progress.remember(chosen, file, hints=hints | {exercise.name: number + 1}):
-            _say(console, f"{file.parent} cannot be written: the next `hint` will give this hint again.")
-        return 0
-    _say(console, "All exercises are right: nothing to hint at.")
-    return 0
+        said = [f"{exercise.name}(), hint {number + 1} of {len(exercise.hints)}: {exercise.hints[number]}"]
+        if not progress.remember(about, file, hints=hints | {exercise.name: number + 1}):
+            said.append(f"{file.parent} cannot be written: the next `hint` will give this hint again.")
+        return _said(*said)
+    return _said("All exercises are right: nothing to hint at.")
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+def _said(*lines: str) -> Outcome:
+    return Outcome(show=lambda console: _say(console, *lines))
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        files.write(path, text)
-    except OSError as error:
-        raise Refused(f"cannot write {path}: {error.strerror}") from None
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    console = Console()
-    try:
-        chosen = vars(parser().parse_args(arguments))
-        command = chosen.pop("command")
-        if command == "list":
-            return show_list(console)
-        number = lesson(chosen.pop("lesson"))
-        if command == "run":
-            return run_lesson(number, chosen["out"], chosen["step"], console)
-        if command == "start":
-            return start_exercises(number, chosen["out"], console)
-        if command == "check":
-            return check_work(number, chosen["file"], chosen["json"], console)
-        return give_hint(number, chosen["file"], console)
-    except Refused as error:
-        print(f"lessons: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nlessons: ended with Ctrl-C", file=sys.stderr)
-        return 130
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

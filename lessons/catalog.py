@@ -13,10 +13,6 @@ from lessons.percent import read_cells
 FOLDER = Path(__file__).parent
 
 
-class Refused(Exception):
-    """One clear sentence for the learner, who asked for something that cannot be done."""
-
-
 @dataclass(frozen=True)
 class Lesson:
     """Lesson `number`; its files are called `name`, as in `01_autograd`. `minutes`: to read and run it."""
@@ -75,8 +71,8 @@ def _read(path: Path) -> Lesson:
 
 
 def lesson(number: str) -> Lesson:
-    """The lesson with this number; Refused names the numbers there are."""
+    """The lesson with this number; ValueError names the numbers there are."""
     known = lessons()
     if not number.isdecimal() or int(number) not in known:
-        raise Refused(f"there is no lesson {number!r}: choose one of {', '.join(map(str, known))}")
+        raise ValueError(f"there is no lesson {number!r}: choose one of {', '.join(map(str, known))}")
     return known[int(number)]

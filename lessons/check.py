@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from multiprocessing import Pipe
 from pathlib import Path
 
-from lessons.catalog import FOLDER, Lesson, Refused
+from lessons.catalog import FOLDER, Lesson
 from lessons.exercise import Exercise
+from minidl.commands.arguments import Refused
 
 STARTUP_SECONDS = 60  # for importing the libraries, before the clock of a budget starts
 

@@ -4,6 +4,7 @@ It sends two JSON messages through the socket FD: {} when the libraries are load
 verdict, {"passed", "mistake", "message"}. It ends when the other side of the socket is closed.
 """
 
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import resource
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -24,9 +26,22 @@ def main(check_path: str, name: str, answer_path: str, descriptor: str) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(exercise)
     sys.dont_write_bytecode = True  # the learner's folder is the learner's
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_Heard(stream.fileno(), "w", closefd=False), stream.encoding, "replace", write_through=True)
+        for stream in (sys.stdout, sys.stderr)
+    )
     parent.send_bytes(b"{}")
     verdict = judge(exercise, Path(answer_path))
     parent.send_bytes(json.dumps(verdict).encode())
+
+
+class _Heard(io.FileIO):
+    """Where an answer prints. That nobody hears it, behind a closed pipe, say, is no mistake of the answer."""
+
+    def write(self, data) -> int:
+        with suppress(OSError):
+            super().write(data)
+        return len(data)
 
 
 def judge(exercise: Exercise, path: Path) -> dict:

@@ -8,8 +8,9 @@ import json
 import zlib
 from pathlib import Path
 
-from lessons.catalog import Lesson, Refused
+from lessons.catalog import Lesson
 from minidl import files
+from minidl.commands.arguments import Refused
 
 STATE_NAME = ".minidl-lessons.json"
 

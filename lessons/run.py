@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.syntax import Syntax
 
-from lessons.catalog import Lesson, Refused
+from lessons.catalog import Lesson
 from lessons.percent import read_cells
+from minidl.commands.arguments import Refused
 
 
 def run(lesson: Lesson, folder: Path, step: bool, console: Console) -> bool:
@@ -61,5 +62,5 @@ def _enter(folder: Path) -> None:
 def _wait(number: int, count: int) -> None:
     try:
         input(f"cell {number} of {count}: Enter runs it, Ctrl-C leaves ")
-    except EOFError:
+    except (EOFError, RuntimeError):  # RuntimeError: standard input is closed
         raise Refused("--step waits for Enter, but there is no terminal to press it on") from None

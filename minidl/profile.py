@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.streams import Lasting
 from minidl.tensor import Tensor, device
 
 REST = "(rest)"
@@ -122,7 +124,7 @@ def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool =
     for name, value, least in (("depth", depth, 0), ("repeats", repeats, 1)):
         check_count(f"profile: {name}", value, least)
     x = (input if isinstance(input, Tensor) else tensor(input)).data
-    with _undisturbed(model), Console(stderr=True).status("") as status:
+    with _undisturbed(model), Console(file=Lasting(sys.stderr)).status("") as status:
         walk = _Walk(repeats, status)
         walk.block("", model, x, False, depth)
         rows, walk.rows = walk.rows, []

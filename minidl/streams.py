@@ -52,7 +52,14 @@ class Lasting:
 
 @contextmanager
 def lasting_streams() -> Iterator[Lasting]:
-    """Make sys.stdout and sys.stderr lasting inside the `with` block; gives the one for stdout."""
+    """Make sys.stdout and sys.stderr lasting inside the `with` block; gives the one for stdout.
+
+    Standard descriptors that are closed lead to /dev/null from now on: else the next file or socket would be one of
+    them, and get what a worker or a library prints.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
     out, errors = Lasting(sys.stdout), Lasting(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from minidl import models
-from minidl.commands.arguments import Parser, Refused, check_writable, count, progress_bar
+from minidl.commands.arguments import Parser, Refused, check_writable, count, print_table, progress_bar
 from minidl.commands.driver import EXIT_CODES, Outcome, answer
 from minidl.models.catalog import BUILDERS
 from minidl.parallel import Plan
@@ -126,7 +126,7 @@ def _compare(options, console: Console) -> Outcome:
         plots.save(plots.comparison_figure(result), path)
 
     def show(console: Console) -> None:
-        console.print(_comparison_table(result))
+        print_table(console, _comparison_table(result))
         _print_errors(result, console)
         console.print(f"{', '.join(map(str, (*pictures, rows)))} and {len(traces)} traces (trace-*.json)"
                       f" after {seconds:.0f} s")  # fmt: skip
@@ -195,7 +195,7 @@ def _predict(options, console: Console) -> Outcome:
         (options.trace, prediction.trace.save),
         (options.timeline, lambda path: plots.save(plots.timeline_figure([(title, prediction.trace)]), path)),
     )
-    return Outcome(files, lambda console: console.print(_prediction_table(options.model, prediction)))
+    return Outcome(files, lambda console: print_table(console, _prediction_table(options.model, prediction)))
 
 
 def _prediction_table(model: str, p: Prediction) -> Table:
@@ -258,7 +258,7 @@ def _show_calibration(found: Calibration, console: Console) -> None:
         table.add_row(f"{name}, 2 workers", ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in points[1::2]))
     for name in ("send", "receive"):
         table.add_row(name, ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in network[name][1::2]))
-    console.print(table)
+    print_table(console, table)
     console.print(f"kept in {cache_path()}")
 
 

@@ -1,15 +1,20 @@
 """What the commands share: arguments checked at the door, and results for people and for programs."""
 
 import argparse
+import errno
 import json
 import math
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import Progress
+from rich.table import Table
 
 from minidl import files
 
@@ -57,18 +62,28 @@ def _at_least(least: int, text: str) -> int:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Refused unless a file can be written to each path that is given, and no two are the same; leaves no trace."""
-    given = [path for path in paths if path is not None]
-    for i, path in enumerate(given):
-        if path in given[:i]:
-            raise Refused(f"{path} is given twice: one file would replace the other")
+    """Refused unless a file can be written to each path that is given, and no two lead to one file; leaves no trace."""
+    files_given = set()
+    for path in paths:
+        if path is None:
+            continue
+        target = Path(os.path.realpath(path))  # what a link leads to, there or not yet
         try:
-            if path.exists():
+            if not path.exists():
+                tempfile.TemporaryFile(dir=target.parent).close()
+            elif path.is_file():
                 path.open("ab").close()
-            else:
-                tempfile.TemporaryFile(dir=path.parent).close()
+            elif path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            else:  # a pipe or a device, which may notice that it is opened, or wait
+                if not os.access(path, os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                continue  # which takes what one writes after the other
         except OSError as error:
             raise Refused(f"cannot write {path}: {error.strerror}") from None
+        if target in files_given:
+            raise Refused(f"{path} is given twice: one file would replace the other")
+        files_given.add(target)
 
 
 def write_json(path: Path, document: dict) -> None:
@@ -93,6 +108,18 @@ def progress_bar(console: Console, *columns) -> Iterator[Progress]:
             yield progress
     else:
         yield progress
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table as narrow as the terminal, if that needs to cut no word; else its lines are longer, and wrap."""
+    unlimited = console.options.update(max_width=sys.maxsize)
+    for column in table.columns:
+        sizes = [Measurement.get(console, unlimited, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    least = Measurement.get(console, unlimited, table).minimum
+    if console.width < least:
+        table.width = least
+    console.print(table, crop=False, highlight=False)
 
 
 def milliseconds(seconds: float) -> str:

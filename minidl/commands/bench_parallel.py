@@ -10,7 +10,7 @@ from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, milliseconds, progress_bar
+from minidl.commands.arguments import check_writable, count, milliseconds, print_table, progress_bar
 from minidl.commands.driver import Outcome
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
@@ -82,7 +82,7 @@ def show(console: Console, here: dict[str, object], results: parallel.Results) -
             f"trace : step, {trace.model}", f"{trace.share:.2%}", f"< {targets['trace']:.0%}",
             f"{trace.events_per_step:g} events of {_us(trace.event_seconds)} : {milliseconds(trace.step_seconds)}",
         )  # fmt: skip
-    console.print(table, highlight=False)
+    print_table(console, table)
 
 
 def document(here: dict[str, object], rounds: int, results: parallel.Results) -> dict[str, object]:

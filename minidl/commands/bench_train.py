@@ -11,7 +11,7 @@ from rich.table import Table
 from minidl.bench import train
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
-from minidl.commands.arguments import Refused, check_writable, count, progress_bar
+from minidl.commands.arguments import Refused, check_writable, count, print_table, progress_bar
 from minidl.commands.driver import Outcome
 
 THREADS = (1, 2)
@@ -81,7 +81,7 @@ def show(console: Console, here: dict[str, object], rows: list[train.Row], start
             *(("", "") if row.tuned_ratio is None else (f"{row.tuned_ms:.3g} ms", f"{row.tuned_ratio:.2f}")),
             memory,
         )  # fmt: skip
-    console.print(table, highlight=False)
+    print_table(console, table)
     console.print(
         f"A fresh process has imported minidl after {start.import_seconds:.2f} s (wanted ≤ {train.IMPORT_TARGET}) and "
         f"made the second step of W1 after {start.second_step_seconds:.2f} s (wanted ≤ {train.SECOND_STEP_TARGET}).",

@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from minidl.commands.arguments import Parser, Refused, write_json
-from minidl.processes import WorkerError
 from minidl.streams import Lasting, lasting_streams
 
 EXIT_CODES = """\
 exit code: 0 all went well; 1 the run failed, or something of it could not be written; 2 what was asked for cannot be
 done, and one line says why; 130 ended with Ctrl-C.
 """
+LEAST_COLUMNS = 20  # rich prints nothing at all where COLUMNS is 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
     try:
         chosen: argparse.Namespace = parser().parse_args(arguments)
         console = Console()
+        if console.width < LEAST_COLUMNS:
+            console.width = LEAST_COLUMNS
         outcome = chosen.run(chosen, console)
         unwritten = [line for path, content in outcome.files if path and (line := _write(path, content))]
         for line in unwritten:
@@ -58,8 +60,8 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
     except (Refused, ValueError, TypeError, OSError, ImportError) as error:
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
-    except WorkerError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+    except (RuntimeError, MemoryError) as error:  # a worker's has its traceback
+        print(f"{name}: {error or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{name}: ended with Ctrl-C", file=sys.stderr)

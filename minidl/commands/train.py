@@ -15,6 +15,7 @@ from minidl.commands.arguments import (
     count,
     milliseconds,
     positive,
+    print_table,
     seed,
 )
 from minidl.commands.driver import Outcome
@@ -144,7 +145,7 @@ def show(console: Console, facts: dict, plan: Plan) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(table, highlight=False)
+    print_table(console, table)
     if not math.isfinite(facts["final_loss"]):
         console.print("The loss is no longer a number: try a smaller --lr.")
 

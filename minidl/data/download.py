@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minidl.files import replacing
+from minidl.streams import Lasting
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT_SECONDS = 30.0
@@ -36,16 +37,17 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
     from urllib.request import urlopen
 
     digest = hashlib.sha256()
+    screen = Lasting(sys.stderr)
     with urlopen(url, timeout=TIMEOUT_SECONDS) as response, open(path, "wb") as file:
         total, done = int(response.headers.get("Content-Length") or 0), 0
         while chunk := response.read(CHUNK):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            if sys.stderr.isatty():
+            if screen.isatty():
                 share = f"{done / total:4.0%} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-                print(f"\r{url}: {share}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+                print(f"\r{url}: {share}", end="", file=screen, flush=True)
+    if screen.isatty():
+        print(file=screen)
     if digest.hexdigest() != sha256:
         raise OSError(f"its SHA-256 is {digest.hexdigest()}, not {sha256}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from os import PathLike
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from minidl.checks import check_count
 from minidl.monitor.files import CSVFile, JSONLinesFile
 from minidl.monitor.terminal import Terminal
+from minidl.streams import Lasting
 
 
 class Monitor:
@@ -54,7 +56,7 @@ class Monitor:
 
                 self._add(EventFile(tensorboard, append), opened)
             if terminal:
-                self._add(Terminal(total, console or Console(stderr=True)), opened)
+                self._add(Terminal(total, console or Console(file=Lasting(sys.stderr))), opened)
             self._open = opened.pop_all()
 
     def _add(self, sink, opened: ExitStack) -> None:

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from lessons import progress
 from lessons.__main__ import main
-from lessons.catalog import Lesson, Refused, lesson
+from lessons.catalog import Lesson, lesson
 from lessons.check import check
 from lessons.exercise import Exercise
 from lessons.run import run
+from minidl.commands.arguments import Refused
 from tests.leftovers import until
 
 ROOT = Path(__file__).parents[2]
