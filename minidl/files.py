@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,6 +18,7 @@ from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a write fails with these, and names no file
 NAME_END = 50  # characters of the name, with its suffix, that a part file's name has too: names end at 255 bytes
+STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
@@ -31,7 +33,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     If the block fails, by a full disk, say, or Ctrl-C, the part is gone and an older file is as it was. The file that a
     link leads to is replaced, not the link. The mode is the older file's, for a new one what the umask leaves of 0666.
-    What is no regular file, a pipe or a device, is written into; so is a file whose folder takes no new one.
+    What is no regular file, a pipe or a device, is written into; so is a file whose folder takes no new one, and what
+    a descriptor of this process leads to, which /dev/stdout names: there it is written where the descriptor stands.
 
     Raises OSError, which names `path`: IsADirectoryError, PermissionError if an older file must not be written.
     """
@@ -41,7 +44,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     if older and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
     target = Path(os.path.realpath(path))
-    into = older and not (stat.S_ISREG(older.st_mode) and os.access(target.parent, os.W_OK))
+    ours = _descriptor(path)
+    into = ours is not None or older and not (stat.S_ISREG(older.st_mode) and os.access(target.parent, os.W_OK))
     folder = Path(tempfile.gettempdir()) if into else target.parent
     # Random, so that no two processes or threads have one; opened exclusively, so never a link that lies in wait.
     part = folder / f".part-{secrets.token_hex(8)}-{target.name[-NAME_END:]}"
@@ -50,7 +54,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         try:
             yield part
             if into:
-                with open(part, "rb") as whole, open(path, "wb") as there:
+                with open(part, "rb") as whole, open(path if ours is None else os.dup(ours), "wb") as there:
                     shutil.copyfileobj(whole, there)
             else:
                 _settle(part, mode, older)
@@ -66,6 +70,13 @@ def read_json(path: str | os.PathLike) -> object:
             return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from None
+
+
+def _descriptor(path: str | os.PathLike) -> int | None:
+    """The descriptor of this process that `path` names, as /dev/stdout and /dev/fd/63 do; else None."""
+    path = os.path.abspath(path)
+    numbered = re.fullmatch("/(?:dev|proc/self)/fd/([0-9]+)", os.fsdecode(path))
+    return int(numbered[1]) if numbered else STANDARD.get(path)
 
 
 def _new_file(path: Path) -> int:

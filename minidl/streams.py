@@ -21,9 +21,15 @@ class Lasting:
         self.failure: OSError | ValueError | None = None
 
     def write(self, text: str) -> int:
-        encoding = self._stream.encoding or "utf-8"
-        self._try(self._stream.write, text.encode(encoding, "replace").decode(encoding))
+        self._try(self._write, text)
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
 
     def flush(self) -> None:
         self._try(self._stream.flush)

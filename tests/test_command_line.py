@@ -7,20 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minidl
-from minidl import data, models, optim
+from minidl import data, models, nn, optim
 from minidl.__main__ import main
 from minidl.bench import machine, parallel, train
 from minidl.commands import bench_parallel
-from minidl.commands.arguments import Refused, check_writable, write_json
+from minidl.commands.arguments import Parser, Refused, check_writable, write_json
+from minidl.commands.driver import Outcome, answer
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
+from tests.terminals import BROKEN, CODES, printed_on
 
 COMMANDS = ([], ["train"], ["profile"], ["bench"], ["bench", "parallel"], ["bench", "train"])
 
@@ -196,20 +199,137 @@ def test_a_worker_that_fails_gives_exit_code_1_and_what_it_said(folder, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "code", "said"),
     [
-        (OSError(28, "No space left on device", "x.json"), "x.json: No space left on device"),
-        (TypeError("a\nb"), "a b"),
-        (ValueError(), "ValueError"),
+        (OSError(28, "No space left on device", "x.json"), 2, "x.json: No space left on device"),
+        (TypeError("a\nb"), 2, "a b"),
+        (ValueError(), 2, "ValueError"),
+        (RuntimeError("the process of ours W9 ended"), 1, "the process of ours W9 ended"),
+        (MemoryError(), 1, "MemoryError"),
+        (ValueError("no file \udcff"), 2, "no file ?"),
     ],
 )
-def test_an_error_of_the_run_is_one_line_and_exit_code_2(folder, capsys, monkeypatch, error, said):
+def test_an_error_of_the_run_is_one_line_and_an_exit_code(folder, capsys, monkeypatch, error, code, said):
     def fail(chosen, console):
         raise error
 
     monkeypatch.setattr("minidl.commands.train.run", fail)
-    assert main(["train"]) == 2
+    assert main(["train"]) == code
     assert capsys.readouterr().err == f"minidl: {said}\n"
+
+
+# What is kept, whatever becomes of the terminal
+
+
+def command(outcome):
+    """`answer`'s second argument: a command line with nothing to choose, which gives this outcome."""
+    made = Parser("made up")
+    made.set_defaults(run=lambda chosen, console: outcome)
+    return lambda: made
+
+
+def test_all_files_are_written_before_anything_is_printed(folder, capsys):
+    def show(console):
+        console.print(sorted(path.name for path in folder.iterdir()))
+        raise KeyboardInterrupt
+
+    made = Outcome([(Path("a"), {"x": math.nan}), (None, {}), (Path("b"), lambda path: path.write_text("b"))], show)
+    assert answer("made up", command(made), []) == 130
+    assert capsys.readouterr() == ("['a', 'b']\n", "\nmade up: ended with Ctrl-C\n")
+    assert json.loads(Path("a").read_text()) == {"x": None}
+
+
+def test_a_file_that_cannot_be_written_in_the_end_costs_no_other_and_no_table(folder, capsys):
+    def fail(error):
+        def write(path):
+            raise error
+
+        return write
+
+    made = [
+        (Path("a"), fail(OSError(28, "No space left on device", "a"))),
+        (Path("b"), fail(ZeroDivisionError("of a drawing"))),
+        (Path("c"), fail(BrokenPipeError())),  # a pipe whose reader had enough
+        (Path("d"), {"kept": True}),
+    ]
+    assert answer("made up", command(Outcome(made, lambda console: console.print("the table"))), []) == 1
+    out, err = capsys.readouterr()
+    assert out == "the table\n" and json.loads(Path("d").read_text()) == {"kept": True}
+    assert err == "made up: cannot write a: No space left on device\nmade up: cannot write b: of a drawing\n"
+
+
+RUNS = {  # what makes each command fast
+    "train": (["train", "--steps", "1"], {"minidl.commands.train.train": lambda *_, **__: trained()}),
+    "profile": (["profile", "mlp-digits", "--no-time"], {}),
+    "bench parallel": (["bench", "parallel"], {"minidl.bench.parallel.measure": lambda *_: PARALLEL}),
+    "bench train": (
+        ["bench", "train"],
+        {
+            "minidl.bench.train.measure": lambda *_: [train.Row("W5", 1, 1.0)],
+            "minidl.bench.train.start_up": lambda: train.StartUp(1.0, 2.0),
+            "minidl.bench.train.blas": list,
+        },
+    ),
+}
+PARALLEL = parallel.Results([], [parallel.Speedup("SGD", 1, 1, 1)], parallel.Collectives(1, 1, 1, 1), [])
+
+
+@cache
+def trained():
+    """A run of one step."""
+    train_set, test_set = data.digits()
+    return minidl.parallel.train(
+        models.builder("mlp-digits"), train_set, optimizer=lambda p: optim.SGD(p, lr=0.1), loss=nn.CrossEntropyLoss(),
+        batch_size=64, steps=1, evaluate=test_set,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, "ascii"])
+@pytest.mark.parametrize("command", RUNS)
+def test_every_command_keeps_its_work_whatever_becomes_of_the_terminal(folder, capsys, monkeypatch, command, kind):
+    arguments, quick = RUNS[command]
+    for name, instead in quick.items():
+        monkeypatch.setattr(name, instead)
+    assert printed_on(monkeypatch, kind, main, [*arguments, "--json", "result.json"]) == CODES.get(kind, 0)
+    assert json.loads(Path("result.json").read_text())
+    said = "minidl: cannot write the output: No space left on device\n" if kind == "full disk" else ""
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, "ascii"])
+def test_help_needs_no_terminal_that_takes_it(capsys, monkeypatch, kind):
+    with pytest.raises(SystemExit) as ended:
+        printed_on(monkeypatch, kind, main, ["bench", "train", "--help"])
+    assert ended.value.code == CODES.get(kind, 0)
+
+
+def test_python_itself_ends_quietly_where_nothing_can_be_printed(folder):
+    """Whole processes: what Python still holds at its exit must not fail either."""
+    profile = f"exec {sys.executable} -m minidl profile mlp-digits --no-time --json"
+    runs = {
+        f"{profile} a >&- 2>&-": (0, ""),
+        f"({profile} b; echo $? >&2) | true": (0, "0\n"),
+        **({f"{profile} c >/dev/full 2>/dev/full": (1, "")} if os.path.exists("/dev/full") else {}),
+    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    started = [
+        subprocess.Popen(["sh", "-c", line.replace("exec", "", line.count("|"))], stderr=subprocess.PIPE, text=True,
+                         env=environment) for line in runs
+    ]  # fmt: skip
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
+    assert [(code, said) for said, code in ended] == list(runs.values())
+    assert len(list(folder.iterdir())) == len(runs)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "80", "nonsense"])
+def test_no_word_is_lost_on_a_narrow_terminal(folder, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(parallel, "measure", lambda *_: PARALLEL)
+    assert main(["bench", "parallel"]) == 0
+    said = capsys.readouterr().out.split()
+    for words in ("two workers, SGD", "all-reduce : memcpy, 1 MiB", "1e+03 ms : 1e+03 ms a step", "1e+06 µs"):
+        assert [word for word in words.split() if word not in said] == []
 
 
 def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
@@ -330,8 +450,28 @@ def test_check_writable_leaves_everything_as_it_was(folder):
     existing.write_text("kept")
     check_writable(existing, folder / "new", None)
     assert [path.name for path in folder.iterdir()] == ["existing"] and existing.read_text() == "kept"
-    with pytest.raises(Refused, match="given twice"):
-        check_writable(existing, existing)
+
+
+@pytest.mark.parametrize("second", ["a", "./a", "../{folder}/a", "link", "linked/a"])
+@pytest.mark.parametrize("there", [True, False])
+def test_two_names_of_one_file_are_given_twice(folder, second, there):
+    if there:
+        Path("a").write_text("kept")
+    Path("link").symlink_to("a")
+    Path("linked").symlink_to(".")
+    with pytest.raises(Refused, match="given twice: one file would replace the other"):
+        check_writable(Path("a"), None, Path(second.format(folder=folder.name)))
+
+
+def test_a_pipe_or_a_device_is_not_opened_to_find_out(folder):
+    os.mkfifo("pipe")  # which would wait for a reader
+    check_writable(Path("pipe"), Path("/dev/null"), Path("/dev/null"))
+
+
+def test_a_link_into_a_folder_that_is_not_there_is_refused(folder):
+    Path("link").symlink_to("nowhere/a")
+    with pytest.raises(Refused, match="cannot write link: No such file or directory"):
+        check_writable(Path("link"))
 
 
 def test_json_has_no_numbers_that_json_lacks(folder):

@@ -60,6 +60,14 @@ def test_standard_output_is_a_file_to_write_to():
     assert subprocess.check_output([sys.executable, "-c", code], timeout=60) == b"all"
 
 
+def test_what_a_descriptor_leads_to_is_written_where_the_descriptor_stands(tmp_path):
+    with open(tmp_path / "a", "wb", buffering=0) as file:
+        file.write(b"before ")
+        files.write(f"/dev/fd/{file.fileno()}", "inside")
+        file.write(b" after")
+    assert (tmp_path / "a").read_text() == "before inside after"
+
+
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path, umask, mode):
     before = os.umask(umask)

@@ -61,7 +61,7 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:  # a worker's has its traceback
-        print(f"{name}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"{name}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{name}: ended with Ctrl-C", file=sys.stderr)
@@ -75,6 +75,8 @@ def _write(path: Path, content: dict | Callable[[Path], object]) -> str | None:
             write_json(path, content)
         else:
             content(path)
+    except BrokenPipeError:
+        return None  # the path is a pipe whose reader had enough
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
         return f"cannot write {path}: {reason}"
