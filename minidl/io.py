@@ -1,5 +1,6 @@
 """Saving and loading tensors by name, in the safetensors format: no code runs when a file is read."""
 
+from functools import cache
 from os import PathLike
 from pathlib import Path
 
@@ -8,24 +9,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from minidl.files import replacing
+from minidl.kernels import for_array, for_device
+from minidl.kernels.meta import MetaArray
+from minidl.structure import put_together, take_apart
 from minidl.tensor import Tensor, float32, int64
 
-SAVED = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-         "float16", "float32", "float64")  # fmt: skip
+STRUCTURE = "minidl.state"  # the name of the text beside the tensors that says how a state is nested
 LOADED = {"F64": None, "F32": None, "I64": None, "BOOL": None, "F16": float32,
           "I32": int64, "I16": int64, "I8": int64, "U32": int64, "U16": int64, "U8": int64}  # fmt: skip
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "I64": "int64", "I32": "int32",
+         "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"}  # fmt: skip
 
 
 def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = None) -> None:
     """Write tensors or arrays by name, `model.state_dict()` say, to a .safetensors file in a folder that exists.
 
+    The state may be nested, as `{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 7}` is:
+    dicts, whose keys are texts or whole numbers, lists and tuples, with numbers, texts and None beside the tensors.
+    Those go into the file's header as JSON; the tensors have their path as name ("optimizer.state.0.mean").
+
     metadata: texts by name to keep beside them. An older file is replaced when the new one is whole; OSError, and the
-    older file is as it was, if it cannot be written. Two names of one tensor are saved as two.
+    older file is as it was, if it cannot be written. Two names of one tensor are saved as two. TypeError or ValueError,
+    before anything is written, names by its path what cannot be saved.
     """
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"cannot save {path}: there is no folder {folder}, make it first")
-    arrays = {name: _saved(name, x) for name, x in state.items()}
+    check_folder(path)
+    if metadata and STRUCTURE in metadata:
+        raise ValueError(f"the text {STRUCTURE!r} is what minidl.save writes itself: give yours another name")
+    arrays, structure = take_apart(state)
+    if structure is not None:
+        metadata = {**(metadata or {}), STRUCTURE: structure}
     with replacing(path) as target:
         try:
             safetensors.save_file(arrays, target, metadata)
@@ -33,32 +45,56 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
             raise OSError(f"cannot save {path}: {error}") from None
 
 
-def _saved(name: str, x) -> np.ndarray:
-    """`x` as an array in row-major order."""
-    if not isinstance(name, str) or name == "__metadata__":
-        raise ValueError(f"a tensor cannot be saved under the name {name!r}")
-    if isinstance(x, dict | None):
-        raise TypeError(f"{name} cannot be saved: it is a {type(x).__name__}, and no tensor or array")
-    array = np.asarray(x.numpy() if isinstance(x, Tensor) else x, order="C")
-    if array.dtype.name not in SAVED:
-        raise TypeError(f"{name} cannot be saved: it has dtype {array.dtype}, those that can are {', '.join(SAVED)}")
-    return array
+def check_folder(path: str | PathLike) -> None:
+    """ValueError unless the folder of `path` exists."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"cannot save {path}: there is no folder {folder}, make it first")
 
 
-def load(path: str | PathLike) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, by name, on the CPU.
+def load(path: str | PathLike, device: str = "cpu") -> dict:
+    """What was saved in a .safetensors file, on the CPU; with device "meta" the tensors' shapes and dtypes alone.
 
-    Half precision becomes float32, and integers become int64. ValueError if the file is of another format or has
-    numbers that minidl has no dtype for.
+    Of a file that another program wrote, or of a flat dict: the tensors by name. Half precision becomes float32, and
+    integers become int64. In a nested state, arrays stay arrays, and everything is as it was to the last bit.
+    ValueError if the file is of another format, or damaged, or has numbers that minidl has no dtype for.
     """
+    for_device(device)
     with _opened(path) as file:
-        return {name: _loaded(name, file) for name in file.keys()}  # noqa: SIM118  no dictionary
+
+        @cache  # so that a header that names a tensor many times takes no more memory than the file
+        def array(name: str) -> np.ndarray | MetaArray:
+            found = file.get_slice(name)
+            dtype = found.get_dtype()
+            if dtype not in DTYPES:
+                raise ValueError(f"{name} has dtype {dtype}, which NumPy has not")
+            return file.get_tensor(name) if device == "cpu" else MetaArray(tuple(found.get_shape()), DTYPES[dtype])
+
+        @cache
+        def tensor(name: str) -> Tensor:
+            dtype = file.get_slice(name).get_dtype()
+            if dtype not in LOADED:
+                raise ValueError(
+                    f"{name} has dtype {dtype}: convert it to one of {', '.join(LOADED)} where it comes from"
+                )
+            found = array(name)
+            if LOADED[dtype] is not None:
+                found = for_array(found).cast(found, LOADED[dtype])
+            return Tensor(found)
+
+        structure = (file.metadata() or {}).get(STRUCTURE)
+        if structure is None:
+            return {name: tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
+        try:
+            return put_together(structure, array, tensor)
+        except (ValueError, SafetensorError) as error:
+            raise ValueError(f"{path} has a damaged header: {error}") from None
 
 
 def load_metadata(path: str | PathLike) -> dict[str, str]:
     """The texts that were saved beside the tensors of a .safetensors file."""
     with _opened(path) as file:
-        return file.metadata() or {}
+        return {name: text for name, text in (file.metadata() or {}).items() if name != STRUCTURE}
 
 
 def _opened(path: str | PathLike):
@@ -66,11 +102,3 @@ def _opened(path: str | PathLike):
         return safe_open(path, "numpy")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole .safetensors file, as minidl.save writes it: {error}") from None
-
-
-def _loaded(name: str, file) -> Tensor:
-    dtype = file.get_slice(name).get_dtype()
-    if dtype not in LOADED:
-        raise ValueError(f"{name} has dtype {dtype}: convert it to one of {', '.join(LOADED)} where it comes from")
-    array = file.get_tensor(name)
-    return Tensor(array if LOADED[dtype] is None else array.astype(LOADED[dtype]))
