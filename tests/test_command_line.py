@@ -54,6 +54,10 @@ def folder(tmp_path, monkeypatch):
             "put it there or pass --download",
         ),
         (["train", "--folder", "."], "mlp-digits is trained on what comes with minidl"),
+        (
+            ["train", "--batch-size", "2000", "--drop-last"],
+            "drop_last leaves nothing of 1437 samples",
+        ),
         (["train", "--batch-size", "many"], "'many' is not a whole number"),
         (["train", "--steps", "-1"], "'-1' is not a whole number"),
         (["train", "--steps", "1", "--epochs", "1"], "not allowed with"),
@@ -93,7 +97,7 @@ def test_help_names_every_option_of_every_command(capsys, command):
         "": ["train", "profile", "bench", "exit code"],
         "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
         "train": "--model --folder --download --data --pipeline --tensor --micro-batches --schedule --batch-size "
-        "--epochs --steps --lr --optimizer --seed --dtype --save --trace --log --json".split(),
+        "--drop-last --epochs --steps --lr --optimizer --seed --dtype --save --trace --log --json".split(),
         "bench": ["parallel", "train"],
         "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
@@ -141,7 +145,7 @@ def test_every_option_of_train_reaches_the_run(folder):
     others = [
         losses(*option.split())
         for option in ("--model cnn-digits", "--batch-size 32", "--optimizer adam", "--optimizer adamw", "--lr 0.01",
-                       "--seed 1", "--dtype float64")
+                       "--seed 1", "--dtype float64", "--batch-size 1000 --drop-last")
     ]  # fmt: skip
     assert all(other[2] != plain[2] for other in others)
 

@@ -20,6 +20,7 @@ from minidl.commands.arguments import (
 )
 from minidl.commands.driver import Outcome
 from minidl.commands.tasks import TASKS, loss_of
+from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, train
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
@@ -67,6 +68,7 @@ def add_parser(commands) -> None:
     add("--folder", type=Path, metavar="DIR", help="where the data are, for a model that needs others than the digits")
     add("--download", action="store_true", help="fetch the data that are not in the folder yet")
     add("--batch-size", type=count, default=64, metavar="N", help="samples of a global batch (default: 64)")
+    add("--drop-last", action="store_true", help="leave out the last batch of an epoch where it is short")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=count, default=20, metavar="N", help="passes over the data (default: 20)")
     length.add_argument("--steps", type=count, metavar="N", help="steps, instead of epochs")
@@ -102,7 +104,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     task = TASKS[chosen.model]
     train_set, test_set = task.data(chosen.model, chosen.folder, chosen.download)
-    steps = chosen.steps or chosen.epochs * -(-len(train_set) // chosen.batch_size)
+    steps = chosen.steps or chosen.epochs * batches_per_epoch(len(train_set), chosen.batch_size, chosen.drop_last)
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
     plan = Plan(
@@ -112,7 +114,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         result = train(
             models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
             loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-            evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
+            drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
         )  # fmt: skip
 
     facts = summary(chosen, plan, steps, lr, result, task.labels)

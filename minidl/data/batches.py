@@ -17,10 +17,14 @@ def batch_indices(order: np.ndarray, batch: int, batch_size: int) -> np.ndarray:
     return order[batch * batch_size : (batch + 1) * batch_size]
 
 
+def batches_per_epoch(samples: int, batch_size: int, drop_last: bool = False) -> int:
+    """How many global batches an epoch has; with `drop_last` without a last one that is shorter."""
+    return samples // batch_size if drop_last else -(-samples // batch_size)
+
+
 def batches(order: np.ndarray, batch_size: int, drop_last: bool = False) -> Iterator[np.ndarray]:
     """All global batches of an epoch; with `drop_last` without a last one that is shorter."""
-    full, rest = divmod(len(order), batch_size)
-    for batch in range(full + (rest > 0 and not drop_last)):
+    for batch in range(batches_per_epoch(len(order), batch_size, drop_last)):
         yield batch_indices(order, batch, batch_size)
 
 

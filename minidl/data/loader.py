@@ -11,7 +11,7 @@ from minidl import processes
 from minidl.arena import Arena
 from minidl.checks import check_count
 from minidl.creation import tensor
-from minidl.data.batches import batches, epoch_order
+from minidl.data.batches import batches, batches_per_epoch, epoch_order
 from minidl.data.datasets import Dataset
 from minidl.data.fetch import Fetcher
 from minidl.data.snapshot import Snapshot
@@ -66,7 +66,7 @@ class DataLoader:
         if self.batch_sampler is not None:
             return len(self.batch_sampler)
         samples = len(self.dataset if self.sampler is None else self.sampler)
-        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+        return batches_per_epoch(samples, self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator:
         epoch, indices = self.epoch, self._indices()

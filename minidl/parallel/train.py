@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minidl.checks import check_count, check_positive
-from minidl.data.batches import batch_indices, cut, epoch_order
+from minidl.data.batches import batch_indices, batches, batches_per_epoch, cut, epoch_order
 from minidl.data.datasets import set_epoch
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.nn.parameter import Shard
 from minidl.optim.lr_scheduler import LRScheduler
+from minidl.parallel import blocks
 from minidl.parallel.arguments import (
     callback_list,
     check_builder,
@@ -30,7 +31,7 @@ from minidl.parallel.check import check
 from minidl.parallel.mesh import AXES, LAYER_AXES, Mesh
 from minidl.parallel.partition import Layout, layout
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, profile_chain
+from minidl.parallel.profile import ChainProfile, build_on_meta, chain_of, profile_chain
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
@@ -98,6 +99,7 @@ class _Job:
     batch_size: int
     steps: int
     seed: int
+    drop_last: bool
     dtype: np.dtype
     evaluate: object
     evaluate_every: int
@@ -116,6 +118,7 @@ def train(
     batch_size: int,
     steps: int,
     seed: int = 0,
+    drop_last: bool = False,
     evaluate=None,
     evaluate_every: int | None = None,
     callbacks: Iterable[Callable[[StepRecord], None]] = (),
@@ -129,10 +132,10 @@ def train(
     """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
 
     optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one
-    of an epoch may be short. evaluate: a data set, evaluated every `evaluate_every` steps and after the last.
-    callbacks: each is called in this process with every StepRecord, in order; one that raises ends the run.
-    lr_schedule: step -> factor on the learning rates. clip_norm: bound on the norm of the whole gradient. dtype: of
-    parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps the trace holds.
+    of an epoch may be short, unless `drop_last` leaves it out. evaluate: a data set, evaluated every `evaluate_every`
+    steps and after the last. callbacks: each is called in this process with every StepRecord, in order; one that raises
+    ends the run. lr_schedule: step -> factor on the learning rates. clip_norm: bound on the norm of the whole gradient.
+    dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps the trace holds.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
     Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does.
@@ -141,7 +144,6 @@ def train(
     if not isinstance(plan, Plan):
         raise TypeError(f"plan must be a Plan, not a {type(plan).__name__}")
     plan.check_batch(batch_size)
-    check_count("steps", steps)
     if evaluate_every is not None:
         check_count("evaluate_every", evaluate_every)
     check_count("trace_steps", trace_steps)
@@ -162,14 +164,20 @@ def train(
     dtype = dtype_of(dtype)
     if dtype.kind != "f":
         raise ValueError(f"parameters of dtype {dtype} cannot be trained: use float32 or float64")
+    per_epoch = batches_per_epoch(len(dataset), batch_size, drop_last)
+    if not per_epoch:
+        raise ValueError(f"drop_last leaves nothing of {len(dataset)} samples: a batch has {batch_size}")
+    check_count("steps", steps)
     profile = profile_on(build, dataset, plan, loss, optimizer, batch_size, dtype)
+    if steps >= per_epoch and not drop_last:
+        check_last_batch(build, len(dataset), plan, batch_size, profile.input, dtype)
     cuts = layout(plan, profile.costs, profile.parameter_bytes)
     training = training_program(plan, cuts, clip=clip_norm is not None, norms=profile.norms)
     evaluation = evaluation_program(plan, cuts)
     check(training)
     check(evaluation)
     job = _Job(
-        build, dataset, plan, cuts, training, evaluation, optimizer, loss, batch_size, steps, seed, dtype,
+        build, dataset, plan, cuts, training, evaluation, optimizer, loss, batch_size, steps, seed, drop_last, dtype,
         evaluate, evaluate_every or steps, lr_schedule, clip_norm, trace_steps,
     )  # fmt: skip
 
@@ -203,6 +211,28 @@ def profile_on(build: Builder, dataset, plan: Plan, loss, optimizer, batch_size:
     return profile_chain(build_on_meta(build, plan.mesh(0), dtype), x, y, loss, optimizer)
 
 
+def check_last_batch(build: Builder, samples: int, plan: Plan, batch_size: int, x: MetaArray, dtype) -> None:
+    """ValueError if the model cannot be trained on the smallest micro-batch of an epoch's last, short batch.
+
+    Batch norm cannot on a single value. x: a micro-batch of a whole batch, on which the model has run.
+    """
+    short = samples % batch_size
+    sizes = {len(part) for parts in cut(np.arange(short), plan.data, plan.micro_batches) for part in parts} - {0}
+    if not sizes:
+        return
+    model = build_on_meta(build, plan.mesh(0), dtype).train(True)
+    array = MetaArray((min(sizes), *x.shape[1:]), x.dtype)
+    try:
+        for block in chain_of(model):
+            array, _ = blocks.forward(block, array, False)
+    except ValueError as error:
+        raise ValueError(
+            f"of {samples} samples, the last batch of an epoch has {short}, a micro-batch of it (data={plan.data}, "
+            f"micro_batches={plan.micro_batches}) {min(sizes)}: {error}; choose another batch_size than {batch_size}, "
+            "or drop_last"
+        ) from None
+
+
 def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray, Shard | None]]]:
     """What one worker does: returns its events, and its parameters and buffers if it is of the first replica."""
     plan = job.plan
@@ -219,7 +249,7 @@ def _run_rank(group, job: _Job) -> tuple[list[Event], dict[str, tuple[np.ndarray
     training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
     scheduler = LRScheduler(optimizer, job.lr_schedule) if optimizer and job.lr_schedule else None
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
-    per_epoch = -(-len(job.dataset) // job.batch_size)
+    per_epoch = batches_per_epoch(len(job.dataset), job.batch_size, job.drop_last)
     events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
     records, reported = [], time.perf_counter()
 
@@ -260,8 +290,8 @@ def _evaluate(worker: Worker, program, job: _Job, replica: int, step: int) -> Ev
         worker.mesh.group("data").broadcast(buffer.data)
     order, batch_size = np.arange(len(job.evaluate)), job.batch_size
     loss = weight = correct = answers = 0.0
-    for batch in range(-(-len(order) // batch_size)):
-        samples = cut(batch_indices(order, batch, batch_size), job.plan.data, job.plan.micro_batches)[replica]
+    for batch in batches(order, batch_size):
+        samples = cut(batch, job.plan.data, job.plan.micro_batches)[replica]
         totals = worker.run(program, job.evaluate, samples, step)
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers

@@ -12,6 +12,7 @@ from minidl import data, models, nn, optim
 from minidl.data.batches import batch_indices, epoch_order
 from minidl.parallel import Mesh, Plan, train
 from minidl.parallel import instructions as I
+from minidl.parallel.normalization import SyncBatchNorm
 from minidl.trace import COMMUNICATION, COMPUTE, Trace
 
 TRAIN, TEST = data.digits()
@@ -223,6 +224,75 @@ def test_a_run_can_be_repeated_bit_by_bit():
     assert run(Plan(), seed=1).losses != ran(Plan()).losses
 
 
+# The last batch of an epoch
+
+NUMBERS = np.random.default_rng(0).standard_normal((34, 6)).astype("f")
+POINTS = data.ArrayDataset(NUMBERS, NUMBERS.argmax(1) % 3)
+
+
+def batch_norm(mesh, norm=lambda mesh: nn.BatchNorm1d(8)):
+    return nn.Sequential(nn.Linear(6, 8), norm(mesh), nn.ReLU(), nn.Linear(8, 3))
+
+
+def with_sync(mesh):
+    return batch_norm(mesh, lambda mesh: SyncBatchNorm(8, mesh.group("data", "context")))
+
+
+def of_places(mesh):
+    return nn.Sequential(Places(), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(6, 3))
+
+
+class Places(nn.Module):
+    def forward(self, x):
+        return x.reshape(-1, 3, 2)  # (batch, channels, length)
+
+
+def train_on_points(build, plan, **options):
+    options = dict(optimizer=sgd, loss=nn.CrossEntropyLoss(), batch_size=8, steps=6, timeout=120) | options
+    return train(build, POINTS, plan, **options)
+
+
+@pytest.mark.parametrize(
+    ("build", "plan", "options"),
+    [
+        (batch_norm, Plan(), {}),  # of the 2 samples left, one worker has both
+        (batch_norm, Plan(data=2), {"drop_last": True}),
+        (batch_norm, Plan(data=2), {"steps": 4}),  # the short batch would be the fifth
+        (of_places, Plan(data=2), {}),  # one sample, two places
+        (with_sync, Plan(data=2), {}),  # one sample in each replica, two in both
+        (batch_norm, Plan(data=2), {"evaluate": POINTS, "steps": 2}),  # evaluation takes the running statistics
+    ],
+)
+def test_batch_norm_trains_where_every_micro_batch_has_more_than_one_value(build, plan, options):
+    result = train_on_points(build, plan, **options)
+    assert np.isfinite(result.losses).all() and len(result.losses) == options.get("steps", 6)
+
+
+def test_batch_norm_is_refused_a_last_batch_that_leaves_one_value_before_a_process_starts(monkeypatch):
+    monkeypatch.setattr("minidl.processes.subprocess.Popen", None)
+    with pytest.raises(
+        ValueError, match="of 34 samples, the last batch of an epoch has 2, a micro-batch of it "
+    ) as one:
+        train_on_points(batch_norm, Plan(data=2))
+    assert "not the input (1, 8); choose another batch_size than 8, or drop_last" in str(one.value)
+    with pytest.raises(ValueError, match=r"\(data=1, micro_batches=2\) 1: batch_norm"):
+        train_on_points(batch_norm, Plan(micro_batches=2))
+
+
+def test_with_drop_last_an_epoch_has_whole_batches_alone():
+    def nothing_is_learnt(step):
+        return 0.0
+
+    options = dict(batch_size=16, steps=5, drop_last=True, lr_schedule=nothing_is_learnt)
+    losses = train_on_points(batch_norm, Plan(), **options).losses
+    with minidl.device("meta"):
+        model = batch_norm(Mesh({}))
+    model.materialize(0)
+    for step, loss in enumerate(losses):
+        x, y = POINTS[batch_indices(epoch_order(34, 0, step // 2), step % 2, 16)]
+        assert loss == pytest.approx(float(nn.CrossEntropyLoss()(model(minidl.tensor(x)), minidl.tensor(y))), rel=1e-5)
+
+
 WRONG_ARGUMENTS = {
     "a model instead of a builder": ({"build": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))}, "given as a builder"),
     "an optimizer that is made already": ({"optimizer": sgd([nn.Linear(2, 2).weight])}, "must be a function"),
@@ -236,6 +306,7 @@ WRONG_ARGUMENTS = {
     "a number to evaluate": ({"evaluate": 5}, "the data set to evaluate"),
     "a function for callbacks": ({"callbacks": print}, "sequence of functions"),
     "integers as parameters": ({"dtype": "int64"}, "use float32 or float64"),
+    "batches larger than the data": ({"dataset": POINTS, "drop_last": True}, "drop_last leaves nothing of 34 samples"),
     "a negative seed": ({"seed": -1}, "seed=-1"),
     "a tensor plan for a whole model": ({"build": models.builder("cnn-digits"), "plan": Plan(tensor=2)}, "splits no"),
 }  # fmt: skip
