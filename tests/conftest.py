@@ -1,12 +1,18 @@
 """What all tests share."""
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
+from minidl import processes
 from tests.leftovers import alive, until
+from tests.warm import Server
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
 settings.load_profile("minidl")
@@ -23,3 +29,34 @@ def nothing_is_left(monkeypatch):
     assert {name for name in os.listdir("/dev/shm") if "minidl" in name or name not in before} <= before | {
         name for name in os.listdir("/dev/shm") if name.startswith(("sem.", "pym-"))
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bytecode_is_kept():
+    """A process that a test starts compiles no module that another has compiled, where they may not write beside it."""
+    if not sys.dont_write_bytecode:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", folder)
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm_server(bytecode_is_kept):
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def warm_workers(request):
+    """The workers of the module's tests are forked from a process that has imported what they need (tests/warm.py)."""
+    if not hasattr(os, "pidfd_open"):
+        yield
+        return
+    popen = request.getfixturevalue("warm_server").popen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
+        yield

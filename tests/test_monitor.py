@@ -22,6 +22,8 @@ from minidl import data, models, nn, optim
 from minidl.monitor import Monitor, terminal
 from minidl.parallel import train
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from minidl import data, nn, optim
 from minidl.data.text.bpe import pieces
 from minidl.parallel import Plan, train
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TEXT = data.coriolanus()
 BPE = data.BPETokenizer.train(TEXT, 400)
 

@@ -9,6 +9,8 @@ from minidl.models.bert import bert, mask_tokens
 from minidl.parallel import Plan, train
 from tests.models.oracle import assert_equals_torch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 WORDS, MASK = 11, 11  # the mask is one more token
 
 

@@ -11,6 +11,8 @@ from minidl.models.attention import GroupedQueryAttention, rotate
 from minidl.parallel import Plan, train
 from tests.models.oracle import assert_equals_torch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 LLAMA = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, norm="rms", bias=False)
 VARIANTS = {
     "GPT-2's": {},

@@ -10,6 +10,8 @@ from minidl.parallel import Plan, train
 from tests.models.learning import digits_accuracy
 from tests.models.oracle import assert_equals_torch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def torch_lstm(torch, x, p, prefix, hidden):
     layer = torch.nn.LSTM(x.shape[-1], hidden, batch_first=True, dtype=torch.float64)

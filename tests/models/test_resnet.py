@@ -12,6 +12,8 @@ from minidl.parallel import Plan, train
 from tests.models.learning import digits_accuracy, enlarged, fit
 from tests.models.oracle import assert_equals_torch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def normalised(torch, x, p, name, eps=1e-5):
     """Batch normalisation by the batch's own statistics."""

@@ -9,6 +9,8 @@ from minidl.models.transfer import discriminative_rates, freeze, replace_head
 from minidl.parallel import Plan, train
 from tests.models.learning import accuracy, fit
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 DIGITS = data.digits()[0]
 UNTIL = 6  # of the cnn's blocks: two of its three convolutions
 

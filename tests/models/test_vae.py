@@ -9,6 +9,8 @@ from minidl.models.vae import Sample, VAELoss, generate, vae
 from minidl.parallel import Plan, train
 from tests.models.learning import fit
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TRAIN, TEST = (data.ArrayDataset(part.x, part.x) for part in data.digits())
 
 

@@ -6,6 +6,8 @@ import pytest
 import minidl
 from minidl.parallel import WorkerError, collectives, launch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 RANKS = (1, 2, 3, 4)
 LENGTHS = (0, 1, 7, 64, 1000, 70_001)  # none, less than a cache line, more than a block
 DTYPES = ("float32", "float64", "int64")

@@ -13,6 +13,8 @@ from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.mesh import Mesh
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 STEPS = 20
 BATCH = 352  # of 1,437 digits: the fifth batch of an epoch has 29 samples, fewer than 4 replicas × 8 micro-batches
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

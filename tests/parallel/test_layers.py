@@ -11,6 +11,8 @@ from minidl.parallel.group import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.profile import build_on_meta
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 RNG = np.random.default_rng(0)
 X, TARGET = RNG.standard_normal((3, 5, 8)), RNG.standard_normal((3, 5, 12))
 

@@ -11,6 +11,8 @@ from minidl.parallel import Mesh, Plan, launch, train
 from minidl.parallel.normalization import SyncBatchNorm
 from simulator import Cluster, simulate
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 DIGITS, TEST = data.digits()
 STEPS, BATCH, LR = 6, 96, 0.1
 

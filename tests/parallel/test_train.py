@@ -15,6 +15,8 @@ from minidl.parallel import instructions as I
 from minidl.parallel.normalization import SyncBatchNorm
 from minidl.trace import COMMUNICATION, COMPUTE, Trace
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TRAIN, TEST = data.digits()
 
 

@@ -11,6 +11,8 @@ from minidl.trace import COMMUNICATION, COMPUTE
 from simulator import simulate
 from tests.simulator.hand_made import PerCall, cluster, links
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TRAIN, _ = data.digits()
 BATCH_SIZE = 48
 
