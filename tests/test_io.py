@@ -278,7 +278,8 @@ def test_a_loop_goes_on_from_a_file_to_the_same_numbers_in_another_process(conti
 
 def test_the_loops_use_every_optimizer_and_every_scheduler():
     def public(module, kind):
-        return {cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, kind)} - {kind}
+        found = {cls for name, cls in vars(module).items() if isinstance(cls, type) and not name.startswith("_")}
+        return {cls for cls in found if issubclass(cls, kind)} - {kind}
 
     optimizers, schedulers = (
         {type(getattr(Loop(*names), part)) for names in LOOPS} for part in ("optimizer", "scheduler")
