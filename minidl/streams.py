@@ -63,9 +63,10 @@ def lasting_streams() -> Iterator[Lasting]:
     Standard descriptors that are closed lead to /dev/null from now on: else the next file or socket would be one of
     them, and get what a worker or a library prints.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
+    with contextlib.suppress(OSError):  # a bare chroot has no /dev/null
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
     out, errors = Lasting(sys.stdout), Lasting(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:

@@ -21,6 +21,8 @@ import minidl
 from minidl import data, models, nn, optim
 from minidl.monitor import Monitor, terminal
 from minidl.parallel import train
+from minidl.streams import Lasting
+from tests import terminals
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -222,6 +224,19 @@ def test_without_a_terminal_a_line_comes_now_and_then_and_none_of_a_short_run(mo
     with Monitor(console=console) as monitor:
         monitor.log(0, loss=1)
     assert console.file.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", terminals.BROKEN)
+def test_a_run_goes_on_when_its_terminal_is_gone(folder, monkeypatch, kind):
+    monkeypatch.setattr(terminal, "SECONDS_PER_LINE", 0)
+    stream = terminals.terminal(kind)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with Monitor(jsonl="run.jsonl") as monitor:
+            for step in range(3):
+                monitor.log(step, loss=0)
+    Lasting(stream).settle()
+    assert len(lines("run.jsonl")) == 3
 
 
 # TensorBoard

@@ -14,11 +14,12 @@ from rich.console import Console
 from lessons import progress
 from lessons.__main__ import main
 from lessons.catalog import Lesson, lesson
-from lessons.check import check
+from lessons.check import Verdict, check
 from lessons.exercise import Exercise
 from lessons.run import run
 from minidl.commands.arguments import Refused
 from tests.leftovers import until
+from tests.terminals import BROKEN, CODES, printed_on
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,6 +141,35 @@ def test_a_folder_that_cannot_be_written_is_refused(folder, capsys, monkeypatch)
     assert "cannot write lesson_01_autograd.py: Permission denied" in refused(capsys, "start", "1")
 
 
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_a_command_does_is_kept_whatever_becomes_of_the_terminal(folder, capsys, monkeypatch, kind):
+    def code(*arguments):
+        return printed_on(monkeypatch, kind, main, arguments)
+
+    assert code("start", "1") == CODES[kind] and (folder / "lesson_01_autograd.py").exists()
+    assert code("list") == CODES[kind]
+    capsys.readouterr()
+    monkeypatch.setattr("lessons.check.check", lambda lesson, file, exercise: Verdict(exercise.name, False, "m", "×"))
+    assert code("check", "1", "--json", "verdicts.json") == 1
+    assert json.loads((folder / "verdicts.json").read_text())["passed"] is False
+    assert code("hint", "1") == CODES[kind] and "hint" in (folder / progress.STATE_NAME).read_text()
+    line = "lessons: cannot write the output: No space left on device\n" if kind == "full disk" else ""
+    assert capsys.readouterr().err == 2 * line
+
+
+def test_where_the_verdicts_cannot_go_is_said_before_anything_is_checked(folder, capsys):
+    main(["start", "1"])
+    capsys.readouterr()
+    assert "cannot write nowhere/x: No such file" in refused(capsys, "check", "1", "--json", "nowhere/x")
+
+
+@pytest.mark.parametrize("columns", ["0", "20", "40"])
+def test_no_word_of_the_list_is_lost_on_a_narrow_terminal(folder, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["list"]) == 0
+    assert {"parallelism,", "simulated", "started", "30", "min"} <= set(capsys.readouterr().out.split())
+
+
 JUDGED = """
 from lessons.exercise import Exercise
 
@@ -182,6 +212,18 @@ def test_whatever_an_answer_does_becomes_a_sentence(verdict, body, mistake, mess
     given = verdict(body)
     assert (given.passed, given.mistake) == (False, mistake)
     assert message in given.message
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_an_answer_that_prints_where_nothing_can_be_printed_is_not_wrong_for_that(verdict):
+    before = os.dup(1)
+    with open("/dev/full", "w") as full:
+        os.dup2(full.fileno(), 1)
+    try:
+        assert verdict("print('shown to nobody', flush=True)").passed
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
 
 
 @pytest.mark.parametrize("body", ["while True: pass", "sum(range(10**15))", "import time; time.sleep(10**6)"])
@@ -254,6 +296,16 @@ def test_an_error_in_a_lesson_shows_the_line_of_the_lesson(small_lesson, capsys,
     assert "run.py" not in captured.err
 
 
+@pytest.mark.parametrize("kind", [*BROKEN, "ascii"])
+def test_a_lesson_goes_on_whatever_becomes_of_the_terminal(small_lesson, monkeypatch, tmp_path, kind):
+    small_lesson.path.write_text(
+        "# %% [markdown]\n# # Small ×\n# About 1 minutes\n\n# %%\nprint('first ×', flush=True)\n# %%\n"
+        "open('picture', 'w').close()\n"
+    )
+    assert printed_on(monkeypatch, kind, main, ["run", "1"]) == CODES.get(kind, 0)
+    assert (tmp_path / "picture").exists()
+
+
 def test_step_waits_before_each_code_cell(small_lesson, capsys, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("builtins.input", asked.append)
@@ -261,9 +313,10 @@ def test_step_waits_before_each_code_cell(small_lesson, capsys, tmp_path, monkey
     assert [question[:11] for question in asked] == ["cell 2 of 3", "cell 3 of 3"]
 
 
-def test_step_without_a_terminal_is_refused(small_lesson, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [EOFError, RuntimeError("input(): lost sys.stdin")])
+def test_step_without_a_terminal_is_refused(small_lesson, tmp_path, monkeypatch, error):
     def closed(question):
-        raise EOFError
+        raise error
 
     monkeypatch.setattr("builtins.input", closed)
     with pytest.raises(Refused, match="--step waits for Enter"):

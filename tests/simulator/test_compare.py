@@ -1,5 +1,6 @@
 """compare.py and `python -m simulator`: what they write, and how they refuse."""
 
+import dataclasses
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from simulator.__main__ import main
 from simulator.calibrate import cache_path
 from simulator.compare import Comparison, Experiment, Row, compare, experiments
 from tests.simulator.hand_made import made_up
+from tests.terminals import BROKEN, CODES, printed_on
 
 COMPARE = sys.modules["simulator.compare"]
 COMMAND = sys.modules["simulator.__main__"]
@@ -134,6 +136,22 @@ def test_the_command_writes_pictures_rows_and_traces_and_prints_a_table(monkeypa
     assert len(json.loads((out / "compare.json").read_text())["rows"]) == len(PLANS)
 
 
+@pytest.mark.parametrize("kind", [*BROKEN, "ascii"])
+def test_a_comparison_is_kept_whatever_becomes_of_the_terminal(comparison, monkeypatch, tmp_path, capsys, kind):
+    out = tmp_path / "out"
+    nothing = dataclasses.replace(comparison.rows[0], drift=math.nan)
+    monkeypatch.setattr(
+        COMMAND, "compare", lambda *_: dataclasses.replace(comparison, rows=[nothing, *comparison.rows[1:]])
+    )
+    monkeypatch.setattr(COMMAND.plots, "comparison_figure", fails(ZeroDivisionError("of a drawing")))
+    assert printed_on(monkeypatch, kind, main, ["compare", "--out", str(out)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [f"simulator: cannot write {out}/compare{ending}: of a drawing" for ending in (".png", ".svg")]
+    assert len(list(out.iterdir())) == 1 + 2 * len(PLANS)
+    text = (out / "compare.json").read_text()
+    assert json.loads(text)["rows"][0]["drift"] is None  # JSON has no NaN
+
+
 # predict
 
 GPT3 = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 24 --batch-size 192".split()
@@ -188,6 +206,22 @@ def test_predict_takes_a_file_and_a_precision(tmp_path, capsys):
     assert seconds[0] < seconds[1]
 
 
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_prediction_is_kept_whatever_becomes_of_the_terminal(tmp_path, monkeypatch, kind):
+    options = ["--json", str(tmp_path / "p"), "--trace", str(tmp_path / "t"), "--timeline", str(tmp_path / "t.svg")]
+    arguments = ["predict", "mlp-digits", "--data", "2", "--batch-size", "64", *options]
+    assert printed_on(monkeypatch, kind, main, arguments) == CODES[kind]
+    assert all((tmp_path / name).stat().st_size > 100 for name in ("p", "t", "t.svg"))
+
+
+@pytest.mark.parametrize("columns", ["0", "20", "40"])
+def test_no_word_of_a_prediction_is_lost_on_a_narrow_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main("predict mlp-digits --cluster dgx-a100 --batch-size 64".split()) == 0
+    printed = capsys.readouterr().out.split()
+    assert {"utilisation", "samples/s", "activations", "parameters", "throughput", "fits"} <= set(printed)
+
+
 # calibrate
 
 
@@ -199,7 +233,9 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
     compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
     network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
     cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
+    assert printed_on(monkeypatch, "closed pipe", main, ["calibrate", "--json", str(tmp_path / "unread.json")]) == 0
     assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
+    assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
     printed = capsys.readouterr().out
     for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "kept in"):
         assert piece in printed
@@ -278,19 +314,20 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(line, match, tmp_path, cap
     assert {path.name for path in tmp_path.iterdir()} == {"file", "cache"}
 
 
+def fails(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
 def test_a_run_that_fails_is_exit_code_1_and_an_interrupted_one_130(monkeypatch, tmp_path, capsys):
-    def raises(error):
-        def fail(*_, **__):
-            raise error
-
-        return fail
-
     for error, code, said in (
         (WorkerError("rank 1 died\nTraceback"), 1, "simulator: rank 1 died\nTraceback\n"),
         (KeyboardInterrupt(), 130, "\nsimulator: ended with Ctrl-C\n"),
         (TypeError("not\na model"), 2, "simulator: not a model\n"),
     ):
-        monkeypatch.setattr(COMMAND, "compare", raises(error))
+        monkeypatch.setattr(COMMAND, "compare", fails(error))
         assert main(["compare", "--out", str(tmp_path)]) == code
         assert capsys.readouterr().err == said
 
