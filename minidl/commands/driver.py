@@ -56,7 +56,7 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
         for line in unwritten:
             print(f"{name}: {line}", file=sys.stderr)
         outcome.show(console)
-        return max(outcome.code, bool(unwritten))
+        return max(outcome.code, 1 if unwritten else 0)
     except (Refused, ValueError, TypeError, OSError, ImportError) as error:
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
