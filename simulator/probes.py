@@ -206,7 +206,7 @@ OTHER_OPTIMIZERS = (optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, op
 
 def _ready(make: type[optim.Optimizer], size: int) -> optim.Optimizer:
     """An optimizer of one parameter of `size` elements that has a gradient, after its first step."""
-    p = nn.Parameter((size,), nn.init.constant(1.0))
+    p = nn.Parameter((size,), init=nn.init.constant(1.0))
     p.grad = Tensor(p.kernels.full(p.shape, 1, p.dtype))
     optimizer = make([p], lr=1e-9)
     optimizer.step()

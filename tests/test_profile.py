@@ -25,7 +25,7 @@ class Residual(nn.Module):
     def __init__(self):
         self.linear, self.drop, self.unused = nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(3, 3)
         self.layers = nn.ModuleList([nn.ReLU(), nn.Sequential(nn.Linear(6, 6), nn.Tanh())])
-        self.scale = nn.Parameter((6,), nn.init.constant(2.0))
+        self.scale = nn.Parameter((6,), init=nn.init.constant(2.0))
 
     def forward(self, x):
         y = self.drop(self.linear(self.drop(x)))

@@ -33,7 +33,7 @@ class PReLU(Module):
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25):
-        self.weight = Parameter((num_parameters,), constant(init))
+        self.weight = Parameter((num_parameters,), init=constant(init))
 
     def forward(self, x):
         return ops.prelu(x, self.weight)

@@ -32,13 +32,13 @@ class MultiheadAttention(Module):
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         if self.kdim == self.vdim == embed_dim:
-            self.in_proj_weight = Parameter((3 * embed_dim, embed_dim), init.xavier_uniform())
+            self.in_proj_weight = Parameter((3 * embed_dim, embed_dim), init=init.xavier_uniform())
         else:
             self.in_proj_weight = None
-            self.q_proj_weight = Parameter((embed_dim, embed_dim), init.xavier_uniform())
-            self.k_proj_weight = Parameter((embed_dim, self.kdim), init.xavier_uniform())
-            self.v_proj_weight = Parameter((embed_dim, self.vdim), init.xavier_uniform())
-        self.in_proj_bias = Parameter((3 * embed_dim,), init.zeros()) if bias else None
+            self.q_proj_weight = Parameter((embed_dim, embed_dim), init=init.xavier_uniform())
+            self.k_proj_weight = Parameter((embed_dim, self.kdim), init=init.xavier_uniform())
+            self.v_proj_weight = Parameter((embed_dim, self.vdim), init=init.xavier_uniform())
+        self.in_proj_bias = Parameter((3 * embed_dim,), init=init.zeros()) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         if bias:
             init.zeros_(self.out_proj.bias)

@@ -31,8 +31,8 @@ class _Convolution(Module):
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *kernel)
         recipe = init.fan_in_uniform(math.prod(shape[1:]))
-        self.weight = Parameter(shape, recipe)
-        self.bias = Parameter((out_channels,), recipe) if bias else None
+        self.weight = Parameter(shape, init=recipe)
+        self.bias = Parameter((out_channels,), init=recipe) if bias else None
 
     def extra_repr(self):
         text = (

@@ -4,7 +4,7 @@ A parameter keeps its recipe, so that a rank can make only the parameters of its
 recipe `name(...)` has PyTorch's `name_(parameter, ...)` beside it, which gives a parameter that recipe and draws it.
 """
 
-import functools
+import inspect
 import math
 from collections.abc import Callable
 
@@ -157,7 +157,6 @@ def _normal_of_std(std):
 def _in_place(make: Callable[..., Recipe]) -> Callable[..., Tensor]:
     """The function name_(parameter, ...) of the recipe name(...)."""
 
-    @functools.wraps(make)
     def initialise(parameter, *args, **options):
         if not hasattr(parameter, "materialize"):
             raise TypeError(f"{initialise.__name__} needs a Parameter, not a {type(parameter).__name__}")
@@ -167,6 +166,9 @@ def _in_place(make: Callable[..., Recipe]) -> Callable[..., Tensor]:
         return parameter
 
     initialise.__name__ = initialise.__qualname__ = f"{make.__name__}_"
+    initialise.__doc__, recipe = make.__doc__, inspect.signature(make)
+    first = inspect.Parameter("parameter", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    initialise.__signature__ = recipe.replace(parameters=[first, *recipe.parameters.values()])
     return initialise
 
 

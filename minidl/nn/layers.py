@@ -15,8 +15,8 @@ class Linear(Module):
         if in_features < 1 or out_features < 1:
             raise ValueError(f"Linear: in_features={in_features}, out_features={out_features}, both must be at least 1")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter((out_features, in_features), init.fan_in_uniform(in_features))
-        self.bias = Parameter((out_features,), init.fan_in_uniform(in_features)) if bias else None
+        self.weight = Parameter((out_features, in_features), init=init.fan_in_uniform(in_features))
+        self.bias = Parameter((out_features,), init=init.fan_in_uniform(in_features)) if bias else None
 
     def forward(self, x):
         return ops.linear(x, self.weight, self.bias)
@@ -31,12 +31,12 @@ class Embedding(Module):
     The row padding_idx starts at zero and stays as it is: it gets no gradient.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, std: float = 1.0):
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *, std: float = 1.0):
         self.padding_idx = padding_row(padding_idx, num_embeddings)
         recipe = init.normal(std=std)
         if padding_idx is not None:
             recipe = init.zero_row(recipe, self.padding_idx)
-        self.weight = Parameter((num_embeddings, embedding_dim), recipe)
+        self.weight = Parameter((num_embeddings, embedding_dim), init=recipe)
 
     def forward(self, indices):
         return ops.embedding(indices, self.weight, self.padding_idx)

@@ -84,11 +84,11 @@ class Module:
     def children(self) -> Iterator[Module]:
         return (child for _, child in self.named_children())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, with their dotted names."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child.named_modules(prefix=f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
         return (module for _, module in self.named_modules())
@@ -96,7 +96,7 @@ class Module:
     def _named(self, kind: type[Stored], prefix: str) -> Iterator[tuple[str, Stored]]:
         """Each tensor of a kind once, with its dotted name."""
         seen: set[int] = set()
-        for path, module in self.named_modules(prefix):
+        for path, module in self.named_modules(prefix=prefix):
             for name, value in vars(module).items():
                 if isinstance(value, kind) and id(value) not in seen:
                     seen.add(id(value))

@@ -10,8 +10,8 @@ from minidl.tensor import Tensor
 def _weight_and_bias(shape, weight: bool, bias: bool) -> tuple[Parameter | None, Parameter | None]:
     """Ones and zeros of `shape`, each None if it is not wanted."""
     return (
-        Parameter(shape, init.constant(1)) if weight else None,
-        Parameter(shape, init.constant(0)) if bias else None,
+        Parameter(shape, init=init.constant(1)) if weight else None,
+        Parameter(shape, init=init.constant(0)) if bias else None,
     )
 
 
@@ -100,9 +100,9 @@ class BatchNorm(Module):
         self.affine, self.track_running_stats = affine, track_running_stats
         shape = (num_features,)
         self.weight, self.bias = _weight_and_bias(shape, affine, affine and bias)
-        self.running_mean = Buffer(shape, init.constant(0)) if track_running_stats else None
-        self.running_var = Buffer(shape, init.constant(1)) if track_running_stats else None
-        self.num_batches_tracked = Buffer((), init.constant(0), dtype="int64") if track_running_stats else None
+        self.running_mean = Buffer(shape, init=init.constant(0)) if track_running_stats else None
+        self.running_var = Buffer(shape, init=init.constant(1)) if track_running_stats else None
+        self.num_batches_tracked = Buffer((), init=init.constant(0), dtype="int64") if track_running_stats else None
 
     def forward(self, x):
         if x.ndim not in [1 + dims.count(",") for dims in self.dims] or x.shape[1] != self.num_features:

@@ -54,7 +54,7 @@ class Stored(Tensor):
 
     __slots__ = ("init", "shard", "name")
 
-    def __init__(self, shape, init: Recipe | None = None, shard: Shard | None = None, dtype=None):
+    def __init__(self, shape, *, init: Recipe | None = None, shard: Shard | None = None, dtype=None):
         if isinstance(shape, Tensor):
             if shape.device == "meta":
                 raise ValueError(f"{type(self).__name__} of a tensor on meta: it needs a shape and a recipe of nn.init")
@@ -94,7 +94,7 @@ class Buffer(Stored):
 
 
 class Parameter(Stored):
-    """A tensor that training changes.
+    """A tensor that training changes: `Parameter(tensor)`, or `Parameter(shape, init=recipe)`.
 
     gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere.
     updated_here: which of its elements, flat, the optimizer of this rank updates, others the rest; None for all.
@@ -102,8 +102,12 @@ class Parameter(Stored):
 
     __slots__ = ("gradient_buffer", "updated_here")
 
-    def __init__(self, shape, init: Recipe | None = None, shard: Shard | None = None, dtype=None, requires_grad=True):
-        super().__init__(shape, init, shard, dtype)
+    def __init__(
+        self, shape, requires_grad: bool = True, *, init: Recipe | None = None, shard: Shard | None = None, dtype=None
+    ):
+        if not isinstance(requires_grad, bool):
+            raise TypeError(f"Parameter: requires_grad={requires_grad!r} is no bool; say init=… for a recipe")
+        super().__init__(shape, init=init, shard=shard, dtype=dtype)
         self.requires_grad_(requires_grad)
         self.gradient_buffer, self.updated_here = None, None
 

@@ -12,10 +12,10 @@ from minidl.tensor import Tensor
 def make_weights(module: Module, gates: int, inputs: int, width: int, bias: bool, suffix: str = "") -> None:
     """Give the module the weights of one layer in one direction, uniform within 1 / sqrt(width)."""
     recipe = init.fan_in_uniform(width)
-    setattr(module, f"weight_ih{suffix}", Parameter((gates * width, inputs), recipe))
-    setattr(module, f"weight_hh{suffix}", Parameter((gates * width, width), recipe))
+    setattr(module, f"weight_ih{suffix}", Parameter((gates * width, inputs), init=recipe))
+    setattr(module, f"weight_hh{suffix}", Parameter((gates * width, width), init=recipe))
     for name in "bias_ih", "bias_hh":
-        setattr(module, name + suffix, Parameter((gates * width,), recipe) if bias else None)
+        setattr(module, name + suffix, Parameter((gates * width,), init=recipe) if bias else None)
 
 
 def get_weights(module: Module, suffix: str = "") -> list[Tensor | None]:

@@ -27,7 +27,9 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | Sequence[Schedule]):
         _check_optimizer(optimizer)
-        self.schedule = schedule if callable(schedule) else list(schedule)
+        self.schedule = schedule if callable(schedule) else list(schedule) if isinstance(schedule, Sequence) else None
+        if self.schedule is None or not all(map(callable, self.schedule if isinstance(self.schedule, list) else ())):
+            raise TypeError(f"a scheduler needs a function of the step, or a list of them, not {schedule!r}")
         self.optimizer, self.last_epoch = optimizer, 0
         self.check_groups(len(optimizer.param_groups))
         take_in(optimizer)

@@ -78,8 +78,8 @@ class ColumnParallelLinear(Module):
         self.group = _useful(group)
         size = _divide("out_features", out_features, self.group, parts)
         recipe = init.fan_in_uniform(in_features)
-        self.weight = Parameter((size, in_features), recipe, _shard(0, self.group, parts))
-        self.bias = Parameter((size,), recipe, _shard(0, self.group, parts)) if bias else None
+        self.weight = Parameter((size, in_features), init=recipe, shard=_shard(0, self.group, parts))
+        self.bias = Parameter((size,), init=recipe, shard=_shard(0, self.group, parts)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group is None:
@@ -102,8 +102,8 @@ class RowParallelLinear(Module):
         self.group = _useful(group)
         size = _divide("in_features", in_features, self.group)
         recipe = init.fan_in_uniform(in_features)
-        self.weight = Parameter((out_features, size), recipe, _shard(1, self.group))
-        self.bias = Parameter((out_features,), recipe) if bias else None
+        self.weight = Parameter((out_features, size), init=recipe, shard=_shard(1, self.group))
+        self.bias = Parameter((out_features,), init=recipe) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in / size)
         if self.group is None:

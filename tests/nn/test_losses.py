@@ -1,5 +1,8 @@
 """Losses are sums and weights, however the batch is cut; what does not fit is refused."""
 
+import pickle
+
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -76,10 +79,10 @@ def test_a_distribution_of_one_class_is_its_label():
 def test_losses_of_numbers_by_hand():
     a, b = minidl.tensor([[1.0, 2.0]]), minidl.tensor([[3.0, 2.5]])
     assert nn.MSELoss()(a, b).item() == (4 + 0.25) / 2
-    assert nn.MSELoss("sum")(a, b).item() == 4.25
-    assert nn.L1Loss("none")(a, b).numpy().tolist() == [[2, 0.5]]
+    assert nn.MSELoss(reduction="sum")(a, b).item() == 4.25
+    assert nn.L1Loss(reduction="none")(a, b).numpy().tolist() == [[2, 0.5]]
     assert nn.HuberLoss("none")(a, b).numpy().tolist() == [[1.5, 0.125]]
-    assert nn.SmoothL1Loss("none", beta=0.5)(a, b).numpy().tolist() == [[1.75, 0.25]]
+    assert nn.SmoothL1Loss(reduction="none", beta=0.5)(a, b).numpy().tolist() == [[1.75, 0.25]]
     assert nn.MSELoss().sum_and_weight(a, b)[1] == 2
 
 
@@ -89,7 +92,7 @@ def test_the_overlap_of_boxes_by_hand():
     neither = np.array([[0, 2 / 9, 1 / 3], [2 / 9, 0, 7 / 15], [1 / 3, 7 / 15, 0]])
     np.testing.assert_allclose(functional.box_iou(boxes, boxes).numpy(), iou, atol=1e-6)
     np.testing.assert_allclose(functional.generalized_box_iou(boxes, boxes).numpy(), iou - neither, atol=1e-6)
-    for loss, expected in ((nn.IoULoss("none"), 1 - iou), (nn.GIoULoss("none"), 1 - iou + neither)):
+    for loss, expected in ((nn.IoULoss(reduction="none"), 1 - iou), (nn.GIoULoss(reduction="none"), 1 - iou + neither)):
         np.testing.assert_allclose(loss(boxes[:2], boxes[1:]).numpy(), expected[[0, 1], [1, 2]], atol=1e-6)
 
 
@@ -116,7 +119,7 @@ class Perceptron(nn.Loss):
 def test_a_loss_of_ones_own_needs_no_more_than_sum_and_weight():
     assert Perceptron()(*tensors(np.array([1.0, -2.0]), np.array([1.0, 1.0]))).item() == 1
     with pytest.raises(NotImplementedError, match="Perceptron has no elements_and_weight"):
-        Perceptron("none")(minidl.ones(2), minidl.ones(2))
+        Perceptron(reduction="none")(minidl.ones(2), minidl.ones(2))
 
 
 def test_losses_have_shapes_on_meta():
@@ -130,7 +133,7 @@ def test_losses_have_shapes_on_meta():
             (nn.BCELoss(), logits),
             (nn.BCEWithLogitsLoss(), logits),
             (nn.FocalLoss(), logits),
-            (nn.KLDivLoss("batchmean"), logits),
+            (nn.KLDivLoss(reduction="batchmean"), logits),
             (nn.HuberLoss(), logits),
         ]:
             total, _ = loss.sum_and_weight(logits, target)
@@ -145,7 +148,7 @@ ROWS, LABELS = minidl.ones(2, 3), minidl.tensor([0, 1])
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.MSELoss("average"), "reduction='average', it must be one of \"mean\", \"sum\", \"none\""),
+        (lambda: nn.MSELoss(reduction="average"), "reduction='average', it must be one of \"mean\", \"sum\", \"none\""),
         (lambda: nn.MSELoss()(ROWS, minidl.ones(3)), r"\(2, 3\), the target \(3,\)"),
         (lambda: nn.BCELoss()(ROWS, minidl.ones(2)), r"BCELoss: the output has shape \(2, 3\), the target \(2,\)"),
         (lambda: nn.BCELoss()(2 * ROWS, ROWS), r"probabilities lie in \[2.0, 2.0\]"),
@@ -157,7 +160,7 @@ ROWS, LABELS = minidl.ones(2, 3), minidl.tensor([0, 1])
         (lambda: nn.CrossEntropyLoss()(minidl.ones(2, 3, 4), minidl.zeros(2, 4, dtype="int64")), "say dim=1"),
         (lambda: nn.CrossEntropyLoss()(ROWS, minidl.ones(2)), r"\(2, 3\), the target \(2,\)"),
         (lambda: nn.FocalLoss(alpha=1.5), "alpha=1.5, it must be between 0 and 1"),
-        (lambda: nn.KLDivLoss("batch"), "batchmean"),
+        (lambda: nn.KLDivLoss(reduction="batch"), "batchmean"),
         (lambda: nn.IoULoss()(ROWS, ROWS), r"needs boxes \(..., 4\) of corners"),
         (lambda: functional.box_iou(minidl.ones(4), minidl.ones(2, 4)), r"boxes \(n, 4\) with boxes \(m, 4\)"),
         (lambda: nn.CosineEmbeddingLoss()(ROWS, ROWS, minidl.ones(3)), r"a target \(batch,\)"),
@@ -169,6 +172,35 @@ ROWS, LABELS = minidl.ones(2, 3), minidl.tensor([0, 1])
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+LABEL, SHARES = minidl.tensor([1]), minidl.tensor([[0.0, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "target"),
+    [
+        (lambda w: nn.CrossEntropyLoss(w, label_smoothing=0.1), ["weight"], LABEL),
+        (lambda w: nn.NLLLoss(w, reduction="sum"), ["weight"], LABEL),
+        (lambda w: nn.BCELoss(w), ["weight"], SHARES),
+        (lambda w: nn.BCEWithLogitsLoss(w), ["weight"], SHARES),
+        (lambda w: nn.BCEWithLogitsLoss(pos_weight=w), ["pos_weight"], SHARES),
+        (lambda w: nn.BCEWithLogitsLoss(w, pos_weight=w), ["pos_weight", "weight"], SHARES),
+    ],
+)
+def test_the_weights_of_a_loss_are_its_state(make, names, target):
+    loss, other = make(minidl.tensor([0.5, 2.0, 1.5])), make(minidl.ones(3))
+    inputs = minidl.tensor([[0.2, 0.9, 0.4]]), target
+    expected = loss(*inputs).item()
+    assert sorted(loss.state_dict()) == sorted(name for name, _ in loss.named_buffers()) == names
+    assert other(*inputs).item() != expected
+    other.load_state_dict(loss.state_dict())
+    assert other(*inputs).item() == expected == pickle.loads(cloudpickle.dumps(loss))(*inputs).item()
+    loss.to("float64")
+    assert all(buffer.dtype == minidl.float64 for buffer in loss.buffers())
+    assert loss(*inputs).dtype == minidl.float32
+    with pytest.raises(ValueError, match="requires a gradient and gets none here"):
+        make(minidl.ones(3, requires_grad=True))
 
 
 def test_class_weights_are_a_tensor():
@@ -212,7 +244,7 @@ SIGNS = np.array([1, -1, 1])
         (nn.CrossEntropyLoss(WEIGHT[:4], label_smoothing=0.1), (SMOOTH, np.array([0, 1, 2]))),
         (nn.CrossEntropyLoss(), (SMOOTH, np.abs(SMOOTH))),
         (nn.NLLLoss(WEIGHT[:4]), (SMOOTH, np.array([0, 1, 2]))),
-        (nn.KLDivLoss("batchmean"), (SMOOTH, np.abs(SMOOTH))),
+        (nn.KLDivLoss(reduction="batchmean"), (SMOOTH, np.abs(SMOOTH))),
         (nn.BCELoss(), (np.exp(-np.abs(SMOOTH)), np.exp(-np.abs(SMOOTH.T.reshape(3, 4))))),
         (nn.BCEWithLogitsLoss(pos_weight=WEIGHT[:4]), (SMOOTH, np.abs(SMOOTH))),
         (nn.FocalLoss(), (SMOOTH, np.eye(3, 4))),

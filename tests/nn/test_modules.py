@@ -142,7 +142,7 @@ def test_keyed_initialisation_does_not_depend_on_the_number_of_shards(count):
     with minidl.device("meta"):
         layers = [nn.Module() for _ in range(count)]
         for index, layer in enumerate(layers):
-            layer.weight = nn.Parameter((8 // count, 5), recipe, Shard(0, index, count))
+            layer.weight = nn.Parameter((8 // count, 5), init=recipe, shard=Shard(0, index, count))
     whole = np.zeros((8, 5), np.float32)
     for layer in layers:
         layer.materialize(seed=3, prefix="block")
@@ -174,8 +174,8 @@ class Counter(nn.Module):
     """Counts its calls in a buffer."""
 
     def __init__(self):
-        self.weight = nn.Parameter((2,), nn.init.ones())
-        self.calls = nn.Buffer((1,), nn.init.zeros())
+        self.weight = nn.Parameter((2,), init=nn.init.ones())
+        self.calls = nn.Buffer((1,), init=nn.init.zeros())
 
     def forward(self, x):
         self.calls.kernels.accumulate(self.calls.data, np.ones(1, np.float32))

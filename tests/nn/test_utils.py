@@ -16,7 +16,7 @@ NORMS = [0.5, 1.0, 2.0, 3.0, math.inf]
 def with_gradients(*gradients):
     parameters = []
     for gradient in gradients:
-        parameters.append(nn.Parameter(() if gradient is None else gradient.shape, nn.init.constant(0)))
+        parameters.append(nn.Parameter(() if gradient is None else gradient.shape, init=nn.init.constant(0)))
         parameters[-1].grad = None if gradient is None else minidl.tensor(gradient)
     return parameters
 

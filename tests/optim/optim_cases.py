@@ -35,6 +35,6 @@ IDS = [f"{cls.__name__} {options}" for cls, options in CASES]
 
 
 def parameter(values):
-    p = nn.Parameter(values.shape, nn.init.constant(0), dtype=values.dtype)
+    p = nn.Parameter(values.shape, init=nn.init.constant(0), dtype=values.dtype)
     p.set_whole(values)
     return p

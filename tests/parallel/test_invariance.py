@@ -294,7 +294,7 @@ class Unused(nn.Module):
     """A block with a parameter that its output does not depend on."""
 
     def __init__(self):
-        self.weight = nn.Parameter((5, 7), nn.init.constant(1.0))
+        self.weight = nn.Parameter((5, 7), init=nn.init.constant(1.0))
 
     def forward(self, x):
         return x

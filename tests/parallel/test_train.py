@@ -300,7 +300,7 @@ WRONG_ARGUMENTS = {
     "an optimizer that is made already": ({"optimizer": sgd([nn.Linear(2, 2).weight])}, "must be a function"),
     "a function that returns no optimizer": ({"optimizer": lambda parameters: None}, "returns an Optimizer"),
     "a loss without sum and weight": ({"loss": lambda output, target: 0}, "sum_and_weight"),
-    "a loss that is a sum": ({"loss": nn.MSELoss("sum")}, "reduction='sum': training needs the mean"),
+    "a loss that is a sum": ({"loss": nn.MSELoss(reduction="sum")}, "reduction='sum': training needs the mean"),
     "a block that makes two tensors": (
         {"build": lambda mesh: nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))}, "LSTM made a tuple of a tensor on meta",
     ),

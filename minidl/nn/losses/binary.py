@@ -1,7 +1,7 @@
 """Losses of yes or no: each element has a target from 0 to 1. Weight: one an element, whatever the class weights."""
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, check_tensor, constant
+from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
 from minidl.tensor import Tensor
 
 
@@ -11,10 +11,9 @@ class BCELoss(Loss):
     weight: a factor on the elements, which broadcasts to them. ValueError if a p is not within [0, 1].
     """
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean"):
-        super().__init__(reduction)
-        check_tensor(self, "weight", weight)
-        self.weight = weight
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.keep("weight", weight)
 
     def elements_and_weight(self, output, target):
         check_same_shape(self, output, target)
@@ -27,11 +26,10 @@ class BCEWithLogitsLoss(Loss):
     weight: a factor on the elements. pos_weight: a factor on the loss of the targets' part of 1; both broadcast.
     """
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None):
-        super().__init__(reduction)
-        check_tensor(self, "weight", weight)
-        check_tensor(self, "pos_weight", pos_weight)
-        self.weight, self.pos_weight = weight, pos_weight
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean", pos_weight: Tensor | None = None):
+        super().__init__(reduction=reduction)
+        self.keep("weight", weight)
+        self.keep("pos_weight", pos_weight)
 
     def elements_and_weight(self, output, target):
         check_same_shape(self, output, target)
@@ -47,7 +45,7 @@ class FocalLoss(Loss):
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "mean"):
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         if alpha != -1:
             check_range(self, "alpha", alpha, 0, 1)
         check_range(self, "gamma", gamma)

@@ -28,8 +28,8 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 class IoULoss(Loss):
     """1 - IoU of each box with its target's. Weight: one a box. eps keeps empty boxes from a division by 0."""
 
-    def __init__(self, reduction: str = "mean", eps: float = 1e-7):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", eps: float = 1e-7):
+        super().__init__(reduction=reduction)
         self.eps = eps
 
     def elements_and_weight(self, output, target):

@@ -5,7 +5,7 @@ them; `dim=1` takes PyTorch's layout. For (batch, classes) both are the same.
 """
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, check_tensor, constant
+from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
 from minidl.ops.losses import IGNORE_INDEX
 from minidl.tensor import Tensor
 
@@ -21,13 +21,14 @@ class NLLLoss(Loss):
     def __init__(
         self,
         weight: Tensor | None = None,
+        *,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
         dim: int = -1,
     ):
-        super().__init__(reduction)
-        check_tensor(self, "weight", weight)
-        self.weight, self.ignore_index, self.dim = weight, ignore_index, dim
+        super().__init__(reduction=reduction)
+        self.keep("weight", weight)
+        self.ignore_index, self.dim = ignore_index, dim
 
     def elements_and_weight(self, output, target):
         return self._picked(self._classes_last(output, target), target)
@@ -97,12 +98,13 @@ class CrossEntropyLoss(NLLLoss):
     def __init__(
         self,
         weight: Tensor | None = None,
+        *,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
         dim: int = -1,
     ):
-        super().__init__(weight, ignore_index, reduction, dim)
+        super().__init__(weight, ignore_index=ignore_index, reduction=reduction, dim=dim)
         check_range(self, "label_smoothing", label_smoothing, 0, 1)
         self.label_smoothing = label_smoothing
 
@@ -151,8 +153,8 @@ class KLDivLoss(Loss):
 
     reductions = ("mean", "batchmean", "sum", "none")
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", log_target: bool = False):
+        super().__init__(reduction=reduction)
         self.log_target = log_target
 
     def elements_and_weight(self, output, target):

@@ -37,8 +37,8 @@ class CosineEmbeddingLoss(Loss):
     x1 and x2 (batch, width), target (batch,); or x1 and x2 (width,), target a scalar. Weight: one a pair.
     """
 
-    def __init__(self, margin: float = 0.0, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, margin: float = 0.0, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
         check_range(self, "margin", margin, -1, 1)
         self.margin = margin
 
@@ -63,9 +63,9 @@ class TripletMarginLoss(Loss):
     """
 
     def __init__(
-        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, *, reduction: str = "mean"
     ):
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         for name, value in (("margin", margin), ("p", p)):
             if not value > 0:
                 raise ValueError(f"TripletMarginLoss: {name}={value}, it must be above 0")

@@ -14,11 +14,23 @@ class Loss(Module):
     reduction = "mean"
     reductions: tuple[str, ...] = ("mean", "sum", "none")
 
-    def __init__(self, reduction: str = "mean"):
+    def __init__(self, *, reduction: str = "mean"):
         if reduction not in self.reductions:
             names = ", ".join(f'"{name}"' for name in self.reductions)
             raise ValueError(f"{type(self).__name__}: reduction={reduction!r}, it must be one of {names}")
         self.reduction = reduction
+
+    def keep(self, name: str, values: Tensor | None) -> None:
+        """Keep an option that is a tensor, such as class weights, as the buffer `name`: part of the loss's state.
+
+        TypeError for what is no tensor; ValueError for one that requires a gradient, as it would get none.
+        """
+        if values is not None and not isinstance(values, Tensor):
+            kind = type(values).__name__
+            raise TypeError(f"{type(self).__name__}: {name} must be a tensor, minidl.tensor(...), not a {kind}")
+        if values is not None and values.requires_grad:
+            raise ValueError(f"{type(self).__name__}: {name} requires a gradient and gets none here: detach() it")
+        self.register_buffer(name, values)
 
     def elements_and_weight(self, *inputs: Tensor) -> tuple[Tensor, Tensor | float]:
         """The loss of each target, and the weight that divides their sum to the mean: a number or a scalar tensor."""
@@ -56,13 +68,6 @@ def check_range(loss: Loss, name: str, value: float, least: float = 0, most: flo
     if not least <= value <= most:
         bounds = f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
         raise ValueError(f"{type(loss).__name__}: {name}={value}, it must be {bounds}")
-
-
-def check_tensor(loss: Loss, name: str, values: Tensor | None) -> None:
-    """TypeError unless `values` is a tensor or None."""
-    if values is not None and not isinstance(values, Tensor):
-        kind = type(values).__name__
-        raise TypeError(f"{type(loss).__name__}: {name} must be a tensor, minidl.tensor(...), not a {kind}")
 
 
 def constant(values: Tensor | None, like: Tensor) -> Tensor | None:

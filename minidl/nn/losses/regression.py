@@ -40,7 +40,7 @@ class HuberLoss(_ElementLoss):
     """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0):
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         if not delta > 0:
             raise ValueError(f"HuberLoss: delta={delta}, it must be above 0")
         self.delta = delta
@@ -52,8 +52,8 @@ class HuberLoss(_ElementLoss):
 class SmoothL1Loss(_ElementLoss):
     """The Huber loss over beta: |output - target| - beta / 2 beyond beta; with beta 0, the L1 loss (Girshick 2015)."""
 
-    def __init__(self, reduction: str = "mean", beta: float = 1.0):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
+        super().__init__(reduction=reduction)
         check_range(self, "beta", beta)
         self.beta = beta
 
