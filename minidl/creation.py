@@ -9,20 +9,37 @@ import numpy as np
 
 from minidl import kernels, random
 from minidl.tensor import Tensor, bool_, default_device, dtype_of, float32, float64, int64
+from minidl.tree import leaves
 
 
 def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor with a copy of `data`: numbers, nested sequences, a NumPy array or a Tensor.
 
-    Python floats become float32, Python ints int64; a NumPy array keeps its dtype.
+    Python floats become float32, Python ints int64, the numbers of a sequence all the same; a NumPy array keeps its
+    dtype. ValueError for whole numbers that are beyond int64, unless there are floats among them or dtype is one.
     """
     if isinstance(data, Tensor):
         data = data.numpy()
     values = np.asarray(data)
-    if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and values.dtype == float64:
-        dtype = float32
+    if not isinstance(data, (np.ndarray, np.generic)):
+        if values.dtype.kind in "fuO" and (dtype is None or dtype_of(dtype).kind != "f"):
+            _check_whole(data)
+        if dtype is None and values.dtype == float64:
+            dtype = float32
     k = kernels.for_device(device or default_device())
     return Tensor(k.array(values, dtype_of(dtype or values.dtype))).requires_grad_(requires_grad)
+
+
+def _check_whole(data) -> None:
+    """ValueError if all numbers in `data` are whole, and some beyond int64: NumPy makes floats or objects of them."""
+    beyond = None
+    for number in leaves(data):
+        if getattr(number, "dtype", int64).kind == "f" or isinstance(number, float):
+            return
+        if beyond is None and isinstance(number, Integral) and not -(2**63) <= number < 2**63:
+            beyond = number
+    if beyond is not None:
+        raise ValueError(f"the whole number {beyond} is beyond int64, the largest dtype of whole numbers")
 
 
 def from_numpy(values: np.ndarray) -> Tensor:

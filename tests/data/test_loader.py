@@ -136,10 +136,81 @@ def test_ragged_samples_need_a_collate_fn():
     (x, _), *_, (last, _) = data.DataLoader(Ragged(), 3, collate_fn=padded)
     assert x.numpy().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 2]] and last.shape == (1, 7)
     same_for_all(Ragged(), batch_size=3, collate_fn=padded)
-    with pytest.raises(ValueError, match="have 1, 2 parts"):
+    with pytest.raises(ValueError, match="have lengths 1, 2"):
         data.default_collate([(1,), (1, 2)])
     with pytest.raises(TypeError, match="samples of type object make no batch"):
         data.default_collate([object()])
+
+
+@pytest.mark.parametrize(
+    ("samples", "dtype"),
+    [
+        ([1, 2.5, 3], "float32"),
+        ([True, 2, 3], "int64"),
+        ([True, 0.5], "float32"),
+        ([True, False], "bool"),
+        ([2**63 - 1, -(2**63)], "int64"),
+        ([2**63, 0.5], "float32"),
+        ([np.float64(1), 2, 3.5], "float64"),
+        ([np.float32(1), 2.5], "float32"),
+        ([np.int64(1), 2.5], "float32"),
+        ([np.uint8(1), 300], "int64"),
+        ([np.arange(2), np.arange(2, dtype=np.float32)], "float32"),
+        ([minidl.arange(2), np.arange(2.0)], "float64"),
+    ],
+    ids=str,
+)
+def test_the_dtype_of_a_batch_is_that_of_all_samples_whatever_their_order(samples, dtype):
+    for order in (samples, samples[::-1]):
+        batch = data.default_collate([{"number": sample, "pair": (sample, [sample])} for sample in order])
+        assert batch["number"].dtype == batch["pair"][0].dtype == batch["pair"][1][0].dtype == dtype
+        np.testing.assert_array_equal(batch["number"], np.array([np.asarray(x, dtype) for x in order]))
+        if all(type(sample) in (bool, int, float) for sample in samples):
+            assert minidl.tensor(order).dtype == minidl.tensor([order, order]).dtype == dtype
+
+
+def test_a_loader_gives_the_dtype_of_all_samples_with_workers_and_without():
+    class Table(data.Dataset):  # as a CSV file gives them: whole numbers among others
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return (1, [1, 2.5, 3, 0.5][int(index)])
+
+    ((_, y),) = data.DataLoader(Table(), 4)
+    assert y.dtype == minidl.float32 and y.numpy().tolist() == [1, 2.5, 3, 0.5]
+    same_for_all(Table(), batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "message"),
+    [
+        ([1, 2**63], ValueError, "whole number 9223372036854775808 is beyond int64"),
+        ([-1, 2**64], ValueError, "beyond int64"),
+        ([-(2**63) - 1], ValueError, "whole number -9223372036854775809 is beyond int64"),
+        ([(1, 2**63), (2, 1)], ValueError, "beyond int64"),
+        ([np.int64(1), np.uint64(2)], ValueError, "no dtype holds the whole numbers of"),
+        ([np.int64(1), 2**63], ValueError, "beyond int64"),
+        ([1, None], TypeError, "types int and NoneType"),
+        ([1, "2"], TypeError, "types int and str"),
+        ([np.ones(()), 1.0], TypeError, "types ndarray and float"),
+        ([{"a": 1}, {"a": 1, "b": 2}], ValueError, "have keys"),
+    ],
+    ids=str,
+)
+def test_samples_that_make_no_batch_are_refused_whatever_their_order(samples, error, message):
+    with pytest.raises(error, match=message):
+        data.default_collate(samples)
+    with pytest.raises(error):
+        data.default_collate(samples[::-1])
+
+
+def test_a_tensor_of_whole_numbers_beyond_int64_is_refused_unless_it_is_to_be_of_floats():
+    for numbers in (2**63, [2**63, -1], [[1, 2], [3, -(2**70)]]):
+        for dtype in (None, "int64"):
+            with pytest.raises(ValueError, match="is beyond int64"):
+                minidl.tensor(numbers, dtype)
+        assert minidl.tensor(numbers, "float64").numpy().tolist() == np.array(numbers, float).tolist()
 
 
 def test_a_batch_of_any_size_fits():
