@@ -37,10 +37,7 @@ class Recurrent(Module):
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False,
     ):  # fmt: skip
-        name = type(self).__name__
-        for what, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"{name}: {what}={size}, it must be at least 1")
+        _check_sizes(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_fraction(dropout)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
@@ -142,6 +139,12 @@ class GRU(Recurrent):
         return y, y[-1]
 
 
+def _check_sizes(module: Module, **sizes: int) -> None:
+    for what, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{type(module).__name__}: {what}={size}, it must be at least 1")
+
+
 def check_nonlinearity(name: str, nonlinearity: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'{name}: nonlinearity={nonlinearity!r}, it must be "tanh" or "relu"')
@@ -149,17 +152,33 @@ def check_nonlinearity(name: str, nonlinearity: str) -> str:
 
 
 class RecurrentCell(Module):
-    """What RNNCell, LSTMCell and GRUCell share: one step of a batch x (batch, input_size), or of one (input_size,)."""
+    """What RNNCell, LSTMCell and GRUCell share: one step of a batch x (batch, input_size), or of one (input_size,).
+
+    The states are (batch, hidden_size), or (hidden_size,), zero unless given. ValueError for other shapes.
+    """
 
     gates: int
+    states = 1  # how many make up the state
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
+        _check_sizes(self, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size = input_size, hidden_size
         make_weights(self, self.gates, input_size, hidden_size, bias)
 
-    def start(self, x) -> Tensor:
-        """A state of zeros for x."""
-        return zeros(*x.shape[:-1], self.hidden_size, dtype=x.dtype, device=x.device)
+    def start(self, x, hx) -> tuple[Tensor, ...]:
+        """The states before x: `hx` if it fits, zeros for None."""
+        name, shape = type(self).__name__, (*x.shape[:-1], self.hidden_size)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
+            raise ValueError(f"{name} needs x (batch, {self.input_size}) or ({self.input_size},), not {x.shape}")
+        if hx is None:
+            return (zeros(shape, dtype=x.dtype, device=x.device),) * self.states
+        states = tuple(hx) if self.states > 1 and isinstance(hx, tuple | list) else (hx,)
+        if len(states) != self.states or not all(isinstance(state, Tensor) for state in states):
+            raise TypeError(f"{name} needs a state of {self.states} tensors, not {hx!r}")
+        if any(state.shape != shape for state in states):
+            given = ", ".join(str(state.shape) for state in states)
+            raise ValueError(f"{name} needs a state of {shape} for x of {x.shape}, not of {given}")
+        return states
 
     def extra_repr(self):
         return f"{self.input_size}, {self.hidden_size}"
@@ -175,16 +194,17 @@ class RNNCell(RecurrentCell):
         self.nonlinearity = check_nonlinearity("RNNCell", nonlinearity)
 
     def forward(self, x, hx=None):
-        return ops.rnn_cell(x, self.start(x) if hx is None else hx, *get_weights(self), self.nonlinearity)
+        return ops.rnn_cell(x, *self.start(x, hx), *get_weights(self), self.nonlinearity)
 
 
 class LSTMCell(RecurrentCell):
     """One step of an LSTM: x and (h, c) to the next (h, c)."""
 
     gates = 4
+    states = 2
 
     def forward(self, x, hx=None):
-        return ops.lstm_cell(x, (self.start(x), self.start(x)) if hx is None else hx, *get_weights(self))
+        return ops.lstm_cell(x, self.start(x, hx), *get_weights(self))
 
 
 class GRUCell(RecurrentCell):
@@ -193,4 +213,4 @@ class GRUCell(RecurrentCell):
     gates = 3
 
     def forward(self, x, hx=None):
-        return ops.gru_cell(x, self.start(x) if hx is None else hx, *get_weights(self))
+        return ops.gru_cell(x, *self.start(x, hx), *get_weights(self))

@@ -220,6 +220,31 @@ def test_cosine_similarity(shape, data, seed):
     assert_same(*both("cosine_similarity", dim=dim), x, y)
 
 
+BROADCAST = [
+    ((3, 4), (1, 4)),
+    ((3, 4), (4,)),
+    ((3, 4), (3, 1)),
+    ((2, 3, 4), (3, 4)),
+    ((3, 4), ()),
+    ((3, 1, 4), (1, 5, 4)),
+]
+
+
+@pytest.mark.parametrize("shapes", BROADCAST, ids=str)
+def test_vectors_of_several_shapes_are_broadcast_before_they_are_compared(shapes):
+    x, y = (np.asarray(np.random.default_rng(0).standard_normal(shape)) for shape in shapes)
+    for one, two in ((x, y), (y, x)):
+        for dim in range(-2, 2):
+            assert_same(*both("cosine_similarity", dim=dim), one, two)
+        for p in (1.0, 2.0, 3.0, np.inf):
+            assert_same(*both("pairwise_distance", p=p), one, two)
+    with pytest.raises(ValueError, match=r"cosine_similarity: shapes \(3, 4\) and \(2, 4\) do not broadcast"):
+        ours.cosine_similarity(minidl.ones(3, 4), minidl.ones(2, 4))
+    for p in (0, -np.inf):
+        with pytest.raises(ValueError, match="it must be above 0"):
+            ours.pairwise_distance(minidl.ones(3, 4), minidl.ones(3, 4), p)
+
+
 @given(st.integers(0, 4), SIZES, st.sampled_from([0.0, 0.4, -0.5]), REDUCTIONS, SEEDS)
 def test_cosine_embedding_loss(batch, width, margin, reduction, seed):
     g = np.random.default_rng(seed)

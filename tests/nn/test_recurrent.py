@@ -180,3 +180,33 @@ def test_states_that_are_no_tensors_are_refused(states):
 def test_the_layers_show_their_options():
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True)) == "LSTM(3, 4, num_layers=2, bidirectional=True)"
     assert repr(nn.GRUCell(3, 4)) == "GRUCell(3, 4)"
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_a_cell_refuses_inputs_and_states_of_other_shapes_as_pytorch_does(kind):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
+    ours, theirs = getattr(nn, kind)(4, 5), getattr(torch.nn, kind)(4, 5)
+    states = [(3, 5), (1, 5), (5,), (3, 6), (3, 1), (1, 3, 5), (3, 1, 1, 5), ()]
+    cases = [(x, state) for x in ((3, 4), (4,)) for state in states] + [
+        (x, None) for x in ((2, 3, 4), (3, 5), (1,), ())
+    ]
+    taken = []
+    for x, state in cases:
+        for layer, ones, error in ((ours, minidl.ones, ValueError), (theirs, torch.ones, Exception)):
+            h = None if state is None else ones(state)
+            try:
+                layer(ones(x), (h, h) if kind == "LSTMCell" and h is not None else h)
+            except error:
+                continue
+            taken.append((layer is ours, x, state))
+    for mine in (True, False):
+        assert [case[1:] for case in taken if case[0] is mine] == [((3, 4), (3, 5)), ((4,), (5,))]
+
+
+def test_the_state_of_a_cell_is_as_many_tensors_as_it_has():
+    x, h = minidl.ones(3, 4), minidl.ones(3, 5)
+    for cell, state in ((nn.LSTMCell, h), (nn.LSTMCell, (h,)), (nn.LSTMCell, (h, None)), (nn.GRUCell, (h, h))):
+        with pytest.raises(TypeError, match=r"needs a state of \d tensors"):
+            cell(4, 5)(x, state)
+    with pytest.raises(ValueError, match="hidden_size=0"):
+        nn.RNNCell(4, 0)

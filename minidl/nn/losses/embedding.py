@@ -2,15 +2,22 @@
 
 import math
 
+import numpy as np
+
 from minidl import ops
 from minidl.nn.losses.loss import Loss, check_range
+from minidl.ops.promotion import pair
 from minidl.tensor import Tensor
 
 COSINE_EPS = 1e-12  # added to squared norms by PyTorch's cosine_embedding_loss
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """x1 · x2 / (|x1| |x2|) along `dim`, norms below `eps` taken as `eps`; x1 and x2 broadcast."""
+    """x1 · x2 / (|x1| |x2|) along `dim` of the shape to which x1 and x2 broadcast; norms below `eps` taken as `eps`."""
+    x1, x2 = pair("cosine_similarity", x1, x2)
+    if x1.shape != x2.shape:  # broadcast before the norms are taken: `dim` may be one that is repeated
+        shape = np.broadcast_shapes(x1.shape, x2.shape)
+        x1, x2 = ops.expand(x1, shape), ops.expand(x2, shape)
     return (_unit(x1, dim, eps) * _unit(x2, dim, eps)).sum(dim)
 
 
@@ -20,7 +27,12 @@ def _unit(x: Tensor, dim: int, eps: float) -> Tensor:
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
-    """The p-norm of x1 - x2 + eps along the last dimension; p may be math.inf. Where it is 0 its gradient is 0."""
+    """The p-norm of x1 - x2 + eps along the last dimension, which broadcast; p > 0 may be math.inf.
+
+    Where the distance is 0 its gradient is 0. ValueError for another p.
+    """
+    if not p > 0:
+        raise ValueError(f"pairwise_distance: p={p}, it must be above 0")
     difference = ops.abs(x1 - x2 + eps)
     if p == math.inf:
         return difference.amax(-1)
