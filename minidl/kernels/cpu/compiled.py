@@ -8,9 +8,8 @@ where a maximum is taken: a NaN must come out of a kernel as a NaN.
 import math
 
 import numpy as np
-from numba import njit
 
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 
 LOG2_E = np.float32(math.log2(math.e))
 LN_2_HIGH = np.float32(0.693359375)  # exact in 10 bits, so that n * LN_2_HIGH is exact
@@ -28,7 +27,7 @@ GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi) * 0.044715)
 GELU_SLOPE = np.float32(3 * 2 * math.sqrt(2 / math.pi) * 0.044715)
 
 
-@njit(fastmath=FLAGS, inline="always", **OPTIONS)
+@njit(fastmath=FLAGS, inline="always")
 def exp(x):
     """e^x within 4e-7 for |x| < 87, beyond that e^87 or e^-87: 2^n times a Taylor polynomial, which LLVM vectorises."""
     x = LIMIT if x > LIMIT else x
@@ -39,7 +38,7 @@ def exp(x):
     return p * np.int32((np.int32(n) + 127) << 23).view(np.float32)
 
 
-@njit(fastmath=FLAGS | {"nnan"}, **OPTIONS)
+@njit(fastmath=FLAGS | {"nnan"})
 def largest(row, end):
     m = row[0]
     for j in range(end):
@@ -47,7 +46,7 @@ def largest(row, end):
     return m
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def attention_weights(scores, scale, is_causal):
     """scores (matrices, queries, keys), in place."""
     matrices, queries, keys = scores.shape
@@ -69,7 +68,7 @@ def attention_weights(scores, scale, is_causal):
             row[end:] = 0
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def attention_weights_grad(grad, weights, scale):
     """grad and weights (rows, keys); grad in place."""
     for i in range(len(grad)):
@@ -81,19 +80,19 @@ def attention_weights_grad(grad, weights, scale):
             g[j] = (g[j] - along) * w[j] * scale
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def relu(x, y):
     for i in range(len(x)):
         y[i] = np.float32(0) if x[i] <= np.float32(0) else x[i]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def relu_grad(grad, y, out):
     for i in range(len(y)):
         out[i] = np.float32(0) if y[i] <= np.float32(0) else grad[i]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gelu_tanh(x, y):
     """0.5 x (1 + tanh u) = x / (1 + exp(-2u)); x, y flat."""
     for i in range(len(x)):
@@ -101,7 +100,7 @@ def gelu_tanh(x, y):
         y[i] = v / (ONE + exp(-v * (GELU_LINEAR + GELU_CUBIC * v * v)))
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gelu_tanh_grad(grad, x, out):
     """With s = 1 / (1 + exp(-2u)): d/dx = s + x s (1 - s) (2u)'."""
     for i in range(len(x)):
@@ -110,7 +109,7 @@ def gelu_tanh_grad(grad, x, out):
         out[i] = grad[i] * (s + v * s * (ONE - s) * (GELU_LINEAR + GELU_SLOPE * v * v))
 
 
-@njit(fastmath=FLAGS, inline="always", **OPTIONS)
+@njit(fastmath=FLAGS, inline="always")
 def normal_tail(x, density):
     """The normal distribution function of -|x|, within 1e-7; density: exp(-x^2 / 2).
 
@@ -120,7 +119,7 @@ def normal_tail(x, density):
     return HALF * density * t * (ERF_1 + t * (ERF_2 + t * (ERF_3 + t * (ERF_4 + t * ERF_5))))
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gelu_erf(x, y):
     """x times the normal distribution function; x, y flat."""
     for i in range(len(x)):
@@ -129,7 +128,7 @@ def gelu_erf(x, y):
         y[i] = v * (tail if v < 0 else ONE - tail)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gelu_erf_grad(grad, x, out):
     """d/dx = distribution + x density."""
     for i in range(len(x)):
@@ -139,7 +138,7 @@ def gelu_erf_grad(grad, x, out):
         out[i] = grad[i] * ((tail if v < 0 else ONE - tail) + v * e * INVERSE_ROOT_2_PI)
 
 
-@njit(**OPTIONS)
+@njit()
 def add_both(a, b):
     """Both become their sum."""
     for i in range(len(a)):

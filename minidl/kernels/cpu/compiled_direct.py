@@ -5,13 +5,11 @@ and the next below, the next beside, and one group of channels and the next. off
 first.
 """
 
-from numba import njit
-
-from minidl.kernels.cpu.compiling import OPTIONS
+from minidl.kernels.cpu.compiling import njit
 from minidl.kernels.cpu.lanes import LANES, load, repeat, store
 
 
-@njit(**OPTIONS)
+@njit()
 def convolve(x, steps, offsets, weight, bias, y, of_group):
     """weight (o / 16, offsets, 16), bias (o,), y (n, out_height, out_width, o), of_group: channels of it in a group."""
     n, height, width, channels = y.shape
@@ -47,7 +45,7 @@ def convolve(x, steps, offsets, weight, bias, y, of_group):
                     store(y, (line + j7) * channels + channel, y7)
 
 
-@njit(**OPTIONS)
+@njit()
 def add_weight_gradient(x, steps, offsets, grad, total, of_group):
     """total (o / 16, offsets, 16) grows by the gradient of the weight, grad (n, out_height, out_width, o).
 
@@ -90,7 +88,7 @@ def add_weight_gradient(x, steps, offsets, grad, total, of_group):
                     store(total, at + 112, t7)
 
 
-@njit(**OPTIONS)
+@njit()
 def convolve_depthwise(x, steps, offsets, weight, bias, y):
     """Each channel by itself: weight (1, offsets, c), bias (c,), y (n, out_height, out_width, c); x: channels last."""
     n, height, width, channels = y.shape
@@ -105,7 +103,7 @@ def convolve_depthwise(x, steps, offsets, weight, bias, y):
                     store(y, (line + j) * channels + channel, total)
 
 
-@njit(**OPTIONS)
+@njit()
 def add_depthwise_gradient(x, steps, offsets, grad, total):
     """total (1, offsets, c) grows by the gradient of the weight, grad (n, out_height, out_width, c)."""
     n, height, width, channels = grad.shape

@@ -1,13 +1,12 @@
 """The turning of images.py, compiled by Numba for float32."""
 
 import numpy as np
-from numba import njit
 
-from minidl.kernels.cpu.compiling import OPTIONS
+from minidl.kernels.cpu.compiling import njit
 from minidl.kernels.cpu.lanes import LANES, load, store
 
 
-@njit(**OPTIONS)
+@njit()
 def swap(x, out):
     """x (n, rows, columns) -> out (n, columns, rows), by blocks of 16 x 16.
 

@@ -1,13 +1,12 @@
 """The cross-entropy of losses.py compiled by Numba, for float32."""
 
 import numpy as np
-from numba import njit
 
 from minidl.kernels.cpu.compiled import ONE, exp, largest
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def cross_entropy(logits, target, probabilities, losses):
     """logits, probabilities (rows, classes), target, losses (rows,)."""
     for i in range(len(logits)):
@@ -24,7 +23,7 @@ def cross_entropy(logits, target, probabilities, losses):
             out[j] *= inverse
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def cross_entropy_grad(grad, probabilities, target, kept):
     """probabilities (rows, classes), in place, target, kept (rows,)."""
     for i in range(len(probabilities)):

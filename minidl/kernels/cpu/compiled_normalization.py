@@ -4,16 +4,15 @@ Sums over many elements are taken in float32 over blocks that stay in the cache,
 """
 
 import numpy as np
-from numba import njit
 
 from minidl.kernels.cpu.compiled import ONE
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 
 BLOCK = 8192  # elements: 32 KiB of float32
 MOST_ROWS = 256  # of a block, so that float32 is exact enough
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def layer_norm(x, weight, bias, eps, y, mean, inverse):
     """x, y (rows, width), weight, bias (width,), mean, inverse (rows,)."""
     rows, width = x.shape
@@ -32,7 +31,7 @@ def layer_norm(x, weight, bias, eps, y, mean, inverse):
         mean[i], inverse[i] = m, s
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def layer_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bias):
     rows, width = x.shape
     for i in range(rows):
@@ -50,7 +49,7 @@ def layer_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bi
             out[j] = (g[j] * weight[j] - total - (row[j] - m) * s * along) * s
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def rms_norm(x, weight, eps, y, inverse):
     """x, y (rows, width), weight (width,), inverse (rows,)."""
     rows, width = x.shape
@@ -65,7 +64,7 @@ def rms_norm(x, weight, eps, y, inverse):
         inverse[i] = s
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def rms_norm_grad(grad, x, inverse, weight, grad_x, grad_weight):
     rows, width = x.shape
     for i in range(rows):
@@ -83,7 +82,7 @@ def rms_norm_grad(grad, x, inverse, weight, grad_x, grad_weight):
 # first, (n, channels, positions), a row. All else is (n, channels): mean, variance, total and along of float64.
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def column_moments(x, mean, variance):
     """The mean and variance of each channel of each image.
 
@@ -125,7 +124,7 @@ def column_moments(x, mean, variance):
             variance[b, c] /= positions
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def row_moments(x, mean, variance):
     n, channels, positions = x.shape
     for b in range(n):
@@ -143,7 +142,7 @@ def row_moments(x, mean, variance):
             mean[b, c], variance[b, c] = center + correction, square / positions - correction * correction
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def scale_columns(x, mean, scale, offset, y):
     """y = (x - mean) * scale + offset."""
     for b in range(len(x)):
@@ -154,7 +153,7 @@ def scale_columns(x, mean, scale, offset, y):
                 out[c] = (row[c] - m[c]) * s[c] + o[c]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def scale_rows(x, mean, scale, offset, y):
     for b in range(len(x)):
         for c in range(x.shape[1]):
@@ -163,7 +162,7 @@ def scale_rows(x, mean, scale, offset, y):
                 out[i] = (row[i] - m) * s + o
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def column_sums(grad, x, mean, total, along):
     """The sums of grad and of grad * (x - mean) of each channel of each image."""
     n, positions, channels = x.shape
@@ -184,7 +183,7 @@ def column_sums(grad, x, mean, total, along):
                 along[b, c] += block_along[c]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def row_sums(grad, x, mean, total, along):
     for b in range(len(x)):
         for c in range(x.shape[1]):
@@ -196,7 +195,7 @@ def row_sums(grad, x, mean, total, along):
             total[b, c], along[b, c] = row_total, row_along
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def combine_columns(grad, x, mean, scale, slope, offset, out):
     """out = grad * scale + (x - mean) * slope + offset."""
     for b in range(len(x)):
@@ -207,7 +206,7 @@ def combine_columns(grad, x, mean, scale, slope, offset, out):
                 result[c] = g[c] * s[c] + (row[c] - m[c]) * t[c] + o[c]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def combine_rows(grad, x, mean, scale, slope, offset, out):
     for b in range(len(x)):
         for c in range(x.shape[1]):

@@ -5,12 +5,11 @@ row_starts[i], row_starts[i] + row_step, … below row_stops[i] of the rows, lik
 """
 
 import numpy as np
-from numba import njit
 
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, y, which):
     n, out_height, out_width, channels = y.shape
     for b in range(n):
@@ -28,7 +27,7 @@ def max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, 
                             place[c] = k if better else place[c]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
     """The same for windows of two by two, five times faster: each result is written once."""
     n, out_height, out_width, channels = y.shape
@@ -49,7 +48,7 @@ def max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
                     best[c], place[c] = fourth[c] if better else m, np.uint8(3) if better else k
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def max_pool2d_grad(
     grad, which, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, overlap, out
 ):
@@ -69,7 +68,7 @@ def max_pool2d_grad(
                                 element[c] = g[c] if place[c] == k else np.float32(0)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, y):
     """y: of zeros."""
     n, out_height, out_width, channels = y.shape
@@ -86,7 +85,7 @@ def avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, 
                     total[c] *= share[i, j]
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def avg_pool2d_grad(grad, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, out):
     """out: of zeros."""
     n, out_height, out_width, channels = grad.shape

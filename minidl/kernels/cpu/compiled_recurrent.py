@@ -5,35 +5,34 @@ vectorises a loop only after proving, at run time, that its arrays do not overla
 """
 
 import numpy as np
-from numba import njit
 
 from minidl.kernels.cpu.compiled import ONE, exp
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 from minidl.kernels.cpu.lanes import LANES, fill, load, store
 
 TWO = np.float32(2)
 
 
-@njit(fastmath=FLAGS, inline="always", **OPTIONS)
+@njit(fastmath=FLAGS, inline="always")
 def tanh(x):
     return ONE - TWO / (ONE + exp(TWO * x))
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def add_sigmoid(row, other, bias):
     """row = sigmoid(row + other + bias)."""
     for j in range(len(row)):
         row[j] = ONE / (ONE + exp(-(row[j] + other[j] + bias[j])))
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def add_tanh(row, other, bias):
     """row = tanh(row + other + bias)."""
     for j in range(len(row)):
         row[j] = tanh(row[j] + other[j] + bias[j])
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def lstm_cell(gates, product, bias, before, cell, hidden):
     """gates, product (batch, 4 * width), bias (4 * width,), before, cell, hidden (batch, width); gates in place."""
     batch, width = cell.shape
@@ -50,7 +49,7 @@ def lstm_cell(gates, product, bias, before, cell, hidden):
             h[j] = o[j] * tanh(c[j])
 
 
-@njit(**OPTIONS)
+@njit()
 def lstm_gradients(i, f, g, o, past, t, dh, dc, one):
     """The gradients of i, f, g, o before their nonlinearities, and of the cell before; t = tanh(cell).
 
@@ -60,13 +59,13 @@ def lstm_gradients(i, f, g, o, past, t, dh, dc, one):
     return dc * g * i * (one - i), dc * past * f * (one - f), dc * i * (one - g * g), dh * t * o * (one - o), dc * f
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def fill_tanh(x, y):
     for j in range(len(x)):
         y[j] = tanh(x[j])
 
 
-@njit(**OPTIONS)
+@njit()
 def lstm_cell_grad(grad, carried, gates, before, cell, grad_cell, inner):
     """grad + carried is the gradient of hidden; grad_cell in place: from that of cell to that of the one before."""
     batch, width = cell.shape
@@ -92,7 +91,7 @@ def lstm_cell_grad(grad, carried, gates, before, cell, grad_cell, inner):
             )
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gru_cell(gates, product, bias, before, part, hidden):
     """gates, product (batch, 3 * width), bias (3 * width,), before, part, hidden (batch, width); gates in place."""
     batch, width = hidden.shape
@@ -109,7 +108,7 @@ def gru_cell(gates, product, bias, before, part, hidden):
             h[j] = n[j] + z[j] * (past[j] - n[j])
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def gru_cell_grad(grad, carried, gates, part, before, direct, from_x, from_h):
     """grad + carried + direct is the gradient of hidden; direct in place: that of the state before, but for w_hh's."""
     batch, width = part.shape

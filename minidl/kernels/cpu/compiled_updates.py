@@ -4,19 +4,18 @@ updates.py has their NumPy twins; arrays are 1-D and changed in place, numbers a
 """
 
 import numpy as np
-from numba import njit
 
 from minidl.kernels.cpu.compiled import ONE
-from minidl.kernels.cpu.compiling import FLAGS, OPTIONS
+from minidl.kernels.cpu.compiling import FLAGS, njit
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def sgd_update(parameter, gradient, lr, weight_decay, scale):
     for i in range(len(parameter)):
         parameter[i] -= lr * (gradient[i] * scale + weight_decay * parameter[i])
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def momentum_update(parameter, gradient, velocity, lr, momentum, kept, weight_decay, nesterov, scale):
     """kept: 1 - dampening."""
     for i in range(len(parameter)):
@@ -26,7 +25,7 @@ def momentum_update(parameter, gradient, velocity, lr, momentum, kept, weight_de
         parameter[i] -= lr * (g + momentum * v if nesterov else v)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def adam_update(
     parameter, gradient, mean, square, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale
 ):
@@ -38,7 +37,7 @@ def adam_update(
         parameter[i] = shrink * parameter[i] - (of_mean * m + of_gradient * g) / (root * np.sqrt(v) + eps)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def lamb_moments_update(parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale):
     """Returns the squared norm of u, summed in float64."""
     total = 0.0
@@ -52,7 +51,7 @@ def lamb_moments_update(parameter, gradient, mean, square, beta1, beta2, eps, of
     return total
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
     for i in range(len(parameter)):
         g = gradient[i] * scale + weight_decay * parameter[i]
@@ -60,7 +59,7 @@ def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
         parameter[i] -= lr * g / (np.sqrt(total[i]) + eps)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
     for i in range(len(parameter)):
         g = gradient[i] * scale + weight_decay * parameter[i]
@@ -71,7 +70,7 @@ def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weig
         parameter[i] -= lr * d
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def rmsprop_update(parameter, gradient, square, lr, alpha, eps, weight_decay, scale):
     for i in range(len(parameter)):
         g = gradient[i] * scale + weight_decay * parameter[i]
@@ -80,7 +79,7 @@ def rmsprop_update(parameter, gradient, square, lr, alpha, eps, weight_decay, sc
         parameter[i] -= lr * g / (np.sqrt(v) + eps)
 
 
-@njit(fastmath=FLAGS, **OPTIONS)
+@njit(fastmath=FLAGS)
 def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
     for i in range(len(parameter)):
         g, m = gradient[i] * scale, mean[i]

@@ -6,15 +6,14 @@ All take the tile rows from `first` to before `last`, counted through all images
 """
 
 import numpy as np
-from numba import njit
 
-from minidl.kernels.cpu.compiling import OPTIONS
+from minidl.kernels.cpu.compiling import njit
 from minidl.kernels.cpu.lanes import LANES, fill, load, store
 
 ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(n) for n in (0, 2, 4, 5, 8))
 
 
-@njit(**OPTIONS)
+@njit()
 def input_matrix(a, b, c, d, e, f):
     """B^T (a, b, c, d, e, f)."""
     two, four, five = fill(TWO), fill(FOUR), fill(FIVE)
@@ -26,7 +25,7 @@ def input_matrix(a, b, c, d, e, f):
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit()
 def output_matrix(a, b, c, d, e, f):
     """A^T (a, b, c, d, e, f)."""
     two, four, eight = fill(TWO), fill(FOUR), fill(EIGHT)
@@ -34,7 +33,7 @@ def output_matrix(a, b, c, d, e, f):
     return a + p + r, q + two * s, p + four * r, q + eight * s + f
 
 
-@njit(**OPTIONS)
+@njit()
 def gradient_matrix(a, b, c, d):
     """A (a, b, c, d)."""
     two, four, eight = fill(TWO), fill(FOUR), fill(EIGHT)
@@ -43,7 +42,7 @@ def gradient_matrix(a, b, c, d):
     return a, even + odd, even - odd, even_double + odd_double, even_double - odd_double, d
 
 
-@njit(**OPTIONS)
+@njit()
 def transform_input(x, padding, tiles, first, last, out):
     """B^T d B of each tile d of 6 x 6; x (n, height, width, c), out (36, tiles * c and more)."""
     _, height, width, channels = x.shape
@@ -75,7 +74,7 @@ def transform_input(x, padding, tiles, first, last, out):
                         store(out, (6 * i + s) * out.shape[1] + target + channel, results[s])
 
 
-@njit(**OPTIONS)
+@njit()
 def _six(x, at, step):
     return (
         load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step), load(x, at + 4 * step),
@@ -83,7 +82,7 @@ def _six(x, at, step):
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit()
 def transform_output(products, bias, tiles, first, last, y):
     """A^T m A + bias of each tile m of 6 x 6, of which 4 x 4 are left; y (n, out_height, out_width, o)."""
     _, height, width, channels = y.shape
@@ -107,7 +106,7 @@ def transform_output(products, bias, tiles, first, last, y):
                         store(y, at, results[s] + offset)
 
 
-@njit(**OPTIONS)
+@njit()
 def transform_gradient(grad, tiles, first, last, out):
     """A g A^T of each tile g of 4 x 4; grad (n, out_height, out_width, o), out (36, tiles * o and more)."""
     _, height, width, channels = grad.shape

@@ -5,27 +5,33 @@ where that cannot be written, in the user's cache folder.
 """
 
 import logging
+from collections.abc import Callable
 
+import numba
 from numba.core import event
-from numba.core.caching import FunctionCache
+
+from minidl.kernels.cpu.machine_code import MachineCode, folder
 
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a NaN must come out of a kernel as a NaN
+KEPT_IN = folder()
+
+if KEPT_IN is None:
+    logging.getLogger("minidl").warning(
+        "minidl compiles its kernels anew in every process: no folder can be written to keep them; name one in "
+        "NUMBA_CACHE_DIR"
+    )
 
 
-def _can_keep() -> bool:
-    """Whether there is a folder for machine code."""
-    try:
-        FunctionCache(_can_keep)
-    except RuntimeError:
-        logging.getLogger("minidl").warning(
-            "minidl compiles its kernels anew in every process: no folder can be written to keep them; name one in "
-            "NUMBA_CACHE_DIR"
-        )
-        return False
-    return True
+def njit(**options) -> Callable:
+    """Numba's decorator of that name, for a kernel: it releases the GIL, and its machine code is kept on disk."""
 
+    def decorate(function: Callable):
+        kernel = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        if KEPT_IN is not None:
+            kernel._cache = MachineCode(function, KEPT_IN)
+        return kernel
 
-OPTIONS = {"nogil": True, "cache": _can_keep(), "error_model": "numpy"}
+    return decorate
 
 
 class _Announce(event.Listener):
@@ -38,7 +44,7 @@ class _Announce(event.Listener):
             self.told = True
             logging.getLogger("minidl").warning(
                 "minidl compiles its kernels for this processor, which takes some seconds%s",
-                "; they are kept for next time" if OPTIONS["cache"] else "",
+                "; they are kept for next time" if KEPT_IN else "",
             )
 
     def on_end(self, happening):
