@@ -108,5 +108,6 @@ def _naming(path: str | os.PathLike, part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename == str(part) or error.filename is None and error.errno in NO_ROOM:
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
+            del error.filename2  # None would be shown as a second name
         raise

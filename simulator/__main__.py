@@ -259,7 +259,8 @@ def _show_calibration(found: Calibration, console: Console) -> None:
     for name in ("send", "receive"):
         table.add_row(name, ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in network[name][1::2]))
     print_table(console, table)
-    console.print(f"kept in {cache_path()}")
+    if path := cache_path():
+        console.print(f"kept in {path}")
 
 
 if __name__ == "__main__":

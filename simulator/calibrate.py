@@ -20,9 +20,9 @@ import numpy as np
 from minidl import data, files, nn, optim
 from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.kernels.meta import KernelCall
+from minidl.caches import cache_folder
 from minidl.parallel import Plan, launch, train
-from simulator import probes
+from simulator import kinds, probes
 from simulator.compute import Convolution, Measured
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
@@ -30,6 +30,26 @@ from simulator.predict import simulate
 
 VERSION = 14  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
+
+SECONDS = kinds.rising(kinds.pair(kinds.NOT_NEGATIVE, kinds.POSITIVE))  # by bytes
+FILE = kinds.table({
+    "machine": kinds.table_of(kinds.anything),
+    "compute": kinds.table({
+        "gemm_sizes": kinds.rising(kinds.COUNT),
+        "gemm_seconds": kinds.list_of(kinds.POSITIVE),
+        "kernels": kinds.table_of(SECONDS, needed=("add",)),
+        "contention": kinds.rising(kinds.pair(kinds.NOT_NEGATIVE, kinds.FACTOR)),
+        "matmul_contention": kinds.FACTOR,
+        "python": SECONDS,
+        "instruction_seconds": kinds.NOT_NEGATIVE,
+    }),
+    "network": kinds.table({
+        "collectives": kinds.table_of(SECONDS, needed=("all_reduce", "alone")), "send": SECONDS, "receive": SECONDS,
+    }),
+    "memory_bytes": kinds.POSITIVE, "peak_flops": kinds.POSITIVE, "sharing": kinds.FACTOR,
+    "turn_seconds": kinds.NOT_NEGATIVE, "probe_seconds": kinds.POSITIVE, "quiet": kinds.boolean,
+    "version": kinds.COUNT,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,15 +89,13 @@ def calibrate(refresh: bool = False, progress: Callable[[str], None] | None = No
 
 
 def calibration(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Calibration:
-    """As `calibrate`, but all that was measured. A cache that cannot be read is replaced, with a warning."""
+    """As `calibrate`, but all that was measured. A cache that cannot be used is replaced, with a warning."""
     path = cache_path()
-    if not refresh and path.exists():
+    if path and not refresh:
         try:
-            found = Calibration(**json.loads(path.read_text()))
-            if found.version == VERSION and found.machine == identity():
-                _try_out(found.cluster())
-                return found
-        except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            if kept := _read(path):
+                return kept
+        except (OSError, ValueError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
     found = measure(progress or (lambda what: None))
     if not found.quiet:
@@ -85,28 +103,35 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
             "this machine was busy with something else: the calibration may be far off, and is used only this once",
             stacklevel=2,
         )
-        return found
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, json.dumps(asdict(found)))
-    except OSError as error:
-        warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
+    elif path is None:
+        warnings.warn("the calibration is not kept: there is no home, name a folder in MINIDL_CACHE", stacklevel=2)
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, json.dumps(asdict(found)))
+        except OSError as error:
+            warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
     return found
+
+
+def _read(path: Path) -> Calibration | None:
+    """The calibration in a file; None without one of this machine and version. ValueError if it is damaged; OSError."""
+    try:
+        table = files.read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if isinstance(table, dict) and isinstance(table.get("version"), int) and table["version"] != VERSION:
+        return None  # of a form that was another
+    FILE("", table)
+    sizes, seconds = table["compute"]["gemm_sizes"], table["compute"]["gemm_seconds"]
+    if len(sizes) < 2 or len(set(sizes)) < len(sizes) or len(seconds) != len(sizes) ** 3:
+        raise ValueError(f"{len(seconds)} gemm_seconds do not fit the gemm_sizes {sizes}")
+    return Calibration(**table) if table["machine"] == identity() else None
 
 
 def drift(calibration: Calibration) -> float:
     """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then."""
     return launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
-
-
-def _try_out(cluster: Cluster) -> None:
-    """Price one of each thing: raises if the calibration lacks what that takes."""
-    for name in ("matmul", "add"):
-        cluster.compute.price(KernelCall(name, ((1, 8, 8, 8),), "float32", 1, 1, 1))
-    for ranks in ((0,), (0, 1)):
-        cluster.network.collective_seconds("all_reduce", ranks, 64)
-    cluster.network.send_seconds(0, 1, 64)
-    cluster.network.receive_seconds(0, 1, 64)
 
 
 def measure(progress: Callable[[str], None]) -> Calibration:
@@ -210,7 +235,7 @@ def identity() -> dict[str, object]:
     return {key: here[key] for key in ("processor", "cores", "python", "numpy")} | {"blas": held}
 
 
-def cache_path() -> Path:
-    """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return Path(os.environ.get("MINIDL_CACHE", caches / "minidl")) / "calibration.json"
+def cache_path() -> Path | None:
+    """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder; None without either."""
+    folder = cache_folder()
+    return folder and folder / "calibration.json"

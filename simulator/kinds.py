@@ -7,6 +7,7 @@ not of the kind. Kinds of tables are made of those of their entries, so a whole 
 import reprlib
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 Kind = Callable[[str, object], None]
 
@@ -38,6 +39,10 @@ def text(place: str, value: object) -> None:
 def boolean(place: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ValueError(f"{place} = {_shown(value)} is not true or false")
+
+
+def anything(place: str, value: object) -> None:
+    pass
 
 
 def table(entries: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
@@ -72,30 +77,39 @@ def table_of(kind: Kind, needed: tuple[str, ...] = ()) -> Kind:
     return check
 
 
-def list_of(kind: Kind, least: int = 1) -> Kind:
-    """Lists of at least so many entries of one kind."""
+def list_of(kind: Kind) -> Kind:
+    """Lists of entries of one kind, at least one."""
 
     def check(place: str, value: object) -> None:
-        if not isinstance(value, list) or len(value) < least:
-            raise ValueError(f"{place} = {_shown(value)} is not a list of at least {least}")
+        if not isinstance(value, list) or not value:
+            raise ValueError(f"{place} = {_shown(value)} is not a list with something in it")
         for i, entry in enumerate(value):
             kind(f"{place}[{i}]", entry)
 
     return check
 
 
-def points(y: Kind) -> Kind:
-    """Lists of [bytes, y], by rising bytes."""
-    rows = list_of(list_of(NOT_NEGATIVE, 2))
+def pair(first: Kind, second: Kind) -> Kind:
+    """Lists of two, each of its kind."""
 
     def check(place: str, value: object) -> None:
-        rows(place, value)
-        for i, row in enumerate(value):
-            if len(row) != 2:
-                raise ValueError(f"{place}[{i}] = {_shown(row)} is not a pair")
-            y(f"{place}[{i}][1]", row[1])
-        if any(a[0] > b[0] for a, b in zip(value, value[1:], strict=False)):
-            raise ValueError(f"{place} does not rise")
+        if not isinstance(value, list) or len(value) != 2:
+            raise ValueError(f"{place} = {_shown(value)} is not a pair")
+        first(f"{place}[0]", value[0])
+        second(f"{place}[1]", value[1])
+
+    return check
+
+
+def rising(kind: Kind) -> Kind:
+    """Lists of a kind, none of whose entries is below the one before it."""
+    entries = list_of(kind)
+
+    def check(place: str, value: object) -> None:
+        entries(place, value)
+        for i, (before, entry) in enumerate(pairwise(value), 1):
+            if entry < before:
+                raise ValueError(f"{place}[{i}] = {_shown(entry)} is below the entry before it")
 
     return check
 

@@ -127,9 +127,9 @@ def test_threads_that_write_one_file_leave_one_of_their_contents(tmp_path):
 def test_what_cannot_be_written_names_the_path_that_was_given(tmp_path):
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         files.write(tmp_path, "x")
-    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/none/a'"):
+    with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/none/a'$"):
         files.write(tmp_path / "none" / "a", "x")
-    with pytest.raises(OSError, match=f"No space left.*'{tmp_path}/a'"), replacing(tmp_path / "a"):
+    with pytest.raises(OSError, match=f"No space left.*'{tmp_path}/a'$"), replacing(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError, match="^.Errno 2. .*'other'$"), replacing(tmp_path / "a"):
         open("other")
@@ -156,5 +156,5 @@ def test_json_is_read_and_what_cannot_be_read_is_named(tmp_path):
     files.write(tmp_path / "a", '{"größe": [1, null]}')
     assert files.read_json(tmp_path / "a") == {"größe": [1, None]}
     for path, error in ((tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)):
-        with pytest.raises(error, match=str(path)):
+        with pytest.raises(error, match=f"'{path}'$"):
             files.read_json(path)

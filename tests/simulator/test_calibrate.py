@@ -73,6 +73,11 @@ BROKEN = {
     "no network": json.dumps(asdict(made_up(network={}))).encode(),
     "no collectives": json.dumps(asdict(made_up(network=made_up().network | {"collectives": {}}))).encode(),
     "no messages": json.dumps(asdict(made_up(network=made_up().network | {"send": []}))).encode(),
+    "products of one size": json.dumps(asdict(made_up(compute=made_up().compute | {"gemm_sizes": [4, 4]}))).encode(),
+    "falling sizes": json.dumps(asdict(made_up(compute=made_up().compute | {"python": [[9, 1], [8, 1]]}))).encode(),
+    "no version": json.dumps(asdict(made_up(version=None))).encode(),
+    "brackets": b"[" * 100_000,
+    "a number too long": json.dumps(asdict(made_up())).replace("1e-06", "9" * 5000).encode(),
 }
 
 
@@ -88,6 +93,34 @@ def test_a_corrupt_cache_is_measured_again_with_a_warning_and_replaced(measured,
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert calibration() == found and len(measured) == 1
+
+
+def figures(table, path=()):
+    """The path of every number below `table`."""
+    for key, value in table.items() if isinstance(table, dict) else enumerate(table):
+        if isinstance(value, dict | list):
+            yield from figures(value, (*path, key))
+        elif isinstance(value, int | float):
+            yield (*path, key)
+
+
+def test_no_figure_is_taken_that_is_not_a_number_in_its_range(measured):
+    good = json.loads(json.dumps(asdict(made_up())))
+    places = [place for place in figures(good) if place[0] not in ("machine", "version", "quiet")]
+    assert len(places) > 40
+    cache_path().parent.mkdir(parents=True)
+    for place in places:
+        for wrong in (None, "x", math.nan, math.inf, -1, True, []):
+            table = deepcopy(good)
+            *above, key = place
+            entry = table
+            for part in above:
+                entry = entry[part]
+            entry[key] = wrong
+            cache_path().write_text(json.dumps(table))
+            with pytest.raises(ValueError, match=str(key)):
+                MODULE._read(cache_path())
+    assert not measured
 
 
 @pytest.mark.parametrize(
@@ -108,8 +141,9 @@ def test_a_cache_of_another_machine_or_version_is_measured_again_without_a_word(
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_no_result(measured, cache_folder):
     cache_folder.write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match="the calibration cannot be cached in .*calibration.json"):
+    with pytest.warns(UserWarning, match="the calibration cannot be cached in .*calibration.json") as said:
         assert calibration() == made_up()
+    assert len(said) == 1
 
 
 def test_a_folder_in_place_of_the_cache_costs_a_warning_and_no_result(measured):
@@ -133,25 +167,32 @@ def test_a_full_disk_leaves_the_old_cache_and_nothing_beside_it(measured, monkey
     old = cache_path().read_text()
     path_type = type(cache_path())
 
-    def full(path, text):
-        with open(path, "w") as file:
-            file.write(text[:10])
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(path_type, "write_text", full)
+    monkeypatch.setattr(path_type, "write_bytes", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         calibration(refresh=True)
     assert [path.name for path in cache_path().parent.iterdir()] == ["calibration.json"]
     assert cache_path().read_text() == old
 
 
-def test_without_a_folder_of_its_own_the_cache_is_in_the_users(monkeypatch, tmp_path):
-    monkeypatch.delenv("MINIDL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_path() == tmp_path / "minidl" / "calibration.json"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_path() == tmp_path / ".cache" / "minidl" / "calibration.json"
+def test_a_folder_that_may_not_be_looked_into_costs_a_warning_and_no_result(measured, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(MODULE.files, "read_json", refused)
+    with pytest.warns(UserWarning, match="cannot be used .*Permission denied"):
+        assert calibration() == made_up()
+
+
+def test_without_a_home_the_calibration_is_measured_and_not_kept(measured, monkeypatch):
+    monkeypatch.setattr(MODULE, "cache_folder", lambda: None)
+    assert cache_path() is None
+    with pytest.warns(UserWarning, match="is not kept: there is no home, name a folder in MINIDL_CACHE"):
+        assert calibration() == made_up()
 
 
 # For real
