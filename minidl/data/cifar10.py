@@ -1,5 +1,6 @@
 """CIFAR-10, from its authors' binary version."""
 
+import gzip
 import tarfile
 import zlib
 from pathlib import Path
@@ -19,8 +20,12 @@ URLS = (
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 ARCHIVE, FOLDER = "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
 TRAINING, TEST = tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",)
+FILES = TRAINING + TEST
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * 32 * 32  # bytes: the label; then the red, the green and the blue pixels, row by row
+LARGEST = 10_000 * RECORD  # bytes of a file
+MEMBERS = 100  # the archive has nine
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError, RecursionError)
 
 
 def cifar10(folder: str | Path, download: bool = False) -> tuple[TransformedDataset, TransformedDataset]:
@@ -37,38 +42,76 @@ def cifar10(folder: str | Path, download: bool = False) -> tuple[TransformedData
     return _dataset(files, TRAINING), _dataset(files, TEST)
 
 
-def _files(folder: Path, download: bool) -> dict[str, bytes]:
-    """The content of the six files by name."""
+def _files(folder: Path, download: bool) -> dict[str, np.ndarray]:
+    """The records of the six files by name: (n, RECORD) bytes each."""
     unpacked, archive = folder / FOLDER, folder / ARCHIVE
     if unpacked.is_dir():
-        missing = [name for name in TRAINING + TEST if not (unpacked / name).exists()]
-        files = {name: (unpacked / name).read_bytes() for name in TRAINING + TEST if name not in missing}
-    else:
-        if not archive.exists() and not download:
-            raise FileNotFoundError(f"neither {ARCHIVE} nor {FOLDER} in {folder}: put one there or pass download=True")
-        if not archive.exists():
-            download_file(URLS, archive, SHA256)
-        try:
-            with tarfile.open(archive) as tar:
-                members = {Path(member.name).name: member for member in tar if member.isfile()}
-                files = {name: tar.extractfile(members[name]).read() for name in TRAINING + TEST if name in members}
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise ValueError(f"{archive} is cut short or damaged: {error}") from error
-        missing = [name for name in TRAINING + TEST if name not in files]
+        return _whole(unpacked, {name: _file(unpacked / name) for name in FILES if (unpacked / name).exists()})
+    if not archive.exists() and not download:
+        raise FileNotFoundError(f"neither {ARCHIVE} nor {FOLDER} in {folder}: put one there or pass download=True")
+    if not archive.exists():
+        download_file(URLS, archive, SHA256)
+    try:
+        return _whole(archive, _members(archive))
+    except DAMAGE as error:
+        raise ValueError(f"{archive} is cut short or damaged: {error}") from error
+
+
+def _whole(place: Path, files: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    missing = [name for name in FILES if name not in files]
     if missing:
-        raise FileNotFoundError(f"CIFAR-10 in {folder} lacks {', '.join(missing)}")
+        raise FileNotFoundError(f"{place} lacks {', '.join(missing)}")
     return files
 
 
-def _dataset(files: dict[str, bytes], names: tuple[str, ...]) -> TransformedDataset:
-    for name in names:
-        if not files[name] or len(files[name]) % RECORD:
-            size = len(files[name])
-            raise ValueError(f"{name} of CIFAR-10 holds {size} bytes, no multiple of {RECORD}: it is cut short")
-    records = np.concatenate([np.frombuffer(files[name], np.uint8) for name in names]).reshape(-1, RECORD)
+def _file(path: Path) -> np.ndarray:
+    _check_size(path, path.stat().st_size)
+    return _records(path, path.read_bytes())
+
+
+def _members(archive: Path) -> dict[str, np.ndarray]:
+    """What there is of the files in the archive, which is unpacked to its end, where the checksum is."""
+    files = {}
+    with Stream(archive) as stream:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for number, member in enumerate(tar):
+                if number == MEMBERS:
+                    raise tarfile.ReadError(f"it has more than {MEMBERS} members")
+                if member.size < 0:  # would be read again and again
+                    raise tarfile.ReadError(f"{member.name} is of size {member.size}")
+                name = Path(member.name).name
+                if member.isfile() and name in FILES:
+                    _check_size(name, member.size)
+                    files[name] = _records(name, tar.extractfile(member).read())
+        while stream.read(LARGEST):
+            pass
+    return files
+
+
+class Stream(gzip.GzipFile):
+    """An unpacked archive, of which a header cannot have more read at once than a file of CIFAR-10 holds."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= LARGEST:
+            raise tarfile.ReadError(f"a header says that {size} bytes follow")
+        return super().read(size)
+
+
+def _check_size(name: str | Path, size: int) -> None:
+    if not 0 < size <= LARGEST or size % RECORD:
+        raise ValueError(f"{name} holds {size} bytes, and not 1 to {LARGEST // RECORD} records of {RECORD}")
+
+
+def _records(name: str | Path, content: bytes) -> np.ndarray:
+    """(n, RECORD) bytes."""
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+    label = records[:, 0].max()
+    if label >= len(CLASSES):
+        raise ValueError(f"{name} holds a label {label}, not one of {len(CLASSES)} classes: it is damaged")
+    return records
+
+
+def _dataset(files: dict[str, np.ndarray], names: tuple[str, ...]) -> TransformedDataset:
+    records = np.concatenate([files[name] for name in names])
     labels = records[:, 0].astype(np.int64)
-    if labels.max() >= len(CLASSES):
-        raise ValueError(
-            f"{', '.join(names)} of CIFAR-10 hold a label {labels.max()}, not one of {len(CLASSES)} classes: damaged?"
-        )
     return TransformedDataset(ArrayDataset(records[:, 1:].reshape(-1, 3, 32, 32), labels), ToFloat())

@@ -6,6 +6,7 @@ import importlib
 import io
 import struct
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ def test_mnist_is_read_from_its_files_packed_or_not(tmp_path, mnist_arrays, pack
         check(dataset, images[:, None], labels)
 
 
+def sizes(*numbers):
+    return struct.pack(f">{len(numbers)}i", *numbers)
+
+
 def cut(content):
     return content[:-5]
 
@@ -66,11 +71,28 @@ def cut(content):
     ("name", "damage", "message"),
     [
         ("train-images-idx3-ubyte", cut, r"holds 5483 bytes after a header that says \(7, 28, 28\): it is damaged"),
-        ("train-images-idx3-ubyte", lambda c: c + b"x", "holds 5489 bytes after"),
-        ("train-images-idx3-ubyte", lambda c: c[:6], "holds -10 bytes after"),
+        ("train-images-idx3-ubyte", lambda c: c + b"x", "holds more than 5488 bytes after"),
+        ("train-images-idx3-ubyte", lambda c: c[:6], "is cut short: its header of 16 bytes ends after 6"),
         ("train-images-idx3-ubyte", lambda c: b"", "begins with nothing, an idx file of this kind with 00000803"),
         ("t10k-labels-idx1-ubyte", lambda c: b"\0\0\x0d" + c[3:], "begins with 00000d01, .* with 00000801"),
-        ("t10k-labels-idx1-ubyte", lambda c: idx(np.zeros(4, np.uint8)), "does not fit together: 3 images, 4 labels"),
+        ("t10k-labels-idx1-ubyte", lambda c: idx(np.zeros(4, np.uint8)), "does not fit .*: 3 images, 4 labels"),
+        ("t10k-labels-idx1-ubyte", lambda c: c[:-1] + b"c", "holds a label 99, digits go from 0 to 9"),
+        (
+            "train-images-idx3-ubyte",
+            lambda c: c[:4] + sizes(-7, 28, -28) + c[16:],
+            r"says \(-7, 28, -28\), \(n, 28, 28\)",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            lambda c: idx(np.zeros((7, 30, 30), np.uint8)),
+            r"\(7, 30, 30\), \(n, 28, 28\) is needed",
+        ),
+        ("train-images-idx3-ubyte", lambda c: idx(np.zeros((0, 28, 28), np.uint8)), r"says \(0, 28, 28\)"),
+        (
+            "train-images-idx3-ubyte",
+            lambda c: c[:4] + sizes(2**31 - 1, 28, 28) + c[16:],
+            "holds less than 1683627179248",
+        ),
     ],
 )
 def test_a_damaged_idx_file_is_named_in_one_sentence(tmp_path, mnist_arrays, name, damage, message):
@@ -181,14 +203,88 @@ def test_damaged_cifar_files_are_named(tmp_path, cifar_files):
     write_cifar(tmp_path, cifar_files, packed=False)
     test = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
     test.write_bytes(test.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="test_batch.bin of CIFAR-10 holds 6145 bytes, no multiple of 3073: it is cut"):
+    with pytest.raises(ValueError, match=f"{test} holds 6145 bytes, and not 1 to 10000 records of 3073"):
         data.cifar10(tmp_path)
     test.write_bytes(bytes([10]) * 3073)
-    with pytest.raises(ValueError, match="test_batch.bin of CIFAR-10 hold a label 10"):
+    with pytest.raises(ValueError, match=f"{test} holds a label 10, not one of 10 classes"):
         data.cifar10(tmp_path)
     test.unlink()
-    with pytest.raises(FileNotFoundError, match="lacks test_batch.bin"):
+    with pytest.raises(FileNotFoundError, match=f"{test.parent} lacks test_batch.bin"):
         data.cifar10(tmp_path)
+
+
+def member(name, content=b"", **facts):
+    """A member of an archive, whose header may say what is not so."""
+    info = tarfile.TarInfo(name)
+    for fact, value in ({"size": len(content)} | facts).items():
+        setattr(info, fact, value)
+    return info.tobuf(tarfile.GNU_FORMAT) + content.ljust(-len(content) % 512 + len(content), b"\0")
+
+
+RECORDS = bytes(2 * 3073)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (member("test_batch.bin", type=tarfile.SYMTYPE, linkname="data_batch_1.bin"), "archive lacks test_batch.bin"),
+        (
+            member("test_batch.bin", size=10_001 * 3073),
+            "damaged: test_batch.bin holds 30733073 bytes, and not 1 to 10000",
+        ),
+        (member("test_batch.bin", RECORDS, size=-512), "damaged: test_batch.bin is of size -512"),
+        (member("test_batch.bin", bytes([11]) * 3073), "damaged: test_batch.bin holds a label 11"),
+        (member("a", type=tarfile.XHDTYPE, size=1 << 40), "damaged: a header says that 1099511627776 bytes follow"),
+        (member("a", type=tarfile.GNUTYPE_LONGNAME, size=-512), "damaged: a header says that -512 bytes follow"),
+        (b"".join(member("a", b"8 a=bcd\n", type=tarfile.XHDTYPE) for _ in range(2000)), "damaged: "),
+        (member("a") * 101, "damaged: it has more than 100 members"),
+        (member("test_batch.bin", RECORDS)[:-1000], "damaged: "),
+    ],
+)
+def test_an_archive_is_refused_in_one_sentence_before_more_of_it_is_read(tmp_path, extra, message):
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(gzip.compress(b"".join(member(name, RECORDS) for name in cifar10.TRAINING) + extra))
+    with pytest.raises((ValueError, FileNotFoundError), match=message.replace("archive", str(archive))) as caught:
+        data.cifar10(tmp_path)
+    assert str(archive) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"no gzip", b"", gzip.compress(b""), gzip.compress(b"no tar" * 1000)])
+def test_what_is_no_archive_is_refused_by_name(tmp_path, content):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match="cifar-10-binary.tar.gz "):
+        data.cifar10(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_packed_file_with_a_flipped_bit_gives_the_right_pixels_or_an_error_that_names_it(
+    tmp_path, mnist_arrays, cifar_files, name
+):
+    write_mnist(tmp_path, mnist_arrays, packed=True)
+    write_cifar(tmp_path, cifar_files, packed=True)
+    file = tmp_path / {"mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}[name]
+    load, whole = getattr(data, name), file.read_bytes()
+    right = load(tmp_path)[0].dataset.x
+    for _ in range(60):
+        place, bit = GENERATOR.integers(len(whole)), 1 << GENERATOR.integers(8)
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            np.testing.assert_array_equal(load(tmp_path)[0].dataset.x, right)
+        except (ValueError, OSError) as error:
+            assert str(file) in str(error)
+
+
+def test_what_unpacks_to_more_than_its_header_says_is_not_unpacked(tmp_path, mnist_arrays):
+    write_mnist(tmp_path, mnist_arrays, packed=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(mnist_arrays["train"][0]) + bytes(1 << 23)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="holds more than 5488 bytes"):
+            data.mnist(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
