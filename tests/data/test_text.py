@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import data, nn, optim
+from minidl.data.text import bpe
 from minidl.data.text.bpe import pieces
 from minidl.parallel import Plan, train
 
@@ -152,11 +153,66 @@ def test_windows_are_the_text_and_the_text_one_token_later(length, sequence, str
         windows[len(starts)]
 
 
+@pytest.mark.parametrize("tokenizer", [BPE, data.CharTokenizer("abc")], ids=["BPE", "characters"])
+def test_what_is_no_row_of_known_tokens_is_not_decoded(tokenizer):
+    size = len(tokenizer)
+    for wrong in (-1, size, 10**18):
+        with pytest.raises(ValueError, match=f"Tokenizer: token {wrong} is not among the {size} of the vocabulary"):
+            tokenizer.decode(np.array([0, wrong]))
+    ones = minidl.ones(2)
+    for wrong in ([0.0, 1.0], [True], ones, ones.bool(), 5, [[0]], ["a"], [10**30], None):
+        with pytest.raises(
+            ValueError, match="Tokenizer: tokens must be a row of integers, not .*: encode a text first"
+        ):
+            tokenizer.decode(wrong)
+    assert tokenizer.decode([]) == "" and tokenizer.decode(minidl.tensor([0, 1])) == tokenizer.decode([0, 1]) != ""
+
+
+GOOD = {
+    data.BPETokenizer: {"vocab": {token: i for i, token in enumerate(bpe._CHARACTERS)}, "merges": []},
+    data.CharTokenizer: {"characters": "abc"},
+}
+DAMAGED = [
+    *[(cls, text) for cls in GOOD for text in ("", "{}", "null", "3", '["a"]', '{"vo', "[" * 100_000, "\udcff")],
+    *[(data.CharTokenizer, {"characters": wrong}) for wrong in (5, None, ["ab"], "ba", "aa")],
+    *[(data.BPETokenizer, {"vocab": wrong, "merges": []}) for wrong in (5, [], {}, {"a": "b"}, {"a": 1.0}, {"Ղ": 0})],
+    (data.BPETokenizer, GOOD[data.BPETokenizer] | {"vocab": GOOD[data.BPETokenizer]["vocab"] | {'"': True}}),
+    *[
+        (data.BPETokenizer, GOOD[data.BPETokenizer] | {"merges": wrong})
+        for wrong in (5, [5], ["a"], ["a b c"], ["a  "], ["a Ղ"], ["a b"], {"a": "b"})
+    ],
+]
+
+
+@pytest.mark.parametrize(("cls", "content"), DAMAGED, ids=lambda x: str(x)[-40:])
+def test_a_damaged_tokenizer_is_one_sentence_with_the_files_name(tmp_path, cls, content):
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps(GOOD[cls]), encoding="utf-8")
+    assert len(cls.load(path)) == len(GOOD[cls].get("vocab", "abc"))
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=f"^{path} ") as caught:
+        cls.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_of_gpt2s_files_the_damaged_one_is_named(tmp_path):
+    vocabulary, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
+    for content, rules, named in (("[]", "", vocabulary), ("{", "", vocabulary), ("{}", "a b c", merges)):
+        vocabulary.write_text(content)
+        merges.write_text(rules)
+        with pytest.raises(ValueError, match=str(named)):
+            data.BPETokenizer.load_gpt2(vocabulary, merges)
+    merges.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="merges.txt is no text in UTF-8"):
+        data.BPETokenizer.load_gpt2(vocabulary, merges)
+
+
 def test_windows_do_not_overlap_by_default_and_refuse_what_is_no_row_of_tokens():
     windows = data.TextDataset(np.arange(10), 3)
     assert windows[1][0].tolist() == [3, 4, 5] and len(windows) == 3
     for wrong in (np.zeros(5), np.zeros((5, 2), int)):
-        with pytest.raises(ValueError, match="must be a row of integers, not .*: encode the text first"):
+        with pytest.raises(ValueError, match="must be a row of integers, not .*: encode a text first"):
             data.TextDataset(wrong, 2)
     with pytest.raises(ValueError, match="both must be at least 1"):
         data.TextDataset(np.arange(5), 2, 0)

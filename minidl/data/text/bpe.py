@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl import files
+from minidl.data.text.tokens import known_tokens
 
 # GPT-2's pieces, in which merges stay: an English ending; letters, numbers or other signs, each with a space before
 # them; white space. Only ASCII stands in the pattern, see _Kinds.
@@ -86,8 +88,12 @@ class BPETokenizer:
         return np.fromiter(chain.from_iterable(map(self._encode_piece, pieces(text))), np.int64)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of some tokens. Where they begin or end within a character, � stands for it."""
-        return b"".join(self.vocabulary[token] for token in np.asarray(tokens).tolist()).decode(errors="replace")
+        """The text of a row of tokens. Where they begin or end within a character, � stands for it.
+
+        ValueError for one that is not in the vocabulary.
+        """
+        known = known_tokens("BPETokenizer", tokens, len(self))
+        return b"".join(self.vocabulary[token] for token in known).decode(errors="replace")
 
     def _encode_piece(self, piece: str) -> list[int]:
         if piece not in self._known:
@@ -114,24 +120,39 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:
-        """Read a file that `save` has written."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls._from_written(content["vocab"], content["merges"])
+        """Read a file that `save` has written. ValueError, which names it, for any other."""
+        content = files.read_json(path)
+        if not isinstance(content, dict) or not {"vocab", "merges"} <= content.keys():
+            raise ValueError(f"{path} is no saved BPETokenizer: it must have a vocab and merges")
+        return cls._from_written(content["vocab"], content["merges"], f"{path}")
 
     @classmethod
     def load_gpt2(cls, vocabulary: str | Path, merges: str | Path) -> BPETokenizer:
-        """Read GPT-2's two files, vocab.json and merges.txt (first named encoder.json and vocab.bpe)."""
-        lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        """Read GPT-2's two files, vocab.json and merges.txt (first named encoder.json and vocab.bpe).
+
+        ValueError, which names them, for any others.
+        """
+        try:
+            lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{merges} is no text in UTF-8: {error}") from None
         written = [line for line in lines if line and not line.startswith("#version")]
-        return cls._from_written(json.loads(Path(vocabulary).read_text(encoding="utf-8")), written)
+        return cls._from_written(files.read_json(vocabulary), written, f"{vocabulary} with {merges}")
 
     @classmethod
-    def _from_written(cls, vocabulary: dict[str, int], merges: Sequence[str]) -> BPETokenizer:
-        ordered = sorted(vocabulary, key=vocabulary.__getitem__)
-        if [vocabulary[piece] for piece in ordered] != list(range(len(ordered))):
-            raise ValueError(f"BPETokenizer: the tokens of a vocabulary must be numbered from 0 to {len(ordered) - 1}")
-        pairs = [tuple(map(_read, merge.split(" "))) for merge in merges]
-        return cls(pairs, [_read(piece) for piece in ordered])
+    def _from_written(cls, vocabulary: object, merges: object, source: str) -> BPETokenizer:
+        """A tokenizer from what stands in the files `source`, whatever that is."""
+        try:
+            if not isinstance(vocabulary, dict) or not all(type(token) is int for token in vocabulary.values()):
+                raise ValueError("its vocabulary must be a table of texts and whole numbers")
+            if not isinstance(merges, list):
+                raise ValueError("its merges must be a list")
+            ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+            if [vocabulary[piece] for piece in ordered] != list(range(len(ordered))):
+                raise ValueError(f"the tokens of a vocabulary must be numbered from 0 to {len(ordered) - 1}")
+            return cls([_pair(merge) for merge in merges], [_read(piece) for piece in ordered])
+        except ValueError as error:
+            raise ValueError(f"{source} makes no BPETokenizer: {error}") from None
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -182,4 +203,14 @@ def _written(piece: bytes) -> str:
 
 
 def _read(piece: str) -> bytes:
-    return bytes(_BYTES[character] for character in piece)
+    try:
+        return bytes(_BYTES[character] for character in piece)
+    except KeyError as error:
+        raise ValueError(f"{error} in the token {reprlib.repr(piece)} stands for no byte") from None
+
+
+def _pair(merge: object) -> tuple[bytes, bytes]:
+    parts = merge.split(" ") if isinstance(merge, str) else []
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"the merge {reprlib.repr(merge)} is not two tokens with a space between them")
+    return _read(parts[0]), _read(parts[1])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl import files
+from minidl.data.text.tokens import known_tokens
 
 
 class CharTokenizer:
@@ -27,8 +28,8 @@ class CharTokenizer:
             raise ValueError(f"character {error} is not among the {len(self)} of the vocabulary") from None
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of some tokens."""
-        return "".join(self.characters[token] for token in np.asarray(tokens).tolist())
+        """The text of a row of tokens. ValueError for one that is not in the vocabulary."""
+        return "".join(self.characters[token] for token in known_tokens("CharTokenizer", tokens, len(self)))
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file `{"characters": "…"}`, in which token i is character i."""
@@ -36,4 +37,8 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
-        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["characters"])
+        """Read a file that `save` has written. ValueError, which names it, for any other."""
+        match files.read_json(path):
+            case {"characters": str(characters)} if characters == "".join(sorted(set(characters))):
+                return cls(characters)
+        raise ValueError(f'{path} is no saved CharTokenizer: {{"characters": "…"}}, each once, by their code points')

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minidl.data.text.tokens import row_of_tokens
+
 
 class TextDataset:
     """Sample i is (x, y): `sequence` tokens from token i * stride on, and those that follow each of them; both int64.
@@ -13,10 +15,8 @@ class TextDataset:
     """
 
     def __init__(self, tokens: np.ndarray, sequence: int, stride: int | None = None):
-        self.tokens, self.sequence, self.stride = np.asarray(tokens), sequence, sequence if stride is None else stride
-        if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
-            form = f"{self.tokens.dtype} {self.tokens.shape}"
-            raise ValueError(f"TextDataset: tokens must be a row of integers, not {form}: encode the text first")
+        self.tokens = row_of_tokens("TextDataset", tokens)
+        self.sequence, self.stride = sequence, sequence if stride is None else stride
         if sequence < 1 or self.stride < 1:
             raise ValueError(f"TextDataset: sequence={sequence} and stride={self.stride}, both must be at least 1")
         if len(self.tokens) <= sequence:
