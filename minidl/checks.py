@@ -3,6 +3,12 @@
 from numbers import Integral, Real
 
 
+def check_int(name: str, value: object) -> None:
+    """TypeError unless `value`, which the user calls `name`, is an int: True and False are none."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}, it must be an int")
+
+
 def check_count(name: str, value: object, least: int = 1) -> None:
     """ValueError unless `value`, which the user calls `name`, is a whole number of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:

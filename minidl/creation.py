@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
 from minidl import kernels, random
+from minidl.checks import check_int
 from minidl.tensor import Tensor, bool_, default_device, dtype_of, float32, float64, int64
 from minidl.tree import leaves
 
@@ -80,28 +82,74 @@ def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None, 
 def arange(
     start: float, end: float | None = None, step: float = 1, dtype=None, device: str | None = None, requires_grad=False
 ) -> Tensor:
-    """start, start + step, … below end; `arange(n)` counts from 0. int64 if all arguments are ints, else float32."""
+    """start, start + step, … below end; `arange(n)` counts from 0. int64 if all arguments are ints, else float32.
+
+    To integers the three are cut to integers first. ValueError: the step is 0, or leads away from the end.
+    """
     if end is None:
         start, end = 0, start
-    values = np.arange(start, end, step)
-    return tensor(values, dtype or (float32 if values.dtype.kind == "f" else int64), requires_grad, device)
+    start, end, step = _numbers("arange", start, end, step)
+    if dtype is None:
+        dtype = int64 if all(isinstance(x, Integral) for x in (start, end, step)) else float32
+    if not all(map(math.isfinite, (start, end, step))):
+        raise ValueError(f"arange from {start} to {end} by {step}: they must be finite")
+    whole = dtype_of(dtype).kind != "f"
+    if step == 0 or (whole and int(step) == 0) or (end - start) * step < 0:
+        raise ValueError(f"arange from {start} to {end}: the step {step} does not lead from one to the other")
+    if whole:
+        values = np.arange(int(start), int(end), int(step))
+    else:  # as np.arange, whose own steps are the rounded distance of the first two values
+        values = start + step * np.arange(math.ceil((end - start) / step), dtype=float64)
+    return tensor(values, dtype, requires_grad, device)
 
 
 def linspace(
     start: float, end: float, steps: int, dtype=float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """`steps` numbers from start to end, both included, at equal distances."""
-    return tensor(np.linspace(start, end, steps), dtype, requires_grad, device)
+    """`steps` numbers from start to end, both included, at equal distances.
+
+    To integers start and end are cut to integers first, and then what lies between them.
+    """
+    check_int("steps", steps)
+    if steps < 0:
+        raise ValueError(f"linspace: steps={steps}, it must be at least 0")
+    start, end = _numbers("linspace", start, end)
+    if dtype_of(dtype).kind == "i":
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise ValueError(f"linspace from {start} to {end} to integers: they must be finite")
+        start, end = int(start), int(end)
+        gap, i = (end - start) / max(1, steps - 1), np.arange(steps)
+        # Each half from its own end, as PyTorch rounds: a symmetric row stays symmetric
+        first = (i < steps // 2) | (i == 0)
+        values = np.where(first, start + gap * i, end - gap * (steps - 1 - i)).astype(int64)
+    else:
+        values = np.linspace(start, end, steps)
+    return tensor(values, dtype, requires_grad, device)
+
+
+def _numbers(name: str, *values) -> list:
+    """The values, numbers or tensors of one number, as Python's numbers."""
+    values = [x.item() if isinstance(x, Tensor | np.generic) else x for x in values]
+    for x in values:
+        if not isinstance(x, Real):
+            raise TypeError(f"{name} needs numbers, not {x!r}")
+    return values
 
 
 def tril_indices(row: int, col: int, offset: int = 0, device: str | None = None) -> Tensor:
     """The places (2, n) of the elements of a (row, col) matrix that `tril` keeps, row by row."""
-    return tensor(np.stack(np.tril_indices(row, offset, col)), int64, device=device)
+    return _triangle(np.tril_indices, row, col, offset, device)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, device: str | None = None) -> Tensor:
     """The places (2, n) of the elements of a (row, col) matrix that `triu` keeps, row by row."""
-    return tensor(np.stack(np.triu_indices(row, offset, col)), int64, device=device)
+    return _triangle(np.triu_indices, row, col, offset, device)
+
+
+def _triangle(places: Callable, row: int, col: int, offset: int, device: str | None) -> Tensor:
+    for name, value in (("row", row), ("col", col), ("offset", offset)):
+        check_int(name, value)
+    return tensor(np.stack(places(row, offset, col)), int64, device=device)
 
 
 # Chance: from the generator that `manual_seed` starts. Inside `capture` the draw is recorded, not what was drawn
@@ -128,6 +176,7 @@ def randint(low: int, high, size=None, dtype=int64, device: str | None = None) -
 
 def randperm(n: int, device: str | None = None) -> Tensor:
     """The integers from 0 to n - 1 in random order."""
+    check_int("n", n)
     return _drawn(lambda shape: random.default_generator().permutation(n), (n,), int64, device)
 
 
@@ -169,15 +218,16 @@ def randn_like(x: Tensor) -> Tensor:
 
 
 def sizes(arguments: Sequence) -> tuple[int, ...]:
-    """Sizes given one by one or as one sequence."""
-    if len(arguments) == 1 and isinstance(arguments[0], Iterable):
-        return tuple(arguments[0])
-    return tuple(arguments)
+    """Sizes given one by one or as one sequence; TypeError for bools, which are none."""
+    found = tuple(arguments[0] if len(arguments) == 1 and isinstance(arguments[0], Iterable) else arguments)
+    if bool in map(type, found):
+        raise TypeError(f"{found} must be ints: True and False are none")
+    return found
 
 
 def shape_of(shape: int | Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple; an int is that of a vector. ValueError unless its sizes are whole and not negative."""
-    found = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    found = sizes((shape,))
     if not all(isinstance(n, Integral) and n >= 0 for n in found):
         raise ValueError(f"the shape {shape!r} needs whole sizes of at least 0")
     return found

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minidl
 
@@ -21,6 +23,64 @@ def test_sequences_and_matrices_are_those_of_numpy():
     np.testing.assert_array_equal(minidl.tril_indices(3, 4, 1).numpy(), np.tril_indices(3, 1, 4))
     np.testing.assert_array_equal(minidl.triu_indices(3, 4, -1).numpy(), np.triu_indices(3, -1, 4))
     assert minidl.empty(2, 0, dtype="int64").shape == (2, 0)
+
+
+NUMBERS = st.one_of(st.integers(-20, 20), st.floats(-20, 20), st.sampled_from([0.1, -0.5, 1 / 3, 2.5, 1e-3]))
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["int64", "float32", "float64", None]))
+def test_arange_has_the_length_the_dtype_and_the_values_of_pytorch(start, end, step, dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    if step and abs(end - start) > 1000 * abs(step):
+        step = end - start
+    try:
+        expected = torch.arange(start, end, step, dtype=dtype and getattr(torch, dtype)).numpy()
+    except (RuntimeError, ValueError):
+        with pytest.raises(ValueError, match="does not lead from one to the other"):
+            minidl.arange(start, end, step, dtype=dtype)
+        return
+    found = minidl.arange(start, end, step, dtype=dtype).numpy()
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if found.dtype == np.float32 else 1e-13, atol=1e-5)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 40), st.sampled_from(["int64", "float32", "float64"]))
+def test_linspace_has_the_values_of_pytorch(start, end, steps, dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    expected = torch.linspace(start, end, steps, dtype=getattr(torch, dtype)).numpy()
+    found = minidl.linspace(start, end, steps, dtype=dtype).numpy()
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    if dtype != "int64":
+        np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype == "float32" else 1e-13, atol=1e-5)
+        return
+    # PyTorch may cut a whole number that the processor has rounded down
+    distance = (int(end) - int(start)) * np.arange(steps)
+    whole = distance % max(1, steps - 1) == 0
+    np.testing.assert_array_equal(found[~whole], expected[~whole])
+    np.testing.assert_array_equal(found[whole], int(start) + distance[whole] // max(1, steps - 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: minidl.arange(0, 3, 0), ValueError, "arange from 0 to 3: the step 0 does not lead"),
+        (lambda: minidl.arange(0, 1, 0.5, dtype="int64"), ValueError, "the step 0.5 does not lead"),
+        (lambda: minidl.arange(3, 0), ValueError, "the step 1 does not lead from one to the other"),
+        (lambda: minidl.arange(float("inf")), ValueError, "they must be finite"),
+        (lambda: minidl.arange("3"), TypeError, "arange needs numbers, not '3'"),
+        (lambda: minidl.linspace(0, float("nan"), 3, "int64"), ValueError, "they must be finite"),
+        (lambda: minidl.linspace(0, 1, -1), ValueError, "steps=-1, it must be at least 0"),
+        (lambda: minidl.linspace(0, 1, 2.0), TypeError, "steps=2.0, it must be an int"),
+        (lambda: minidl.linspace(0, 1, True), TypeError, "steps=True, it must be an int"),
+        (lambda: minidl.zeros(2, True), TypeError, "must be ints: True and False are none"),
+        (lambda: minidl.full((True,), 1), TypeError, "must be ints: True and False are none"),
+        (lambda: minidl.randperm(True), TypeError, "n=True, it must be an int"),
+        (lambda: minidl.tril_indices(2, True), TypeError, "col=True, it must be an int"),
+    ],
+)
+def test_what_makes_no_sequence_and_no_shape_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
 
 
 def test_random_tensors_lie_in_their_range_and_follow_the_seed():

@@ -3,9 +3,10 @@
 import math
 
 from minidl.ops.arithmetic import multiply, negative
+from minidl.ops.choice import where
 from minidl.ops.elementwise import erf, exp
 from minidl.ops.promotion import floating
-from minidl.ops.shape import cast, reshape, unbroadcast
+from minidl.ops.shape import reshape, unbroadcast
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -25,7 +26,7 @@ class ReLU(Op):
 
 @taped
 def relu_grad(grad, y):
-    return multiply(grad, cast(y > 0, grad.dtype))
+    return where(y <= 0, 0.0, grad)
 
 
 class LeakyReLU(Op):

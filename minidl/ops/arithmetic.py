@@ -172,7 +172,8 @@ class Remainder(Op):
 
     def backward(self, grad):
         k, a, b = self.kernels, self.a, self.b
-        grad_b = k.negative(k.multiply(grad, k.floor(k.divide(a, b))))
+        # floor_divide, as floor(a / b) may be rounded to another whole number than the remainder was taken with
+        grad_b = k.negative(k.multiply(grad, k.floor_divide(a, b)))
         return unbroadcast(k, grad, a.shape), unbroadcast(k, grad_b, b.shape)
 
 

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Iterator
 
 from minidl.ops.joining import unbind
-from minidl.ops.shape import cast
+from minidl.ops.shape import cast, normalize_dim
 from minidl.tensor import Tensor, bool_, float32, float64, int64
 
 
@@ -40,7 +40,7 @@ def tolist(x: Tensor):
 
 def size(x: Tensor, dim: int | None = None) -> tuple[int, ...] | int:
     """The shape, or its size along `dim`."""
-    return x.shape if dim is None else x.shape[dim]
+    return x.shape if dim is None else x.shape[normalize_dim(dim, x.shape)]
 
 
 def dim(x: Tensor) -> int:

@@ -7,6 +7,7 @@ two: so the three ops here can be differentiated as often as one likes.
 from minidl.ops.arithmetic import add
 from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.indexing import getitem
+from minidl.ops.rearranging import pad
 from minidl.ops.reduction import sum
 from minidl.ops.shape import reshape
 from minidl.taped import taped
@@ -127,7 +128,7 @@ def conv_transpose2d(
     x (batch, c, height, width), weight (c, o / groups, *kernel size), bias (o,) -> (batch, o, out_height, out_width),
     where out_height = (height - 1) stride - 2 padding + dilation (kernel size - 1) + output_padding + 1. A
     convolution with stride > 1 gives several sizes of images the same size of result; output_padding, smaller than the
-    stride, chooses among them.
+    stride or the dilation, chooses among them.
     """
     return _convolve_transposed(
         "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
@@ -177,8 +178,10 @@ def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_pa
             f"{name}: the input has {x.shape[-dims - 1]} channels, the weight {weight.shape} is for {weight.shape[0]}, "
             f"which must be divisible by groups={groups}"
         )
-    if any(m >= s for m, s in zip(more, stride, strict=True)):
-        raise ValueError(f"{name}: output_padding {more} must be smaller than the stride {stride}")
+    if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+        raise ValueError(
+            f"{name}: output_padding {more} must be smaller than the stride {stride} or the dilation {dilation}"
+        )
     channels = weight.shape[1] * groups
     _check_bias(name, bias, channels)
     sizes = zip(x.shape[-dims:], stride, padding, dilation, weight.shape[2:], more, strict=True)
@@ -186,6 +189,8 @@ def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_pa
     if min(out_size) < 1:
         raise ValueError(f"{name}: inputs of size {x.shape[-dims:]} would give results of size {out_size}")
     images = as_images(x, dims)
+    if any(m >= s for m, s in zip(more, stride, strict=True)):  # whole strides of it are zeros at the end of the input
+        images = pad(images, [n for m, s in zip(more[::-1], stride[::-1], strict=True) for n in (0, m // s)])
     shape = (images.shape[0], channels, *_lifted(out_size, 1))
     options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
     y = Conv2dGradInput(shape, *options)(images, as_images(weight, dims))

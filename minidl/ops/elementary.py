@@ -7,8 +7,8 @@ from minidl.taped import taped
 
 for _function in (
     arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
-    elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p, elementwise.sqrt, elementwise.sin,
-    elementwise.cos, elementwise.floor, elementwise.sign, choice.maximum, choice.minimum, choice.where,
+    arithmetic.floor_divide, elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p, elementwise.sqrt,
+    elementwise.sin, elementwise.cos, elementwise.floor, elementwise.sign, choice.maximum, choice.minimum, choice.where,
     comparison.isnan, comparison.logical_not, comparison.logical_or, comparison.logical_and,
     extremes.argmax, shape.cast, linear,
 ):  # fmt: skip

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl.checks import check_int
 from minidl.kernels import shapes
 from minidl.ops.choice import maximum, minimum
 from minidl.ops.indexing import gather
-from minidl.ops.shape import normalize_dim, one_dim, reduced_dims, reshape
+from minidl.ops.shape import along_a_dim, normalize_dim, one_dim, reduced_dims, reshape
 from minidl.tensor import Op, Tensor
 
 
@@ -133,20 +134,24 @@ def _place(kernel, x, dim, keepdim):
 # In order
 
 
+@along_a_dim
 def sort(x: Tensor, dim: int = -1, descending: bool = False) -> ValuesIndices:
     """The elements in ascending or descending order along `dim`, and where they stood; equal ones stay in order."""
     index = argsort(x, dim, descending)
     return ValuesIndices(gather(x, dim, index), index)
 
 
+@along_a_dim
 def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
     """The indices that bring x in order along `dim`; those of equal elements stay in order."""
     return Tensor(x.kernels.argsort(x.data, normalize_dim(dim, x.shape), descending))
 
 
+@along_a_dim
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> ValuesIndices:
     """The k largest (or smallest) elements along `dim`, best first, and where they stood; of equal ones the first."""
     dim = normalize_dim(dim, x.shape)
+    check_int("k", k)
     if not 0 <= k <= x.shape[dim]:
         raise ValueError(f"topk: k={k} of the {x.shape[dim]} elements along dim {dim} of shape {x.shape}")
     order = argsort(x, dim, largest)

@@ -19,7 +19,7 @@ def check_images(name: str, x: Tensor, dims: int) -> None:
 def sizes_of(name: str, option: str, value, dims: int, least: int = 1) -> tuple[int, ...]:
     """The `option` as an int for each of `dims` dimensions: those given, or the one given for all."""
     sizes = tuple(value) if isinstance(value, tuple | list) else (value,) * dims
-    if len(sizes) != dims or not all(isinstance(n, Integral) and n >= least for n in sizes):
+    if len(sizes) != dims or not all(isinstance(n, Integral) and n >= least for n in sizes) or bool in map(type, sizes):
         wanted = "an int" if dims == 1 else "an int or two"
         raise ValueError(f"{name}: {option}={value!r}, it must be {wanted} of at least {least}")
     return sizes

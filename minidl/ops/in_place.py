@@ -89,7 +89,8 @@ def setitem(x: Tensor, key, value) -> None:
     """x[key] = value, for the keys that x[key] takes; the value, a tensor or a number, broadcasts."""
     _check("x[...] = value", x, (value,))
     views, arrays = index_keys(x, key)
-    target = x if views is None or arrays is None else Tensor(x.kernels.index(x.data, views))
+    # With ... NumPy gives a view, never a number, even of one element
+    target = x if views is None or arrays is None else Tensor(x.kernels.index(x.data, (*views, ...)))
     _write("x[...] = value", target, value, views if arrays is None else arrays)
 
 

@@ -1,8 +1,14 @@
 """Reading and writing elements by their places: x[key], gather, scatter, masks."""
 
+import operator
+from contextlib import suppress
+from reprlib import repr
+
 import numpy as np
 
-from minidl.ops.shape import cast, expand, normalize_dim
+from minidl.checks import check_int
+from minidl.kernels import BY_ARRAY
+from minidl.ops.shape import cast, expand, normalize_dim, reshape, vector
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -83,11 +89,11 @@ def index_put(x, key, values):
 
 
 def getitem(x: Tensor, key) -> Tensor:
-    """x[key] for ints, slices (with steps above 0), None, ..., and bool or integer tensors, arrays or lists.
+    """x[key] for ints, slices (with steps above 0), None, ..., and bool or integer tensors, arrays, lists or tuples.
 
-    Ints, slices, None and ... are applied first, then the arrays: as in PyTorch, x[0, :, [1, 2]] has the shape of
-    x[0][:, [1, 2]], and not that which NumPy gives. On meta a bool tensor is refused: its shape would be that of its
-    values.
+    A list or tuple inside the key is an array of indices, however deep: x[:, (0, 2)] are two columns. Ints, slices,
+    None and ... are applied first, then the arrays: as in PyTorch, x[0, :, [1, 2]] has the shape of x[0][:, [1, 2]],
+    and not that which NumPy gives. On meta a bool tensor is refused: its shape would be that of its values.
     """
     views, arrays = index_keys(x, key)
     if views is not None:
@@ -98,8 +104,7 @@ def getitem(x: Tensor, key) -> Tensor:
 def index_keys(x: Tensor, key) -> tuple[tuple | None, tuple | None]:
     """`key` in two steps: ints, slices, None and ..., which give a view; then arrays. None for a step without work."""
     key = tuple(_plain(k, x) for k in (key if isinstance(key, tuple) else (key,)))
-    arrays = [k for k in key if isinstance(k, bool | np.bool_) or hasattr(k, "ndim")]
-    if not arrays:
+    if not any(_chooses(k) for k in key):
         return key, None
     rest = x.ndim - sum(_consumed(k) for k in key)
     whole = (slice(None),)
@@ -110,7 +115,7 @@ def index_keys(x: Tensor, key) -> tuple[tuple | None, tuple | None]:
         if k is Ellipsis:
             views.extend(whole * rest)
             places.extend(whole * rest)
-        elif isinstance(k, bool | np.bool_) or hasattr(k, "ndim"):
+        elif _chooses(k):
             views.extend(whole * _consumed(k))
             places.append(k)
         else:
@@ -119,30 +124,53 @@ def index_keys(x: Tensor, key) -> tuple[tuple | None, tuple | None]:
     return (None if all(k == slice(None) for k in views) else tuple(views)), tuple(places)
 
 
+def _chooses(k) -> bool:
+    """Whether the part k of a key is an array or a bool, not one of those that give a view."""
+    return type(k) in BY_ARRAY or isinstance(k, bool | np.bool_)
+
+
 def _consumed(k) -> int:
     """How many dimensions the part k of a key stands for."""
     if k is None or k is Ellipsis or isinstance(k, bool | np.bool_):
         return 0
-    return k.ndim if hasattr(k, "ndim") and k.dtype == bool else 1
+    return k.ndim if type(k) in BY_ARRAY and k.dtype == bool else 1
 
 
 def _plain(k, x):
-    """A part of a key as an int, slice, None, ..., bool or array of x's device."""
+    """A part of a key as an int, slice, None, ..., bool or array of x's device; a list or tuple becomes an array.
+
+    IndexError: it is of other things than ints and bools.
+    """
+    if type(k) is int or k is None or k is Ellipsis or isinstance(k, bool | np.bool_):
+        return k
+    if isinstance(k, slice):
+        if k.step is not None and k.step < 1:
+            raise ValueError(f"a slice with step {k.step}: it must be at least 1; see flip for the reverse order")
+        return k
     if isinstance(k, Tensor):
         if k.device != x.device:
             raise ValueError(f"index is on {k.device}, the tensor on {x.device}")
-        if k.dtype.kind == "b" and k.ndim and x.device == "meta":
+        if k.dtype.kind == "b" and x.device == "meta":
             raise ValueError("a bool tensor on meta has no values: the shape of what it would choose is not known")
         if not k.ndim and k.dtype.kind in "ib":
             return 0 if x.device == "meta" else k.item()
-        k = k.data
-    if isinstance(k, list | range):
-        k = np.asarray(k, np.int64) if not len(k) else np.asarray(k)
-    if isinstance(k, slice) and k.step is not None and k.step < 1:
-        raise ValueError(f"a slice with step {k.step}: it must be at least 1; see flip for the reverse order")
-    if isinstance(k, np.integer | np.ndarray) and not k.ndim and k.dtype.kind == "i":
-        return int(k)
-    return k
+        array = k.data
+    else:
+        array = _array(k)
+    if array.dtype.kind not in "iub":
+        raise IndexError(f"{repr(k)} is no index: ints, slices, None, ... and arrays of ints or bools are")
+    return array if array.ndim or array.dtype.kind == "b" else int(array)
+
+
+def _array(k) -> np.ndarray:
+    if not isinstance(k, np.ndarray) and hasattr(k, "__index__"):
+        with suppress(TypeError):
+            k = operator.index(k)
+    try:
+        array = np.asarray(k)
+    except ValueError:
+        raise IndexError(f"{repr(k)} is no index: its rows differ in length") from None
+    return array if array.size or isinstance(k, np.ndarray) else array.astype(np.int64)  # [] has no ints
 
 
 # Along a dimension
@@ -165,7 +193,8 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, tuple]:
 
 def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The elements of x at index[…] along `dim`: out[i, j] = x[index[i, j], j] for dim 0, with the shape of index."""
-    return Index(_along("gather", x, dim, index))(x)
+    shape, x, index = index.shape, vector(x), vector(index)
+    return reshape(Index(_along("gather", x, dim, index))(x), shape)
 
 
 def take_along_dim(x: Tensor, index: Tensor, dim: int) -> Tensor:
@@ -185,17 +214,23 @@ def scatter(x: Tensor, dim: int, index: Tensor, src) -> Tensor:
 
     A place that is named twice has one of the values, and no defined gradient.
     """
-    return IndexPut(_along("scatter", x, dim, index))(x, _source("scatter", x, index, src))
+    return _scattered("scatter", IndexPut, x, dim, index, src)
 
 
 def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """x with the elements of src added at index[…] along `dim`: out[index[i, j], j] += src[i, j] for dim 0."""
-    return IndexAdd(_along("scatter_add", x, dim, index))(x, _source("scatter_add", x, index, src))
+    return _scattered("scatter_add", IndexAdd, x, dim, index, src)
+
+
+def _scattered(name, op, x, dim, index, src):
+    shape, x, index = x.shape, vector(x), vector(index)
+    return reshape(op(_along(name, x, dim, index))(x, _source(name, x, index, src)), shape)
 
 
 def _source(name, x, index, src):
     if not isinstance(src, Tensor):
         return Tensor(x.kernels.full(index.shape, src, x.dtype))
+    src = vector(src)
     if src.ndim != index.ndim or any(n > m for n, m in zip(index.shape, src.shape, strict=True)):
         raise ValueError(f"{name}: a source of shape {src.shape} is too small for an index of shape {index.shape}")
     return src if src.shape == index.shape else Index(tuple(slice(n) for n in index.shape))(src)
@@ -205,6 +240,10 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of x at the places `index` (a vector of int64) along `dim`."""
     if index.ndim > 1 or index.dtype.kind != "i":
         raise ValueError(f"index_select needs a vector of int64, not {index.dtype} of shape {index.shape}")
+    if not x.shape:
+        if index.numel() != 1:
+            raise ValueError(f"index_select: {index.numel()} indices, a tensor without dimensions has one place")
+        return reshape(index_select(vector(x), dim, index), ())
     dim = normalize_dim(dim, x.shape)
     x.kernels.check_indices("index_select", index.data, x.shape[dim])
     return Index((*(slice(None),) * dim, x.kernels.reshape(index.data, (index.numel(),))))(x)
@@ -222,6 +261,7 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     """x (...) of class indices -> (..., num_classes) of int64: 1 at the index, else 0; -1 stands for max(x) + 1."""
     if x.dtype.kind != "i":
         raise TypeError(f"one_hot needs class indices of dtype int64, not {x.dtype}")
+    check_int("num_classes", num_classes)
     k = x.kernels
     if num_classes == -1:
         num_classes = int(x.numpy().max()) + 1

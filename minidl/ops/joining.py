@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 
+from minidl.checks import check_int
 from minidl.creation import sizes
 from minidl.ops.indexing import Index, index_select
 from minidl.ops.promotion import promoted
@@ -54,6 +56,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """The slice of x along `dim` of `length` from `start`."""
     dim = normalize_dim(dim, x.shape)
+    check_int("start", start)
+    check_int("length", length)
     size = x.shape[dim]
     first = start + size if start < 0 else start
     if not 0 <= first <= first + length <= size or length < 0:
@@ -65,7 +69,9 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
     """Slices of x along `dim`: of split_size each (the last may be shorter), or of the sizes listed."""
     dim = normalize_dim(dim, x.shape)
     length = x.shape[dim]
-    if isinstance(split_size, int):
+    for size in split_size if isinstance(split_size, Sequence) else (split_size,):
+        check_int("split_size", size)
+    if isinstance(split_size, Integral):
         if split_size < 1:
             raise ValueError(f"split: split_size={split_size}, it must be at least 1")
         split_size = [min(split_size, length - start) for start in range(0, max(length, 1), split_size)]
@@ -82,6 +88,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
 
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` slices of x along `dim`, all of one size but the last."""
+    check_int("chunks", chunks)
     if chunks < 1:
         raise ValueError(f"chunk: chunks={chunks}, it must be at least 1")
     length = x.shape[normalize_dim(dim, x.shape)]
@@ -110,6 +117,10 @@ def repeat_interleave(x: Tensor, repeats: int | Tensor, dim: int | None = None) 
     if dim is None:
         x, dim = flatten(x), 0
     dim = normalize_dim(dim, x.shape)
+    if not isinstance(repeats, Tensor):
+        check_int("repeats", repeats)
+    elif repeats.dtype.kind != "i":
+        raise TypeError(f"repeat_interleave: repeats must be of dtype int64, not {repeats.dtype}")
     counts = repeats.numpy() if isinstance(repeats, Tensor) else repeats
     if np.min(counts, initial=0) < 0 or np.size(counts) not in (1, x.shape[dim]):
         raise ValueError(f"repeat_interleave: {counts} is no number of at least 0 for each of {x.shape[dim]} slices")

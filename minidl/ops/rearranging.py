@@ -1,11 +1,12 @@
 """Elements moved about: padded, reversed, rolled, triangles and diagonals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from minidl.checks import check_int
 from minidl.ops.indexing import Index, IndexGrad
-from minidl.ops.shape import normalize_dim, permute
+from minidl.ops.shape import along_a_dim, normalize_dim, permute, several_dims
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -73,6 +74,8 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.
     mode: "constant" (of `value`; negative widths crop), "reflect" (without the edge), "replicate" (of the edge) or
     "circular".
     """
+    for n in pad:
+        check_int("pad", n)
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ValueError(f"pad: {tuple(pad)} must be pairs, and at most one for each dimension of shape {x.shape}")
     if mode not in MODES:
@@ -99,16 +102,10 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.
 MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # NumPy's names
 
 
-def _several(name: str, dims, x: Tensor) -> tuple[int, ...]:
-    dims = tuple(normalize_dim(d, x.shape) for d in ((dims,) if isinstance(dims, int) else dims))
-    if len(set(dims)) < len(dims):
-        raise ValueError(f"{name}: a dimension is named twice in {dims}")
-    return dims
-
-
+@along_a_dim
 def flip(x: Tensor, *dims) -> Tensor:
     """A copy of x in reverse order along the dimensions `dims`."""
-    return Flip(_several("flip", dims[0] if len(dims) == 1 else dims, x))(x)
+    return Flip(several_dims(dims[0] if len(dims) == 1 else dims, x.shape))(x)
 
 
 taped(flip)
@@ -116,9 +113,11 @@ taped(flip)
 
 def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """x moved on by `shifts` along `dims`, end to beginning; without dims as one row of elements."""
-    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    shifts = tuple(shifts) if isinstance(shifts, Iterable) else (shifts,)
+    for shift in shifts:
+        check_int("shifts", shift)
     if dims is not None:
-        dims = tuple(normalize_dim(d, x.shape) for d in ((dims,) if isinstance(dims, int) else dims))
+        dims = tuple(normalize_dim(d, x.shape) for d in (dims if isinstance(dims, Iterable) else (dims,)))
     if len(shifts) != (1 if dims is None else len(dims)):
         raise ValueError(f"roll: {len(shifts)} shifts for {'no dims, it must be 1' if dims is None else len(dims)}")
     return Roll(shifts, dims)(x)
@@ -138,6 +137,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _triangle(name, x, lower, diagonal):
+    check_int("diagonal", diagonal)
     if x.ndim < 2:
         raise ValueError(f"{name} needs matrices (..., n, m), not shape {x.shape}")
     return Triangle(lower, diagonal)(x)
@@ -145,7 +145,8 @@ def _triangle(name, x, lower, diagonal):
 
 def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The diagonals of the matrices that dim1 and dim2 make, or those `offset` above, as the last dimension."""
-    dims = _several("diagonal", (dim1, dim2), x)
+    check_int("offset", offset)
+    dims = several_dims((dim1, dim2), x.shape)
     rest = [d for d in range(x.ndim) if d not in dims]
     return Index((..., *_diagonal_places(x, *(x.shape[d] for d in dims), offset)))(permute(x, *rest, *dims))
 
@@ -157,6 +158,7 @@ def _diagonal_places(x, rows, columns, offset):
 
 def diag(x: Tensor, diagonal: int = 0) -> Tensor:
     """The square matrix with the vector x on its diagonal (or that so many above it); of a matrix, that diagonal."""
+    check_int("diagonal", diagonal)
     if x.ndim == 2:
         return Index(_diagonal_places(x, *x.shape, diagonal))(x)
     if x.ndim != 1:

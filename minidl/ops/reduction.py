@@ -9,11 +9,10 @@ from minidl.creation import tensor
 from minidl.kernels import shapes
 from minidl.ops.arithmetic import multiply
 from minidl.ops.choice import where
-from minidl.ops.comparison import ne
 from minidl.ops.elementwise import abs, exp, log
 from minidl.ops.extremes import amax, amin
 from minidl.ops.promotion import check_floats, floating
-from minidl.ops.shape import cast, expand, movedim, normalize_dim, one_dim, reduced_dims, reshape, unsqueeze
+from minidl.ops.shape import along_a_dim, expand, movedim, normalize_dim, one_dim, reduced_dims, reshape, unsqueeze
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -154,6 +153,20 @@ class Norm(Op):
         return k.multiply(k.reshape(grad, kept), k.masked(slope, k.not_equal(x, 0)))
 
 
+class CountNonzero(Op):
+    """How many elements over the dimensions `dim` are not 0, in the dtype of x; the derivative is 0."""
+
+    def __init__(self, dim: tuple[int, ...], keepdim: bool):
+        self.dim, self.keepdim = dim, keepdim
+
+    def forward(self, x):
+        k, self.shape = self.kernels, x.shape
+        return k.sum(k.cast(k.not_equal(x, 0), x.dtype), self.dim, self.keepdim)
+
+    def backward(self, grad):
+        return self.kernels.full(self.shape, 0, grad.dtype)
+
+
 class CumSum(Op):
     """Running sums along `dim`."""
 
@@ -179,20 +192,28 @@ def mean(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fa
     return Mean(None if dim is None else reduced_dims(dim, x.shape), keepdim)(x)
 
 
-def var(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, correction=None) -> Tensor:
-    """The variance over `dim`, or of all elements: the sum of squares over n - 1, n if not unbiased."""
+def var(x: Tensor, dim=None, unbiased: bool | None = None, keepdim: bool = False, *, correction=None) -> Tensor:
+    """The variance over `dim`, or of all elements: the sum of squares over n - 1, n if unbiased=False.
+
+    correction: what is taken from n, in the place of unbiased. A bool in the place of `dim`, var(x, False), is
+    `unbiased`, over all elements.
+    """
     return _spread(Var, "var", x, dim, unbiased, keepdim, correction)
 
 
-def std(x: Tensor, dim=None, unbiased: bool = True, keepdim: bool = False, *, correction=None) -> Tensor:
-    """The standard deviation over `dim`, or of all elements: the square root of `var`."""
+def std(x: Tensor, dim=None, unbiased: bool | None = None, keepdim: bool = False, *, correction=None) -> Tensor:
+    """The standard deviation over `dim`, or of all elements: the square root of `var`, which says more."""
     return _spread(Std, "std", x, dim, unbiased, keepdim, correction)
 
 
 def _spread(op, name, x, dim, unbiased, keepdim, correction):
     check_floats(name, x)
+    if isinstance(dim, bool) and unbiased is None:
+        dim, unbiased = None, dim
+    if unbiased is not None and (correction is not None or not isinstance(unbiased, bool)):
+        raise TypeError(f"{name}: unbiased={unbiased!r}, correction={correction!r}: it takes a bool or a correction")
     if correction is None:
-        correction = 1 if unbiased else 0
+        correction = 0 if unbiased is False else 1
     return op(reduced_dims(dim, x.shape), correction, keepdim)(x)
 
 
@@ -225,7 +246,7 @@ def norm(x: Tensor, p: float | str = 2, dim: int | tuple[int, ...] | None = None
     if math.isinf(p):
         return (amax if p > 0 else amin)(abs(x), dims, keepdim)
     if p == 0:
-        return Sum(dims, keepdim)(cast(ne(x, 0), x.dtype))
+        return CountNonzero(dims, keepdim)(x)
     return Norm(p, dims, keepdim)(x)
 
 
@@ -240,6 +261,7 @@ def all(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fal
 
 
 @taped
+@along_a_dim
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """Running sums along `dim`: element i is the sum of the elements up to i; integers and bools give int64."""
     return CumSum(normalize_dim(dim, x.shape))(x)

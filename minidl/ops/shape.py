@@ -1,12 +1,13 @@
 """Ops that move elements or give them another shape, dtype or device, and change no value."""
 
 import math
-from collections.abc import Iterable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 
 import numpy as np
 
 from minidl import kernels as _kernels
+from minidl.checks import check_int
 from minidl.creation import sizes
 from minidl.tensor import DTYPES, Op, Tensor, dtype_of
 
@@ -114,8 +115,8 @@ def _move(x, here, there):
 
 def normalize_dim(dim: int, shape: tuple[int, ...]) -> int:
     """`dim` counted from the front; IndexError if a tensor of `shape` has no such dimension, TypeError for no int."""
-    if not isinstance(dim, Integral):
-        raise TypeError(f"dim={dim!r}, it must be an int")
+    if type(dim) is not int:
+        check_int("dim", dim)
     if not -len(shape) <= dim < len(shape):
         raise IndexError(f"dim {dim} is out of range for a tensor of shape {shape}")
     return dim % len(shape)
@@ -129,17 +130,36 @@ def one_dim(dim: int | None, shape: tuple[int, ...]) -> int | None:
     return dim if shape else None
 
 
-def reduced_dims(dim, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The dimensions to reduce, counted from the front: all for None and for an empty tuple."""
-    if dim is None or dim == ():
-        return tuple(range(len(shape)))
-    dims = tuple(dim) if isinstance(dim, Iterable) else (dim,)
-    if not shape and set(dims) <= {0, -1}:  # as in `one_dim`
-        return ()
-    dims = tuple(normalize_dim(d, shape) for d in dims)
+def several_dims(dim: int | Iterable[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions named, counted from the front; ValueError if one is named twice."""
+    dims = tuple(normalize_dim(d, shape) for d in (dim if isinstance(dim, Iterable) else (dim,)))
     if len(set(dims)) < len(dims):
         raise ValueError(f"a dimension is named twice in dim={dim} for shape {shape}")
     return dims
+
+
+def reduced_dims(dim, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions to reduce, counted from the front: all for None and for an empty tuple."""
+    dims = () if dim is None else several_dims(dim, shape or (1,))  # as in `one_dim`
+    return dims if dims and shape else tuple(range(len(shape)))
+
+
+def vector(x: Tensor) -> Tensor:
+    """x, or a vector of its one element if it has no dimensions."""
+    return x if x.data.shape else reshape(x, 1)
+
+
+def along_a_dim(function: Callable) -> Callable:
+    """`function(x, …)` along dimensions of x, where an x without any is taken for a vector, as in PyTorch."""
+
+    @wraps(function)
+    def along(x: Tensor, *arguments, **options):
+        found = function(vector(x), *arguments, **options)
+        if x.data.shape:
+            return found
+        return reshape(found, ()) if isinstance(found, Tensor) else type(found)(*(reshape(y, ()) for y in found))
+
+    return along
 
 
 def reshape(x: Tensor, *shape) -> Tensor:
@@ -157,8 +177,7 @@ def reshape(x: Tensor, *shape) -> Tensor:
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the dimensions from start_dim to end_dim, both included, into one."""
-    if not x.shape:
-        return reshape(x, 1)
+    x = vector(x)
     start, end = normalize_dim(start_dim, x.shape), normalize_dim(end_dim, x.shape)
     if start > end:
         raise ValueError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim} in shape {x.shape}")
@@ -167,8 +186,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def squeeze(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     """Without the dimensions `dim` whose size is 1; without all dimensions of size 1 if dim is None."""
-    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
-    drop = {normalize_dim(d, x.shape) for d in dims if x.shape or d not in (0, -1)}
+    drop = several_dims(range(x.ndim) if dim is None else dim, x.shape or (1,))
     return reshape(x, tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in drop))
 
 
@@ -186,6 +204,7 @@ def permute(x: Tensor, *dims) -> Tensor:
     return Permute(dims)(x)
 
 
+@along_a_dim
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """With two dimensions exchanged."""
     dim0, dim1 = normalize_dim(dim0, x.shape), normalize_dim(dim1, x.shape)
@@ -194,12 +213,12 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     return Permute(tuple(dims))(x)
 
 
+@along_a_dim
 def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """With the dimensions `source` at the places `destination`, the others in order."""
-    pair = ((dims,) if isinstance(dims, int) else dims for dims in (source, destination))
-    source, destination = ([normalize_dim(d, x.shape) for d in dims] for dims in pair)
-    if not len(source) == len(set(source)) == len(destination) == len(set(destination)):
-        raise ValueError(f"movedim: {source} to {destination}, each needs as many different dimensions")
+    source, destination = (several_dims(dims, x.shape) for dims in (source, destination))
+    if len(source) != len(destination):
+        raise ValueError(f"movedim: {source} to {destination}, each needs as many dimensions")
     places = dict(zip(destination, source, strict=True))
     rest = (d for d in range(x.ndim) if d not in source)
     return permute(x, *(places[d] if d in places else next(rest) for d in range(x.ndim)))

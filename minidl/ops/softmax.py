@@ -3,7 +3,7 @@
 from minidl.ops.arithmetic import multiply, subtract
 from minidl.ops.elementwise import exp
 from minidl.ops.reduction import sum
-from minidl.ops.shape import normalize_dim
+from minidl.ops.shape import along_a_dim, normalize_dim
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
 
@@ -46,11 +46,13 @@ def log_softmax_grad(grad, y, dim):
     return subtract(grad, multiply(exp(y), sum(grad, dim, True)))
 
 
+@along_a_dim
 def softmax(x: Tensor, dim: int) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`."""
     return Softmax(normalize_dim(dim, x.shape))(x)
 
 
+@along_a_dim
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """The logarithm of softmax(x, dim), without its overflow."""
     return LogSoftmax(normalize_dim(dim, x.shape))(x)

@@ -79,8 +79,9 @@ class Draw:
         return tuple(self.pick(n, 1) for n in shape[self.int(0, len(shape)) :])
 
     def dim(self, x: np.ndarray) -> int:
-        """A dimension of x, counted from the front or the back."""
-        return self.int(-x.ndim, x.ndim - 1)
+        """A dimension of x, counted from the front or the back: 0 or -1 too where it has none."""
+        most = max(1, x.ndim)
+        return self.int(-most, most - 1)
 
     def dims(self, x: np.ndarray) -> tuple[int, ...]:
         """Different dimensions of x, in any order."""

@@ -33,12 +33,77 @@ def test_the_extreme_of_nothing_is_refused(name):
 def test_a_dimension_must_be_one_that_there_is():
     x = minidl.ones(2, 3)
     for call in (lambda: x.max((0, 1)), lambda: x.prod((0, 1)), lambda: x.softmax(None), lambda: x.sum("a")):
-        with pytest.raises(TypeError, match="it must be an int"):
+        with pytest.raises(TypeError, match="must be (an int|ints)"):
             call()
     for call in (minidl.ones(()).prod, minidl.ones(()).max, minidl.ones(()).argmax):
         with pytest.raises(IndexError, match="dim 1 is out of range"):
             call(1)
     assert minidl.ones(()).prod(-1).item() == minidl.ones(()).max(0).values.item() == 1
+
+
+ALONG = {  # functions of a tensor and dim
+    **{name: getattr(ops, name) for name in (
+        "sum", "mean", "prod", "logsumexp", "cumsum", "any", "all", "amax", "amin", "max", "min", "argmax", "argmin",
+        "sort", "argsort", "softmax", "log_softmax", "unsqueeze", "squeeze", "flip", "unbind", "permute", "flatten",
+    )},
+    "norm": lambda x, dim: x.norm(2, dim),
+    "topk": lambda x, dim: x.topk(1, dim),
+    "var": lambda x, dim: x.var(dim, True),
+    "std": lambda x, dim: x.std(dim, True),
+    "chunk": lambda x, dim: x.chunk(1, dim),
+    "split": lambda x, dim: x.split(1, dim),
+    "narrow": lambda x, dim: x.narrow(dim, 0, 1),
+    "repeat_interleave": lambda x, dim: x.repeat_interleave(2, dim),
+    "roll": lambda x, dim: x.roll(1, dim),
+    "transpose": lambda x, dim: x.transpose(0, dim),
+    "movedim": lambda x, dim: x.movedim(dim, 0),
+    "diagonal": lambda x, dim: x.diagonal(0, dim, 1),
+    "gather": lambda x, dim: x.gather(dim, x.long()),
+    "scatter": lambda x, dim: x.scatter(dim, x.long(), 1),
+    "index_select": lambda x, dim: x.index_select(dim, x.long().reshape(-1)[:1]),
+    "take_along_dim": lambda x, dim: x.take_along_dim(x.long(), dim),
+    "cat": lambda x, dim: ops.cat([x, x], dim),
+    "stack": lambda x, dim: ops.stack([x, x], dim),
+    "size": lambda x, dim: x.size(dim),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dim", [True, False, 1.0, (True,), (None,)], ids=str)
+@pytest.mark.parametrize("name", ALONG)
+def test_a_dimension_is_an_int_and_no_bool(name, dim):
+    for x in minidl.zeros(2, 3), minidl.zeros(2, 3, device="meta"), minidl.zeros(()):
+        with pytest.raises(TypeError, match="must be (an int|ints)"):
+            ALONG[name](x, dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("length", lambda x: x.narrow(0, 0, True)),
+        ("start", lambda x: x.narrow(0, False, 1)),
+        ("chunks", lambda x: x.chunk(True)),
+        ("split_size", lambda x: x.split(True)),
+        ("split_size", lambda x: x.split([True, True])),
+        ("k", lambda x: x.topk(True)),
+        ("repeats", lambda x: x.repeat_interleave(True)),
+        ("shifts", lambda x: x.roll(True)),
+        ("diagonal", lambda x: x.tril(True)),
+        ("offset", lambda x: x.diagonal(True)),
+        ("diagonal", lambda x: x.diag(True)),
+        ("pad", lambda x: ops.pad(x, (True, 1))),
+        ("num_classes", lambda x: ops.one_hot(x.long(), True)),
+    ],
+)
+def test_a_count_is_an_int_and_no_bool(name, call):
+    with pytest.raises(TypeError, match=f"{name}=(True|False), it must be an int"):
+        call(minidl.zeros(2, 3))
+
+
+def test_a_bool_beside_a_dimension_or_a_correction_is_not_unbiased():
+    x = minidl.ones(2, 3)
+    for call in (lambda: x.std(False, True), lambda: x.var(0, 0), lambda: x.var(False, correction=1)):
+        with pytest.raises(TypeError):
+            call()
 
 
 def test_the_sigmoid_of_integers_is_float32_as_that_of_their_floats():
@@ -93,6 +158,9 @@ def transposed(**options):
         (lambda: ops.conv1d(minidl.ones(2), minidl.ones(4, 3, 3)), "needs sequences"),
         (lambda: ops.conv1d(minidl.ones(2, 3, 5), minidl.ones(4, 3, 3), stride=(1, 2)), "it must be an int"),
         (lambda: transposed(output_padding=1), "smaller than the stride"),
+        (lambda: transposed(output_padding=(1, 2), dilation=2), r"smaller than the stride \(1, 1\) or the dilation"),
+        (lambda: transposed(stride=True), "stride=True, it must be an int or two"),
+        (lambda: minidl.ones(()).index_select(0, minidl.tensor([0, 0])), "2 indices, a tensor without dimensions has"),
         (lambda: transposed(padding=4), r"would give results of size \(-1, -1\)"),
         (lambda: transposed(padding="same"), "padding='same', it must be an int or two of at least 0$"),
         (lambda: transposed(groups=2), "divisible by groups=2"),
@@ -114,7 +182,7 @@ def transposed(**options):
         (lambda: ops.split(minidl.ones(4), [-1, 5]), "must not be negative"),
         (lambda: minidl.ones(4).expand(3), "cannot be repeated"),
         (lambda: minidl.ones(4, 2).permute(0, 0), "not an order"),
-        (lambda: minidl.ones(4, 2).movedim((0, 1), 0), "as many different dimensions"),
+        (lambda: minidl.ones(4, 2).movedim((0, 1), 0), "each needs as many dimensions"),
         (lambda: minidl.ones(4, 2).sum((0, -2)), "named twice in dim="),
         (lambda: minidl.ones(4).clamp(), "clamp needs min, max or both"),
         (lambda: minidl.ones(4).masked_fill(minidl.ones(4) > 0, minidl.ones(4)), "needs one value"),
@@ -185,6 +253,12 @@ def test_wrong_kinds_of_values_are_refused(call, message):
 def test_indices_out_of_range_are_refused():
     x, index = minidl.ones(3), minidl.tensor([0, 3])
     for call in (
+        lambda: x["0"],
+        lambda: x[1.0],
+        lambda: x[(0, None),],
+        lambda: x[([0, 1], [0])],
+        lambda: minidl.ones(3, 3)[:, ([0, 1], [0])],
+        lambda: x[minidl.ones(2)],
         lambda: x[index],
         lambda: x[3],
         lambda: x.gather(0, index),

@@ -16,12 +16,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:oracle")
 
 def reduced(d):
     """An array, and one dimension or several to reduce it over, kept or not."""
-    x = d.floats(*d.shape(1))
+    x = d.floats(*d.shape())
     return x, d.dim(x) if d.flip() else d.dims(x), {"keepdim": d.flip()}
 
 
 def reduced_over_one(d):
-    x = d.floats(*d.shape(1))
+    x = d.floats(*d.shape())
     return x, d.dim(x), {"keepdim": d.flip()}
 
 
@@ -47,22 +47,27 @@ REDUCTION = [
     Row("prod", ops.prod, torch.prod, lambda d: one(d) if d.flip() else reduced_over_one(d)),
     Row("prod, of any dtype", ops.prod, torch.prod, any_dtype),
     Row("logsumexp", ops.logsumexp, torch.logsumexp, reduced, special=True),
-    Row("norm", ops.norm, torch.norm, lambda d: (x := d.floats(*d.shape(1)), d.pick(1, 2, 3, 0.5, 1.5, math.inf),
-                                                 *d.pick((), (d.dims(x), d.flip()))), tolerance=100),
-    Row("cumsum", ops.cumsum, torch.cumsum, lambda d: (x := d.any(*d.shape(1)), d.dim(x))),
+    Row("norm", ops.norm, torch.norm,
+        lambda d: (x := d.floats(*d.shape()), d.pick(0, 1, 2, 3, 0.5, 1.5, math.inf, -math.inf),
+                   *d.pick((), (d.dims(x), d.flip()))), tolerance=100),
+    *[
+        Row(f"{name}, unbiased or not", getattr(ops, name), getattr(torch, name), lambda d: (*one(d), d.flip()))
+        for name in ("var", "std")
+    ],
+    Row("cumsum", ops.cumsum, torch.cumsum, lambda d: (x := d.any(*d.shape()), d.dim(x))),
     *[
         Row(name, getattr(ops, name), getattr(torch, name),
-            lambda d: any_dtype(d) if d.flip() else (x := d.any(*d.shape(1)), d.dim(x), {"keepdim": d.flip()}))
+            lambda d: any_dtype(d) if d.flip() else (x := d.any(*d.shape()), d.dim(x), {"keepdim": d.flip()}))
         for name in ("any", "all")
     ],
     Row("sort", ops.sort, lambda *a: torch.sort(*a[:1], dim=a[1], descending=a[2], stable=True),
-        lambda d: (x := d.floats(*d.shape(1)), d.dim(x), d.flip()), special=True),
+        lambda d: (x := d.floats(*d.shape()), d.dim(x), d.flip()), special=True),
     Row("argsort", ops.argsort, lambda *a: torch.argsort(*a[:1], dim=a[1], descending=a[2], stable=True),
-        lambda d: (x := d.any(*d.shape(1)), d.dim(x), d.flip())),
+        lambda d: (x := d.any(*d.shape()), d.dim(x), d.flip())),
     Row("topk", ops.topk, torch.topk,
-        lambda d: (x := d.distinct(*d.shape(1)), d.int(0, 2), d.dim(x), d.flip())),
-    Row("softmax", ops.softmax, torch.softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
-    Row("log_softmax", ops.log_softmax, torch.log_softmax, lambda d: (x := d.floats(*d.shape(1)), d.dim(x))),
+        lambda d: (x := d.distinct(*d.shape()), d.int(0 if x.ndim else 1, 2), d.dim(x), d.flip())),
+    Row("softmax", ops.softmax, torch.softmax, lambda d: (x := d.floats(*d.shape()), d.dim(x))),
+    Row("log_softmax", ops.log_softmax, torch.log_softmax, lambda d: (x := d.floats(*d.shape()), d.dim(x))),
 ]  # fmt: skip
 
 test_values_and_gradients_are_those_of_pytorch = held_to_pytorch(REDUCTION)
