@@ -131,7 +131,7 @@ class LogSumExp(Op):
 
 
 class Norm(Op):
-    """(sum |x|^p)^(1/p) over the dimensions `dim`; the derivative is 0 where x is."""
+    """(sum |x|^p)^(1/p) over the dimensions `dim`; the derivative is 0 where the norm is, and for p < 1 where x is."""
 
     def __init__(self, p: float, dim: tuple[int, ...], keepdim: bool):
         self.p, self.dim, self.keepdim = p, dim, keepdim
@@ -150,7 +150,8 @@ class Norm(Op):
             slope = k.divide(x, y)
         else:
             slope = k.multiply(k.sign(x), k.power(k.divide(k.absolute(x), y), self.p - 1))
-        return k.multiply(k.reshape(grad, kept), k.masked(slope, k.not_equal(x, 0)))
+        nonzero = k.not_equal(x if self.p < 1 else y, 0)  # small numbers may have a norm of 0
+        return k.multiply(k.reshape(grad, kept), k.masked(slope, nonzero))
 
 
 class CountNonzero(Op):

@@ -5,6 +5,7 @@ import pytest
 from op_cases import arrays, floats, ints
 
 import minidl
+from minidl import autograd, ops
 from minidl.kernels.cpu.gelu import erf
 from minidl.nn import functional as ours
 
@@ -73,3 +74,24 @@ def test_of_equal_elements_max_sends_the_gradient_to_the_index_it_gives_and_amax
     mine.amax(dim, keepdim).backward(minidl.tensor(grad))
     other.amax(dim, keepdim).backward(torch.tensor(grad))
     np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0, 1, 1.5, 2, 3, np.inf, -np.inf])
+@pytest.mark.parametrize("values", [[0, 0, 0], [0, 2, -2], [1e-30, -1e-30, 0], [np.nan, 1, 0]], ids=str)
+def test_the_gradient_of_a_norm_at_zeros_ties_and_what_underflows_is_that_of_pytorch(values, p):
+    mine, other = (f(np.array(values, np.float32)) for f in (minidl.from_numpy, torch.tensor))
+    mine.requires_grad_(), other.requires_grad_()
+    with np.errstate(all="ignore"):
+        ops.norm(mine, p).backward()
+    torch.norm(other, p).backward()
+    expected = np.zeros(3) if p == 0 else other.grad.numpy()
+    np.testing.assert_allclose(mine.grad.numpy(), expected, rtol=1e-6)
+
+
+def test_the_second_derivative_of_relu_lets_through_what_the_first_does():
+    x = minidl.tensor([np.nan, np.inf, -1.0, 0.0, 2.0], requires_grad=True)
+    weights = minidl.tensor([1.0, 2, np.inf, np.nan, 3], requires_grad=True)
+    (once,) = autograd.grad(ops.relu(x), x, weights)
+    (twice,) = autograd.grad(ops.relu(x), x, weights, create_graph=True)
+    np.testing.assert_array_equal(once.numpy(), [1, 2, 0, 0, 3])
+    np.testing.assert_array_equal(twice.numpy(), once.numpy())
