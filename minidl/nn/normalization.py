@@ -1,6 +1,7 @@
 """Normalisation layers, with PyTorch's names and arguments."""
 
 from minidl import ops
+from minidl.checks import check_positive
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
@@ -96,6 +97,7 @@ class BatchNorm(Module):
         *,
         bias: bool = True,
     ):
+        check_positive(f"{type(self).__name__}: eps", eps)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         shape = (num_features,)

@@ -38,6 +38,9 @@ class Recurrent(Module):
         dropout: float = 0.0, bidirectional: bool = False,
     ):  # fmt: skip
         _check_sizes(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        for what, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{type(self).__name__}: {what}={flag!r} is no bool")
         check_fraction(dropout)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional

@@ -131,7 +131,9 @@ def scaled_dot_product_attention(
 
 def additive(mask: Tensor, like: Tensor) -> Tensor:
     """The mask as numbers to add, in the dtype of `like`: 0 where a mask of bools is true, -inf elsewhere."""
-    if mask.dtype.kind != "b":
+    if mask.dtype.kind not in "bf":
+        raise TypeError(f"attention: a mask is of bools or of floats to add, not of {mask.dtype}")
+    if mask.dtype.kind == "f":
         return mask
     k = like.kernels
     return Tensor(k.where(mask.data, k.full((), 0, like.dtype), k.full((), -math.inf, like.dtype)))

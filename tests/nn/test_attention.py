@@ -240,3 +240,14 @@ X = minidl.ones(5, 2, 8)
 def test_wrong_shapes_and_options_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_mask_of_integers_is_refused():
+    mask = minidl.zeros(5, 5, dtype="int64")
+    for call in (
+        lambda: nn.MultiheadAttention(8, 2)(X, X, X, attn_mask=mask),
+        lambda: nn.MultiheadAttention(8, 2)(X, X, X, mask[:2]),
+        lambda: F.scaled_dot_product_attention(X[:, 0], X[:, 0], X[:, 0], mask),
+    ):
+        with pytest.raises(TypeError, match="a mask is of bools or of floats to add, not of int64"):
+            call()

@@ -76,6 +76,7 @@ def test_batch_norm_runs_on_meta_without_values():
     ("call", "message"),
     [
         (lambda: nn.GroupNorm(4, 6), "num_channels=6 is not divisible by num_groups=4"),
+        (lambda: nn.BatchNorm2d(3, eps=0.0), "BatchNorm2d: eps=0.0 is not a positive number"),
         (lambda: nn.BatchNorm2d(3)(minidl.ones(2, 3, 4)), r"needs an input of shape \(batch, 3, height, width\), not"),
         (lambda: nn.BatchNorm1d(3)(minidl.ones(2, 4)), r"shape \(batch, 3\) or \(batch, 3, length\), not \(2, 4\)"),
         (lambda: nn.BatchNorm1d(3)(minidl.ones(1, 3)), "more than one element in a channel"),

@@ -203,6 +203,12 @@ def test_a_cell_refuses_inputs_and_states_of_other_shapes_as_pytorch_does(kind):
         assert [case[1:] for case in taken if case[0] is mine] == [((3, 4), (3, 5)), ((4,), (5,))]
 
 
+@pytest.mark.parametrize("option", [{"bias": "False"}, {"batch_first": 0}, {"bidirectional": 1}], ids=str)
+def test_a_flag_of_a_recurrent_layer_is_a_bool(option):
+    with pytest.raises(TypeError, match="is no bool"):
+        nn.GRU(3, 4, **option)
+
+
 def test_the_state_of_a_cell_is_as_many_tensors_as_it_has():
     x, h = minidl.ones(3, 4), minidl.ones(3, 5)
     for cell, state in ((nn.LSTMCell, h), (nn.LSTMCell, (h,)), (nn.LSTMCell, (h, None)), (nn.GRUCell, (h, h))):

@@ -57,10 +57,14 @@ def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
 
 
 def binary_cross_entropy(probability, target):
-    """-(target log p + (1 - target) log(1 - p)), no logarithm below -100; ValueError if a p is not within [0, 1]."""
+    """-(target log p + (1 - target) log(1 - p)), no logarithm below -100.
+
+    ValueError if a p or a target is not within [0, 1].
+    """
     p = probability
-    if p.size and not (p.min() >= 0 and p.max() <= 1):
-        raise ValueError(f"binary_cross_entropy: probabilities lie in [{p.min()}, {p.max()}], they must be in [0, 1]")
+    for what, x in (("probabilities", p), ("targets", target)):
+        if x.size and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(f"binary_cross_entropy: {what} lie in [{x.min()}, {x.max()}], they must be in [0, 1]")
     with np.errstate(divide="ignore"):
         yes, no = np.log(p), np.log1p(-p)
     return np.asarray((target - 1) * np.maximum(no, -100) - target * np.maximum(yes, -100))

@@ -5,7 +5,24 @@ from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
 from minidl.tensor import Tensor
 
 
-class BCELoss(Loss):
+class _Weighted(Loss):
+    """A loss whose elements have factors, which broadcast to them."""
+
+    def _factor(self, name: str, elements: Tensor) -> Tensor | None:
+        """The option `name` for these elements; ValueError if it would make more of them."""
+        factor = getattr(self, name)
+        if factor is None:
+            return None
+        shape, sizes = elements.shape, factor.shape
+        if len(sizes) > len(shape) or any(n not in (1, m) for n, m in zip(sizes[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"{type(self).__name__}: {name} of shape {sizes} does not broadcast to elements {shape}")
+        return constant(factor, elements)
+
+    def _weighted(self, elements: Tensor) -> Tensor:
+        return elements if self.weight is None else elements * self._factor("weight", elements)
+
+
+class BCELoss(_Weighted):
     """-(target log p + (1 - target) log(1 - p)) of probabilities p; logarithms are taken for no less than -100.
 
     weight: a factor on the elements, which broadcasts to them. ValueError if a p is not within [0, 1].
@@ -17,10 +34,10 @@ class BCELoss(Loss):
 
     def elements_and_weight(self, output, target):
         check_same_shape(self, output, target)
-        return _weighted(ops.binary_cross_entropy(output, target), self.weight), float(output.numel())
+        return self._weighted(ops.binary_cross_entropy(output, target)), float(output.numel())
 
 
-class BCEWithLogitsLoss(Loss):
+class BCEWithLogitsLoss(_Weighted):
     """BCELoss of sigmoid(output), exact where that is 0 or 1 to the last digit.
 
     weight: a factor on the elements. pos_weight: a factor on the loss of the targets' part of 1; both broadcast.
@@ -33,8 +50,8 @@ class BCEWithLogitsLoss(Loss):
 
     def elements_and_weight(self, output, target):
         check_same_shape(self, output, target)
-        elements = _bce_with_logits(output, target, constant(self.pos_weight, output))
-        return _weighted(elements, self.weight), float(output.numel())
+        elements = _bce_with_logits(output, target, self._factor("pos_weight", output))
+        return self._weighted(elements), float(output.numel())
 
 
 class FocalLoss(Loss):
@@ -67,7 +84,3 @@ def _bce_with_logits(logits: Tensor, target: Tensor, pos_weight: Tensor | None) 
     if pos_weight is not None:
         logarithm = logarithm * (1 + (pos_weight - 1) * target)
     return (1 - target) * logits - logarithm
-
-
-def _weighted(elements: Tensor, weight: Tensor | None) -> Tensor:
-    return elements if weight is None else elements * constant(weight, elements)

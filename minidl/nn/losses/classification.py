@@ -129,6 +129,8 @@ class CrossEntropyLoss(NLLLoss):
 
     def _of_distributions(self, output: Tensor, target: Tensor) -> tuple[Tensor, float]:
         check_same_shape(self, output, target)
+        if self.ignore_index >= 0:
+            raise ValueError(f"CrossEntropyLoss: ignore_index={self.ignore_index}, but targets of floats have no index")
         output = self._classes_last(output, target, distributions=True)
         target = self._classes_last(target, target, distributions=True)
         classes = output.shape[-1]
