@@ -3,8 +3,8 @@
 A scheduler sets the rates of step 0 when it is made; `step()` after each step (or epoch, as you count) sets the next.
 Several on one optimizer multiply, whichever is stepped first: a warm-up and a decay, say. In PyTorch those that have no
 recursive form (LambdaLR, OneCycleLR, CosineAnnealingWarmRestarts, SequentialLR where its next part begins) overwrite
-what the others did; here they multiply like the rest. A rate that is set by hand is the one from which all of them go
-on, and so is that of a group that is added later (see `rates`).
+what the others did; here they multiply like the rest. From a rate that is set by hand, and from that of a group that
+is added later, all go on in proportion (see `rates`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from minidl.optim import schedules
 from minidl.optim.optimizer import Optimizer, require
-from minidl.optim.rates import scheduled_rates, take_in
+from minidl.optim.rates import set_rates, take_in
 from minidl.optim.schedules import Schedule
 
 
@@ -33,17 +33,14 @@ class LRScheduler:
         self.optimizer, self.last_epoch = optimizer, 0
         self.check_groups(len(optimizer.param_groups))
         take_in(optimizer)
-        self._set([*self._others(), self])
+        set_rates(optimizer, [*self._others(), self])
 
     @property
     def base_lrs(self) -> list[float]:
-        return [group["initial_lr"] for group in self.optimizer.param_groups]
+        return [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
 
     def scheduled(self, rate: float, group: int, step: int) -> float:
-        """What becomes at `step` of `rate`, which the group of this number would have without this scheduler.
-
-        It is a straight line over `rate`.
-        """
+        """What becomes at `step` of `rate`, which the group of this number would have without this scheduler."""
         return rate * _of_group(self.schedule, group)(step)
 
     def check_groups(self, groups: int) -> None:
@@ -55,7 +52,7 @@ class LRScheduler:
         take_in(self.optimizer)
         self.last_epoch += 1
         try:
-            self._set(self.optimizer.schedulers)
+            set_rates(self.optimizer, self.optimizer.schedulers)
         except Exception:  # of a user's schedule: no rate was set
             self.last_epoch -= 1
             raise
@@ -65,37 +62,26 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict:
-        """{"last_epoch": step, "base_lrs": [one for each group]}."""
-        take_in(self.optimizer)
+        """{"last_epoch": step, "base_lrs": [one for each group]}; what was set by hand is in the optimizer's state."""
         return {"last_epoch": self.last_epoch, "base_lrs": self.base_lrs}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Go on from what `state_dict` gave, and set its rates, but for those set by hand since the last step.
+        """Go on from what `state_dict` gave, and set its rates. ValueError for another number of groups.
 
-        The optimizer's state may be loaded before or after. ValueError for another number of groups.
+        The optimizer's state may be loaded before or after.
         """
         groups, bases = self.optimizer.param_groups, list(saved["base_lrs"])
         if len(bases) != len(groups):
             raise ValueError(f"the saved scheduler has {len(bases)} parameter groups, the optimizer {len(groups)}")
-        by_hand = {i: group["lr"] for i, group in enumerate(groups) if group["lr"] != group["scheduled_lr"]}
+        take_in(self.optimizer)
         for group, base in zip(groups, bases, strict=True):
             group["initial_lr"] = base
         self.last_epoch = saved["last_epoch"]
-        self._set(self.optimizer.schedulers)
-        for i, rate in by_hand.items():
-            groups[i]["lr"] = rate
+        set_rates(self.optimizer, self.optimizer.schedulers)
 
     def _others(self) -> list:
         """The schedulers of the optimizer beside this one, when it is made."""
         return self.optimizer.schedulers
-
-    def _set(self, schedulers: list) -> None:
-        """Make these the optimizer's schedulers, and set the rates that change by it."""
-        rates = scheduled_rates(schedulers, self.base_lrs)
-        self.optimizer.schedulers = schedulers
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            if rate != group["scheduled_lr"]:
-                group["lr"] = group["scheduled_lr"] = rate
 
 
 class StepLR(LRScheduler):
@@ -149,7 +135,7 @@ class _Cosine(LRScheduler):
 class CosineAnnealingLR(_Cosine):
     """By half a cosine down to the rate eta_min after T_max steps, then up again.
 
-    Beside other schedulers, those made after this one multiply eta_min, too.
+    Schedulers made after this one multiply eta_min, too; after a rate was set by hand it is in proportion to that.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
@@ -193,7 +179,7 @@ class OneCycleLR(LRScheduler):
         _check_each("rates max_lr", max_lr, len(optimizer.param_groups))
         take_in(optimizer)
         for i, group in enumerate(optimizer.param_groups):
-            group["initial_lr"] = _of_group(max_lr, i) / div_factor
+            group.update(initial_lr=_of_group(max_lr, i) / div_factor, by_hand=1.0)
         super().__init__(optimizer, lambda step: div_factor * cycle(step))
 
 

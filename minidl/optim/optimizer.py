@@ -13,7 +13,7 @@ from minidl.kernels import for_array
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor, enable_grad
 
-NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr"}  # of a group; the rates are those of `rates`
+NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr", "by_hand"}  # of a group; the rates are those of `rates`
 
 
 class Optimizer:

@@ -1,9 +1,12 @@
 """How several schedulers, and a user's own hand, share the learning rates of an optimizer.
 
-A group's rate is its base rate, `group["initial_lr"]`, passed through the optimizer's schedulers in the order in which
-they were made; most of them multiply it. `group["scheduled_lr"]` is what came out last. Where `group["lr"]` is another
-number, it was set by hand, or the group is new: its base rate then becomes the one of which the schedulers, as they
-are, make that number. Nothing is divided out of a rate step by step: rates do not drift, and come back from 0.
+Of each group:
+    initial_lr      its base rate
+    scheduled_lr    what the schedulers make of that, one after the other, in the order in which they were made
+    by_hand         the factor between that and the rate: 1, until a rate is set by hand or the group was added later
+    lr              the rate, by_hand * scheduled_lr; where it is not, it was set by hand since
+
+Nothing is multiplied into a rate step by step, so rates do not drift, and come back from 0.
 """
 
 from __future__ import annotations
@@ -12,24 +15,22 @@ from collections.abc import Sequence
 
 
 def take_in(optimizer) -> None:
-    """Give the groups whose rate is not what the schedulers made of their base rate the base rate that it stands for.
-
-    Where the schedulers make the same of any base rate (0, at the end of a decay), the base rate stays, and the rate as
-    it was set stays until they give another.
-    """
+    """Bring `by_hand` up to the rates as they are; where `scheduled_lr` is 0 no factor does, and it stays."""
     for i, group in enumerate(optimizer.param_groups):
-        if group["lr"] == group.get("scheduled_lr"):
-            continue
-        # A scheduler's rate is a straight line over the base rate: the cosine to eta_min has an offset.
-        offset = _scheduled(optimizer.schedulers, 0.0, i)
-        slope = _scheduled(optimizer.schedulers, 1.0, i) - offset
-        base = (group["lr"] - offset) / slope if slope else group.get("initial_lr", group["lr"])
-        group.update(initial_lr=base, scheduled_lr=_scheduled(optimizer.schedulers, base, i))
+        if "scheduled_lr" not in group:
+            base = group.setdefault("initial_lr", group["lr"])
+            group.update(scheduled_lr=_scheduled(optimizer.schedulers, base, i), by_hand=1.0)
+        if group["scheduled_lr"] and group["lr"] != group["by_hand"] * group["scheduled_lr"]:
+            group["by_hand"] = group["lr"] / group["scheduled_lr"]
 
 
-def scheduled_rates(schedulers: Sequence, bases: Sequence[float]) -> list[float]:
-    """What `schedulers` make of the groups' base rates."""
-    return [_scheduled(schedulers, base, i) for i, base in enumerate(bases)]
+def set_rates(optimizer, schedulers: Sequence) -> None:
+    """Make these the optimizer's schedulers, and set the rates that change by it: none of them if a schedule fails."""
+    rates = [_scheduled(schedulers, group["initial_lr"], i) for i, group in enumerate(optimizer.param_groups)]
+    optimizer.schedulers = list(schedulers)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if rate != group["scheduled_lr"]:
+            group["scheduled_lr"], group["lr"] = rate, group["by_hand"] * rate
 
 
 def _scheduled(schedulers: Sequence, rate: float, group: int) -> float:

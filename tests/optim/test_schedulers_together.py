@@ -117,6 +117,16 @@ def test_a_cosine_goes_to_its_eta_min_from_the_rate_that_earlier_schedulers_leav
     np.testing.assert_allclose(rates(cosine, RECURSIVE["StepLR"]), alone * halved / [0.2, 0.05], rtol=1e-9)
 
 
+def test_rates_below_eta_min_stay_above_0():
+    optimizer = made()
+    cosine = lr_scheduler.CosineAnnealingLR(optimizer, 5, 0.01)
+    for step in range(20):
+        if step in (4, 5, 6):
+            optimizer.lr = 1e-5
+        cosine.step()
+        assert all(0 < group["lr"] <= 0.2 for group in optimizer.param_groups), step
+
+
 @pytest.mark.parametrize("name", RECURSIVE)
 def test_a_rate_set_by_hand_is_the_one_from_which_a_scheduler_goes_on_as_in_pytorch(name):
     (module, other), optimizer = theirs(), made()
@@ -151,6 +161,7 @@ def test_a_group_that_is_added_later_is_scheduled_from_its_own_rate(name):
     scheduler = ALL[name](lr_scheduler, optimizer)
     before = rates_of(optimizer, [scheduler], 3)
     optimizer.add_param_group({"params": [parameter(np.ones(2))], "lr": 0.5})
+    assert len(scheduler.state_dict().get("base_lrs", "abc")) == 3
     rates = rates_of(optimizer, [scheduler], 8)
     factors = rates[:, :1] / before[-1, :1]  # the same metrics anew
     np.testing.assert_allclose(rates, [*before[-1], 0.5] * factors, rtol=1e-9)
@@ -216,15 +227,17 @@ def test_a_schedule_that_fails_changes_no_rate():
 
 
 @pytest.mark.parametrize("pair", [*itertools.combinations(ALL, 2), ("StepLR",), ("OneCycleLR",)], ids=" and ".join)
-@pytest.mark.parametrize("loaded", ["before", "after", "between"])
-def test_saved_states_of_schedulers_go_on_with_exactly_the_same_rates(pair, loaded):
+@pytest.mark.parametrize("by_hand", [False, True], ids=["", "by hand"])
+@pytest.mark.parametrize("loaded", ["before", "between", "after"])
+def test_saved_states_of_schedulers_go_on_with_exactly_the_same_rates(pair, loaded, by_hand):
     def schedulers_of(optimizer):
         return [ALL[name](lr_scheduler, optimizer) for name in pair]
 
     optimizer = made()
     schedulers = schedulers_of(optimizer)
     rates_of(optimizer, schedulers, 5)
-    optimizer.param_groups[1]["lr"] = 0.07  # by hand, since the last step
+    if by_hand:
+        optimizer.param_groups[1]["lr"] = 0.07
     states = [scheduler.state_dict() for scheduler in schedulers]
     state = copy.deepcopy(optimizer.state_dict())
 
@@ -238,9 +251,8 @@ def test_saved_states_of_schedulers_go_on_with_exactly_the_same_rates(pair, load
         scheduler.load_state_dict(saved)
     if loaded == "after":
         again.load_state_dict(state)
-    exact = loaded != "before"  # there a rate is made again from the base rate that it stands for
     rates, expected = (rates_of(o, s, 8) for o, s in ((again, resumed), (optimizer, schedulers)))
-    np.testing.assert_allclose(rates, expected, rtol=0 if exact else 1e-14)
+    np.testing.assert_allclose(rates, expected, rtol=1e-14 if by_hand else 0)
 
 
 def test_the_state_of_a_scheduler_for_other_groups_is_refused():
