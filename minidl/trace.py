@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import statistics
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -97,18 +99,55 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read a trace that `save` wrote. ValueError for any other file."""
+        """Read a trace that `save` wrote. ValueError, which names the file, for any other."""
+        document = files.read_json(path)
         try:
-            document = json.loads(Path(path).read_text())
-            rows = [r for r in document["traceEvents"] if r["ph"] == "X"]
-            times = [(r["ts"] / 1e6, (r["ts"] + r["dur"]) / 1e6) for r in rows]
-            events = [
-                Event(r["pid"], LANES[r["tid"]], r["name"], start, end, r["args"]["step"])
-                for r, (start, end) in zip(rows, times, strict=True)
-            ]
-            return cls(events, document["otherData"]["kind"])
-        except (KeyError, TypeError, IndexError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a trace that minidl saved: {type(error).__name__}: {error}") from error
+            match document:
+                case {"traceEvents": list(rows), "otherData": {"kind": str(kind)}}:
+                    lanes = _lanes(rows)
+                    return cls([_event(row, lanes) for row in rows if not _is_description(row)], kind)
+            raise ValueError("there is no list traceEvents, or no otherData with the kind")
+        except ValueError as error:
+            raise ValueError(f"{path} is not a trace that minidl saved: {error}") from None
+
+
+def _is_description(row: object) -> bool:
+    return isinstance(row, dict) and row.get("ph") == "M"
+
+
+def _lanes(rows: list) -> dict[tuple[int, int], str]:
+    """The name of each lane by rank and thread."""
+    lanes = {}
+    for row in rows:
+        match row:
+            case {"ph": "M", "name": "thread_name", "pid": int(rank), "tid": int(thread), "args": {"name": str(lane)}}:
+                lanes[rank, thread] = lane
+    return lanes
+
+
+def _event(row: object, lanes: dict[tuple[int, int], str]) -> Event:
+    """An event from a row of a file. ValueError if it is none."""
+    match row:
+        case {"ph": "X", "pid": rank, "tid": int(thread), "name": str(name), "ts": start, "dur": length,
+              "args": {"step": step}}:  # fmt: skip
+            pass
+        case _:
+            raise ValueError(f"{reprlib.repr(row)} is no event of a rank")
+    if not all(type(number) is int and number >= 0 for number in (rank, step)):
+        raise ValueError(f"rank {reprlib.repr(rank)}, step {reprlib.repr(step)}: they must be whole numbers from 0 on")
+    if lanes.get((rank, thread)) not in LANES:
+        lane = reprlib.repr(lanes.get((rank, thread)))
+        raise ValueError(f"thread {thread} of rank {rank} is the lane {lane}, and none of {', '.join(LANES)}")
+    if not (_is_time(start) and _is_time(length) and _is_time(start + length)):
+        raise ValueError(
+            f"{reprlib.repr(name)} begins at {reprlib.repr(start)} and takes {reprlib.repr(length)} microseconds: "
+            "they must be finite, and not below 0"
+        )
+    return Event(rank, lanes[rank, thread], name, start / 1e6, (start + length) / 1e6, step)
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def _span(events: list[Event]) -> float:

@@ -1,6 +1,8 @@
 """Trace: its numbers on traces small enough to add up by hand, and its file."""
 
 import json
+import math
+import random
 
 import pytest
 from hypothesis import given
@@ -120,8 +122,66 @@ def test_the_file_has_one_process_a_rank_and_one_thread_a_lane_in_microseconds(t
 def test_any_other_file_is_refused_by_name(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="other.json is not a trace that minidl saved"):
+    with pytest.raises(ValueError, match=f"^{path} is (not a trace that minidl saved|no JSON file): "):
         Trace.load(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tid": 3}, "thread 3 of rank 0 is the lane None, and none of compute, communication, copy"),
+        ({"tid": -1}, "thread -1 of rank 0 is the lane None"),
+        ({"tid": "compute"}, "is no event of a rank"),
+        ({"pid": -1}, "rank -1, step 0: they must be whole numbers from 0 on"),
+        ({"pid": 0.5}, "rank 0.5"),
+        ({"pid": True}, "rank True"),
+        ({"pid": [1]}, r"rank \[1\]"),
+        ({"args": {"step": None}}, "step None"),
+        ({"args": 3}, "is no event of a rank"),
+        ({"name": 3}, "is no event of a rank"),
+        ({"ph": "B"}, "is no event of a rank"),
+        ({"ts": -1.0}, "'c7' begins at -1.0 and takes 3000000.0 microseconds: they must be finite, and not below 0"),
+        ({"ts": math.nan}, "begins at nan"),
+        ({"dur": math.inf}, "takes inf"),
+        ({"dur": -1}, "takes -1"),
+        ({"dur": "1"}, "takes '1'"),
+        ({"ts": 1.7e308, "dur": 1.7e308}, "must be finite"),
+        ({"ts": 10**400}, "must be finite"),
+    ],
+)
+def test_a_wrong_event_of_a_file_is_said_in_one_sentence(tmp_path, wrong, message):
+    path = tmp_path / "t.json"
+    Trace(HALF_HIDDEN).save(path)
+    document = json.loads(path.read_text())
+    document["traceEvents"][-1] |= wrong
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=f"^{path} is not a trace that minidl saved: .*{message}") as caught:
+        Trace.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lane_is_known_by_its_name_wherever_the_file_has_put_it(tmp_path):
+    path = tmp_path / "t.json"
+    Trace(HALF_HIDDEN).save(path)
+    document = json.loads(path.read_text())
+    for row in document["traceEvents"]:
+        if "tid" in row:
+            row["tid"] = 7 - row["tid"]
+    path.write_text(json.dumps(document))
+    assert Trace.load(path).events == Trace(HALF_HIDDEN).events
+
+
+def test_a_file_with_a_flipped_byte_is_read_or_refused_by_name(tmp_path):
+    path, draw = tmp_path / "t.json", random.Random(0)
+    Trace(HALF_HIDDEN).save(path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        place = draw.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([draw.randrange(256)]) + whole[place + 1 :])
+        try:
+            Trace.load(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path))
 
 
 def test_a_file_that_is_missing_is_reported_as_such(tmp_path):
