@@ -159,6 +159,9 @@ def test_files_are_whole_whatever_ends_the_program(folder, ended):
     assert len(lines("run.jsonl")) in (len(steps), len(steps) - 1)
 
 
+BAD_NAMES = ("", "a\nb", "a\rb", "a\0", "\ud800", "a\u2028b", "a\x85b")
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -168,6 +171,8 @@ def test_files_are_whole_whatever_ends_the_program(folder, ended):
         (lambda m: m.log(0, loss=minidl.ones(2)), TypeError, r"not as a Tensor of shape \(2,\)"),
         (lambda m: (m.close(), m.close(), m.log(0)), RuntimeError, "the monitor is closed"),
         (lambda m: Monitor("run.csv"), ValueError, "total='run.csv' is not a whole number"),
+        (lambda m: m.log(0, step=1), ValueError, '"step" is the name of the column of steps'),
+        *((lambda m, n=name: m.log(0, **{n: 1}), ValueError, "cannot be logged under the name") for name in BAD_NAMES),
     ],
 )
 def test_what_cannot_be_logged_is_refused(folder, call, error, message):
@@ -185,6 +190,55 @@ def test_files_that_cannot_be_gone_on_with_are_refused_and_kept(folder):
         quiet(csv="nowhere/run.csv")
     with pytest.raises(IsADirectoryError):
         quiet(jsonl=".")
+
+
+DAMAGED = {
+    "csv": [
+        b"step,loss\n0,1\n" + b"9" * 200_000 + b"\n",
+        b"step,loss\n0," + b"1" * 200_000 + b"\n",
+        b"step,loss\n0,\xff\n",
+        b"step,loss\n0,\0\n",
+        b"step,loss\n" + b"9" * 5000 + b",1\n",
+        *(b"step,loss\n%s,1\n" % step for step in (b"inf", b"nan", b"-1", b"0.5", b"", b" 1", "³".encode())),
+        b"step,loss\n\n",
+        b"step,loss\n0,1,2\n",
+        b"step,loss,loss\n0,1,2\n",
+        b"\n",
+        b"step,loss",
+        bytes(range(256)),
+    ],
+    "jsonl": [
+        *(
+            b'{"step": %s}\n' % step
+            for step in (b"Infinity", b"NaN", b"-1", b"0.5", b'"0"', b"true", b"null", b"9" * 5000)
+        ),
+        b"[" * 100_000 + b"\n",
+        b'{"step": 0, "loss": "\xff"}\n',
+        b'{"step": 0}\0\n',
+        b"{}\n",
+        b"[0]\n",
+        b"\n",
+        b'{"step": 0}\n\n',
+        b'{"step": 0}',
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "content"), [(k, c) for k in DAMAGED for c in DAMAGED[k]], ids=lambda x: str(x)[:40])
+def test_a_damaged_log_is_refused_by_name_in_one_sentence_and_kept(folder, kind, content):
+    Path("a.log").write_bytes(content)
+    with pytest.raises(ValueError, match="^a.log is no log to go on with: ") as caught:
+        quiet(**{kind: "a.log"}, append=True)
+    assert "\n" not in str(caught.value) and Path("a.log").read_bytes() == content
+
+
+def test_rows_are_lines_whatever_the_names_of_their_values(folder):
+    names = {'größe, "x"': 1, "a b": 2, "[red]": 3, "\u3000": 4}
+    for step in range(2):
+        with quiet(csv="run.csv", jsonl="run.jsonl", append=True) as monitor:
+            monitor.log(step, **names)
+    assert [row.keys() for row in rows("run.csv")] == [{"step", *names}] * 2
+    assert lines("run.jsonl") == [{"step": step, **names} for step in range(2)]
 
 
 # The terminal

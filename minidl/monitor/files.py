@@ -5,10 +5,13 @@ import errno
 import io
 import json
 import math
+import re
 from os import PathLike
 from pathlib import Path
 
 from minidl import files
+
+STEP = re.compile("[0-9]{1,18}")
 
 
 class LineFile:
@@ -36,10 +39,21 @@ class LineFile:
             raise
 
     def text(self) -> str:
-        """The whole lines that are there; a program that was killed may have left part of one after them."""
+        """The whole lines that are there; a program that was killed may have left part of one after them.
+
+        ValueError for what is no text, or has no whole line.
+        """
         self.file.seek(0)
-        text = self.file.read().decode()
-        return text[: text.rfind("\n") + 1]
+        content = self.file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if b"\0" in whole or content and not whole:
+            raise ValueError("it has no whole line of text")
+        return whole.decode()
+
+    def refuse(self, why: str) -> None:
+        """Close the file, which an earlier run cannot have left so."""
+        self.close()
+        raise ValueError(f"{self.path} is no log to go on with: {why}")
 
     def replace(self, text: str) -> None:
         """Write the file anew."""
@@ -56,11 +70,16 @@ class CSVFile(LineFile):
 
     def __init__(self, path: str | PathLike, append: bool):
         super().__init__(path, append)
-        rows = self._rows() if append else []
+        rows = []
+        try:
+            rows = self._rows() if append else []
+        except (ValueError, csv.Error) as error:
+            self.refuse(f"{error}")
         self.columns = rows[0] if rows else ["step"]
-        if self.columns[0] != "step" or not all(row and row[0].isdecimal() for row in rows[1:]):
-            self.close()
-            raise ValueError(f"{path} is no log to go on with: its first column is not the step")
+        if self.columns[:1] != ["step"] or not all(row and STEP.fullmatch(row[0]) for row in rows[1:]):
+            self.refuse("its first column is not the step")
+        if len(set(self.columns)) < len(self.columns) or any(len(row) > len(self.columns) for row in rows):
+            self.refuse("it has two columns of one name, or a row with more of them than the first")
 
     def _rows(self) -> list[list[str]]:
         return list(csv.reader(io.StringIO(self.text(), newline="")))
@@ -93,17 +112,24 @@ class JSONLinesFile(LineFile):
     def __init__(self, path: str | PathLike, append: bool):
         super().__init__(path, append)
         try:
-            self._steps(self.text().splitlines() if append else [])
-        except (ValueError, TypeError, KeyError):
-            self.close()
-            raise ValueError(f"{path} is no log to go on with: a line of it is no JSON object with a step") from None
+            if append:
+                self._steps()
+        except (ValueError, RecursionError):
+            self.refuse("a line of it is no JSON object with a step")
 
-    def _steps(self, lines: list[str]) -> list[int]:
-        return [int(json.loads(line)["step"]) for line in lines]
+    def _steps(self) -> list[tuple[int, str]]:
+        """The step of each line, and the line. ValueError for one without."""
+        found = []
+        for line in self.text().split("\n")[:-1]:
+            match json.loads(line):
+                case {"step": int(step)} if not isinstance(step, bool) and step >= 0:
+                    found.append((step, line))
+                case _:
+                    raise ValueError("no step")
+        return found
 
     def drop_from(self, step: int) -> None:
-        lines = self.text().splitlines()
-        kept = [line for line, found in zip(lines, self._steps(lines), strict=True) if found < step]
+        kept = [line for found, line in self._steps() if found < step]
         self.replace("".join(line + "\n" for line in kept))
 
     def write(self, step: int, values: dict[str, int | float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from contextlib import ExitStack
 from os import PathLike
 
@@ -13,6 +14,8 @@ from minidl.checks import check_count
 from minidl.monitor.files import CSVFile, JSONLinesFile
 from minidl.monitor.terminal import Terminal
 from minidl.streams import Lasting
+
+NO_NAME = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, halves of characters, line breaks
 
 
 class Monitor:
@@ -66,7 +69,8 @@ class Monitor:
     def log(self, step: int, /, **values) -> None:
         """Log values of the step, counted from 0: numbers, or tensors and arrays of one element.
 
-        A name that is no Python name goes in as `**{"test/loss": 0.1}`. TypeError: a value is no number.
+        A name that is no Python name goes in as `**{"test/loss": 0.1}`. TypeError: a value is no number. ValueError: a
+        name is that of the column "step", or cannot stand in a line of a file.
         """
         if self._open is None:
             raise RuntimeError("the monitor is closed: log inside its `with` block")
@@ -99,6 +103,10 @@ class Monitor:
 
 
 def _number(name: str, value) -> int | float:
+    if name == "step":
+        raise ValueError('"step" is the name of the column of steps: log the value under another one')
+    if not name or any(unicodedata.category(c) in NO_NAME for c in name):
+        raise ValueError(f"a value cannot be logged under the name {name!r}: it must have characters that can be read")
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         given = f"a {type(value).__name__}" + (f" of shape {array.shape}" if array.size != 1 else "")
