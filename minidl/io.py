@@ -1,5 +1,7 @@
 """Saving and loading tensors by name, in the safetensors format: no code runs when a file is read."""
 
+import os
+from collections.abc import Callable
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -61,34 +63,44 @@ def load(path: str | PathLike, device: str = "cpu") -> dict:
     """
     for_device(device)
     with _opened(path) as file:
+        structure = (file.metadata() or {}).get(STRUCTURE)
+        # A nested state's header may name a tensor many times, which must take no more memory than the file.
+        once = cache if structure is not None else _as_it_is
 
-        @cache  # so that a header that names a tensor many times takes no more memory than the file
-        def array(name: str) -> np.ndarray | MetaArray:
+        @once
+        def held(name: str) -> tuple[str, np.ndarray | MetaArray]:
             found = file.get_slice(name)
             dtype = found.get_dtype()
             if dtype not in DTYPES:
-                raise ValueError(f"{name} has dtype {dtype}, which NumPy has not")
-            return file.get_tensor(name) if device == "cpu" else MetaArray(tuple(found.get_shape()), DTYPES[dtype])
+                raise _no_dtype(name, dtype)
+            if device == "cpu":
+                return dtype, file.get_tensor(name)
+            return dtype, MetaArray(tuple(found.get_shape()), DTYPES[dtype])
 
-        @cache
+        @once
         def tensor(name: str) -> Tensor:
-            dtype = file.get_slice(name).get_dtype()
+            dtype, found = held(name)
             if dtype not in LOADED:
-                raise ValueError(
-                    f"{name} has dtype {dtype}: convert it to one of {', '.join(LOADED)} where it comes from"
-                )
-            found = array(name)
+                raise _no_dtype(name, dtype)
             if LOADED[dtype] is not None:
                 found = for_array(found).cast(found, LOADED[dtype])
             return Tensor(found)
 
-        structure = (file.metadata() or {}).get(STRUCTURE)
-        if structure is None:
-            return {name: tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
         try:
-            return put_together(structure, array, tensor)
+            if structure is None:
+                return {name: tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
+            return put_together(structure, lambda name: held(name)[1], tensor)
         except (ValueError, SafetensorError) as error:
-            raise ValueError(f"{path} has a damaged header: {error}") from None
+            wrong = "cannot be loaded" if structure is None else "has a damaged header"
+            raise ValueError(f"{path} {wrong}: {error}") from None
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
+
+
+def _no_dtype(name: str, dtype: str) -> ValueError:
+    return ValueError(f"{name} has dtype {dtype}: convert it to one of {', '.join(LOADED)} where it comes from")
 
 
 def load_metadata(path: str | PathLike) -> dict[str, str]:
@@ -100,5 +112,9 @@ def load_metadata(path: str | PathLike) -> dict[str, str]:
 def _opened(path: str | PathLike):
     try:
         return safe_open(path, "numpy")
+    except OSError as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise OSError(f"{path} cannot be read: {error}") from None
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole .safetensors file, as minidl.save writes it: {error}") from None

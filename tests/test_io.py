@@ -342,7 +342,7 @@ def test_what_the_format_lacks_is_refused_and_the_older_file_kept(path, state, e
 
 def test_numbers_that_minidl_has_no_dtype_for_are_refused(path):
     safetensors.save_file({"a": np.ones(2, np.uint64)}, path)
-    with pytest.raises(ValueError, match="a has dtype U64: convert it to one of F64"):
+    with pytest.raises(ValueError, match="x.safetensors cannot be loaded: a has dtype U64: convert it to one of F64"):
         minidl.load(path)
 
 
@@ -354,5 +354,14 @@ def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_p
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="x.safetensors is not a whole .safetensors file"):
             minidl.load(path)
+    for shape in ([2**62, 0], [1] * 100):  # fits the bytes that are there, but no array
+        count = int(0 not in shape)
+        header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * count]}}).encode()
+        path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4 * count))
+        with pytest.raises(ValueError, match="x.safetensors cannot be loaded: "):
+            minidl.load(path)
+    for read in (minidl.load, io.load_metadata):
+        with pytest.raises(OSError, match=f"{tmp_path} cannot be read: "):
+            read(tmp_path)
     with pytest.raises(ValueError, match="there is no folder .*missing, make it first"):
         minidl.save({}, tmp_path / "missing" / "x.safetensors")
