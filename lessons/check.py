@@ -1,18 +1,14 @@
 """Checking a learner's file: each exercise in a process of its own, ended when its time is over."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
+import time
 from dataclasses import asdict, dataclass
-from multiprocessing import Pipe
 from pathlib import Path
 
-from lessons.catalog import FOLDER, Lesson
+from lessons.catalog import Lesson
 from lessons.exercise import Exercise
 from minidl.commands.arguments import Refused
+from minidl.processes import ChildProcess, end, news
 
 STARTUP_SECONDS = 60  # for importing the libraries, before the clock of a budget starts
 
@@ -46,38 +42,36 @@ def read_work(lesson: Lesson, path: Path) -> Path:
 
 def check(lesson: Lesson, file: Path, exercise: Exercise) -> Verdict:
     """Judge one exercise of `file` within its budget. No process of it is left, however it ends."""
-    here, there = Pipe()
-    arguments = [str(lesson.check_path), exercise.name, str(file), str(there.fileno())]
-    path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "lessons.judge", *arguments],
-        pass_fds=[there.fileno()],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": path},
-    )
-    there.close()
+    arguments = (str(lesson.check_path), exercise.name, str(file))
+    process = ChildProcess("lessons.judge", "the exercise", 0, arguments=arguments, own_group=True)
     try:
-        if not here.poll(STARTUP_SECONDS):
+        if _answer(process, STARTUP_SECONDS) is None:
             raise Refused(f"Python did not start within {STARTUP_SECONDS} seconds: this machine is too busy")
-        here.recv_bytes()
-        if not here.poll(exercise.seconds):
+        verdict = _answer(process, exercise.seconds)
+        if verdict is None:
             message = (
                 f"It is not done after its budget of {exercise.seconds:g} seconds: a loop never ends or does too much."
             )
             return Verdict(exercise.name, False, "time", message)
-        return Verdict(exercise.name, **json.loads(here.recv_bytes()))
+        return Verdict(exercise.name, **json.loads(verdict))
     except EOFError:
-        return Verdict(exercise.name, False, "died", f"Its process {_ending(process.wait())} before it gave an answer.")
+        how = process.how_it_ended()
+        return Verdict(exercise.name, False, "died", f"Its process {how} before it gave an answer.")
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        here.close()
+        end([process], grace_seconds=0)
 
 
-def _ending(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _answer(process: ChildProcess, seconds: float) -> bytes | None:
+    """What the process sends next, None if nothing within `seconds`. EOFError if it has ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        for _, message in news([process], max(0.0, left)):
+            if message is None:
+                raise EOFError
+            return message[1]
+        if left <= 0:
+            return None
 
 
 def report(lesson: Lesson, file: Path, verdicts: list[Verdict]) -> dict:

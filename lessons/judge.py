@@ -1,7 +1,7 @@
-"""The process in which one answer runs, with its limits: `python -m lessons.judge CHECKS EXERCISE ANSWERS FD`.
+"""The process in which one answer runs, with its limits; `lessons.check` starts it.
 
-It sends two JSON messages through the socket FD: {} when the libraries are loaded and the clock may start, then the
-verdict, {"passed", "mistake", "message"}. It ends when the other side of the socket is closed.
+It sends two messages: one when the libraries are loaded and the clock may start, then the verdict as JSON, {"passed",
+"mistake", "message"}. It ends when the other side of the connection is closed.
 """
 
 import io
@@ -13,15 +13,14 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lessons.catalog import load
 from lessons.exercise import Exercise, Mistake, OverBudget
+from minidl.messages import Messages
 
 
-def main(check_path: str, name: str, answer_path: str, descriptor: str) -> None:
-    parent = Connection(int(descriptor))
+def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None:
     exercise = next(e for e in load(Path(check_path)).EXERCISES if e.name == name)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(exercise)
@@ -30,9 +29,9 @@ def main(check_path: str, name: str, answer_path: str, descriptor: str) -> None:
         io.TextIOWrapper(_Heard(stream.fileno(), "w", closefd=False), stream.encoding, "replace", write_through=True)
         for stream in (sys.stdout, sys.stderr)
     )
-    parent.send_bytes(b"{}")
+    parent.send("ready", b"")
     verdict = judge(exercise, Path(answer_path))
-    parent.send_bytes(json.dumps(verdict).encode())
+    parent.send("verdict", json.dumps(verdict).encode())
 
 
 class _Heard(io.FileIO):
@@ -88,13 +87,8 @@ def _limit(exercise: Exercise) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
-def _end_with(parent: Connection) -> None:
+def _end_with(parent: Messages) -> None:
     """End this process when the parent ends."""
-    try:
-        parent.recv_bytes()
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with suppress(EOFError, OSError):
+        parent.receive()
+    os._exit(1)

@@ -2,8 +2,10 @@
 
 The memory has no name (`memfd_create`; on macOS a temporary file that is unlinked at once), so nothing can be left
 behind, however the processes die. Pages are allocated when they are first touched: a row may be as large as the
-machine's memory.
+machine's memory, and is smaller only where a limit of this process (`ulimit -v`, `ulimit -f`) is below that.
 """
+
+from __future__ import annotations
 
 import math
 import mmap
@@ -11,23 +13,38 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+
+from minidl.limits import explained, limit, mebibytes
+from minidl.spawn import fill_standard_streams
 
 LINE = 64  # bytes of a cache line: one writer each, so that ranks do not slow each other down
 WORDS = LINE // 8
 
 
 class Arena:
-    """`rows` rows of `row_bytes` each. A process that gets `fd` maps the same memory."""
+    """`rows` rows of `row_bytes` each: by itself an equal share of what there is, but `least`.
 
-    def __init__(self, rows: int, row_bytes: int | None = None, fd: int | None = None):
+    A process that gets `fd` maps the same memory. OSError, with the limit in the way, if it cannot be had.
+    """
+
+    def __init__(self, rows: int, row_bytes: int | None = None, fd: int | None = None, least: int = mmap.PAGESIZE):
         self.rows = rows
-        self.row_bytes = row_bytes or memory_bytes() // rows // mmap.PAGESIZE * mmap.PAGESIZE
+        self.row_bytes = row_bytes or max(least, _room() // rows // mmap.PAGESIZE * mmap.PAGESIZE)
         total = rows * self.row_bytes
-        self.fd = fd if fd is not None else _anonymous_file(total)
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_NORESERVE", 0)
-        self.map = mmap.mmap(self.fd, total, flags=flags)
+        made = None
+        try:
+            if fd is None:
+                fd = made = _anonymous_file(total)
+            self.map = mmap.mmap(fd, total, flags=flags)
+        except OSError as error:
+            if made is not None:
+                os.close(made)
+            raise explained(error, f"cannot share {mebibytes(total)} of memory between processes") from error
+        self.fd = fd
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.words = memoryview(self.map).cast("q")  # 8-byte words: reading one is a single load
         self._address = self.bytes.__array_interface__["data"][0]
@@ -83,13 +100,40 @@ class Heap:
 
 
 def _anonymous_file(size: int) -> int:
+    fill_standard_streams()
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("minidl")
     else:
         fd, path = tempfile.mkstemp()
         os.unlink(path)
-    os.ftruncate(fd, size)
+    try:
+        os.ftruncate(fd, size)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
+
+
+def _room() -> int:
+    """Bytes that may be shared: the memory of this machine, or what the limits of this process leave of it.
+
+    Half of the addresses that are left, as the processes that map the memory too need some for themselves.
+    """
+    addresses, file = limit("RLIMIT_AS"), limit("RLIMIT_FSIZE")
+    rooms = [memory_bytes()]
+    if addresses is not None:
+        rooms.append((addresses - _mapped()) // 2)
+    if file is not None:
+        rooms.append(file)
+    return max(0, min(rooms))
+
+
+def _mapped() -> int:
+    """Bytes of addresses that this process has taken; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def memory_bytes() -> int:

@@ -1,26 +1,27 @@
-"""Processes of our own: they enter through a module of minidl, never run the user's script again, and end with us."""
+"""Processes of our own, watched from here: what they send, when and how they end. None outlives us."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import math
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 import traceback
-from collections.abc import Sequence
-from multiprocessing.connection import Pipe
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
 
 import cloudpickle
 
-GRACE_SECONDS = 2.0  # for a process to notice that it is no longer needed, before it is killed
-# What the new Python runs: it looks for modules where this process does, and not first in the current folder.
-ENTER = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*{fds})"
+from minidl import spawn
+from minidl.limits import explained
+from minidl.messages import Message, Messages
+
+GRACE_SECONDS = 2.0  # for a process that has done its work to end by itself, before it is killed
+LOOK_SECONDS = 0.02  # between two looks whether a process has ended, where the system has no descriptor that tells
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WorkerError(RuntimeError):
@@ -32,65 +33,181 @@ class WorkerError(RuntimeError):
 
 
 class ChildProcess:
-    """A new Python that runs `main(fd of its end of the connection, *fds)` of a module, and our end of the connection.
+    """A new Python that runs `main(messages, *fds, *arguments)` of a module, and our end of its `messages`.
 
-    fds: open files that it shall have too. threads: of its BLAS.
+    name: in errors, "rank 0 of 4" say. fds: open files that it shall have too. threads: of its BLAS. own_group: see
+    `spawn.start`. Raises OSError, which says what limit is in the way, where no more processes can be had.
     """
 
-    def __init__(self, module: str, fds: Sequence[int] = (), threads: int = 1):
-        self.connection, theirs = Pipe()
-        fds = (theirs.fileno(), *fds)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ENTER.format(path=[str(p) for p in sys.path], module=module, fds=fds)],
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"},
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the new one
-        )
-        theirs.close()
+    def __init__(
+        self, module: str, name: str, rank: int, fds: Sequence[int] = (), arguments: Sequence = (), threads: int = 1,
+        own_group: bool = False,
+    ):  # fmt: skip
+        self.name, self.rank, self._own_group = name, rank, own_group
+        self._ending: str | None = None
+        self._watch: int | None = None  # a descriptor that is readable once the process has ended
+        self._oom_kills = _oom_kills()
+        spawn.fill_standard_streams()
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
+        try:
+            self.messages, theirs = Messages.pair()
+            try:
+                self._process = spawn.start(module, (theirs.fileno(), *fds), arguments, environment, own_group)
+            finally:
+                theirs.close()
+        except OSError as error:
+            raise explained(error, f"cannot start a process for {name}") from error
+        with contextlib.suppress(OSError, AttributeError):  # neither macOS nor an old Linux has it
+            self._watch = os.pidfd_open(self.pid)
 
-    def send(self, *messages: bytes) -> None:
-        """Send the messages; if the process has died, the next receive says so."""
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, kind: str, content: bytes) -> None:
+        """Send a message; if the process has died, `news` says so."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for message in messages:
-                self.connection.send_bytes(message)
+            self.messages.send(kind, content)
+
+    def has_ended(self) -> bool:
+        if self._ending is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # SIGCHLD is ignored here, or somebody else has asked first
+                pid, status = self.pid, 0
+                self._ending = "ended, it is not known how: this process does not learn how its children end (SIGCHLD)"
+            if pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                self._ending = self._ending or ending(self._process.returncode)
+        return self._ending is not None
 
     def how_it_ended(self) -> str:
-        """What became of a process that has closed its connection."""
-        try:
-            code = self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "closed its connection to the launcher"
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        """What became of a process that has ended."""
+        text, missing = self._ending or "has not ended", self.messages.missing()
+        if missing:
+            text += f" when {missing} had come"
+        if self._process.returncode == -signal.SIGKILL and _oom_kills() != self._oom_kills:
+            text += " (meanwhile the system ran out of memory and killed a process: most likely this one)"
+        return text
+
+    def sources(self) -> list[Messages | int]:
+        """What becomes readable when there is news of the process."""
+        return ([] if self.messages.ended else [self.messages]) + ([] if self._watch is None else [self._watch])
+
+    def kill(self) -> None:
+        """Kill it; where it leads a group of its own, all that is left of that."""
+        if self._own_group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        elif not self.has_ended():
+            self._process.kill()
+
+    def close(self) -> None:
+        """Wait until it has ended and forget it."""
+        while not self.has_ended():
+            wait([self._watch] if self._watch is not None else [], LOOK_SECONDS)
+        self.messages.close()
+        if self._watch is not None:
+            os.close(self._watch)
+            self._watch = None
 
 
-def end(processes: Sequence[ChildProcess], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Tell the processes to end by closing the connections, give them a moment, kill those that do not."""
-    for process in processes:
-        process.connection.close()
-    deadline = time.monotonic() + grace_seconds
-    for process in processes:
-        try:
-            process._process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process._process.kill()
-            process._process.wait()
+def news(
+    processes: Sequence[ChildProcess], timeout: float | None = None
+) -> Iterator[tuple[ChildProcess, Message | None]]:
+    """Wait until there is news of one of the processes, `timeout` seconds at most, and give what there is.
 
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process as soon as its parent has ended, even in the middle of a computation.
-
-    Only Linux does; elsewhere a process ends when it finds its connection closed.
+    (process, message) for what has come; (process, None) if the process has ended and nothing more comes from it. A
+    child of its own, which has its files too, may go on living.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if any(process._watch is None for process in processes):
+        timeout = min(LOOK_SECONDS, math.inf if timeout is None else timeout)
+    ready = set(wait([source for process in processes for source in process.sources()], timeout))
+    for process in processes:
+        if (process._watch is None or process._watch in ready) and process.has_ended():
+            while message := process.messages.take():  # asked after it has ended: nothing comes later
+                yield process, message
+            yield process, None
+        elif process.messages in ready and (message := process.messages.take()):
+            yield process, message
 
 
-def with_traceback(error: BaseException) -> tuple[str, BaseException | None]:
-    """The traceback of the error being handled, and the error itself: None if it cannot be sent to another process."""
+def end(processes: Sequence[ChildProcess], grace_seconds: float) -> None:
+    """Give the processes a moment to end, and kill those that do not."""
+    try:
+        deadline = time.monotonic() + grace_seconds
+        while running := [process for process in processes if not process.has_ended()]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            watched = all(process._watch is not None for process in running)
+            wait([process._watch for process in running if watched], left if watched else min(left, LOOK_SECONDS))
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.close()
+
+
+def ending(code: int) -> str:
+    """How a process ended, by its exit code: that of a signal is negative."""
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL, SIGRTMIN+6; for what has no name its number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first, last = getattr(signal, "SIGRTMIN", math.inf), getattr(signal, "SIGRTMAX", 0)
+        return f"SIGRTMIN+{number - first}" if first <= number <= last else f"signal {number}"
+
+
+def _oom_kills() -> int | None:
+    """How many processes Linux has killed for want of memory; None where it cannot be read."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+# Errors on their way from one process to another
+
+
+def packed_error(error: BaseException) -> bytes:
+    """The error being handled, for another process: its traceback, and the error itself if it can be sent."""
     text = traceback.format_exc()
     try:
-        pickle.loads(cloudpickle.dumps(error))  # an exception with arguments of its own often cannot be made again
-        return text, error
+        sent = cloudpickle.dumps(error)
+        pickle.loads(sent)  # an exception with arguments of its own often cannot be made again
     except Exception:
-        return text, None
+        sent = None
+    return pickle.dumps((text, sent))
+
+
+def unpacked_error(process: ChildProcess, content: bytes) -> WorkerError:
+    """The error that the process has sent."""
+    text, sent = pickle.loads(content)
+    error = WorkerError(f"{process.name} raised:\n\n{text}", process.rank)
+    if sent is not None:
+        with contextlib.suppress(Exception):  # it is of a class that this process cannot import
+            error.__cause__ = pickle.loads(sent)
+    return error
+
+
+def unpacked(process: ChildProcess, kind: str, content: bytes) -> object:
+    """What the process has sent. WorkerError if it cannot be made again here."""
+    try:
+        return pickle.loads(content)
+    except Exception as error:
+        text = f"the {kind} of {process.name} ({len(content):,} bytes) cannot be made again in this process"
+        raise WorkerError(f"{text}: {type(error).__name__}: {error}", process.rank) from error
+
+
+def packed(what: str, content: object) -> bytes:
+    """For another process. TypeError, which says what it is, if it cannot be sent."""
+    try:
+        return cloudpickle.dumps(content)
+    except Exception as error:
+        raise TypeError(f"{what}, a {type(content).__name__}, cannot be sent to the launcher: {error}") from error

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 
 import numpy as np
@@ -97,9 +98,13 @@ def _made_here(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray]) -> I
 
 def _from_workers(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray], count: int, ahead: int) -> Iterator:
     """The batches in order, made by `count` processes that take turns and are `ahead` batches ahead each."""
-    snapshot, arena = Snapshot(fetcher), Arena(count)
     workers: list[LoaderWorker] = []
-    try:
+    with ExitStack() as cleanup:
+        snapshot = Snapshot(fetcher)
+        cleanup.callback(os.close, snapshot.fd)
+        arena = Arena(count)
+        cleanup.callback(os.close, arena.fd)
+        cleanup.callback(lambda: processes.end([worker.process for worker in workers], grace_seconds=0))
         for rank in range(count):
             workers.append(LoaderWorker(rank, arena, snapshot, epoch))
         numbered = enumerate(indices)
@@ -114,7 +119,3 @@ def _from_workers(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray], c
                 asked[-1].ask(number, chosen)
             yield batch
             del batch  # or its memory would be taken until the next one is there
-    finally:
-        processes.end([worker.process for worker in workers], grace_seconds=0)
-        os.close(snapshot.fd)
-        os.close(arena.fd)

@@ -13,7 +13,6 @@ import queue
 import threading
 from collections import deque
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
 import cloudpickle
 import numpy as np
@@ -21,7 +20,8 @@ import numpy as np
 from minidl.arena import Arena, Heap
 from minidl.creation import tensor
 from minidl.data import snapshot
-from minidl.processes import ChildProcess, WorkerError, end_with_parent, with_traceback
+from minidl.messages import Messages
+from minidl.processes import ChildProcess, WorkerError, news, packed_error, unpacked, unpacked_error
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
 
@@ -44,27 +44,29 @@ class LoaderWorker:
 
     def __init__(self, rank: int, arena: Arena, fetcher: snapshot.Snapshot, epoch: int):
         self.rank, self.arena = rank, arena
-        self.process = ChildProcess("minidl.data.worker", (arena.fd, fetcher.fd))
-        self.process.send(pickle.dumps((arena.rows, arena.row_bytes, rank, fetcher.places, epoch)))
+        name = f"DataLoader worker {rank} of {arena.rows}"
+        self.process = ChildProcess("minidl.data.worker", name, rank, (arena.fd, fetcher.fd))
+        self.process.send("setup", pickle.dumps((arena.rows, arena.row_bytes, rank, fetcher.places, epoch)))
         # Arrays are dropped at any moment, in the middle of a message too: they are told of in the next one.
         self._free: deque[int] = deque()
+        self._answers: deque = deque()
 
     def ask(self, number: int, indices: np.ndarray) -> None:
         """Have the worker make batch `number` of the samples `indices`."""
         free = [self._free.popleft() for _ in range(len(self._free))]
-        self.process.send(pickle.dumps((number, indices, free)))
+        self.process.send("ask", pickle.dumps((number, indices, free)))
 
     def answer(self):
         """The batch asked for first of those not taken yet. WorkerError if the worker raised or died."""
-        who = f"DataLoader worker {self.rank} of {self.arena.rows}"
-        try:
-            kind, content = pickle.loads(self.process.connection.recv_bytes())
-        except (EOFError, ConnectionResetError):
-            raise WorkerError(f"{who} {self.process.how_it_ended()}", self.rank) from None
+        while not self._answers:
+            self._answers.extend(message for _, message in news([self.process]))
+        message = self._answers.popleft()
+        if message is None:
+            raise WorkerError(f"{self.process.name} {self.process.how_it_ended()}", self.rank)
+        kind, content = message
         if kind == "error":
-            text, error = content
-            raise WorkerError(f"{who} raised:\n\n{text}", self.rank) from error
-        return map_leaves(self._tensor, content)
+            raise unpacked_error(self.process, content)
+        return map_leaves(self._tensor, unpacked(self.process, "batch", content))
 
     def _tensor(self, leaf):
         if isinstance(leaf, Place):
@@ -72,34 +74,32 @@ class LoaderWorker:
         return tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
-def main(connection_fd: int, arena_fd: int, snapshot_fd: int) -> None:
+def main(loader: Messages, arena_fd: int, snapshot_fd: int) -> None:
     """The worker's life: it ends with an error, or when the loader's end of the connection is closed."""
-    connection = Connection(connection_fd)
     try:
-        rows, row_bytes, rank, places, epoch = pickle.loads(connection.recv_bytes())
+        rows, row_bytes, rank, places, epoch = pickle.loads(loader.receive()[1])
     except (EOFError, OSError):
         return  # the loader has ended before it said what to do
-    end_with_parent()
     asked: queue.SimpleQueue = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
-    shelf = _Shelf(Arena(rows, row_bytes, arena_fd), rank)
+    threading.Thread(target=_listen, args=(loader, asked), daemon=True).start()
     try:
+        shelf = _Shelf(Arena(rows, row_bytes, arena_fd), rank)
         fetcher = snapshot.load(snapshot_fd, places)
         while True:
             number, indices, free = asked.get()
             shelf.clear(free)
             batch = map_leaves(shelf.lay, fetcher.batch(epoch, number, indices))
-            connection.send_bytes(cloudpickle.dumps(("batch", batch)))
+            loader.send("batch", cloudpickle.dumps(batch))
     except BaseException as error:
         with contextlib.suppress(OSError):  # the loader has stopped listening
-            connection.send_bytes(cloudpickle.dumps(("error", with_traceback(error))))
+            loader.send("error", packed_error(error))
 
 
-def _listen(connection: Connection, asked: queue.SimpleQueue) -> None:
+def _listen(loader: Messages, asked: queue.SimpleQueue) -> None:
     """Take what the loader sends as soon as it comes, so that it never waits for a batch to be finished."""
     try:
         while True:
-            asked.put(pickle.loads(connection.recv_bytes()))
+            asked.put(pickle.loads(loader.receive()[1]))
     except (EOFError, OSError):
         os._exit(1)
 

@@ -293,6 +293,10 @@ def different_sizes(group):
     group.all_reduce(np.zeros(3 + group.rank, "float32"))
 
 
+def different_shapes_of_the_same_bytes(group):
+    group.all_reduce(np.zeros((2, 3) if group.rank else (3, 2)))
+
+
 def different_operations(group):
     group.all_reduce(np.zeros(3), "sum" if group.rank else "max")
 
@@ -315,11 +319,18 @@ def different_dtypes(group):
 @pytest.mark.parametrize(
     ("work", "calls"),
     [
-        (different_sizes, ("all_reduce(sum) of 12 bytes of float32", "all_reduce(sum) of 16 bytes of float32")),
-        (different_operations, ("all_reduce(max) of 24 bytes of float64", "all_reduce(sum) of 24 bytes of float64")),
-        (different_collectives, ("broadcast(src=1) of 16 bytes of int64", "barrier")),
-        (different_roots, ("broadcast(src=0) of 16 bytes of int64", "broadcast(src=1) of 16 bytes of int64")),
-        (different_dtypes, ("all_gather of 16 bytes of float32", "all_gather of 16 bytes of float64")),
+        (different_sizes, ("all_reduce(sum) of shape (3,) and float32", "all_reduce(sum) of shape (4,) and float32")),
+        (
+            different_shapes_of_the_same_bytes,
+            ("all_reduce(sum) of shape (3, 2) and float64", "all_reduce(sum) of shape (2, 3) and float64"),
+        ),
+        (
+            different_operations,
+            ("all_reduce(max) of shape (3,) and float64", "all_reduce(sum) of shape (3,) and float64"),
+        ),
+        (different_collectives, ("broadcast(src=1) of shape (2,) and int64", "barrier")),
+        (different_roots, ("broadcast(src=0) of shape (2,) and int64", "broadcast(src=1) of shape (2,) and int64")),
+        (different_dtypes, ("all_gather of shape (4,) and float32", "all_gather of shape (2,) and float64")),
     ],
 )
 def test_ranks_that_disagree_are_both_named(work, calls):

@@ -316,7 +316,7 @@ WRONG_ARGUMENTS = {
 
 @pytest.mark.parametrize("case", WRONG_ARGUMENTS)
 def test_a_wrong_argument_is_refused_in_one_sentence_before_a_process_starts(case, monkeypatch):
-    monkeypatch.setattr("minidl.processes.subprocess.Popen", None)
+    monkeypatch.setattr("subprocess.Popen", None)
     changed, sentence = WRONG_ARGUMENTS[case]
     given = {
         "build": build,

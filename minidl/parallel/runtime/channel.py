@@ -33,11 +33,13 @@ class Channel:
         self.count = 0  # messages this side has written or read
         self.under_way: deque[np.ndarray] = deque()  # messages not yet read, which must keep their memory
 
-    def has_room(self) -> bool:
-        return self.count - self.words[self.read] < SLOTS
+    def room(self) -> tuple[int, int]:
+        """The word of the receiver, and the count which that must reach, for one more message to have room."""
+        return self.read, self.count - SLOTS + 1
 
-    def has_message(self) -> bool:
-        return self.words[self.written] > self.count
+    def message(self) -> tuple[int, int]:
+        """The word of the sender, and the count which that must reach, for the next message to be there."""
+        return self.written, self.count + 1
 
     def put(self, x: np.ndarray) -> None:
         """Send a copy of `x`; only when there is room."""

@@ -6,19 +6,20 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
 
 import cloudpickle
 
 from minidl import processes
 from minidl.arena import Arena
 from minidl.checks import check_count, check_positive
+from minidl.parallel.runtime.hang import HangAlarm
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
-from minidl.parallel.runtime.process import ABORT, Status
+from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_abort, tell_returned
 from minidl.processes import ChildProcess, WorkerError
 
-START_SECONDS = 60.0  # that workers may take to start, however short the timeout
+ABORT_SECONDS = 0.1  # for a worker that waits for one that failed to raise Aborted, before it is killed
+DRAIN_SECONDS = 0.1  # for what the others have sent when one fails
 
 
 def launch(
@@ -39,7 +40,9 @@ def launch(
     pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
     instruction, after which the run counts as hanging; starting up does not count.
 
-    Raises WorkerError with the failing rank's own traceback; by then all workers have ended.
+    Raises WorkerError with the failing rank's own traceback, or how its process ended; by then all workers have ended.
+    A rank that returns while another waits for it, or ever will, is a failure of the one that waits.
+    OSError, which names the limit that is in the way, if there is no memory or process to be had.
     """
     if not callable(work):
         raise TypeError(f"launch needs a function to run in the workers, not a {type(work).__name__}")
@@ -50,7 +53,7 @@ def launch(
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
         raise TypeError(f"args={args!r} is not a sequence of arguments")
     payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
-    arena = Arena(workers)
+    arena = Arena(workers, least=LEAST_ROW_BYTES)
     crew = _Crew(arena, on_report)
     try:
         with LogRelay() as logs:
@@ -62,69 +65,77 @@ def launch(
 
 
 class _Crew:
-    """The processes of one run and the connections to them."""
+    """The processes of one run and what they have sent."""
 
     def __init__(self, arena: Arena, on_report):
         self.arena, self.on_report = arena, on_report
         self.processes: list[ChildProcess] = []
+        self.results: dict[int, object] = {}
 
     def start(self, payload: bytes, threads: int, pin: bool) -> None:
         cores = sorted(os.sched_getaffinity(0)) if pin and hasattr(os, "sched_getaffinity") else None
-        for _ in range(self.arena.rows):
-            self.processes.append(ChildProcess("minidl.parallel.runtime.child", (self.arena.fd,), threads))
+        workers, module = self.arena.rows, "minidl.parallel.runtime.child"
+        for rank in range(workers):
+            name = f"rank {rank} of {workers}"
+            self.processes.append(ChildProcess(module, name, rank, (self.arena.fd,), threads=threads))
         for rank, process in enumerate(self.processes):
             setup = {
                 "rank": rank,
-                "workers": self.arena.rows,
+                "workers": workers,
                 "row_bytes": self.arena.row_bytes,
                 "core": cores[rank % len(cores)] if cores else None,
-                "crowded": self.arena.rows > (len(cores) if cores else os.cpu_count() or 1),
+                "crowded": workers > (len(cores) if cores else os.cpu_count() or 1),
                 "log_levels": log_levels(),
             }
-            process.send(pickle.dumps(setup), payload)
+            process.send("setup", pickle.dumps(setup))
+            process.send("work", payload)
 
     def watch(self, logs: LogRelay, timeout: float | None) -> list:
         """The workers' results. Raises WorkerError at the first failure."""
-        results: dict[int, object] = {}
-        waiting = {process.connection: rank for rank, process in enumerate(self.processes)}
-        counts, moved = None, time.monotonic()
-        while waiting:
-            for connection in wait(list(waiting), timeout=None if timeout is None else min(timeout / 4, 1.0)):
-                rank = waiting[connection]
-                try:
-                    kind, content = pickle.loads(connection.recv_bytes())
-                except (EOFError, ConnectionResetError):
-                    raise WorkerError(self._obituary(rank), rank) from None
-                if kind == "log":
-                    logs.handle(content)
-                elif kind == "report":
-                    if self.on_report is not None:
-                        self.on_report(rank, content)
-                elif kind == "error":
-                    text, error = content
-                    raise WorkerError(f"rank {rank} of {self.arena.rows} raised:\n\n{text}", rank) from error
-                else:  # "aborted" comes only after a failure that has been raised
-                    results[rank] = content
-                    del waiting[connection]
-            if timeout is not None:
-                now = [Status(self.arena, rank).read()[0] for rank in range(self.arena.rows)]
-                if now != counts:
-                    counts, moved = now, time.monotonic()
-                elif time.monotonic() - moved > (timeout if all(now) else max(timeout, START_SECONDS)):
-                    raise WorkerError(f"no worker moved for {timeout:g} s; last seen: {self._last_seen()}")
-        return [results[rank] for rank in range(self.arena.rows)]
+        hang = HangAlarm(self.arena, timeout)
+        try:
+            while len(self.results) < len(self.processes):
+                at_work = [process for process in self.processes if process.rank not in self.results]
+                for process, message in processes.news(at_work, hang.look_seconds):
+                    if message is None:
+                        if process.rank not in self.results:
+                            raise self._obituary(process)
+                    else:
+                        self._take(process, *message, logs)
+                hang.look()
+        except WorkerError:
+            self._take_the_rest(logs)
+            raise
+        return [self.results[process.rank] for process in self.processes]
 
-    def _obituary(self, rank: int) -> str:
-        how = self.processes[rank].how_it_ended()
-        _, doing = Status(self.arena, rank).read()
-        return f"rank {rank} of {self.arena.rows} {how}" + (f"; it was last seen in {doing}" if doing else "")
+    def _take(self, process: ChildProcess, kind: str, content: bytes, logs: LogRelay) -> None:
+        if kind == "log":
+            logs.handle(process, content)
+        elif kind == "report":
+            if self.on_report is not None:
+                self.on_report(process.rank, processes.unpacked(process, "report", content))
+        elif kind == "error":
+            raise processes.unpacked_error(process, content)
+        else:
+            self.results[process.rank] = processes.unpacked(process, "result", content)
+            tell_returned(self.arena, process.rank)
 
-    def _last_seen(self) -> str:
-        seen = (Status(self.arena, rank).read()[1] for rank in range(self.arena.rows))
-        places = (f"in {doing}" if doing else "before its first instruction" for doing in seen)
-        return ", ".join(f"rank {rank} {place}" for rank, place in enumerate(places))
+    def _take_the_rest(self, logs: LogRelay) -> None:
+        """Stop the workers, and take the records and reports that have come by now and wait to be read."""
+        tell_abort(self.arena)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for process in self.processes:
+            while (message := process.messages.take()) and time.monotonic() < deadline:
+                if message[0] in ("log", "report"):
+                    self._take(process, *message, logs)
+
+    def _obituary(self, process: ChildProcess) -> WorkerError:
+        _, doing = Status(self.arena, process.rank).read()
+        seen = f"; it was last seen in {doing}" if doing else ""
+        return WorkerError(f"{process.name} {process.how_it_ended()}{seen}", process.rank)
 
     def end(self) -> None:
         """Tell workers still running to stop, give them a moment, kill those that do not."""
-        self.arena.words[ABORT] = 1
-        processes.end(self.processes)
+        tell_abort(self.arena)
+        whole = len(self.results) == self.arena.rows
+        processes.end(self.processes, processes.GRACE_SECONDS if whole else ABORT_SECONDS)

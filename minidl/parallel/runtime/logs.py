@@ -2,10 +2,13 @@
 
 import logging
 import multiprocessing
+import pickle
 import warnings
 from collections.abc import Callable
 
 from multiprocessing_logging import MultiProcessingHandler, install_mp_handler, uninstall_mp_handler
+
+from minidl.processes import ChildProcess
 
 
 def levels() -> dict[str, int]:
@@ -45,20 +48,26 @@ class LogRelay:
         self._installed = False
         return self
 
-    def handle(self, record: logging.LogRecord) -> None:
+    def handle(self, process: ChildProcess, content: bytes) -> None:
+        """Hand on the record that `process` has sent."""
+        try:
+            record = pickle.loads(content)
+        except Exception as error:
+            warnings.warn(f"a log record of {process.name} cannot be made again here: {error!r}", stacklevel=2)
+            return
         if not self._installed:
             self._installed = True
-            if multiprocessing.get_start_method() == "fork":
-                install_mp_handler()
-            else:
-                warnings.warn(
-                    "multiprocessing-logging needs the start method 'fork', this Python uses "
-                    f"{multiprocessing.get_start_method()!r}: workers' log records go to the handlers directly",
-                    stacklevel=2,
-                )
+            self._install()
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
+
+    def _install(self) -> None:
+        why = _no_single_writer()
+        if why:
+            warnings.warn(f"{why}: workers' log records go to the handlers directly", stacklevel=2)
+        else:
+            install_mp_handler()
 
     def __exit__(self, *error):
         wrapped = [h for h in logging.getLogger().handlers if isinstance(h, MultiProcessingHandler)]
@@ -67,3 +76,15 @@ class LogRelay:
             for handler in wrapped:  # not handler.close(), which would close the user's handler too
                 handler._is_closed = True
                 handler._receive_thread.join()
+
+
+def _no_single_writer() -> str:
+    """Why multiprocessing-logging cannot be used here; empty if it can."""
+    method = multiprocessing.get_start_method()
+    if method != "fork":
+        return f"multiprocessing-logging needs the start method 'fork', this Python uses {method!r}"
+    try:
+        multiprocessing.Lock()
+    except (OSError, ImportError) as error:  # /dev/shm is missing or full, or cannot be written
+        return f"multiprocessing-logging needs semaphores, of which there are none ({error})"
+    return ""

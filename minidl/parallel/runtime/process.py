@@ -11,13 +11,33 @@ import numpy as np
 
 from minidl.arena import LINE, Arena, Heap
 from minidl.parallel.group import ProcessGroup
+from minidl.parallel.runtime.calls import Calls
 
-CONTROL_BYTES = 64 << 20  # of each row: the lines of its groups; untouched pages cost nothing
-ABORT = 0  # word of row 0: not 0 when the run must end
+CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
+LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share
+# The launcher writes the first line of a row, nobody else: word NEWS of row 0, word RETURNED of every row
+NEWS, RETURNED = 0, 8
+SOME_RETURNED, ABORT = 1, 2  # news that all ranks must heed
 STATUS = LINE  # offset in a row of what the rank is doing: a count, then text
 STATUS_BYTES = 4 * LINE
-GROUPS = STATUS + STATUS_BYTES  # offset in a row of the lines of the first group
+CALLS = STATUS + STATUS_BYTES  # offset in a row of the descriptions of its calls
+GROUPS = CALLS + Calls.BYTES  # offset in a row of the lines of the first group
 NAP_SECONDS = 50e-6
+
+
+def tell_returned(arena: Arena, row: int) -> None:
+    """Let all ranks know that the worker of `row` has returned, and what it had to send is in its row."""
+    arena.words[arena.word(row, RETURNED)] = 1
+    arena.words[NEWS] = SOME_RETURNED
+
+
+def has_returned(arena: Arena, row: int) -> bool:
+    return bool(arena.words[arena.word(row, RETURNED)])
+
+
+def tell_abort(arena: Arena) -> None:
+    """Have every rank that waits for another, or will, raise Aborted."""
+    arena.words[NEWS] = ABORT
 
 
 class Aborted(RuntimeError):
@@ -72,7 +92,10 @@ class Process:
     def __init__(self, arena: Arena, row: int, crowded: bool, report: Callable[[object], None]):
         self.arena, self.row, self.report = arena, row, report
         self.looks_before_yield, self.looks_before_nap = (0, 10) if crowded else (10, 2000)
-        self.heap, self.status = Heap(arena, row, CONTROL_BYTES), Status(arena, row)
+        self.control_bytes = min(CONTROL_BYTES, arena.row_bytes // 4 // LINE * LINE)
+        self.heap, self.status = Heap(arena, row, self.control_bytes), Status(arena, row)
+        self.calls = Calls(arena, row, CALLS)
+        self.some_returned = False
         self.groups: list[ProcessGroup] = []
         self.free_block = GROUPS
         self._offsets: dict[int, tuple[weakref.ref, int | None]] = {}
@@ -100,8 +123,10 @@ class Process:
             time.sleep(NAP_SECONDS)
         elif looks >= self.looks_before_yield:
             os.sched_yield()
-        if self.arena.words[ABORT]:
+        news = self.arena.words[NEWS]
+        if news == ABORT:
             raise Aborted("another rank failed")
+        self.some_returned = news == SOME_RETURNED
         for group in self.groups:
             if group.in_flight:
                 group.progress()

@@ -17,14 +17,17 @@ import numpy as np
 
 from minidl.arena import LINE
 from minidl.kernels.cpu.blocks import compiled, use_compiled
+from minidl.limits import mebibytes
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.partition import share_elements
+from minidl.parallel.runtime.calls import NUMBER_BITS
 from minidl.parallel.runtime.channel import Channel, channel_bytes
-from minidl.parallel.runtime.process import CONTROL_BYTES, GROUPS, Process
+from minidl.parallel.runtime.process import GROUPS, Process, has_returned
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 
-# Words of a rank's line in a group: two counts, then twice an announcement: the call, and the offset of its array
+# Words of a rank's line in a group: two counts, then twice an announcement: the digest of the call, and the offset of
+# its array beside the number of the call
 ARRIVED, DONE, ANNOUNCEMENTS = range(3)
 
 
@@ -38,14 +41,17 @@ class SharedMemoryGroup(ProcessGroup):
         self._words = self.arena.words
         self._lines = [self.arena.word(row, block) for row in members]
         self._own = self._lines[self.rank]
-        self._others = [line for line in self._lines if line != self._own]
+        self._others = [(rank, line) for rank, line in enumerate(self._lines) if line != self._own]
         self._generation = 0  # collectives begun
         self._channels: dict[tuple[int, int], Channel] = {}
         self._views = lru_cache(1024)(self._make_views)  # the same arrays are reduced in every step
         process.groups.append(self)
         process.free_block = block + LINE + self.size * channel_bytes()
-        if process.free_block > CONTROL_BYTES:
-            raise MemoryError(f"there is no room for more than {len(process.groups) - 1} process groups")
+        if process.free_block > process.control_bytes:
+            raise MemoryError(
+                f"there is no room for more than {len(process.groups) - 1} process groups of {self.size} ranks in "
+                f"{mebibytes(process.control_bytes)} of a shared row of {mebibytes(self.arena.row_bytes)}"
+            )
 
     def pause(self) -> None:
         self.process.pause()
@@ -72,14 +78,12 @@ class SharedMemoryGroup(ProcessGroup):
     def _arrive(self, name: str, x: np.ndarray | None = None, op: str = "sum", root: int = 0) -> Steps:
         """Announce this call and wait until every rank has announced the same.
 
-        Returns `x`, or a copy of it in this rank's row if it lies elsewhere, and the offsets of all ranks' arrays.
+        Returns `x`, or a copy of it in this rank's row if it lies elsewhere, and what all ranks have announced.
         """
         words, own, offset = self._words, self._own, 0
         self.status.tell_call(name)
-        if x is None:
-            call = _call(name, op, "b", root, 0)
-        else:
-            call = _call(name, op, x.dtype.char, root, x.nbytes)
+        call, number = self.process.calls.find(name, x, op, root)
+        if x is not None:
             offset = self.process.offset_of(x)
             if offset is None:
                 staged = self.heap.empty(x.shape, x.dtype)
@@ -87,34 +91,50 @@ class SharedMemoryGroup(ProcessGroup):
                 x, offset = staged, self.process.offset_of(staged)
         self._generation = generation = self._generation + 1
         place = ANNOUNCEMENTS + 2 * (generation & 1)
-        words[own + place], words[own + place + 1] = call, offset
+        words[own + place], words[own + place + 1] = call, offset << NUMBER_BITS | number
         words[own + ARRIVED] = generation
-        for line in self._others:
-            while words[line + ARRIVED] < generation:
-                yield
+        for rank, line in self._others:
+            if words[line + ARRIVED] < generation:
+                yield from self._reached(rank, line + ARRIVED, generation, name)
         self.matched = time.perf_counter()
-        for line in self._others:
+        for rank, line in self._others:
             if words[line + place] != call:
                 raise RuntimeError(
-                    f"ranks of the group {self.axis!r} disagree: rank {self.rank} calls {_described(call)}, "
-                    f"rank {self._lines.index(line)} calls {_described(words[line + place])}"
+                    f"ranks of the group {self.axis!r} disagree: rank {self.rank} calls "
+                    f"{self._described(self.rank, place)}, rank {rank} calls {self._described(rank, place)}"
                 )
         return x, tuple([words[line + place + 1] for line in self._lines])
 
-    def _leave(self) -> Steps:
+    def _leave(self, name: str) -> Steps:
         """Wait until every rank has finished with the arrays of this collective."""
         words, generation = self._words, self._generation
         words[self._own + DONE] = generation
-        for line in self._others:
-            while words[line + DONE] < generation:
-                yield
+        for rank, line in self._others:
+            if words[line + DONE] < generation:
+                yield from self._reached(rank, line + DONE, generation, name)
 
-    def _make_views(self, offsets: tuple[int, ...], start: int, stop: int, dtype: np.dtype) -> list[np.ndarray]:
+    def _reached(self, rank: int, word: int, count: int, name: str) -> Steps:
+        """Wait until `rank` has raised its `word` to `count`. RuntimeError if it has returned, and never will."""
+        words, process = self._words, self.process
+        while words[word] < count:
+            # All that a rank writes is there before it is known to have returned: looked at in this order.
+            if process.some_returned and has_returned(self.arena, self.members[rank]) and words[word] < count:
+                raise RuntimeError(
+                    f"rank {self.rank} of the group {self.axis!r} waits in {name} for rank {rank}, which has returned"
+                )
+            yield
+
+    def _described(self, rank: int, place: int) -> str:
+        """What `rank` calls, by its announcement in `place`."""
+        number = self._words[self._lines[rank] + place + 1] & (1 << NUMBER_BITS) - 1
+        return self.process.calls.text(self.members[rank], number)
+
+    def _make_views(self, announced: tuple[int, ...], start: int, stop: int, dtype: np.dtype) -> list[np.ndarray]:
         """Elements start to stop of every rank's array, flat, in rank order."""
         skip = start * dtype.itemsize
         return [
-            self.arena.view(row, offset + skip, (stop - start,), dtype)
-            for row, offset in zip(self.members, offsets, strict=True)
+            self.arena.view(row, (word >> NUMBER_BITS) + skip, (stop - start,), dtype)
+            for row, word in zip(self.members, announced, strict=True)
         ]
 
     def _share(self, size: int) -> tuple[int, int]:
@@ -129,8 +149,8 @@ class SharedMemoryGroup(ProcessGroup):
 
     def _all_reduce(self, x: np.ndarray, op: str) -> Steps:
         """Each rank reduces its share of all rows, in rank order, and writes it to all rows."""
-        shared, offsets = yield from self._arrive("all_reduce", x, op)
-        rows = self._views(offsets, *self._share(x.size), x.dtype)
+        shared, announced = yield from self._arrive("all_reduce", x, op)
+        rows = self._views(announced, *self._share(x.size), x.dtype)
         for start in range(0, rows[0].size, BLOCK):
             first, *others = (row[start : start + BLOCK] for row in rows)
             for row in others[:-1]:
@@ -139,28 +159,28 @@ class SharedMemoryGroup(ProcessGroup):
                 _reduce_both(first, row, op)
             for row in others[:-1]:
                 row[...] = first
-        yield from self._leave()
+        yield from self._leave("all_reduce")
         if shared is not x:
             np.copyto(x, shared)
         return x
 
     def _reduce(self, x: np.ndarray, op: str, dst: int) -> Steps:
-        _, offsets = yield from self._arrive("reduce", x, op, dst)
+        _, announced = yield from self._arrive("reduce", x, op, dst)
         if self.rank == dst:
-            first, *others = self._views(offsets, 0, x.size, x.dtype)
+            first, *others = self._views(announced, 0, x.size, x.dtype)
             total = first.copy()
             for row in others:
                 REDUCTIONS[op](total, row, out=total)
             np.copyto(x, total.reshape(x.shape))
-        yield from self._leave()
+        yield from self._leave("reduce")
         return x
 
     def _reduce_scatter(self, x: np.ndarray, op: str, out: np.ndarray | None) -> Steps:
         """Each rank reduces its share of all rows, its own first: that is where `out` may lie."""
-        _, offsets = yield from self._arrive("reduce_scatter", x, op)
+        _, announced = yield from self._arrive("reduce_scatter", x, op)
         if out is None:
             out = np.empty((x.shape[0] // self.size, *x.shape[1:]), x.dtype)
-        rows = self._views(offsets, self.rank * out.size, (self.rank + 1) * out.size, x.dtype)
+        rows = self._views(announced, self.rank * out.size, (self.rank + 1) * out.size, x.dtype)
         own, *others = rows[self.rank :] + rows[: self.rank]
         total = out.reshape(-1)
         if not others:
@@ -170,31 +190,31 @@ class SharedMemoryGroup(ProcessGroup):
             so_far = own[block]
             for row in others:
                 so_far = REDUCTIONS[op](so_far, row[block], out=total[block])
-        yield from self._leave()
+        yield from self._leave("reduce_scatter")
         return out
 
     def _all_gather(self, x: np.ndarray, out: np.ndarray | None) -> Steps:
-        _, offsets = yield from self._arrive("all_gather", x)
+        _, announced = yield from self._arrive("all_gather", x)
         if out is None:
             out = np.empty((self.size * x.shape[0], *x.shape[1:]), x.dtype)
-        for place, row in zip(out.reshape(self.size, x.size), self._views(offsets, 0, x.size, x.dtype), strict=True):
+        for place, row in zip(out.reshape(self.size, x.size), self._views(announced, 0, x.size, x.dtype), strict=True):
             if not np.may_share_memory(place, row):
                 np.copyto(place, row)
-        yield from self._leave()
+        yield from self._leave("all_gather")
         return out
 
     def _all_to_all(self, x: np.ndarray) -> Steps:
-        _, offsets = yield from self._arrive("all_to_all", x)
+        _, announced = yield from self._arrive("all_to_all", x)
         share = x.size // self.size
-        joined = np.concatenate(self._views(offsets, self.rank * share, (self.rank + 1) * share, x.dtype))
-        yield from self._leave()
+        joined = np.concatenate(self._views(announced, self.rank * share, (self.rank + 1) * share, x.dtype))
+        yield from self._leave("all_to_all")
         return joined.reshape(x.shape)
 
     def _broadcast(self, x: np.ndarray, src: int) -> Steps:
-        _, offsets = yield from self._arrive("broadcast", x, root=src)
+        _, announced = yield from self._arrive("broadcast", x, root=src)
         if self.rank != src:
-            np.copyto(x, self._views(offsets, 0, x.size, x.dtype)[src].reshape(x.shape))
-        yield from self._leave()
+            np.copyto(x, self._views(announced, 0, x.size, x.dtype)[src].reshape(x.shape))
+        yield from self._leave("broadcast")
         return x
 
     # Point to point
@@ -210,16 +230,14 @@ class SharedMemoryGroup(ProcessGroup):
     def _send(self, x: np.ndarray, dst: int) -> Steps:
         self.status.tell_call("send")
         channel = self._channel(self.rank, dst)
-        while not channel.has_room():
-            yield
+        yield from self._reached(dst, *channel.room(), "send")
         self.matched = time.perf_counter()
         channel.put(x)
 
     def _recv(self, x: np.ndarray | None, src: int) -> Steps:
         self.status.tell_call("recv")
         channel = self._channel(src, self.rank)
-        while not channel.has_message():
-            yield
+        yield from self._reached(src, *channel.message(), "recv")
         self.matched = time.perf_counter()
         return channel.get(x)
 
@@ -244,18 +262,3 @@ COLLECTIVES = {
     "send": SharedMemoryGroup._send,
     "recv": SharedMemoryGroup._recv,
 }
-NAMES, OPS = list(COLLECTIVES), list(REDUCTIONS)
-
-
-@lru_cache(1024)
-def _call(name: str, op: str, char: str, root: int, nbytes: int) -> int:
-    """A collective as one word: name (4 bits), reduction (2), dtype (7), root (12), bytes (38)."""
-    return (((NAMES.index(name) << 2 | OPS.index(op)) << 7 | ord(char)) << 12 | root) << 38 | nbytes
-
-
-def _described(call: int) -> str:
-    nbytes, root, char = call & (1 << 38) - 1, call >> 38 & 0xFFF, chr(call >> 50 & 0x7F)
-    name, op = NAMES[call >> 59], OPS[call >> 57 & 3]
-    options = {"all_reduce": f"({op})", "reduce_scatter": f"({op})", "reduce": f"({op}, dst={root})"}
-    what = name + options.get(name, f"(src={root})" if name == "broadcast" else "")
-    return what if name == "barrier" else f"{what} of {nbytes} bytes of {np.dtype(char)}"

@@ -1,0 +1,104 @@
+"""How a process of our own begins: what is done here to start it, and what is the first that it does there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import lru_cache
+
+from minidl.messages import Messages
+
+# What the new Python runs: it looks for modules where this process does, and not first in the current folder.
+ENTER = "import sys; sys.path[:] = {path!r}; from minidl.spawn import enter; enter{arguments!r}"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dict, own_group: bool) -> subprocess.Popen:
+    """Start a Python that runs `main(Messages(fds[0]), *fds[1:], *arguments)` of `module`.
+
+    It is in this process's group, so that Ctrl-Z stops it and `fg` goes on with it; but Ctrl-C reaches this process
+    alone, which then ends it. own_group: it leads a group of its own instead. It dies when this process dies.
+    """
+    path = [str(p) for p in sys.path]
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+    def popen() -> subprocess.Popen:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)  # the new process has those of the thread that starts it
+        return subprocess.Popen(
+            [sys.executable, "-c", ENTER.format(path=path, arguments=(module, os.getpid(), tuple(fds), *arguments))],
+            env=environment,
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            start_new_session=own_group,
+        )
+
+    return _starter(os.getpid()).call(popen)
+
+
+class _Starter:
+    """The thread that starts all processes of this one, and lives as long as this one.
+
+    Linux ends a process that asked for it when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG). What it
+    starts also has its signal mask: it begins with Ctrl-C held off, until it can say that it ignores it.
+    """
+
+    def __init__(self):
+        self._calls: queue.SimpleQueue[tuple[Callable, Future]] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="starts processes", daemon=True).start()
+
+    def call(self, function: Callable):
+        """What `function()` returns, or raises, in that thread."""
+        future: Future = Future()
+        self._calls.put((function, future))
+        return future.result()
+
+    def _serve(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while True:
+            function, future = self._calls.get()
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+            del function, future
+
+
+@lru_cache(1)
+def _starter(process: int) -> _Starter:
+    """That of `process`: a fork has no threads but the one that forked."""
+    return _Starter()
+
+
+def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
+    """The first that a process does which `start` started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if sys.platform == "linux":  # elsewhere it ends when it finds its connection closed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
+
+
+def fill_standard_streams() -> None:
+    """Open /dev/null in place of a standard stream that is closed.
+
+    Else the next file that is opened, shared memory say, takes its number, and whatever a library prints goes there;
+    and a new process that gets that number as its input, output or errors loses the file.
+    """
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)
