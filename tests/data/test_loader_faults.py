@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,28 @@ def test_an_error_in_a_worker_comes_with_its_traceback_after_the_batches_before_
 def test_a_worker_that_dies_is_named(how, message):
     with pytest.raises(data.WorkerError, match=message):
         list(data.DataLoader(Fails(how), 4, num_workers=3))
+
+
+def test_workers_outlive_the_thread_that_began_them():
+    batches = iter(data.DataLoader(Fails(), 2, num_workers=2))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(next, batches).result()
+    assert [x.numpy()[0] for x in (first, *batches)] == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_killed_worker_is_noticed_though_a_child_of_its_own_lives_on(tmp_path):
+    path = tmp_path / "the loader has raised"
+
+    def die_before_a_child():
+        if os.fork() == 0:
+            while not path.exists():
+                time.sleep(0.01)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(data.WorkerError, match="DataLoader worker 0 of 1 was killed by SIGKILL"):
+        list(data.DataLoader(Fails(die_before_a_child), 4, num_workers=1))
+    path.touch()
 
 
 def test_a_data_set_that_cannot_be_sent_is_refused_before_a_process_starts(monkeypatch):

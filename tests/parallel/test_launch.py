@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import minidl
 from minidl.parallel import WorkerError, launch
+from tests.leftovers import GUARD
 
 ROOT = str(Path(minidl.__file__).parents[1])
 
@@ -56,6 +58,47 @@ def test_workers_have_the_threads_asked_for_a_core_each_and_no_input():
 
 def test_a_launch_inside_a_worker_works():
     assert launch(lambda group: launch(lambda inner: inner.all_reduce(np.ones(1))[0], 2), 1) == [[2.0, 2.0]]
+
+
+# What the surroundings lack
+
+SUM = """
+import logging, sys
+import numpy as np
+from minidl.parallel import launch
+def work(group):
+    logging.getLogger().warning("hello")
+    print("printed", flush=True)
+    return float(group.all_reduce(np.ones(3)).sum())
+open(sys.argv[1], "w").write(str(launch(work, 2)))
+"""
+SURROUNDINGS = {
+    "no input": 'exec "$@" <&-',
+    "no output": 'exec "$@" >&-',
+    "no streams": 'exec "$@" <&- >&- 2>&-',
+    "4 GiB of addresses": 'ulimit -v 4194304; exec "$@"',
+    "files of 100 MiB": 'ulimit -f 102400; exec "$@"',
+    "no /dev/shm": 'mount --make-rprivate / && mount -t tmpfs -o ro none /dev/shm && exec "$@"',
+}
+
+
+@pytest.mark.parametrize("lack", SURROUNDINGS)
+def test_a_launch_works_with(lack, tmp_path):
+    command = ["sh", "-c", SURROUNDINGS[lack], "sh", sys.executable, "-c", SUM, "result"]
+    if "mount" in SURROUNDINGS[lack]:
+        command = ["unshare", "-m", *command]
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+            pytest.skip("needs a mount namespace of its own")
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=GUARD
+    )
+    assert (tmp_path / "result").read_text() == "[6.0, 6.0]", done.stderr
+
+
+def test_a_launch_in_a_thread_works():
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(launch, lambda group: group.all_reduce(np.ones(1))[0], 2) for _ in range(2)]
+        assert [run.result() for run in runs] == [[2.0, 2.0]] * 2
 
 
 # Where functions come from. The marker file shows how often the user's code is run.

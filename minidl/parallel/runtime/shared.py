@@ -38,7 +38,7 @@ class SharedMemoryGroup(ProcessGroup):
         super().__init__(members.index(process.row), len(members), axis)
         self.process, self.members, self.block = process, members, block
         self.arena, self.heap, self.status = process.arena, process.heap, process.status
-        self._words = self.arena.words
+        self._words, self._calls = self.arena.words, process.calls
         self._lines = [self.arena.word(row, block) for row in members]
         self._own = self._lines[self.rank]
         self._others = [(rank, line) for rank, line in enumerate(self._lines) if line != self._own]
@@ -82,8 +82,10 @@ class SharedMemoryGroup(ProcessGroup):
         """
         words, own, offset = self._words, self._own, 0
         self.status.tell_call(name)
-        call, number = self.process.calls.find(name, x, op, root)
-        if x is not None:
+        if x is None:
+            call, number = self._calls[name]
+        else:
+            call, number = self._calls[name, op, root, x.shape, x.dtype.char]
             offset = self.process.offset_of(x)
             if offset is None:
                 staged = self.heap.empty(x.shape, x.dtype)
@@ -127,7 +129,7 @@ class SharedMemoryGroup(ProcessGroup):
     def _described(self, rank: int, place: int) -> str:
         """What `rank` calls, by its announcement in `place`."""
         number = self._words[self._lines[rank] + place + 1] & (1 << NUMBER_BITS) - 1
-        return self.process.calls.text(self.members[rank], number)
+        return self._calls.text(self.members[rank], number)
 
     def _make_views(self, announced: tuple[int, ...], start: int, stop: int, dtype: np.dtype) -> list[np.ndarray]:
         """Elements start to stop of every rank's array, flat, in rank order."""
