@@ -1,9 +1,8 @@
 """What all tests share."""
 
+import contextlib
 import os
 import subprocess
-import sys
-import tempfile
 import time
 from types import SimpleNamespace
 
@@ -11,11 +10,15 @@ import pytest
 from hypothesis import settings
 
 from minidl import processes
+from simulator.calibrate import measure
 from tests.leftovers import alive, until
 from tests.warm import Server
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
 settings.load_profile("minidl")
+
+# Python's code too is compiled once, for all processes that tests start, as Numba's is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture
@@ -31,32 +34,34 @@ def nothing_is_left(monkeypatch):
     }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def bytecode_is_kept():
-    """A process that a test starts compiles no module that another has compiled, where they may not write beside it."""
-    if not sys.dont_write_bytecode:
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("PYTHONPYCACHEPREFIX", folder)
-        yield
-
-
 @pytest.fixture(scope="session")
-def warm_server(bytecode_is_kept):
+def warm_server():
     server = Server()
     yield server
     server.close()
 
 
-@pytest.fixture(scope="module")
-def warm_workers(request):
-    """The workers of the module's tests are forked from a process that has imported what they need (tests/warm.py)."""
-    if not hasattr(os, "pidfd_open"):
+@contextlib.contextmanager
+def warm(request):
+    if not hasattr(os, "pidfd_open"):  # as on macOS: workers start as ever
         yield
         return
     popen = request.getfixturevalue("warm_server").popen
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
         yield
+
+
+@pytest.fixture(scope="module")
+def warm_workers(request):
+    """The workers of the module's tests are forked from a process that has imported what they need (tests/warm.py)."""
+    with warm(request):
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_calibration(request):
+    """One calibration of this machine for all tests, and what it said it was doing."""
+    said = []
+    with warm(request):
+        return measure(said.append), said

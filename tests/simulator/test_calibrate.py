@@ -199,10 +199,8 @@ def test_without_a_home_the_calibration_is_measured_and_not_kept(measured, monke
 
 
 @pytest.fixture(scope="module")
-def real():
-    """One calibration of this machine, and what it said it was doing."""
-    said = []
-    return MODULE.measure(said.append), said
+def real(real_calibration):
+    return real_calibration
 
 
 def test_a_real_calibration_is_of_positive_finite_times(real):
