@@ -25,6 +25,8 @@ from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
 from tests.terminals import BROKEN, CODES, printed_on
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 COMMANDS = ([], ["train"], ["profile"], ["bench"], ["bench", "parallel"], ["bench", "train"])
 
 
@@ -369,6 +371,7 @@ def test_profile_prints_a_table_and_writes_it(folder, capsys, time):
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
     monkeypatch.setattr(parallel, "STEPS", 3)
     monkeypatch.setattr(parallel, "BLOCKS", 3)
+    monkeypatch.setattr(parallel, "BATCH_SIZE", 8)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
