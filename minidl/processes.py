@@ -44,6 +44,7 @@ class ChildProcess:
         own_group: bool = False,
     ):  # fmt: skip
         self.name, self.rank, self._own_group = name, rank, own_group
+        self._code: int | None = None
         self._ending: str | None = None
         self._watch: int | None = None  # a descriptor that is readable once the process has ended
         self._oom_kills = _oom_kills()
@@ -72,13 +73,11 @@ class ChildProcess:
     def has_ended(self) -> bool:
         if self._ending is None:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # SIGCHLD is ignored here, or somebody else has asked first
-                pid, status = self.pid, 0
+                self._code = spawn.exit_code(self._process)
+            except ChildProcessError:
                 self._ending = "ended, it is not known how: this process does not learn how its children end (SIGCHLD)"
-            if pid:
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-                self._ending = self._ending or ending(self._process.returncode)
+            else:
+                self._ending = None if self._code is None else ending(self._code)
         return self._ending is not None
 
     def how_it_ended(self) -> str:
@@ -86,7 +85,7 @@ class ChildProcess:
         text, missing = self._ending or "has not ended", self.messages.missing()
         if missing:
             text += f" when {missing} had come"
-        if self._process.returncode == -signal.SIGKILL and _oom_kills() != self._oom_kills:
+        if self._code == -signal.SIGKILL and _oom_kills() != self._oom_kills:
             text += " (meanwhile the system ran out of memory and killed a process: most likely this one)"
         return text
 

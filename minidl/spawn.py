@@ -45,6 +45,12 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
     return _starter(os.getpid()).call(popen)
 
 
+def exit_code(process: subprocess.Popen) -> int | None:
+    """How it ended, None as long as it runs. ChildProcessError if SIGCHLD is ignored, or somebody else has asked."""
+    pid, status = os.waitpid(process.pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
+
+
 class _Starter:
     """The thread that starts all processes of this one, and lives as long as this one.
 

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import subprocess
 import time
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
-from minidl import processes
+from minidl import spawn
 from simulator.calibrate import measure
 from tests.leftovers import alive, until
 from tests.warm import Server
@@ -46,9 +44,10 @@ def warm(request):
     if not hasattr(os, "pidfd_open"):  # as on macOS: workers start as ever
         yield
         return
-    popen = request.getfixturevalue("warm_server").popen
+    server = request.getfixturevalue("warm_server")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
+        patch.setattr(spawn, "start", server.start)
+        patch.setattr(spawn, "exit_code", server.exit_code)
         yield
 
 

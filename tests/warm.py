@@ -1,8 +1,8 @@
 """Workers of tests that are not about how workers start: forked from a process that has imported what workers need.
 
-A worker's imports take half a second of a core, the steps of a test often milliseconds. `Popen` stands in for
-subprocess.Popen in minidl.processes: the same command then runs in a copy of the server, with the same environment,
-folder, open files and numbers of them.
+A worker's imports take half a second of a core, the steps of a test often milliseconds. `Server.start` and `exit_code`
+stand in for those of minidl.spawn: the worker then begins in a copy of the server, with the same environment, folder,
+paths and open files.
 """
 
 import fcntl
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 
+from minidl import spawn
 from minidl.processes import THREAD_VARIABLES
 
 THREADS = dict.fromkeys(THREAD_VARIABLES, "1")  # read at import: a worker with others is started as ever
@@ -26,8 +27,9 @@ ABOVE = 512  # file descriptors that the server has open itself lie below
 
 class Server:
     def __init__(self):
+        self._start, self._exit_code = spawn.start, spawn.exit_code
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        enter = f"import sys; sys.path[:] = {sys.path!r}; from tests import warm; exec(warm.serve({theirs.fileno()}))"
+        enter = f"import sys; sys.path[:] = {sys.path!r}; from tests import warm; warm.serve({theirs.fileno()})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", enter],
             env=os.environ | THREADS | {"OMP_WAIT_POLICY": "passive"},
@@ -37,13 +39,15 @@ class Server:
         )
         theirs.close()
 
-    def popen(self, command, *, env, pass_fds, stdin, start_new_session):
-        """As subprocess.Popen, for what minidl.processes asks of it."""
-        if stdin != subprocess.DEVNULL or not start_new_session or THREADS.items() - env.items():
-            return subprocess.Popen(
-                command, env=env, pass_fds=pass_fds, stdin=stdin, start_new_session=start_new_session
-            )
-        return Process(self.requests, command, env, (1, 2, *pass_fds))
+    def start(self, module, fds, arguments, environment, own_group):
+        """As spawn.start."""
+        if THREADS.items() - environment.items():
+            return self._start(module, fds, arguments, environment, own_group)
+        return Process(self.requests, fds, (module, arguments, environment, own_group, os.getcwd(), sys.path))
+
+    def exit_code(self, process):
+        """As spawn.exit_code."""
+        return process.exit_code() if isinstance(process, Process) else self._exit_code(process)
 
     def close(self):
         self.requests.close()
@@ -53,36 +57,26 @@ class Server:
 class Process:
     """What minidl.processes uses of subprocess.Popen's result."""
 
-    def __init__(self, requests: socket.socket, command, env, fds):
+    def __init__(self, requests: socket.socket, fds, request):
         self._status, theirs = os.pipe()
-        request = pickle.dumps((command, env, os.getcwd(), fds))
-        socket.send_fds(requests, [request], [theirs, *fds])
+        socket.send_fds(requests, [pickle.dumps(request)], [theirs, 1, 2, *fds])
         os.close(theirs)
-        self.args, self.returncode = command, None
+        self._code = None
         self.pid = int.from_bytes(os.read(self._status, 4), "little")
 
-    def poll(self):
-        """The exit code, None as long as it runs."""
-        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
-            self.returncode = int.from_bytes(os.read(self._status, 4), "little", signed=True)
+    def exit_code(self):
+        if self._code is None and select.select([self._status], [], [], 0)[0]:
+            self._code = int.from_bytes(os.read(self._status, 4), "little", signed=True)
             os.close(self._status)
-        return self.returncode
-
-    def wait(self, timeout=None):
-        if self.returncode is None and not select.select([self._status], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired(self.args, timeout)
-        return self.poll()
-
-    def send_signal(self, number):
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        return self._code
 
     def kill(self):
-        self.send_signal(signal.SIGKILL)
+        if self.exit_code() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
-def serve(fd: int) -> str:
-    """Fork a worker for each request until the other end is closed. In a worker: returns the code that it shall run."""
+def serve(fd: int) -> None:
+    """Fork a worker for each request until the other end is closed."""
     for name in IMPORTED:
         importlib.import_module(name)
     gc.collect()
@@ -104,10 +98,12 @@ def serve(fd: int) -> str:
             if not message:
                 for pid, _ in running.values():
                     os.kill(pid, signal.SIGKILL)
-                sys.exit()
+                return
+            server = os.getpid()
             pid = os.fork()
             if not pid:
-                return _become(*pickle.loads(message), fds[1:])
+                _become(server, fds[1:], *pickle.loads(message))
+                return
             status, *others = fds
             os.write(status, pid.to_bytes(4, "little"))
             for other in others:
@@ -117,17 +113,16 @@ def serve(fd: int) -> str:
             events.register(pidfd, selectors.EVENT_READ)
 
 
-def _become(command, env, folder, numbers, fds) -> str:
-    """The server's copy becomes the process that was asked for, with `fds` under the `numbers` they had there."""
-    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE) for fd in fds]
+def _become(server, fds, module, arguments, environment, own_group, folder, path) -> None:
+    """The server's copy becomes the worker that was asked for. fds: its output, its errors, and its files."""
+    output, errors, *files = (fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE) for fd in fds)
     os.closerange(3, ABOVE)
-    for fd, number in zip(safe, numbers, strict=True):
-        os.dup2(fd, number)
-        os.close(fd)
-    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    if own_group:
+        os.setsid()
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(env)
-    python, option, code = command
-    assert python == sys.executable and option == "-c"
-    return code
+    os.environ.update(environment)
+    sys.path[:] = path
+    spawn.enter(module, server, files, *arguments)
