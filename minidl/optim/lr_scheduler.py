@@ -2,9 +2,10 @@
 
 A scheduler sets the rates of step 0 when it is made; `step()` after each step (or epoch, as you count) sets the next.
 Several on one optimizer multiply, whichever is stepped first: a warm-up and a decay, say. In PyTorch those that have no
-recursive form (LambdaLR, OneCycleLR, CosineAnnealingWarmRestarts, SequentialLR where its next part begins) overwrite
-what the others did; here they multiply like the rest. From a rate that is set by hand, and from that of a group that
-is added later, all go on in proportion (see `rates`).
+recursive form (LambdaLR, CosineAnnealingWarmRestarts, SequentialLR where its next part begins) overwrite what the
+others did; here they multiply like the rest. One that is stepped no more keeps its last factor, as in PyTorch:
+`optimizer.schedulers.clear()` before another course is begun from the base rates. From a rate that is set by hand, and
+from that of a group that is added later, all go on in proportion (see `rates`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | Sequence[Schedule]):
         _check_optimizer(optimizer)
-        self.schedule = schedule if callable(schedule) else list(schedule) if isinstance(schedule, Sequence) else None
-        if self.schedule is None or not all(map(callable, self.schedule if isinstance(self.schedule, list) else ())):
+        listed = isinstance(schedule, Sequence)
+        if not all(map(callable, schedule if listed else [schedule])):
             raise TypeError(f"a scheduler needs a function of the step, or a list of them, not {schedule!r}")
+        self.schedule = list(schedule) if listed else schedule
         self.optimizer, self.last_epoch = optimizer, 0
         self.check_groups(len(optimizer.param_groups))
         take_in(optimizer)
@@ -153,8 +155,9 @@ class OneCycleLR(LRScheduler):
     """Up to the rate max_lr (of all groups, or a list) and down to almost nothing in total_steps.
 
     total_steps: or epochs times steps_per_epoch. The cycle begins at max_lr / div_factor, which becomes the base rate
-    of the groups, for other schedulers, too; a group that is added later goes from its own rate. Only the learning rate
-    goes in a cycle, not the momentum, as PyTorch has it with cycle_momentum=False.
+    of the groups: it takes the place of the schedulers made before it, as in PyTorch; those made later multiply it. A
+    group that is added later goes from its own rate. Only the learning rate goes in a cycle, not the momentum, as
+    PyTorch has it with cycle_momentum=False.
     """
 
     def __init__(
@@ -181,6 +184,9 @@ class OneCycleLR(LRScheduler):
         for i, group in enumerate(optimizer.param_groups):
             group.update(initial_lr=_of_group(max_lr, i) / div_factor, by_hand=1.0)
         super().__init__(optimizer, lambda step: div_factor * cycle(step))
+
+    def _others(self):
+        return [scheduler for scheduler in self.optimizer.schedulers if isinstance(scheduler, ReduceLROnPlateau)]
 
 
 class SequentialLR(LRScheduler):

@@ -26,7 +26,7 @@ RECURSIVE = {
     "CosineAnnealingLR": lambda m, o: m.CosineAnnealingLR(o, STEPS),
     "ReduceLROnPlateau": lambda m, o: m.ReduceLROnPlateau(o, patience=1, factor=0.5),
 }
-# Those that overwrite in PyTorch what another one did, each alone equal to PyTorch's.
+# Those that overwrite in PyTorch what another one did.
 ABSOLUTE = {
     "LambdaLR": lambda m, o: getattr(m, "LambdaLR", m.LRScheduler)(o, lambda step: 1 / (1 + step)),
     "CosineAnnealingWarmRestarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 4),
@@ -98,6 +98,8 @@ def test_a_scheduler_that_overwrites_others_in_pytorch_multiplies_with_each_of_t
         cycles = [one for one in pair if one == "OneCycleLR"]
         base = [0.6 / 25] * 2 if cycles else [0.2, 0.05]
         factors = [theirs_alone(one) / ([0.6 / 25] * 2 if one == "OneCycleLR" else [0.2, 0.05]) for one in pair]
+        if pair[1] == "OneCycleLR" and pair[0] != "ReduceLROnPlateau":  # it begins anew
+            factors[0] = np.ones_like(factors[0])
         expected = factors[0] * factors[1] * base
         np.testing.assert_allclose(rates_of(optimizer, schedulers), expected, rtol=1e-9, atol=1e-16, err_msg=str(pair))
 
@@ -115,6 +117,19 @@ def test_a_cosine_goes_to_its_eta_min_from_the_rate_that_earlier_schedulers_leav
     np.testing.assert_allclose(rates(RECURSIVE["StepLR"], cosine), 0.01 + (halved - 0.01) * share, rtol=1e-9)
     alone = 0.01 + (np.array([0.2, 0.05]) - 0.01) * share
     np.testing.assert_allclose(rates(cosine, RECURSIVE["StepLR"]), alone * halved / [0.2, 0.05], rtol=1e-9)
+
+
+def test_another_course_begins_anew():
+    optimizer = made()
+    rates_of(optimizer, [lr_scheduler.CosineAnnealingLR(optimizer, STEPS)])
+    assert optimizer.lr == 0
+    second = [lr_scheduler.OneCycleLR(optimizer, 0.6, STEPS + 1)]
+    np.testing.assert_allclose(rates_of(optimizer, second), theirs_alone("OneCycleLR"), rtol=1e-9)
+    optimizer = made()
+    lr_scheduler.LinearLR(optimizer, 0.0)
+    optimizer.schedulers.clear()
+    again = rates_of(optimizer, [lr_scheduler.StepLR(optimizer, 3, 0.5)])
+    np.testing.assert_allclose(again, theirs_alone("StepLR"), rtol=1e-9)
 
 
 def test_rates_below_eta_min_stay_above_0():
