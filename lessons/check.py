@@ -35,6 +35,8 @@ def read_work(lesson: Lesson, path: Path) -> Path:
     except SyntaxError as error:
         where = f"line {error.lineno} of {file.name}" if error.lineno else file.name
         raise Refused(f"syntax error in {where}: {error.msg}") from None
+    except (RecursionError, MemoryError):  # as the parser's own stack has it
+        raise Refused(f"cannot read {file}: an expression in it is nested too deeply") from None
     except (OSError, ValueError) as error:
         raise Refused(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
     return file.resolve()

@@ -46,27 +46,31 @@ def recall(lesson: Lesson, file: Path) -> dict:
     `passed` is forgotten as soon as the file changes.
     """
     facts = _read(file.parent).get(lesson.name)
-    facts = facts if isinstance(facts, dict) else {}
-    hints = facts.get("hints") if isinstance(facts.get("hints"), dict) else {}
-    same = file.exists() and facts.get("digest") == _digest(file)
-    return {"hints": hints} | ({"passed": facts["passed"]} if same and isinstance(facts.get("passed"), list) else {})
+    known: dict = {"hints": {}}
+    match facts:
+        case {"hints": dict(hints)}:
+            known["hints"] = {name: count for name, count in hints.items() if type(count) is int and count >= 0}
+    match facts:
+        case {"passed": list(passed), "digest": digest} if file.exists() and digest == _digest(file):
+            known["passed"] = [name for name in passed if isinstance(name, str)]
+    return known
 
 
 def describe(lesson: Lesson, folder: Path) -> str:
     """The state of the learner's work in a few words."""
     file = folder / lesson.work_name
-    if not file.exists():
+    if not file.is_file():
         return "not started"
     passed = recall(lesson, file).get("passed")
     if passed is None:
         return "started, not checked"
-    count = len(lesson.exercises())
-    return "done" if len(passed) == count else f"{len(passed)} of {count} exercises right"
+    right = [exercise.name in passed for exercise in lesson.exercises()]
+    return "done" if all(right) else f"{sum(right)} of {len(right)} exercises right"
 
 
 def _read(folder: Path) -> dict:
     try:
-        state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        state = files.read_json(folder / STATE_NAME)
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

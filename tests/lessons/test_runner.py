@@ -113,6 +113,12 @@ def test_a_file_that_is_no_text_is_refused(folder, capsys):
     assert "lesson_01_autograd.py" in refused(capsys, "check", "1")
 
 
+@pytest.mark.parametrize("source", ["-" * 100_000 + "1", "x = " + "+".join(["1"] * 100_000)])
+def test_a_file_that_the_parser_gives_up_on_is_refused(folder, capsys, source):
+    (folder / "lesson_01_autograd.py").write_text(source)
+    assert "lesson_01_autograd.py" in refused(capsys, "check", "1")
+
+
 def test_a_check_leaves_the_file_alone_whatever_its_name_and_adds_only_its_memory(folder, capsys):
     file = folder / "mine.txt"
     file.write_text(lesson("1").answer_path.read_text())
@@ -123,10 +129,23 @@ def test_a_check_leaves_the_file_alone_whatever_its_name_and_adds_only_its_memor
 
 def test_a_corrupt_memory_is_forgotten(folder, capsys):
     main(["start", "1"])
-    for text in "{", "[]", '{"01_autograd": 3}', '{"01_autograd": {"digest": 0, "hints": [], "passed": 1}}':
+    digest = progress._digest(folder / "lesson_01_autograd.py")
+
+    def state(digest, passed):
+        facts = {"digest": digest, "hints": {"divide": "x", "tanh": -1, "dot": True}, "passed": passed}
+        return json.dumps({"01_autograd": facts})
+
+    for text in (
+        "{", "[]", "[" * 100_000, "\x80", "9" * 5000, '{"01_autograd": 3}', '{"01_autograd": {"hints": []}}',
+        state(digest + 1, ["divide"]), state(digest, 1),
+    ):  # fmt: skip
         (folder / progress.STATE_NAME).write_text(text)
         assert main(["list"]) == 0
         assert "started, not checked" in capsys.readouterr().out
+        found = progress.recall(lesson("1"), folder / "lesson_01_autograd.py")
+        assert found == {"hints": {}}
+    (folder / progress.STATE_NAME).write_text(state(digest, [3, []]))
+    assert main(["list"]) == 0 and "0 of " in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_refused(folder, capsys, monkeypatch):
