@@ -48,9 +48,9 @@ class ChildProcess:
         self._ending: str | None = None
         self._watch: int | None = None  # a descriptor that is readable once the process has ended
         self._oom_kills = _oom_kills()
-        spawn.fill_standard_streams()
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
         try:
+            spawn.fill_standard_streams()
             self.messages, theirs = Messages.pair()
             try:
                 self._process = spawn.start(module, (theirs.fileno(), *fds), arguments, environment, own_group)

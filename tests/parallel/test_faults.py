@@ -21,7 +21,7 @@ from minidl.arena import Arena
 from minidl.messages import HEADER, Messages
 from minidl.parallel import Plan, WorkerError, launch, train
 from minidl.parallel.runtime import hang
-from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_returned
+from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, has_returned, tell_returned
 from tests.leftovers import GUARD, alive, until
 
 ROOT = str(Path(minidl.__file__).parents[1])
@@ -129,6 +129,8 @@ def reduces_without_waiting(group):
     if group.rank == 0:
         group.all_reduce(np.zeros(3), async_op=True)
     else:
+        while not has_returned(group.arena, 0):  # earlier it would find all it needs, and nothing would be wrong
+            group.pause()
         group.all_reduce(np.zeros(3))
 
 
@@ -278,7 +280,7 @@ def sends_what_cannot_be_made_again(group, kind):
 def test_what_cannot_be_made_again_in_the_launcher_is_named(kind):
     expected = rf"the {kind} of rank 0 of 1 \(\d+ bytes\) cannot be made again in this process: ValueError: invalid"
     with pytest.raises(WorkerError, match=expected):
-        launch(sends_what_cannot_be_made_again, 1, args=(kind,))
+        launch(sends_what_cannot_be_made_again, 1, args=(kind,), on_report=print)
 
 
 def test_a_log_record_that_cannot_be_made_again_ends_nothing():
@@ -501,7 +503,7 @@ def test_job_control_stops_and_resumes_all_and_ctrl_c_ends_all(tmp_path, nothing
     assert launcher.stdout.readline() == "ready\n"
     everyone = alive(nothing_is_left)
     assert len(everyone) == 4
-    os.killpg(launcher.pid, signal.SIGTSTP)  # as a terminal does
+    os.killpg(launcher.pid, signal.SIGSTOP)  # as SIGTSTP, which no shell is here to send
     until(lambda: all(state(process) == "T" for process in everyone))
     os.killpg(launcher.pid, signal.SIGCONT)
     until(lambda: all(state(process) != "T" for process in everyone))
