@@ -20,6 +20,13 @@ def alive(marker):
     return found
 
 
+def children(process):
+    """The processes that threads of `process` have started and that have not been waited for."""
+    return [
+        int(pid) for task in Path(f"/proc/{process}/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+
+
 def until(condition):
     end = time.monotonic() + GUARD
     while not condition():

@@ -23,6 +23,7 @@ from minidl.commands.driver import Outcome, answer
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
+from tests.leftovers import children
 from tests.terminals import BROKEN, CODES, printed_on
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -348,7 +349,7 @@ def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
         shown = b""
         while b"loss" not in shown:  # the first report of a worker
             shown += os.read(screen, 4096)
-        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        workers = children(run.pid)
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate(timeout=60)
     finally:

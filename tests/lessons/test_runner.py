@@ -18,7 +18,7 @@ from lessons.check import Verdict, check
 from lessons.exercise import Exercise
 from lessons.run import run
 from minidl.commands.arguments import Refused
-from tests.leftovers import until
+from tests.leftovers import children, until
 from tests.terminals import BROKEN, CODES, printed_on
 
 ROOT = Path(__file__).parents[2]
@@ -222,8 +222,8 @@ def verdict(tmp_path, monkeypatch):
         ("return answer()", "recursion", "calls itself too deeply"),
         ("return bytearray(10**9)", "memory", "budget of 64 MB"),
         ("raise SystemExit", "error", "sys.exit()"),
-        ("import os; os._exit(7)", "died", "ended with exit code 7"),
-        ("import os; os.kill(os.getpid(), 9)", "died", "was ended by SIGKILL"),
+        ("import os; os._exit(7)", "died", "exited with code 7"),
+        ("import os; os.kill(os.getpid(), 9)", "died", "was killed by SIGKILL"),
         ("return input()", "error", "EOFError"),
     ],
 )
@@ -258,10 +258,6 @@ def test_nothing_that_an_answer_started_is_left(verdict, tmp_path):
     until(lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z")  # killed a moment ago
 
 
-def _children(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 def test_ctrl_c_ends_a_check_with_one_line_and_no_process(folder):
     (folder / "lesson_01_autograd.py").write_text("import pathlib\npathlib.Path('ready').touch()\nwhile True: pass\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -274,7 +270,7 @@ def test_ctrl_c_ends_a_check_with_one_line_and_no_process(folder):
     )
     while not (folder / "ready").exists():
         assert process.poll() is None
-    (judge,) = _children(process.pid)
+    (judge,) = children(process.pid)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == "\nlessons: ended with Ctrl-C\n"
     assert process.returncode == 130
@@ -290,8 +286,8 @@ def test_a_check_whose_runner_is_killed_ends_as_well(folder):
     )
     while not (folder / "ready").exists():
         assert process.poll() is None
-    (judge,) = _children(process.pid)
-    watched = os.pidfd_open(int(judge))
+    (judge,) = children(process.pid)
+    watched = os.pidfd_open(judge)
     process.kill()
     process.wait()
     assert select.select([watched], [], [], 60)[0], "the judge still runs a minute after its runner was killed"
