@@ -248,6 +248,16 @@ def test_in_place_without_a_tape_writes_where_the_tensor_lies():
     assert x.numpy().tolist() == [0.5, 0.5, 0.5] and not x.zero_().numpy().any()
 
 
+def test_one_element_is_a_view_as_a_row_is_and_takes_a_value_of_one_element():
+    x = minidl.tensor([[1.0, 2.0], [3.0, 4.0]])
+    x[0, 1].fill_(7.0)
+    x[1].unbind()[0].add_(1.0)
+    x[1, 1] = minidl.tensor([[5.0]])
+    assert x.tolist() == [[1, 7], [4, 5]]
+    x[0, 1, True] = 2.0
+    assert x.tolist() == [[1, 2], [4, 5]]
+
+
 def test_in_place_values_that_do_not_fit_are_refused():
     x = minidl.zeros(2, 3)
     with pytest.raises(ValueError, match=r"shape \(2,\) .* shape \(3,\)"):
@@ -256,6 +266,8 @@ def test_in_place_values_that_do_not_fit_are_refused():
         x += minidl.ones(4, 2, 3)
     with pytest.raises(RuntimeError, match="float32 .* int64"):
         minidl.tensor([1, 2]).add_(0.5)
+    with pytest.raises(RuntimeError, match="add_: a result of int64 does not fit in a tensor of bools"):
+        minidl.tensor([True]).add_(1)
     with pytest.raises(ValueError, match="read-only"):
         minidl.ones(1).expand(3).add_(1.0)
 

@@ -166,6 +166,8 @@ class PowerOf(Op):
 class Remainder(Op):
     """a - floor(a / b) b, elementwise."""
 
+    passes_gradient = True
+
     def forward(self, a, b):
         self.a, self.b = a, b
         return self.kernels.remainder(a, b)

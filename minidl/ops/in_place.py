@@ -49,6 +49,8 @@ def in_place(name: str, function: Callable) -> Callable[..., Tensor]:
         _check(name, x, (*values, *options.values()))
         with no_grad():
             result = function(x, *values, **options)
+        if x.dtype.kind == "b" and result.dtype.kind != "b":
+            raise RuntimeError(f"{name}: a result of {result.dtype} does not fit in a tensor of bools")
         return _write(name, x, result)
 
     method.__name__ = name
@@ -89,9 +91,11 @@ def setitem(x: Tensor, key, value) -> None:
     """x[key] = value, for the keys that x[key] takes; the value, a tensor or a number, broadcasts."""
     _check("x[...] = value", x, (value,))
     views, arrays = index_keys(x, key)
-    # With ... NumPy gives a view, never a number, even of one element
-    target = x if views is None or arrays is None else Tensor(x.kernels.index(x.data, (*views, ...)))
-    _write("x[...] = value", target, value, views if arrays is None else arrays)
+    if arrays is None:
+        arrays = views if ... in views else (*views, ...)  # a place of one element takes any value of one element
+    elif views is not None:
+        x = Tensor(x.kernels.index(x.data, views))
+    _write("x[...] = value", x, value, arrays)
 
 
 for _name, _operator, _function in (

@@ -30,6 +30,8 @@ class Index(Op):
 class IndexGrad(Op):
     """Zeros of `shape` with x added at `key`: the transpose of Index."""
 
+    passes_gradient = True
+
     def __init__(self, key: tuple, shape: tuple[int, ...]):
         self.key, self.shape = key, shape
 

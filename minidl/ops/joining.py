@@ -1,7 +1,7 @@
 """Tensors joined into one, cut into several, and repeated."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -69,7 +69,7 @@ def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Ten
     """Slices of x along `dim`: of split_size each (the last may be shorter), or of the sizes listed."""
     dim = normalize_dim(dim, x.shape)
     length = x.shape[dim]
-    for size in split_size if isinstance(split_size, Sequence) else (split_size,):
+    for size in split_size if isinstance(split_size, Iterable) else (split_size,):
         check_int("split_size", size)
     if isinstance(split_size, Integral):
         if split_size < 1:

@@ -14,6 +14,8 @@ from minidl.tensor import Op, Tensor
 class Pad(Op):
     """x with `value` around it: widths[d] = (before, after) along dimension d."""
 
+    passes_gradient = True
+
     def __init__(self, widths: tuple[tuple[int, int], ...], value: float):
         self.widths, self.value = widths, value
 

@@ -34,6 +34,21 @@ def test_meta_gives_the_shapes_and_dtypes_of_cpu(name, function, makers):
     assert all(dtype == minidl.float32 for _, dtype in results["cpu"])
 
 
+def test_a_gradient_is_in_no_other_tensors_memory():
+    shared = []
+    for name, function, *makers in CASES:
+        inputs = [minidl.tensor(a, requires_grad=a.dtype.kind == "f") for a in map(np.asarray, arrays(makers))]
+        out = function(*inputs)
+        grad = minidl.ones_like(out)
+        out.backward(grad)
+        gradients = [x.grad.numpy() for x in inputs if x.grad is not None]
+        others = [x.numpy() for x in (grad, out, *inputs)]
+        for i, gradient in enumerate(gradients):
+            if any(np.shares_memory(gradient, other) for other in (*others, *gradients[:i])):
+                shared.append(name)
+    assert not shared
+
+
 def test_gradcheck_catches_a_wrong_derivative():
     class Wrong(ops.activation.Tanh):
         def backward(self, grad):

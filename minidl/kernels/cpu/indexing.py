@@ -7,7 +7,8 @@ __all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", 
 
 def index(x, key):
     """x[key]: a view for ints and slices, a copy for arrays."""
-    return np.asarray(x[key])
+    found = x[key]
+    return found if isinstance(found, np.ndarray) else x[(*key, ...)]  # a view of one element, not NumPy's number
 
 
 def index_assign(target, key, x):
