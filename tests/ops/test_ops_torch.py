@@ -19,19 +19,20 @@ LARGE = {  # worked through in several blocks
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_values_and_gradients_of_large_inputs_are_those_of_pytorch(name):
+def test_values_and_gradients_of_large_inputs_are_those_of_pytorch_in_float64(name):
     function, *makers = LARGE[name]
     inputs = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in arrays(makers)]
     mine = [minidl.tensor(a, requires_grad=a.dtype.kind == "f") for a in inputs]
-    other = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in inputs]
+    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs]
+    other = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in wide]
     out, expected = function(ours, *mine), function(theirs, *other)
-    np.testing.assert_allclose(out.numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
     grad = np.random.default_rng(2).standard_normal(out.shape, np.float32)
     out.backward(minidl.tensor(grad, "float32"))
-    expected.backward(torch.tensor(grad))
-    for a, b in zip(mine, other, strict=True):
-        if a.requires_grad:
-            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-3, atol=2e-4)
+    expected.backward(torch.tensor(grad.astype(np.float64)))
+    pairs = [(out, expected.detach()), *((a.grad, b.grad) for a, b in zip(mine, other, strict=True) if b.requires_grad)]
+    for found, wanted in pairs:  # another processor adds in another order: rounding is of the size of the largest
+        wanted = wanted.numpy()
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
 @pytest.mark.filterwarnings("error")
