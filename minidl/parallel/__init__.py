@@ -4,8 +4,9 @@ from minidl.parallel.check import ProgramError, check
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
+from minidl.parallel.result import Run
 from minidl.parallel.runtime.launch import launch
-from minidl.parallel.train import Run, train
+from minidl.parallel.train import train
 from minidl.processes import WorkerError
 
 __all__ = ["Mesh", "Plan", "ProcessGroup", "ProgramError", "Run", "WorkerError", "check", "launch", "train"]

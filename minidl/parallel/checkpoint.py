@@ -1,0 +1,133 @@
+"""The file from which a training goes on: what it says of the run, written whole, compared with the run to come."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from os import PathLike
+
+from minidl import io
+from minidl.nn.module import Module
+from minidl.parallel.arguments import make_optimizer
+from minidl.parallel.cut import Cut
+from minidl.parallel.plan import Plan
+from minidl.parallel.snapshot import Snapshot, merge
+
+KIND = "minidl checkpoint 1"
+Schedule = Callable[[int], float]
+
+
+def describe(model: Module, optimizer: Callable, plan: Plan, **settings) -> dict:
+    """What must be the same for a training to go on to the same numbers, as the file has it.
+
+    model: the chain on meta, with the names of its parameters. settings: seed, batch_size and the like.
+    """
+    parameters = list(model.parameters())
+    made = make_optimizer(optimizer, parameters) if parameters else None
+    groups = made.state_dict()["param_groups"] if made else []
+    return {
+        "kind": KIND,
+        **settings,
+        "plan": asdict(plan),
+        "optimizer": {"name": type(made).__name__, "param_groups": groups},
+    }
+
+
+class CheckpointFile:
+    """Writes a checkpoint when the snapshots of all ranks after a step have come.
+
+    run: what `describe` gave. saved_step: how many steps had been done when it was written last, None before. The older
+    one is replaced when the new one is whole.
+    """
+
+    def __init__(self, path: str | PathLike, run: dict, workers: int, lr_schedule: Schedule | None):
+        self.path, self.run, self.workers, self.lr_schedule = path, run, workers, lr_schedule
+        self.saved_step: int | None = None
+        self._come: dict[int, dict[int, Snapshot]] = {}  # step -> rank -> snapshot
+
+    def add(self, rank: int, snapshot: Snapshot) -> None:
+        """Take the snapshot of a rank. If the file cannot be written, a warning says so, and the training goes on."""
+        come = self._come.setdefault(snapshot.step, {})
+        come[rank] = snapshot
+        if len(come) == self.workers:
+            del self._come[snapshot.step]
+            try:
+                self.write([come[rank] for rank in sorted(come)])
+            except (OSError, ValueError, TypeError) as error:
+                warnings.warn(f"no checkpoint after step {snapshot.step}: {error}", stacklevel=2)
+
+    def write(self, snapshots: list[Snapshot]) -> None:
+        """Write the snapshots of all ranks, in their order. Raises what `minidl.save` does."""
+        merged = merge(snapshots)
+        optimizer = self.run["optimizer"] | merged["optimizer"]
+        schedule = _schedule(self.lr_schedule, merged["step"])
+        io.save({**self.run, **merged, "optimizer": optimizer, "schedule": schedule}, self.path)
+        self.saved_step = merged["step"]
+
+
+def steps_done(path: str | PathLike, model: Module, run: dict, lr_schedule: Schedule | None) -> int:
+    """The steps that the training in `path` has done.
+
+    ValueError if it is no checkpoint, or of a run that differs from the one that `describe` gave: the differences are
+    named. model: the chain on meta.
+    """
+    saved = io.load(path, device="meta")
+    if saved.get("kind") != KIND:
+        raise ValueError(f"{path} is no checkpoint to go on from, as train writes it with save=")
+    try:
+        schedule = _schedule(lr_schedule, saved["step"])
+        differences = [*_model(saved["model"], model), *_settings(saved, run | {"schedule": schedule})]
+    except (KeyError, AttributeError, TypeError):
+        raise ValueError(f"{path} is no whole checkpoint, as train writes it with save=") from None
+    if differences:
+        raise ValueError(f"{path} was written by another run: {', '.join(differences)}")
+    return saved["step"]
+
+
+def _schedule(lr_schedule: Schedule | None, steps: int) -> dict | None:
+    """What is kept of a schedule after so many steps: its last factor, by which another one is noticed."""
+    return None if lr_schedule is None else {"factor": float(lr_schedule(steps - 1))}
+
+
+def _model(saved: dict, model: Module) -> Iterator[str]:
+    """The first difference between the saved arrays and those of the model, in words."""
+    theirs = {name: tensor.shape for name, tensor in saved.items()}
+    ours = {name: Cut.held(tensor).whole_shape for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    for name in [*theirs, *ours]:
+        if theirs.get(name) != ours.get(name):
+            there, here = (f"has shape {of[name]}" if name in of else "does not exist" for of in (theirs, ours))
+            yield f"{name} {there} there and {here} here"
+            return
+
+
+def _settings(saved: dict, run: dict) -> Iterator[str]:
+    """The settings that differ, in words."""
+    for name, here in run.items():
+        there = saved[name]
+        if name == "plan":
+            yield from _differences("plan", asdict(Plan()) | there, here)
+        elif name == "optimizer":
+            yield from _differences("optimizer", {"name": there["name"]}, {"name": here["name"]})
+            theirs, ours = _options(there["param_groups"]), _options(here["param_groups"])
+            found = (_differences(f"optimizer of {p}", theirs.get(p, {}), options) for p, options in ours.items())
+            yield from next(filter(None, map(list, found)), ())
+        elif there != here:
+            yield f"{name} {_shown(there)} there and {_shown(here)} here"
+
+
+def _differences(what: str, there: dict, here: dict) -> Iterator[str]:
+    """The values by which two dicts differ, in one sentence, if they do."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if names:
+        theirs, ours = (" ".join(f"{name}={_shown(of.get(name))}" for name in names) for of in (there, here))
+        yield f"{what} {theirs} there and {ours} here"
+
+
+def _options(groups: list[dict]) -> dict[str, dict]:
+    """parameter -> its options."""
+    return {name: {k: v for k, v in group.items() if k != "params"} for group in groups for name in group["params"]}
+
+
+def _shown(value) -> str:
+    return f"{value['factor']:g}" if isinstance(value, dict) else str(value)

@@ -1,0 +1,106 @@
+"""Snapshot: what a rank holds of a training, on its way to a file and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Number
+
+import numpy as np
+
+from minidl.nn.parameter import Parameter, Stored
+from minidl.optim import Optimizer
+from minidl.parallel.cut import Cut, join
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.runtime.stage import Stage
+from minidl.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parts of parameters, of buffers, and of the optimizer's state that a rank holds after `step` steps.
+
+    What all replicas have alike is with the first one alone: parameters, and a state that is not sharded.
+    """
+
+    step: int
+    replica: int
+    parameters: dict[str, tuple[np.ndarray, Cut]]
+    buffers: dict[str, tuple[np.ndarray, Cut]]
+    state: dict[str, tuple[dict[str, np.ndarray | Number], Cut]]
+
+
+def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> Snapshot:
+    """The snapshot of this rank; `sharded`: each replica has a part of the optimizer's state. Arrays are not copied."""
+    replica = mesh.coordinate("data")
+    states = optimizer.state.items() if optimizer and (sharded or replica == 0) else ()
+    return Snapshot(
+        step,
+        replica,
+        {p.name: (p.data, Cut.held(p)) for p in stage.parameters if replica == 0},
+        {buffer.name: (buffer.data, Cut.held(buffer)) for buffer in stage.buffers},
+        {p.name: (dict(state), _updated(p)) for p, state in states},
+    )
+
+
+def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) -> None:
+    """Have this rank hold its parts of what `merge` made: the inverse of `take`."""
+    replica = mesh.coordinate("data")
+    for p in stage.parameters:
+        _write(p, saved["model"])
+    for buffer in stage.buffers:
+        _write(buffer, saved["replicas"][replica - 1] if replica else saved["model"])
+    for p in optimizer.parameters if optimizer else ():
+        cut = _updated(p)
+        optimizer.state[p] = {
+            key: value if isinstance(value, Number) else cut.take(value.reshape(cut.whole_shape)).flatten()
+            for key, value in saved["optimizer"]["state"][p.name].items()
+        }
+
+
+def merge(snapshots: Sequence[Snapshot]) -> dict:
+    """The whole state from the snapshots of all ranks after the same step.
+
+    {"step": …, "model": {name: Tensor}, "replicas": [the buffers of each other replica], "optimizer": {"state": …}},
+    the last as `Optimizer.state_dict` of one worker has it.
+    """
+    replicas: dict[int, list] = {snapshot.replica: [] for snapshot in snapshots}
+    for snapshot in snapshots:
+        replicas[snapshot.replica] += [(name, *part) for name, part in snapshot.buffers.items()]
+    buffers = [join(replicas[replica]) for replica in sorted(replicas)]
+    state: dict[str, dict] = {name: {} for snapshot in snapshots for name in snapshot.state}
+    for snapshot in snapshots:
+        for name, (values, _) in snapshot.state.items():
+            state[name] |= values  # the numbers; and the keys in the order that the optimizer has them
+    for (name, key), whole in join(_arrays(snapshots)).items():
+        state[name][key] = whole.reshape(-1)
+    return {
+        "step": snapshots[0].step,
+        "model": {name: Tensor(array) for name, array in model(snapshots).items()},
+        "replicas": [{name: Tensor(array) for name, array in found.items()} for found in buffers[1:]],
+        "optimizer": {"state": state},
+    }
+
+
+def model(snapshots: Sequence[Snapshot]) -> dict[str, np.ndarray]:
+    """The whole parameters, and the buffers of the first replica, in the order of the chain."""
+    first = [snapshot for snapshot in snapshots if snapshot.replica == 0]
+    return join((name, *part) for snapshot in first for name, part in (snapshot.parameters | snapshot.buffers).items())
+
+
+def _arrays(snapshots: Sequence[Snapshot]) -> Iterator[tuple[tuple[str, str], np.ndarray, Cut]]:
+    for snapshot in snapshots:
+        for name, (values, cut) in snapshot.state.items():
+            for key, value in values.items():
+                if not isinstance(value, Number):
+                    yield (name, key), value, cut
+
+
+def _updated(p: Parameter) -> Cut:
+    """What this rank updates of a parameter, and so has a state of."""
+    return Cut(p.shape, p.shard, p.updated_here)
+
+
+def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
+    """Into the array that is there: it may lie in a buffer of the stage."""
+    np.copyto(tensor.data, Cut.held(tensor).take(saved[tensor.name].numpy()))
