@@ -21,7 +21,8 @@ from minidl.commands import bench_parallel
 from minidl.commands.arguments import Parser, Refused, check_writable, write_json
 from minidl.commands.driver import Outcome, answer
 from minidl.commands.train import OPTIMIZERS
-from minidl.parallel import Plan, WorkerError
+from minidl.parallel import Plan, Run, WorkerError
+from minidl.parallel.result import Evaluation
 from minidl.trace import Trace
 from tests.leftovers import children
 from tests.terminals import BROKEN, CODES, printed_on
@@ -78,6 +79,9 @@ def folder(tmp_path, monkeypatch):
         (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
         (["train", "--trace", "x", "--save", "x"], "x is given twice"),
+        (["train", "--save-every", "5"], "--save-every writes to the file --save: name it"),
+        (["train", "--save-every", "0", "--save", "x"], "--save-every: '0' is not a whole number of at least 1"),
+        (["train", "--resume", "nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_done_gets_one_line_and_exit_code_2(folder, capsys, arguments, reason):
@@ -100,7 +104,8 @@ def test_help_names_every_option_of_every_command(capsys, command):
         "": ["train", "profile", "bench", "exit code"],
         "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
         "train": "--model --folder --download --data --pipeline --tensor --micro-batches --schedule --batch-size "
-        "--drop-last --epochs --steps --lr --optimizer --seed --dtype --save --trace --log --json".split(),
+        "--drop-last --epochs --steps --lr --optimizer --seed --dtype --save --save-every --resume --trace --log "
+        "--json".split(),
         "bench": ["parallel", "train"],
         "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
@@ -116,8 +121,9 @@ def test_the_documented_run_reaches_95_percent(folder, capsys):
 
     result = json.loads(Path("result.json").read_text())
     assert set(result) == {
-        "model", "plan", "workers", "batch_size", "steps", "optimizer", "lr", "seed", "dtype", "final_loss",
-        "test_loss", "test_accuracy", "step_seconds", "bubble_fraction", "exposed_communication_seconds", "losses",
+        "model", "plan", "workers", "batch_size", "first_step", "steps", "optimizer", "lr", "seed", "dtype",
+        "final_loss", "test_loss", "test_accuracy", "step_seconds", "bubble_fraction", "exposed_communication_seconds",
+        "losses",
     }  # fmt: skip
     assert result["test_accuracy"] >= 0.95
     assert Plan(**result["plan"]) == Plan() and result["workers"] == 1
@@ -339,9 +345,10 @@ def test_no_word_is_lost_on_a_narrow_terminal(folder, capsys, monkeypatch, colum
         assert [word for word in words.split() if word not in said] == []
 
 
-def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
+def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(folder):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TERM": "xterm"}
-    command = [sys.executable, "-m", "minidl", "train", "--data", "2", "--steps", "100000000"]
+    files = ["--save", "x.safetensors", "--trace", "trace.json", "--json", "result.json", "--log", "log.csv"]
+    command = [sys.executable, "-m", "minidl", "train", "--data", "2", "--steps", "100000000", *files]
     screen, terminal = os.openpty()
     run = subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, text=True, env=environment)
     os.close(terminal)
@@ -355,8 +362,65 @@ def test_control_c_ends_the_run_with_one_line_and_no_process_left(folder):
     finally:
         run.kill()
         os.close(screen)
-    assert (run.returncode, errors.strip()) == (130, "minidl: ended with Ctrl-C")
+    result = json.loads(Path("result.json").read_text())
+    done = len(result["losses"])
+    line = (
+        f"ended with Ctrl-C after step {done} of 100000000; what there is is in x.safetensors, trace.json, result.json"
+    )
+    assert (run.returncode, errors.strip()) == (130, f"minidl: {line}")
+    assert done == result["steps"] > 0 == result["first_step"] and result["test_loss"] is None
+    assert len(Path("log.csv").read_text().splitlines()) == done + 1
+    assert max(event.step for event in Trace.load("trace.json").events) == done - 1
+    models.builder("mlp-digits")().load_state_dict(minidl.load("x.safetensors"))
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_run_is_resumed_to_the_losses_of_one_that_was_not_interrupted(folder, capsys):
+    def losses(*arguments):
+        assert main(["train", "--data", "2", "--optimizer", "adam", "--json", "result.json", *arguments]) == 0
+        return json.loads(Path("result.json").read_text())["losses"]
+
+    whole = losses("--steps", "9")
+    saved = ["--save", "run.safetensors", "--save-every", "4", "--log", "log.csv"]
+    assert losses("--steps", "6", *saved) == whole[:6]
+    assert losses("--steps", "9", *saved, "--resume", "run.safetensors") == whole[6:]
+    assert [float(row["loss"]) for row in csv.DictReader(Path("log.csv").read_text().splitlines())] == whole
+    models.builder("mlp-digits")().load_state_dict(minidl.load("run.safetensors")["model"])
+
+    capsys.readouterr()
+    for arguments, reason in (
+        (["--steps", "12"], "run.safetensors was written by another run: plan data=2 there and data=1 here"),
+        (["--data", "2", "--steps", "9"], "has done 9 steps already"),
+    ):
+        assert main(["train", "--optimizer", "adam", "--resume", "run.safetensors", *arguments]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def failed(error, saved_step, state):
+    evaluations = [Evaluation(2, 0.5, 0.9)] if isinstance(error, OSError) else []
+    error.run = Run(Plan(), None, [2.0, 1.0], [0.1, 0.1], Trace([]), evaluations, 0, saved_step, state)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (failed(WorkerError("rank 0 died", 0), 1, {}), 1, "rank 0 died\n\nThe checkpoint after step 1 is whole: "),
+        (failed(WorkerError("rank 0 died", 0), None, {}), 1, "rank 0 died\n"),
+        (failed(OSError(28, "No space left on device"), 1, {"a": np.ones(1)}), 1, "cannot write x: No space left"),
+        (failed(KeyboardInterrupt(), None, {}), 130, "ended with Ctrl-C\n"),
+        (failed(KeyboardInterrupt(), 1, {"a": np.ones(1)}), 130, "after step 2 of 9; what there is is in result.json"),
+    ],
+)
+def test_what_there_is_of_a_run_that_ended_early_is_written_and_named(folder, capsys, monkeypatch, error, code, said):
+    def end(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("minidl.commands.train.train", end)
+    arguments = ["--steps", "9", "--save", "x", "--save-every", "1", "--json", "result.json"]
+    assert main(["train", *arguments]) == code
+    assert said in capsys.readouterr().err
+    assert Path("result.json").exists() == bool(error.run.state_dict())
 
 
 @pytest.mark.parametrize("time", [[], ["--no-time"]])

@@ -23,12 +23,14 @@ class Outcome:
     """What a command found, of which nothing is written or printed yet.
 
     files: where to, None for a file that was not asked for; and what, a document for JSON or a function that writes to
-    a path. show: prints on a console. code: the exit code.
+    a path. show: prints on a console. code: the exit code. stopped: after what the run was ended with Ctrl-C, which is
+    then all that is said of it; None if it was not.
     """
 
     files: Iterable[tuple[Path | None, dict | Callable[[Path], object]]] = ()
     show: Callable[[Console], None] = lambda console: None
     code: int = 0
+    stopped: str | None = None
 
 
 def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +54,13 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
         if console.width < LEAST_COLUMNS:
             console.width = LEAST_COLUMNS
         outcome = chosen.run(chosen, console)
-        unwritten = [line for path, content in outcome.files if path and (line := _write(path, content))]
+        reasons = {path: _write(path, content) for path, content in outcome.files if path}
+        unwritten = [line for line in reasons.values() if line]
         for line in unwritten:
             print(f"{name}: {line}", file=sys.stderr)
+        if outcome.stopped is not None:
+            written = ", ".join(str(path) for path, line in reasons.items() if not line)
+            return _stopped(name, f" after {outcome.stopped}" + (f"; what there is is in {written}" if written else ""))
         outcome.show(console)
         return max(outcome.code, 1 if unwritten else 0)
     except (Refused, ValueError, TypeError, OSError, ImportError) as error:
@@ -64,8 +70,12 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
         print(f"{name}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{name}: ended with Ctrl-C", file=sys.stderr)
-        return 130
+        return _stopped(name)
+
+
+def _stopped(name: str, when: str = "") -> int:
+    print(f"\n{name}: ended with Ctrl-C{when}", file=sys.stderr)
+    return 130
 
 
 def _write(path: Path, content: dict | Callable[[Path], object]) -> str | None:

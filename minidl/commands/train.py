@@ -11,6 +11,7 @@ from rich.table import Table
 import minidl
 from minidl import models, optim
 from minidl.commands.arguments import (
+    Refused,
     check_writable,
     count,
     milliseconds,
@@ -22,7 +23,7 @@ from minidl.commands.driver import Outcome
 from minidl.commands.tasks import TASKS, loss_of
 from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
-from minidl.parallel import Plan, Run, train
+from minidl.parallel import Plan, Run, WorkerError, train
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
 
 DEFAULT = "mlp-digits"
@@ -55,6 +56,11 @@ examples:
   python -m minidl train --model cnn-digits --pipeline 2 --micro-batches 4 --schedule gpipe
   python -m minidl train --model lenet --folder mnist --download --epochs 2 --optimizer adam
   python -m minidl train --tensor 2 --optimizer adamw --save digits.safetensors --json result.json
+  python -m minidl train --epochs 40 --save run.safetensors --save-every 100
+  python -m minidl train --epochs 40 --save run.safetensors --save-every 100 --resume run.safetensors
+
+Ctrl-C ends the training after the step under way, and what there is then is written to the files; pressed twice it
+ends at once.
 """
 
 
@@ -90,6 +96,18 @@ def add_parser(commands) -> None:
 
     files = parser.add_argument_group("files")
     files.add_argument("--save", type=Path, metavar="PATH", help="write the trained parameters, as .safetensors")
+    files.add_argument(
+        "--save-every",
+        type=count,
+        metavar="N",
+        help="write to --save every N steps and at the end, beside the parameters, all that --resume needs",
+    )
+    files.add_argument(
+        "--resume",
+        type=Path,
+        metavar="PATH",
+        help="go on from a file of --save-every, under the same plan and options, up to --steps or --epochs in all",
+    )
     files.add_argument("--trace", type=Path, metavar="PATH", help="write who did what when, for Perfetto or Chrome")
     files.add_argument(
         "--log", type=Path, metavar="PATH", help="write each step: a .csv or .jsonl file, else a folder for TensorBoard"
@@ -110,22 +128,48 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     plan = Plan(
         chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule, sharding=chosen.sharding
     )
-    with Monitor(total=steps, console=console, **log) as monitor:
-        result = train(
-            models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
-            loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-            drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
-        )  # fmt: skip
+    if chosen.save_every and not chosen.save:
+        raise Refused("--save-every writes to the file --save: name it")
+    stopped, unsaved = False, None
+    try:
+        with Monitor(total=steps, append=chosen.resume is not None, console=console, **log) as monitor:
+            result = train(
+                models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
+                loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
+                drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
+                save=chosen.save if chosen.save_every else None, save_every=chosen.save_every, resume=chosen.resume,
+            )  # fmt: skip
+    except KeyboardInterrupt as interrupt:
+        result = getattr(interrupt, "run", None)
+        if result is None or not result.state_dict():  # nothing was done, or it is wanted at once
+            raise
+        stopped = True
+    except WorkerError as error:
+        if error.run.saved_step is None:
+            raise
+        where = f"The checkpoint after step {error.run.saved_step} is whole: go on with --resume {chosen.save}"
+        raise WorkerError(f"{str(error).rstrip()}\n\n{where}", error.rank) from error
+    except (OSError, ValueError, TypeError) as error:
+        if not hasattr(error, "run"):
+            raise
+        result, unsaved = error.run, error
 
-    facts = summary(chosen, plan, steps, lr, result, task.labels)
+    done = result.first_step + len(result.losses)
+
+    def save(path: Path) -> None:
+        if unsaved is not None:
+            raise unsaved
+        if not chosen.save_every:
+            minidl.save(result.state_dict(), path)
+        elif result.saved_step != done:
+            raise OSError("see the warning")
+
+    facts = summary(chosen, plan, lr, result, task.labels)
     return Outcome(
-        files=[
-            (chosen.save, lambda path: minidl.save(result.state_dict(), path)),
-            (chosen.trace, result.trace.save),
-            (chosen.json, facts),
-        ],
+        files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
         show=lambda console: show(console, facts, plan),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
+        stopped=f"step {done} of {steps}" if stopped else None,
     )
 
 
@@ -152,24 +196,26 @@ def show(console: Console, facts: dict, plan: Plan) -> None:
         console.print("The loss is no longer a number: try a smaller --lr.")
 
 
-def summary(
-    chosen: argparse.Namespace, plan: Plan, steps: int, lr: float, result: Run, labels: bool
-) -> dict[str, object]:
-    """What --json writes; times in seconds, no test_accuracy unless targets are labels."""
-    test = result.evaluations[-1]
+def summary(chosen: argparse.Namespace, plan: Plan, lr: float, result: Run, labels: bool) -> dict[str, object]:
+    """What --json writes; times in seconds, no test_accuracy unless targets are labels.
+
+    After Ctrl-C there is no test. first_step: that of the first loss, not 0 after --resume.
+    """
+    test = result.evaluations[-1] if result.evaluations else None
     return {
         "model": chosen.model,
         "plan": asdict(plan),
         "workers": plan.workers,
         "batch_size": chosen.batch_size,
-        "steps": steps,
+        "first_step": result.first_step,
+        "steps": result.first_step + len(result.losses),
         "optimizer": chosen.optimizer,
         "lr": lr,
         "seed": chosen.seed,
         "dtype": chosen.dtype,
         "final_loss": result.losses[-1],
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy if labels else None,
+        "test_loss": test and test.loss,
+        "test_accuracy": test.accuracy if test and labels else None,
         "step_seconds": result.step_seconds,
         "bubble_fraction": result.trace.bubble_fraction,
         "exposed_communication_seconds": result.trace.exposed_communication,

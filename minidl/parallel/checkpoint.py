@@ -52,10 +52,14 @@ class CheckpointFile:
         come[rank] = snapshot
         if len(come) == self.workers:
             del self._come[snapshot.step]
-            try:
-                self.write([come[rank] for rank in sorted(come)])
-            except (OSError, ValueError, TypeError) as error:
-                warnings.warn(f"no checkpoint after step {snapshot.step}: {error}", stacklevel=2)
+            self.try_to_write([come[rank] for rank in sorted(come)])
+
+    def try_to_write(self, snapshots: list[Snapshot]) -> None:
+        """Write the snapshots of all ranks, in their order; a warning says so if that is not possible."""
+        try:
+            self.write(snapshots)
+        except (OSError, ValueError, TypeError) as error:
+            warnings.warn(f"no checkpoint after step {snapshots[0].step}: {error}", stacklevel=2)
 
     def write(self, snapshots: list[Snapshot]) -> None:
         """Write the snapshots of all ranks, in their order. Raises what `minidl.save` does."""

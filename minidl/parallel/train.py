@@ -79,8 +79,10 @@ def train(
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
     Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does. That
-    carries `run`, with the losses, times and evaluations of the steps done. A checkpoint that cannot be written is a
-    warning; at the end it is an error, whose `run` has all there is.
+    carries `run`, a Run with the losses, times and evaluations of the steps done. Ctrl-C ends the training after the
+    step under way: the checkpoint is written, and a KeyboardInterrupt carries all there is as its `run`; pressed twice
+    it ends at once, with a `run` like a WorkerError's. A checkpoint that cannot be written is a warning; at the end of
+    all steps it is an error, with all there is as its `run`.
     """
     plan = plan or Plan()
     if not isinstance(plan, Plan):
@@ -170,21 +172,27 @@ def train(
             whole_model(snapshots),
         )
 
+    def finished(results: list[tuple[list[Event], Snapshot]], write: Callable[[list[Snapshot]], None]) -> Run:
+        run = run_of((event for own, _ in results for event in own), [held for _, held in results])
+        if checkpoint:
+            try:
+                write([held for _, held in results])
+            except (OSError, ValueError, TypeError) as error:
+                error.run = run
+                raise
+            run.saved_step = checkpoint.saved_step
+        return run
+
     try:
-        results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report)
+        results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
     except WorkerError as error:
         error.run = run_of()
         raise
-    events, snapshots = (event for own, _ in results for event in own), [held for _, held in results]
-    run = run_of(events, snapshots)
-    if checkpoint:
-        try:
-            checkpoint.write(snapshots)
-        except (OSError, ValueError, TypeError) as error:
-            error.run = run
-            raise
-        run.saved_step = checkpoint.saved_step
-    return run
+    except KeyboardInterrupt as error:
+        stopped = hasattr(error, "results")
+        error.run = finished(error.results, checkpoint and checkpoint.try_to_write) if stopped else run_of()
+        raise
+    return finished(results, checkpoint and checkpoint.write)
 
 
 def _example(dataset, plan: Plan, batch_size: int, dtype) -> list[MetaArray]:

@@ -6,6 +6,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import cloudpickle
 
@@ -16,6 +17,7 @@ from minidl.parallel.runtime.hang import HangAlarm
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_abort, tell_returned
+from minidl.parallel.runtime.stopping import Stopping
 from minidl.processes import ChildProcess, WorkerError
 
 ABORT_SECONDS = 0.1  # for a worker that waits for one that failed to raise Aborted, before it is killed
@@ -32,6 +34,7 @@ def launch(
     threads: int = 1,
     pin: bool = True,
     on_report: Callable[[int, object], None] | None = None,
+    stoppable: bool = False,
 ) -> list:
     """Run `work(group, *args, **kwargs)` in `workers` processes and return what each returned, in rank order.
 
@@ -39,6 +42,10 @@ def launch(
     all workers; `group.report(message)` calls `on_report(rank, message)` here. threads: BLAS threads of each worker.
     pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
     instruction, after which the run counts as hanging; starting up does not count.
+
+    stoppable: `work` asks `group.begins(step)` before each of its steps. Ctrl-C has all ranks stop before the same one,
+    and raises KeyboardInterrupt when they have returned, what they returned in its `results`; pressed twice it ends the
+    run at once, as it does otherwise.
 
     Raises WorkerError with the failing rank's own traceback, or how its process ended; by then all workers have ended.
     A rank that returns while another waits for it, or ever will, is a failure of the one that waits.
@@ -56,12 +63,17 @@ def launch(
     arena = Arena(workers, least=LEAST_ROW_BYTES)
     crew = _Crew(arena, on_report)
     try:
-        with LogRelay() as logs:
+        with LogRelay() as logs, Stopping(arena) if stoppable else nullcontext() as stopping:
             crew.start(payload, threads, pin)
-            return crew.watch(logs, timeout)
+            results = crew.watch(logs, timeout)
     finally:
         crew.end()
         os.close(arena.fd)
+    if stopping and stopping.asked:
+        interrupt = KeyboardInterrupt()
+        interrupt.results = results
+        raise interrupt
+    return results
 
 
 class _Crew:

@@ -91,9 +91,10 @@ def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
     def held(step: int) -> Snapshot:
         return snapshot.take(step, stage, optimizer if job.saves else None, mesh, plan.optimizer_shards > 1)
 
-    epoch, order = -1, None
+    done, epoch, order = job.first_step, -1, None
     try:
-        for step in range(job.first_step, job.steps):
+        while done < job.steps and group.begins(done):
+            step, done = done, done + 1
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
                 order = epoch_order(len(job.dataset), job.seed, epoch)
@@ -109,22 +110,22 @@ def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
             worker.events = []
 
             evaluated = None
-            last = step == job.steps - 1
-            if job.evaluate is not None and (last or (step + 1) % job.evaluate_every == 0):
-                evaluated = _evaluate(worker, evaluation, job, replica, step + 1)
-            saves = bool(job.save_every) and (step + 1) % job.save_every == 0 and not last
+            last = done == job.steps
+            if job.evaluate is not None and (last or done % job.evaluate_every == 0):
+                evaluated = _evaluate(worker, evaluation, job, replica, done)
+            saves = bool(job.save_every) and done % job.save_every == 0 and not last
             if reports:
                 records.append(StepRecord(step, _mean(totals.loss, totals.weight), seconds, evaluated))
                 if saves or time.perf_counter() - reported > REPORT_SECONDS:
                     group.report(records)
                     records, reported = [], time.perf_counter()
             if saves:
-                group.report(held(step + 1))
+                group.report(held(done))
     finally:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
             if records:
                 group.report(records)
-    return [Event._make(event) for step in events for event in step], held(job.steps)
+    return [Event._make(event) for step in events for event in step], held(done)
 
 
 def _evaluate(worker: Worker, program, job: Job, replica: int, step: int) -> Evaluation:

@@ -15,10 +15,10 @@ from minidl.parallel.runtime.calls import Calls
 
 CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
 LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share
-# The launcher writes the first line of a row, nobody else: word NEWS of row 0, word RETURNED of every row
+# The launcher writes the first line of a row, nobody else: the words NEWS and stopping.STOP in row 0, RETURNED in every row
 NEWS, RETURNED = 0, 8
 SOME_RETURNED, ABORT = 1, 2  # news that all ranks must heed
-STATUS = LINE  # offset in a row of what the rank is doing: a count, then text
+STATUS = LINE  # offset in a row of what the rank is doing: a count, the steps begun, then text
 STATUS_BYTES = 4 * LINE
 CALLS = STATUS + STATUS_BYTES  # offset in a row of the descriptions of its calls
 GROUPS = CALLS + Calls.BYTES  # offset in a row of the lines of the first group
@@ -45,11 +45,11 @@ class Aborted(RuntimeError):
 
 
 class Status:
-    """What a rank is doing, for the launcher to read if the run stops: a count that grows, and a text."""
+    """What a rank is doing, for the launcher to read if the run stops: a count that grows, its step, and a text."""
 
     def __init__(self, arena: Arena, row: int):
         self._words, self._count = arena.words, arena.word(row, STATUS)
-        self._text = arena.view(row, STATUS + 8, (STATUS_BYTES - 8,), np.uint8).data
+        self._text = arena.view(row, STATUS + 16, (STATUS_BYTES - 16,), np.uint8).data
         self._instruction = self._call = ""
 
     @property
@@ -59,6 +59,15 @@ class Status:
     def tell_start(self) -> None:
         """The worker's function begins."""
         self._words[self._count] += 1
+
+    @property
+    def steps_begun(self) -> int:
+        """The number of the step that began last, from 1; 0 before the first."""
+        return self._words[self._count + 1]
+
+    def tell_step(self, step: int) -> None:
+        """Step `step`, from 0, begins."""
+        self._words[self._count + 1] = step + 1
 
     def tell(self, instruction: str) -> None:
         """An instruction of a program begins."""
@@ -75,7 +84,7 @@ class Status:
             self._write(f"{self._instruction} ({name})" if self._instruction else name)
 
     def _write(self, text: str) -> None:
-        encoded = text.encode()[: STATUS_BYTES - 9] + b"\0"
+        encoded = text.encode()[: STATUS_BYTES - 17] + b"\0"
         self._text[: len(encoded)] = encoded
 
     def read(self) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from minidl.parallel.partition import share_elements
 from minidl.parallel.runtime.calls import NUMBER_BITS
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import GROUPS, Process, has_returned
+from minidl.parallel.runtime.stopping import begins
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 
@@ -61,6 +62,10 @@ class SharedMemoryGroup(ProcessGroup):
 
     def report(self, message) -> None:
         self.process.report(message)
+
+    def begins(self, step: int) -> bool:
+        """Whether to begin `step`; if not, no rank of the run does. See `launch(stoppable=True)`."""
+        return begins(self.process, step)
 
     def split(self, color: int, key: int | None = None) -> SharedMemoryGroup:
         mine = np.array([[color, self.rank if key is None else key, self.rank, self.process.free_block]])
