@@ -48,10 +48,12 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
 
 
 def check_folder(path: str | PathLike) -> None:
-    """ValueError unless the folder of `path` exists."""
+    """ValueError unless `path` is in a folder that exists, and none itself."""
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise ValueError(f"cannot save {path}: there is no folder {folder}, make it first")
+    if Path(path).is_dir():
+        raise ValueError(f"cannot save {path}: it is a folder")
 
 
 def load(path: str | PathLike, device: str = "cpu") -> dict:

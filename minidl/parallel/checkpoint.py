@@ -77,13 +77,14 @@ def steps_done(path: str | PathLike, model: Module, run: dict, lr_schedule: Sche
     named. model: the chain on meta.
     """
     saved = io.load(path, device="meta")
-    if saved.get("kind") != KIND:
-        raise ValueError(f"{path} is no checkpoint to go on from, as train writes it with save=")
+    kind = saved.get("kind")  # may be a tensor
+    if not isinstance(kind, str) or kind != KIND:
+        raise ValueError(f"{path} is no checkpoint to go on from: it holds something else, parameters alone say")
     try:
         schedule = _schedule(lr_schedule, saved["step"])
         differences = [*_model(saved["model"], model), *_settings(saved, run | {"schedule": schedule})]
     except (KeyError, AttributeError, TypeError):
-        raise ValueError(f"{path} is no whole checkpoint, as train writes it with save=") from None
+        raise ValueError(f"{path} is no whole checkpoint: part of what one holds is missing") from None
     if differences:
         raise ValueError(f"{path} was written by another run: {', '.join(differences)}")
     return saved["step"]

@@ -123,15 +123,15 @@ def train(
     profile = profile_chain(model, *_example(dataset, plan, batch_size, dtype), loss, optimizer)
     if steps >= per_epoch and not drop_last:
         check_last_batch(model, len(dataset), plan, batch_size, profile.input)
-    description = describe(
-        model, optimizer, plan, seed=seed, batch_size=batch_size, samples=len(dataset), drop_last=drop_last,
-        dtype=dtype.name, clip_norm=clip_norm,
-    )  # fmt: skip
-    checkpoint = None
+    checkpoint, first_step = None, 0
+    if save is not None or resume is not None:
+        description = describe(
+            model, optimizer, plan, seed=seed, batch_size=batch_size, samples=len(dataset), drop_last=drop_last,
+            dtype=dtype.name, clip_norm=clip_norm,
+        )  # fmt: skip
     if save is not None:
         take_apart(description)  # refused now and not after the first steps: options that no file can hold
         checkpoint = CheckpointFile(save, description, plan.workers, lr_schedule)
-    first_step = 0
     if resume is not None:
         resume = Path(resume).absolute()
         first_step = steps_done(resume, model, description, lr_schedule)

@@ -193,6 +193,7 @@ OTHERS = {
     "no file": ({"resume": "nothing"}, "nothing"),
     "no file to save to": ({"save_every": 1}, "save_every=1 needs save, the file to write"),
     "no number": ({"save": "x", "save_every": 0}, "save_every=0 is not a whole number of at least 1"),
+    "a folder": ({"save": "."}, "cannot save .: it is a folder"),
     "no folder": ({"save": "nowhere/x"}, "cannot save nowhere/x: there is no folder"),
 }  # fmt: skip
 
