@@ -200,7 +200,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_another_run_is_refused_in_one_sentence_before_a_process_starts(saved, monkeypatch, case):
-    monkeypatch.setattr("minidl.processes.subprocess.Popen", None)
+    monkeypatch.setattr("minidl.parallel.runtime.launch.ChildProcess", None)
     changed, sentence = OTHERS[case]
     options = dict(
         build=build, dataset=TRAIN, optimizer=sgd, loss=nn.CrossEntropyLoss(), batch_size=16, steps=8,
@@ -222,7 +222,7 @@ def test_options_that_no_file_can_hold_are_refused_before_a_process_starts(tmp_p
         def update(self, parameter, gradient, state, options, scale):
             pass
 
-    monkeypatch.setattr("minidl.processes.subprocess.Popen", None)
+    monkeypatch.setattr("minidl.parallel.runtime.launch.ChildProcess", None)
     with pytest.raises(TypeError, match="optimizer.param_groups.0.function cannot be saved: it is a builtin"):
         run(optimizer=Odd, save=tmp_path / "x")
 

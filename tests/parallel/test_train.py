@@ -271,7 +271,7 @@ def test_batch_norm_trains_where_every_micro_batch_has_more_than_one_value(build
 
 
 def test_batch_norm_is_refused_a_last_batch_that_leaves_one_value_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("minidl.processes.subprocess.Popen", None)
+    monkeypatch.setattr("minidl.parallel.runtime.launch.ChildProcess", None)
     with pytest.raises(
         ValueError, match="of 34 samples, the last batch of an epoch has 2, a micro-batch of it "
     ) as one:
