@@ -79,7 +79,7 @@ def folder(tmp_path, monkeypatch):
         (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
         (["train", "--trace", "x", "--save", "x"], "x is given twice"),
-        (["train", "--save-every", "5"], "--save-every writes to the file --save: name it"),
+        (["train", "--save-every", "5"], "--save-every needs a file to write to: --save, or --resume"),
         (["train", "--save-every", "0", "--save", "x"], "--save-every: '0' is not a whole number of at least 1"),
         (["train", "--resume", "nowhere"], "nowhere"),
     ],
@@ -383,7 +383,8 @@ def test_a_run_is_resumed_to_the_losses_of_one_that_was_not_interrupted(folder, 
     whole = losses("--steps", "9")
     saved = ["--save", "run.safetensors", "--save-every", "4", "--log", "log.csv"]
     assert losses("--steps", "6", *saved) == whole[:6]
-    assert losses("--steps", "9", *saved, "--resume", "run.safetensors") == whole[6:]
+    again = ["--resume", "run.safetensors", "--save-every", "4", "--log", "log.csv"]
+    assert losses("--steps", "9", *again) == whole[6:]
     assert [float(row["loss"]) for row in csv.DictReader(Path("log.csv").read_text().splitlines())] == whole
     models.builder("mlp-digits")().load_state_dict(minidl.load("run.safetensors")["model"])
 

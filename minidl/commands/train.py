@@ -57,7 +57,7 @@ examples:
   python -m minidl train --model lenet --folder mnist --download --epochs 2 --optimizer adam
   python -m minidl train --tensor 2 --optimizer adamw --save digits.safetensors --json result.json
   python -m minidl train --epochs 40 --save run.safetensors --save-every 100
-  python -m minidl train --epochs 40 --save run.safetensors --save-every 100 --resume run.safetensors
+  python -m minidl train --epochs 40 --save-every 100 --resume run.safetensors
 
 Ctrl-C ends the training after the step under way, and what there is then is written to the files; pressed twice it
 ends at once.
@@ -100,7 +100,8 @@ def add_parser(commands) -> None:
         "--save-every",
         type=count,
         metavar="N",
-        help="write to --save every N steps and at the end, beside the parameters, all that --resume needs",
+        help="write to --save (or the file of --resume), every N steps and at the end, all that --resume needs, "
+        "the parameters under the name model",
     )
     files.add_argument(
         "--resume",
@@ -119,6 +120,10 @@ def add_parser(commands) -> None:
 def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Train as asked."""
     log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
+    if chosen.save_every and not chosen.save:
+        if not chosen.resume:
+            raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
+        chosen.save = chosen.resume
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     task = TASKS[chosen.model]
     train_set, test_set = task.data(chosen.model, chosen.folder, chosen.download)
@@ -128,8 +133,6 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     plan = Plan(
         chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule, sharding=chosen.sharding
     )
-    if chosen.save_every and not chosen.save:
-        raise Refused("--save-every writes to the file --save: name it")
     stopped, unsaved = False, None
     try:
         with Monitor(total=steps, append=chosen.resume is not None, console=console, **log) as monitor:

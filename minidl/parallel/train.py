@@ -75,14 +75,15 @@ def train(
 
     save: a file for a checkpoint, written every `save_every` steps and at the end. resume: one to go on from, as the
     run that wrote it would have done, to the same bits: `steps` counts from its beginning. The plan, the model, the
-    data and all else that makes the numbers must be the same. `minidl.load(path)["model"]` has its parameters.
+    data and all else that makes the numbers must be the same. With save_every and without save the same file is written
+    to. `minidl.load(path)["model"]` has the parameters.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
     Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does. That
-    carries `run`, a Run with the losses, times and evaluations of the steps done. Ctrl-C ends the training after the
-    step under way: the checkpoint is written, and a KeyboardInterrupt carries all there is as its `run`; pressed twice
-    it ends at once, with a `run` like a WorkerError's. A checkpoint that cannot be written is a warning; at the end of
-    all steps it is an error, with all there is as its `run`.
+    carries `run`, a Run with the losses, times and evaluations of the steps done. Ctrl-C (or a callback that raises
+    KeyboardInterrupt) ends the training after the step under way: the checkpoint is written, and the KeyboardInterrupt
+    carries all there is as its `run`; pressed twice it ends at once, with a `run` like a WorkerError's. A checkpoint
+    that cannot be written is a warning; at the end of all steps it is an error, with all there is as its `run`.
     """
     plan = plan or Plan()
     if not isinstance(plan, Plan):
@@ -112,12 +113,13 @@ def train(
     if not per_epoch:
         raise ValueError(f"drop_last leaves nothing of {len(dataset)} samples: a batch has {batch_size}")
     check_count("steps", steps)
-    if save is not None:
-        check_folder(save)
     if save_every is not None:
         check_count("save_every", save_every)
+        save = resume if save is None else save
         if save is None:
             raise ValueError(f"save_every={save_every} needs save, the file to write")
+    if save is not None:
+        check_folder(save)
 
     model = build_on_meta(build, plan.mesh(0), dtype)
     profile = profile_chain(model, *_example(dataset, plan, batch_size, dtype), loss, optimizer)

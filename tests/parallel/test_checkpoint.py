@@ -15,7 +15,8 @@ from minidl.parallel.mesh import Mesh
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
-TRAIN = data.Subset(data.digits()[0], range(100))  # 7 batches of 16, the last of them short
+DIGITS = data.digits()[0]
+TRAIN = data.ArrayDataset(DIGITS.x[:100], DIGITS.y[:100])  # 7 batches of 16, the last of them short
 
 
 class Centred(nn.Module):
@@ -175,7 +176,7 @@ OTHERS = {
     "plan": ({"plan": Plan(data=2, bucket_mb=2)}, "plan data=1 bucket_mb=1.0 there and data=2 bucket_mb=2 here"),
     "seed": ({"seed": 1}, "seed 0 there and 1 here"),
     "batch size": ({"batch_size": 32}, "batch_size 16 there and 32 here"),
-    "data": ({"dataset": data.digits()[0]}, "samples 100 there and 1437 here"),
+    "data": ({"dataset": DIGITS}, "samples 100 there and 1437 here"),
     "drop_last": ({"drop_last": True}, "drop_last False there and True here"),
     "dtype": ({"dtype": "float64"}, "dtype float32 there and float64 here"),
     "clipping": ({"clip_norm": 1.0}, "clip_norm None there and 1.0 here"),
@@ -191,7 +192,7 @@ OTHERS = {
     "another file": ({"resume": "text"}, "text is not a whole .safetensors file"),
     "half a checkpoint": ({"resume": "half"}, "half is no whole checkpoint"),
     "no file": ({"resume": "nothing"}, "nothing"),
-    "no file to save to": ({"save_every": 1}, "save_every=1 needs save, the file to write"),
+    "no file to save to": ({"save_every": 1, "resume": None}, "save_every=1 needs save, the file to write"),
     "no number": ({"save": "x", "save_every": 0}, "save_every=0 is not a whole number of at least 1"),
     "a folder": ({"save": "."}, "cannot save .: it is a folder"),
     "no folder": ({"save": "nowhere/x"}, "cannot save nowhere/x: there is no folder"),
@@ -206,7 +207,8 @@ def test_another_run_is_refused_in_one_sentence_before_a_process_starts(saved, m
         build=build, dataset=TRAIN, optimizer=sgd, loss=nn.CrossEntropyLoss(), batch_size=16, steps=8,
         lr_schedule=lambda step: 0.5,
     ) | changed  # fmt: skip
-    options["resume"] = saved / options.get("resume", "x")
+    name = options.get("resume", "x")
+    options["resume"] = name and saved / name
     with pytest.raises((ValueError, OSError)) as refused:
         train(**options)
     assert sentence in str(refused.value) and "\n" not in str(refused.value)

@@ -43,9 +43,9 @@ def launch(
     pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
     instruction, after which the run counts as hanging; starting up does not count.
 
-    stoppable: `work` asks `group.begins(step)` before each of its steps. Ctrl-C has all ranks stop before the same one,
-    and raises KeyboardInterrupt when they have returned, what they returned in its `results`; pressed twice it ends the
-    run at once, as it does otherwise.
+    stoppable: `work` asks `group.begins(step)` before each of its steps. Ctrl-C, or a KeyboardInterrupt of on_report,
+    has all ranks stop before the same one; KeyboardInterrupt is raised when they have returned, what they returned
+    being its `results`. Pressed twice it ends the run at once, as it does otherwise.
 
     Raises WorkerError with the failing rank's own traceback, or how its process ended; by then all workers have ended.
     A rank that returns while another waits for it, or ever will, is a failure of the one that waits.
@@ -61,9 +61,10 @@ def launch(
         raise TypeError(f"args={args!r} is not a sequence of arguments")
     payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
     arena = Arena(workers, least=LEAST_ROW_BYTES)
-    crew = _Crew(arena, on_report)
+    stopping = Stopping(arena) if stoppable else None
+    crew = _Crew(arena, stopping.heeded(on_report) if stopping and on_report else on_report)
     try:
-        with LogRelay() as logs, Stopping(arena) if stoppable else nullcontext() as stopping:
+        with LogRelay() as logs, stopping or nullcontext():
             crew.start(payload, threads, pin)
             results = crew.watch(logs, timeout)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from minidl.arena import Arena
 from minidl.parallel.runtime.process import Process, Status
@@ -41,7 +42,7 @@ class Stopping:
     """In the `with` block the first Ctrl-C asks the workers to stop; the second raises KeyboardInterrupt as always.
 
     So does the first one before a step has begun. asked: whether it came. Where Ctrl-C is not Python's own affair, in
-    another thread than the main one or under another handler, nothing changes.
+    another thread than the main one or under another handler, only a function that is `heeded` can ask.
     """
 
     def __init__(self, arena: Arena):
@@ -50,16 +51,32 @@ class Stopping:
     def __enter__(self) -> Stopping:
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._ask)
+            signal.signal(signal.SIGINT, lambda number, frame: self._ask())
             self._installed = True
         return self
 
-    def _ask(self, number, frame) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def heeded(self, function: Callable) -> Callable:
+        """`function`, but that a KeyboardInterrupt which it raises is taken for the first Ctrl-C."""
+
+        def call(*arguments) -> None:
+            try:
+                function(*arguments)
+            except KeyboardInterrupt:
+                if self.asked:
+                    raise
+                self._ask()
+
+        return call
+
+    def _ask(self) -> None:
+        self._uninstall()
         self.asked = ask_to_stop(self.arena)
         if not self.asked:
             raise KeyboardInterrupt
 
     def __exit__(self, *error) -> None:
+        self._uninstall()
+
+    def _uninstall(self) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
