@@ -15,7 +15,7 @@ from minidl.parallel.runtime.calls import Calls
 
 CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
 LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share
-# The launcher writes the first line of a row, nobody else: the words NEWS and stopping.STOP in row 0, RETURNED in every row
+# The launcher writes the first line of a row, nobody else: words NEWS and stopping.STOP of row 0, RETURNED of every row
 NEWS, RETURNED = 0, 8
 SOME_RETURNED, ABORT = 1, 2  # news that all ranks must heed
 STATUS = LINE  # offset in a row of what the rank is doing: a count, the steps begun, then text
