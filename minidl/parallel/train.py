@@ -135,10 +135,10 @@ def train(
         take_apart(description)  # refused now and not after the first steps: options that no file can hold
         checkpoint = CheckpointFile(save, description, plan.workers, lr_schedule)
     if resume is not None:
-        resume = Path(resume).absolute()
         first_step = steps_done(resume, model, description, lr_schedule)
         if first_step >= steps:
             raise ValueError(f"{resume} has done {first_step} steps already: steps={steps} asks for no more")
+        resume = Path(resume).absolute()
     cuts = layout(plan, profile.costs, profile.parameter_bytes)
     training = training_program(plan, cuts, clip=clip_norm is not None, norms=profile.norms)
     evaluation = evaluation_program(plan, cuts)
