@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple, Protocol
 
-from minidl.kernels.cpu import direct, winograd
+from minidl.kernels.cpu import convolution as conv
 from minidl.kernels.meta import KernelCall, MetaArray
 
 BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
@@ -174,11 +174,12 @@ def convolution(call: KernelCall) -> Convolution | None:
     images, weight, out = (second, result, first) if call.name == "conv2d_grad_weight" else (first, second, result)
     (batch, n, *places), (_, channels, *size), (*_, height, width) = out, images, weight
     stride, _, dilation, groups = call.options
-    x, kernel, turned = MetaArray(images, call.dtype), (height, width), (n, channels // groups, height, width)
-    if winograd.suits(x, n, tuple(places), kernel, stride, dilation, groups):
+    turned = (n, channels // groups, height, width)
+    way = conv.way(MetaArray(images, call.dtype), turned, places, stride, dilation, groups)
+    if way == "winograd":
         tiles = batch * math.prod(math.ceil(places / 4) for places in places)
         return Convolution("winograd", (36, tiles, n, channels), 4 * 36 * tiles * (n + channels))
-    if direct.suits(x, turned, groups) and (stride == (1, 1) or call.name != "conv2d_grad_input"):
+    if way == "direct" and (stride == (1, 1) or call.name != "conv2d_grad_input"):
         return Convolution("direct", (0, 0, 0, 0), call.flops)
     if call.name == "conv2d_grad_input" and stride != (1, 1):
         places = size  # windows of the result are made at the places of the gradient, and added where they belong

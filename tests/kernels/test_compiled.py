@@ -175,3 +175,15 @@ def test_without_a_folder_to_keep_them_kernels_are_compiled_all_the_same(tmp_pat
     environment = os.environ | {"PYTHONPATH": str(Path(minidl.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "90000.0" and "NUMBA_CACHE_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("turned", ["grad", "x"])
+@pytest.mark.parametrize(
+    "kernel", [cpu.relu_grad, lambda grad, x: cpu.gelu_grad(grad, x, "tanh")], ids=["relu", "gelu"]
+)
+def test_gradient_and_activation_may_lie_in_different_orders_of_memory(kernel, turned):
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.standard_normal((40, 32, 8, 8), np.float32) for name in ("grad", "x")}
+    expected = kernel(*(array.astype(np.float64) for array in arrays.values()))
+    arrays[turned] = np.ascontiguousarray(np.moveaxis(arrays[turned], 1, -1)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(kernel(*arrays.values()), expected, rtol=1e-5, atol=2e-6)

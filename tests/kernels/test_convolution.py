@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl.kernels import cpu
+from minidl.kernels import cpu, shapes
 from minidl.kernels.cpu import direct, threads, winograd
+from minidl.kernels.cpu.blocks import COMPILED_FROM
+from minidl.kernels.cpu.convolution import way
 from minidl.kernels.cpu.images import channels_last
+from minidl.kernels.meta import MetaArray
 
 ORDERS = {
     "contiguous": lambda x: x,
@@ -68,6 +71,33 @@ def test_winograd_is_chosen_for_kernels_of_3_by_3_with_many_channels_and_never_f
     assert winograd.suits(x, **usual | {"out_size": (6, 6)})
 
 
+WAYS = {  # of kernels of 3 x 3: by the channels, the channels of the result, and its places a side
+    (64, 32, 2): "windows", (64, 32, 4): "winograd", (64, 32, 5): "direct", (64, 32, 32): "winograd",
+    (3, 32, 2): "windows", (3, 32, 4): "direct", (3, 32, 32): "direct", (3, 20, 32): "windows",
+    (16, 32, 2): "windows", (16, 32, 3): "winograd", (8, 16, 8): "direct",
+}  # fmt: skip
+OTHER_WAYS = {  # by these, kernel, stride and groups
+    (32, 64, 8, (1, 1), 1, 1): "windows", (3, 64, 8, (1, 1), 1, 1): "windows", (16, 32, 2, (5, 5), 1, 1): "windows",
+    (16, 32, 8, (5, 5), 1, 1): "direct", (16, 32, 2, (3, 3), 2, 1): "windows", (16, 32, 8, (3, 3), 2, 1): "direct",
+    (32, 32, 1, (3, 3), 1, 32): "direct", (32, 32, 8, (3, 3), 1, 2): "direct", (256, 32, 8, (3, 3), 2, 1): "windows",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"), [*(((*c, (3, 3), 1, 1), way) for c, way in WAYS.items()), *OTHER_WAYS.items()], ids=str
+)
+def test_a_convolution_goes_the_way_that_was_measured_to_be_the_fastest_however_many_images_there_are(case, expected):
+    c, o, side, kernel, stride, groups = case
+    image = c * (side * stride) ** 2
+    few, many = -(-COMPILED_FROM // image), 10**9 // image
+    for n in (few, few + 1, 2 * few, 100 * few, many):
+        x = MetaArray((n, c, side * stride, side * stride), "float32")
+        found = way(x, (o, c // groups, *kernel), (side, side), (stride, stride), (1, 1), groups)
+        assert found == expected, n
+    x = MetaArray((few - 1, c, side * stride, side * stride), "float32")  # all together not worth the import of Numba
+    assert way(x, (o, c // groups, *kernel), (side, side), (stride, stride), (1, 1), groups) == "windows"
+
+
 def test_the_error_of_winograd_is_what_its_documentation_says():
     generator = np.random.default_rng(0)
     x, weight = generator.standard_normal((8, 64, 32, 32)), generator.standard_normal((64, 64, 3, 3))
@@ -96,8 +126,9 @@ def direct_cases(draw):
     pair = lambda low, high: (draw(st.integers(low, high)), draw(st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 5), pair(1, 3), pair(0, 2), pair(1, 2)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    size = tuple(d * (k - 1) + 1 + draw(st.integers(0, 12)) for d, k in zip(dilation, kernel, strict=True))
-    if draw(st.booleans()):
+    more = draw(st.integers(0, 12)), 3 * stride[1] + draw(st.integers(0, 12))  # lines of 4 results or more
+    size = tuple(d * (k - 1) + 1 + m for d, k, m in zip(dilation, kernel, more, strict=True))
+    if draw(st.booleans()) or kernel == (1, 1):
         return size, 32, 32, kernel, (stride, padding, dilation, 32)  # depthwise
     return size, groups * draw(st.integers(1, 5)), groups * 16, kernel, (stride, padding, dilation, groups)
 
@@ -109,7 +140,8 @@ def test_the_compiled_direct_convolution_equals_the_plain_one(case, with_bias, o
     generator = np.random.default_rng(0)
     x, weight = images(size, c, generator), generator.standard_normal((o, c // options[3], *kernel))
     bias = generator.standard_normal(o) if with_bias else None
-    assert direct.suits(x.astype(np.float32), weight.shape, options[3])
+    out_size = shapes.windows(size, kernel, *options[:3])
+    assert direct.suits(x.astype(np.float32), weight.shape, out_size[1], options[3])
     for mean, largest in errors(x, weight, bias, options, order):
         assert mean < 1e-5 and largest < 1e-4
 

@@ -1,4 +1,5 @@
-"""The loops of direct.py, compiled: 16 channels of the result at a time, and 8 sums at once to keep the adders busy.
+"""The loops of direct.py, compiled: 16 channels of the result at a time, and TILE such sums at once to keep the adders
+busy: where a register holds 8 numbers they take 12 of the 16 registers, and the factors fit into the others.
 
 x: padded images in any order of memory. steps: how many of its elements lie between one image and the next, one window
 and the next below, the next beside, and one group of channels and the next. offsets: of a window's elements from its
@@ -7,6 +8,8 @@ first.
 
 from minidl.kernels.cpu.compiling import njit
 from minidl.kernels.cpu.lanes import LANES, load, repeat, store
+
+TILE = 6
 
 
 @njit()
@@ -17,13 +20,13 @@ def convolve(x, steps, offsets, weight, bias, y, of_group):
     for image in range(n):
         for i in range(height):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
-            for j in range(0, width, 8):  # at the end of a line the last window is taken again
+            for j in range(0, width, TILE):  # at the end of a line the last window is taken again
                 j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
-                j4, j5, j6, j7 = min(j + 4, last), min(j + 5, last), min(j + 6, last), min(j + 7, last)
-                x0, x1, x2, x3 = start + j * beside, start + j1 * beside, start + j2 * beside, start + j3 * beside
-                x4, x5, x6, x7 = start + j4 * beside, start + j5 * beside, start + j6 * beside, start + j7 * beside
+                j4, j5 = min(j + 4, last), min(j + 5, last)
+                x0, x1, x2 = start + j * beside, start + j1 * beside, start + j2 * beside
+                x3, x4, x5 = start + j3 * beside, start + j4 * beside, start + j5 * beside
                 for channel in range(0, channels, LANES):
-                    y0 = y1 = y2 = y3 = y4 = y5 = y6 = y7 = load(bias, channel)
+                    y0 = y1 = y2 = y3 = y4 = y5 = load(bias, channel)
                     group = channel // of_group * steps[3]
                     for k in range(len(offsets)):
                         w, at = load(weight, channel * len(offsets) + k * LANES), group + offsets[k]
@@ -33,23 +36,19 @@ def convolve(x, steps, offsets, weight, bias, y, of_group):
                         y3 = y3 + repeat(x, x3 + at) * w
                         y4 = y4 + repeat(x, x4 + at) * w
                         y5 = y5 + repeat(x, x5 + at) * w
-                        y6 = y6 + repeat(x, x6 + at) * w
-                        y7 = y7 + repeat(x, x7 + at) * w
                     store(y, (line + j) * channels + channel, y0)
                     store(y, (line + j1) * channels + channel, y1)
                     store(y, (line + j2) * channels + channel, y2)
                     store(y, (line + j3) * channels + channel, y3)
                     store(y, (line + j4) * channels + channel, y4)
                     store(y, (line + j5) * channels + channel, y5)
-                    store(y, (line + j6) * channels + channel, y6)
-                    store(y, (line + j7) * channels + channel, y7)
 
 
 @njit()
 def add_weight_gradient(x, steps, offsets, grad, total, of_group):
     """total (o / 16, offsets, 16) grows by the gradient of the weight, grad (n, out_height, out_width, o).
 
-    The number of offsets is divisible by 8.
+    The number of offsets is divisible by TILE.
     """
     n, height, width, channels = grad.shape
     for image in range(n):
@@ -57,17 +56,12 @@ def add_weight_gradient(x, steps, offsets, grad, total, of_group):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
             for channel in range(0, channels, LANES):
                 first = start + channel // of_group * steps[3]
-                for k in range(0, len(offsets), 8):
-                    x0, x1, x2, x3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
-                    x4, x5, x6, x7 = offsets[k + 4], offsets[k + 5], offsets[k + 6], offsets[k + 7]
+                for k in range(0, len(offsets), TILE):
+                    x0, x1, x2 = offsets[k], offsets[k + 1], offsets[k + 2]
+                    x3, x4, x5 = offsets[k + 3], offsets[k + 4], offsets[k + 5]
                     at = channel * len(offsets) + k * LANES
-                    t0, t1, t2, t3 = load(total, at), load(total, at + 16), load(total, at + 32), load(total, at + 48)
-                    t4, t5, t6, t7 = (
-                        load(total, at + 64),
-                        load(total, at + 80),
-                        load(total, at + 96),
-                        load(total, at + 112),
-                    )
+                    t0, t1, t2 = load(total, at), load(total, at + 16), load(total, at + 32)
+                    t3, t4, t5 = load(total, at + 48), load(total, at + 64), load(total, at + 80)
                     for j in range(width):
                         g, place = load(grad, (line + j) * channels + channel), first + j * steps[2]
                         t0 = t0 + repeat(x, place + x0) * g
@@ -76,16 +70,12 @@ def add_weight_gradient(x, steps, offsets, grad, total, of_group):
                         t3 = t3 + repeat(x, place + x3) * g
                         t4 = t4 + repeat(x, place + x4) * g
                         t5 = t5 + repeat(x, place + x5) * g
-                        t6 = t6 + repeat(x, place + x6) * g
-                        t7 = t7 + repeat(x, place + x7) * g
                     store(total, at, t0)
                     store(total, at + 16, t1)
                     store(total, at + 32, t2)
                     store(total, at + 48, t3)
                     store(total, at + 64, t4)
                     store(total, at + 80, t5)
-                    store(total, at + 96, t6)
-                    store(total, at + 112, t7)
 
 
 @njit()

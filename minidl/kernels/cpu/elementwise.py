@@ -3,6 +3,7 @@
 import numpy as np
 
 from minidl.kernels.cpu.blocks import by_element, compiled, use_compiled
+from minidl.kernels.cpu.images import in_order_of
 
 __all__ = [
     "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
@@ -110,7 +111,7 @@ def relu(x):
 def relu_grad(grad, y):
     """`grad` where the output `y` of relu is not 0, so where it is NaN too."""
     if use_compiled(y):
-        return by_element(compiled().relu_grad, grad, y)
+        return by_element(compiled().relu_grad, in_order_of(y, grad), y)
     return _keep(grad, np.subtract((y <= 0).view(np.int8), 1, dtype=BITS[grad.dtype.itemsize]))
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from minidl.kernels.cpu.blocks import by_element, compiled, row_blocks, use_compiled
+from minidl.kernels.cpu.images import in_order_of
 
 __all__ = ["erf", "gelu", "gelu_grad"]
 
@@ -19,7 +20,8 @@ def gelu(x, approximate):
 
 def gelu_grad(grad, x, approximate):
     if use_compiled(x):
-        return by_element(compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad, grad, x)
+        kernel = compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad
+        return by_element(kernel, in_order_of(x, grad), x)
     return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
 
 

@@ -21,6 +21,13 @@ def channels_first(x):
     return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
+def in_order_of(other, x):
+    """x in the order of memory of `other`, images of the same shape with channels first or last: itself or a copy."""
+    if x.flags.c_contiguous and other.ndim > 2 and not other.flags.c_contiguous:
+        return channels_first(channels_last(x))
+    return np.ascontiguousarray(x) if other.flags.c_contiguous else x
+
+
 def pad(x, padding, value=0):
     """Surround images (batch, height, width, channels) by (vertical, horizontal) rows and columns of `value`."""
     vertical, horizontal = padding
