@@ -23,7 +23,7 @@ class Centred(nn.Module):
     """Subtracts the mean of all samples so far: a buffer that each replica has for itself, and that forward reads."""
 
     def __init__(self, features):
-        self.sum, self.count = Buffer((features,), init.zeros()), Buffer((1,), init.zeros())
+        self.sum, self.count = Buffer((features,), init=init.zeros()), Buffer((1,), init=init.zeros())
 
     def forward(self, x):
         if self.training and x.device == "cpu":
@@ -111,7 +111,7 @@ class Fails(nn.Module):
     """Raises in the eighth forward of training."""
 
     def __init__(self):
-        self.count = Buffer((1,), init.zeros())
+        self.count = Buffer((1,), init=init.zeros())
 
     def forward(self, x):
         self.count = self.count + 1
