@@ -9,6 +9,7 @@ from op_cases import CASES, NAMES, arrays
 import minidl
 from minidl import autograd, models, nn, optim
 from minidl.kernels import meta
+from minidl.static.draw import blocks
 from minidl.static.plan import Buffer, plan
 
 
@@ -153,6 +154,51 @@ def test_a_graph_is_printed_and_drawn(tmp_path):
     assert text.splitlines()[-1].startswith("  return %")
     graph.draw(tmp_path / "graph.png")
     assert (tmp_path / "graph.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def reached(graph):
+    """The nodes from which a result of the graph comes, by its edges."""
+    maker = {place: i for i, node in enumerate(graph.nodes) for place in node.results}
+    found, ahead = set(), [maker[place] for place in graph.outputs]
+    while ahead:
+        i = ahead.pop()
+        if i >= 0 and i not in found:
+            found.add(i)
+            ahead += graph.sources[i]
+    return found
+
+
+def test_a_kernel_that_works_in_place_takes_its_argument_and_is_taken_by_all_who_read_it_later():
+    block = models.gpt(1, 8, 2, 12, 5)[1]
+    graph = minidl.capture(lambda x: block(x), minidl.randn(2, 5, 8))
+    names = [node.name for node in graph.nodes]
+    assert all(found and max(found) < i for i, found in enumerate(graph.sources))
+    weights = names.index("attention_weights")
+    assert [names[j] for j in graph.sources[weights]] == ["matmul"]
+    assert [names[j] for j, found in enumerate(graph.sources) if weights in found] == ["matmul"]
+
+    def written(x):
+        y = x * 2
+        y[1:] = x[:1]  # in a view of y
+        return y + 1
+
+    graph = minidl.capture(written, minidl.randn(2, 3))
+    names = [node.name for node in graph.nodes]
+    assert set(range(len(names))) == reached(graph), names
+
+
+def test_many_calls_are_drawn_as_boxes_of_the_modules_that_make_them(tmp_path):
+    model = models.gpt(12, 8, 2, 12, 5)
+    graph = minidl.capture(lambda x: model(x), minidl.zeros(2, 5, dtype="int64"))
+    boxes = blocks(graph)
+    assert [box.label for box in boxes] == ["0 GPTEmbedding", *(f"{i} GPTBlock" for i in range(1, 13)), "13 GPTHead"]
+    assert [i for box in boxes for i in box.nodes] == list(range(len(graph.nodes)))
+    assert [box.sources for box in boxes[1:]] == [(box.nodes[-1],) for box in boxes[:-1]]
+    inside = blocks(graph, most=80)  # one level deeper
+    assert len(boxes) < len(inside) <= 80 and {"norm1 LayerNorm", "add"} <= {box.label for box in inside}
+    assert len(blocks(graph, most=len(graph.nodes))) == len(graph.nodes)
+    graph.draw(tmp_path / "graph.svg")
+    assert b"12 GPTBlock, 28 calls" in (tmp_path / "graph.svg").read_bytes()
 
 
 def test_what_a_replay_could_not_repeat_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -10,6 +11,7 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl.kernels import cpu
+from minidl.nn.module import Module
 from minidl.static.graph import Graph, Node, Value
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
@@ -60,15 +62,40 @@ class Recorder:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.numbers: dict[int, int] = {}  # id(array) -> its place in values
+        self.scope: tuple[tuple[int, str], ...] = ()  # of calls of modules, see Node
+        self._modules: list[Module] = []  # that are being called
+        self._calls = itertools.count()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Stand in for the kernels of the CPU inside the `with` block."""
+        """Stand in for the kernels of the CPU inside the `with` block, and be told of the calls of modules."""
+        original = Module.__call__
+
+        def told(module, *inputs, **options):
+            with self._inside(module):
+                return original(module, *inputs, **options)
+
         try:
             _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = self
+            Module.__call__ = told
             yield
         finally:
             _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = cpu
+            Module.__call__ = original
+
+    @contextmanager
+    def _inside(self, module: Module) -> Iterator[None]:
+        """While `module` is called; it goes by its name in the module that calls it, and its class."""
+        names = (name for name, child in self._modules[-1].named_children() if child is module) if self._modules else ()
+        label = " ".join([*itertools.islice(names, 1), type(module).__name__])
+        before = self.scope
+        self.scope = (*before, (next(self._calls), label))
+        self._modules.append(module)
+        try:
+            yield
+        finally:
+            self._modules.pop()
+            self.scope = before
 
     def __getattr__(self, name: str):
         kernel = getattr(cpu, name)
@@ -90,7 +117,7 @@ class Recorder:
             results = result if isinstance(result, tuple) else (result,)
             several = isinstance(result, tuple)
             written = [self._result(r, args) for r in results if several or r is not None]
-            self.nodes.append(Node(name, kernel, places, written, several))
+            self.nodes.append(Node(name, kernel, places, written, several, self.scope))
             return result
 
         setattr(self, name, noted)
@@ -112,7 +139,7 @@ class Recorder:
         if isinstance(argument, tuple | list) and any(id(a) in self.numbers for a in argument):
             parts = [self.place(a) for a in argument]  # arrays to be concatenated, a key with index arrays
             place = self._add(argument, Value(argument, "result"))
-            self.nodes.append(Node("tuple", lambda *items: items, parts, [place], False))
+            self.nodes.append(Node("tuple", lambda *items: items, parts, [place], False, self.scope))
             return place
         return self._add(argument, Value(argument, "constant"))
 

@@ -36,13 +36,17 @@ class Value:
 
 @dataclass
 class Node:
-    """One kernel call: the places of its arguments and of its results among the values."""
+    """One kernel call: the places of its arguments and of its results among the values.
+
+    scope: the calls of modules inside which it was made, outermost first, each a number of its own and a name.
+    """
 
     name: str
     kernel: Callable
     arguments: list[int]
     results: list[int]
     several: bool  # it gives a tuple
+    scope: tuple[tuple[int, str], ...] = ()
 
     @property
     def takes_out(self) -> bool:
@@ -53,7 +57,8 @@ class Node:
 class Graph:
     """What a function computes; calling it with tensors like those it was captured with gives the function's result.
 
-    nodes: the kernel calls in order. flops, bytes_moved: of one replay, by the kernels of the meta device.
+    nodes: the kernel calls in order. sources: for each the nodes it takes from, and inputs as -1 - their place. flops,
+    bytes_moved: of one replay, by the kernels of the meta device.
     planned_bytes: the block of memory that intermediate results share; unplanned_bytes: what these would take, each
     alone. Results of kernels that cannot write into a given buffer are not among them: they are freed after their last
     use.
@@ -62,7 +67,7 @@ class Graph:
     def __init__(self, name: str, values: list[Value], nodes: list[Node], inputs: int, outputs: list[int], structure):
         self.name, self.values, self.nodes = name, values, nodes
         self.inputs, self.outputs, self.structure = list(range(inputs)), outputs, structure
-        self.last_use = self._last_uses()
+        self.last_use, self.sources = self._last_uses(), self._sources()
         self._place_buffers()
         self._prepare()
         for value in values:  # the arrays of the example are needed no more, only their shapes
@@ -109,6 +114,21 @@ class Graph:
         for place in self.outputs:
             last[self._owner(place)] = len(self.nodes)
         return last
+
+    def _sources(self) -> list[list[int]]:
+        """What a kernel does in place is taken from it by all who read that memory later, in whatever view."""
+        nothing = -1 - len(self.values)
+        maker = {place: -1 - place for place in self.inputs}
+        writer: dict[int | None, int] = {}  # of each memory, the last that worked in place
+        found = []
+        for i, node in enumerate(self.nodes):
+            latest = [max(maker.get(p, nothing), writer.get(self._owner(p), nothing)) for p in node.arguments]
+            found.append([j for j in dict.fromkeys(latest) if j != nothing])
+            arrays = [p for p in node.arguments if self.values[p].is_array]
+            changed = [p for p in node.results if p in arrays] if node.results else arrays[:1]
+            writer |= {self._owner(place): i for place in changed}
+            maker |= dict.fromkeys(node.results, i)
+        return found
 
     def _place_buffers(self) -> None:
         """Give the results of kernels that take `out` places in one block of memory."""
