@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +35,6 @@ ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a di
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     return answer("simulator", _parser, arguments)
 
 

@@ -1,6 +1,7 @@
 """python -m minidl: what it prints, writes and leaves behind, and how it answers what cannot be done."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from minidl.commands import bench_parallel
 from minidl.commands.arguments import Parser, Refused, check_writable, write_json
 from minidl.commands.driver import Outcome, answer
 from minidl.commands.train import OPTIMIZERS
+from minidl.monitor.files import CSVFile
 from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation
 from minidl.trace import Trace
@@ -165,6 +167,16 @@ def test_a_log_has_a_row_for_every_step(folder, path):
     text = Path(path).read_text().splitlines()
     found = csv.DictReader(text) if path.endswith("csv") else map(json.loads, text)
     assert [float(row["loss"]) for row in found] == json.loads(Path("result.json").read_text())["losses"]
+
+
+def test_a_log_that_fills_the_disk_ends_no_training(folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
+
+    monkeypatch.setattr(CSVFile, "write", full)
+    assert main(["train", "--steps", "3", "--log", "log.csv", "--save", "a.safetensors"]) == 0
+    assert capsys.readouterr().err.count("warning: no log from step 0 on: [Errno 28] No space left") == 1
+    assert Path("a.safetensors").exists()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | N
     it gives an Outcome. All its files are written before anything is printed: nothing is lost with a terminal that is
     gone, nor with one of the files.
     """
-    with lasting_streams() as out:
+    with lasting_streams() as out, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:
             return max(_run(name, parser, arguments), _unprinted(name, out))
         except SystemExit as ended:  # after --help

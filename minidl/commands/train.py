@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, WorkerError, train
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
+from minidl.parallel.result import StepRecord
 
 DEFAULT = "mlp-digits"
 OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
@@ -135,11 +138,15 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     )
     stopped, unsaved = False, None
     try:
-        with Monitor(total=steps, append=chosen.resume is not None, console=console, **log) as monitor:
+        with (
+            Monitor(total=steps, console=console) as progress,
+            Monitor(append=chosen.resume is not None, terminal=False, **log) as monitor,
+        ):
             result = train(
                 models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
                 loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-                drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype, callbacks=[monitor],
+                drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype,
+                callbacks=[progress, until_it_fails(monitor)],
                 save=chosen.save if chosen.save_every else None, save_every=chosen.save_every, resume=chosen.resume,
             )  # fmt: skip
     except KeyboardInterrupt as interrupt:
@@ -174,6 +181,22 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         code=0 if math.isfinite(facts["final_loss"]) else 1,
         stopped=f"step {done} of {steps}" if stopped else None,
     )
+
+
+def until_it_fails(log: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:
+    """`log`, but given up with a warning when it cannot be written: a disk that fills up ends no training."""
+    failed = False
+
+    def call(record: StepRecord) -> None:
+        nonlocal failed
+        if not failed:
+            try:
+                log(record)
+            except OSError as error:
+                failed = True
+                warnings.warn(f"no log from step {record.step} on: {error}", stacklevel=2)
+
+    return call
 
 
 def show(console: Console, facts: dict, plan: Plan) -> None:
