@@ -4,9 +4,11 @@ import contextlib
 import os
 import time
 
+import cloudpickle
 import pytest
 from hypothesis import settings
 
+import tests
 from minidl import spawn
 from simulator.calibrate import measure
 from tests.leftovers import alive, until
@@ -14,6 +16,9 @@ from tests.warm import Server
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
 settings.load_profile("minidl")
+
+# What tests define goes to workers by value: else each worker would import the test's module first, and all it needs.
+cloudpickle.register_pickle_by_value(tests)
 
 # Python's code too is compiled once, for all processes that tests start, as Numba's is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
