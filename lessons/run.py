@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.syntax import Syntax
 
 from lessons.catalog import Lesson
 from lessons.percent import read_cells
+from minidl import files
 from minidl.commands.arguments import Refused
 
 
@@ -53,8 +53,7 @@ def _enter(folder: Path) -> None:
     """Make `folder` the current folder; Refused unless files can be written there."""
     try:
         os.chdir(folder)
-        with tempfile.TemporaryFile(dir="."):
-            pass
+        files.check_takes_files(".")
     except OSError as error:
         raise Refused(f"cannot write pictures into {folder}: {error.strerror}; choose a folder with --out") from None
 

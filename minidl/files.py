@@ -27,6 +27,21 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Raises what `replacing` would, unless a file can be written to `path`; leaves no trace, and opens no pipe."""
+    if _older(path) is None:
+        try:
+            check_takes_files(os.path.dirname(os.path.realpath(path)))
+        except OSError as error:
+            error.filename = os.fspath(path)
+            raise
+
+
+def check_takes_files(folder: str | os.PathLike) -> None:
+    """OSError unless a new file can be put into the folder; leaves no trace."""
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives the path of a part file to write to; it takes the place of `path` when the `with` block ends whole.
@@ -38,11 +53,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises OSError, which names `path`: IsADirectoryError, PermissionError if an older file must not be written.
     """
-    older = os.stat(path) if os.path.exists(path) else None
-    if older and stat.S_ISDIR(older.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if older and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    older = _older(path)
     target = Path(os.path.realpath(path))
     ours = _descriptor(path)
     into = ours is not None or older and not (stat.S_ISREG(older.st_mode) and os.access(target.parent, os.W_OK))
@@ -70,6 +81,18 @@ def read_json(path: str | os.PathLike) -> object:
             return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from None
+
+
+def _older(path: str | os.PathLike) -> os.stat_result | None:
+    """What is at `path`, None if nothing is; OSError if it is a folder, or must not be written."""
+    if not os.path.exists(path):
+        return None
+    older = os.stat(path)
+    if stat.S_ISDIR(older.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    return older
 
 
 def _descriptor(path: str | os.PathLike) -> int | None:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from functools import cache
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -34,7 +33,6 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
     older file is as it was, if it cannot be written. Two names of one tensor are saved as two. TypeError or ValueError,
     before anything is written, names by its path what cannot be saved.
     """
-    check_folder(path)
     if metadata and STRUCTURE in metadata:
         raise ValueError(f"the text {STRUCTURE!r} is what minidl.save writes itself: give yours another name")
     arrays, structure = take_apart(state)
@@ -45,15 +43,6 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
             safetensors.save_file(arrays, target, metadata)
         except SafetensorError as error:
             raise OSError(f"cannot save {path}: {error}") from None
-
-
-def check_folder(path: str | PathLike) -> None:
-    """ValueError unless `path` is in a folder that exists, and none itself."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"cannot save {path}: there is no folder {folder}, make it first")
-    if Path(path).is_dir():
-        raise ValueError(f"cannot save {path}: it is a folder")
 
 
 def load(path: str | PathLike, device: str = "cpu") -> dict:

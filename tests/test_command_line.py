@@ -377,13 +377,17 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
     result = json.loads(Path("result.json").read_text())
     done = len(result["losses"])
     line = (
-        f"ended with Ctrl-C after step {done} of 100000000; what there is is in x.safetensors, trace.json, result.json"
+        f"ended with Ctrl-C after step {done} of 100000000; "
+        "what there is is in x.safetensors, trace.json, result.json; go on with --resume x.safetensors"
     )
     assert (run.returncode, errors.strip()) == (130, f"minidl: {line}")
     assert done == result["steps"] > 0 == result["first_step"] and result["test_loss"] is None
     assert len(Path("log.csv").read_text().splitlines()) == done + 1
     assert max(event.step for event in Trace.load("trace.json").events) == done - 1
-    models.builder("mlp-digits")().load_state_dict(minidl.load("x.safetensors"))
+    more = ["--data", "2", "--steps", str(done + 1), "--resume", "x.safetensors", "--json", "result.json"]
+    assert main(["train", *more]) == 0
+    assert json.loads(Path("result.json").read_text())["first_step"] == done
+    assert minidl.load("x.safetensors")["step"] == done + 1
     assert len(workers) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
@@ -409,20 +413,46 @@ def test_a_run_is_resumed_to_the_losses_of_one_that_was_not_interrupted(folder, 
         assert reason in capsys.readouterr().err
 
 
-def failed(error, saved_step, state):
+def test_bare_parameters_take_the_place_of_no_checkpoint(folder, capsys):
+    steps = ["--optimizer", "adam", "--steps"]
+    assert main(["train", *steps, "2", "--save", "x", "--save-every", "1"]) == 0
+    older = Path("x").read_bytes()
+    capsys.readouterr()
+    assert main(["train", *steps, "3", "--save", "x"]) == 2
+    assert "x is a checkpoint: go on with --resume x, or save to another file" in capsys.readouterr().err
+    assert main(["train", *steps, "3", "--resume", "x", "--save", "y"]) == 0
+    assert Path("x").read_bytes() == older and minidl.load("y")["step"] == 3
+    assert main(["train", *steps, "3", "--resume", "x"]) == 0
+    assert Path("x").read_bytes() == Path("y").read_bytes()
+    for _ in range(2):  # parameters take the place of parameters
+        assert main(["train", *steps, "1", "--save", "z"]) == 0
+        models.builder("mlp-digits")().load_state_dict(minidl.load("z"))
+
+
+FULL = OSError(28, "No space left on device")
+SOME = {"a": np.ones(1)}
+
+
+def failed(error, saved_step, state, save_error=None):
     evaluations = [Evaluation(2, 0.5, 0.9)] if isinstance(error, OSError) else []
-    error.run = Run(Plan(), None, [2.0, 1.0], [0.1, 0.1], Trace([]), evaluations, 0, saved_step, state)
+    error.run = Run(
+        plan=Plan(), program=None, losses=[2.0, 1.0], step_times=[0.1, 0.1], trace=Trace([]), evaluations=evaluations,
+        saved_step=saved_step, save_error=save_error, _state=state,
+    )  # fmt: skip
     return error
 
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (failed(WorkerError("rank 0 died", 0), 1, {}), 1, "rank 0 died\n\nThe checkpoint after step 1 is whole: "),
+        (failed(WorkerError("rank 0 died", 0), 1, {}), 1, "died\n\nThe checkpoint after step 1 is whole: go on"),
         (failed(WorkerError("rank 0 died", 0), None, {}), 1, "rank 0 died\n"),
-        (failed(OSError(28, "No space left on device"), 1, {"a": np.ones(1)}), 1, "cannot write x: No space left"),
+        (failed(FULL, 1, SOME, FULL), 1, "minidl: cannot write x y: No space left on device\n"),
         (failed(KeyboardInterrupt(), None, {}), 130, "ended with Ctrl-C\n"),
-        (failed(KeyboardInterrupt(), 1, {"a": np.ones(1)}), 130, "after step 2 of 9; what there is is in result.json"),
+        (failed(KeyboardInterrupt(), 2, SOME), 130, "what there is is in x y, a; go on with --resume 'x y'\n"),
+        (failed(KeyboardInterrupt(), 1, SOME, FULL), 130, "cannot write x y: No space left on device\n\nminidl: "),
+        (failed(KeyboardInterrupt(), 1, SOME, FULL), 130, "after step 2 of 9; what there is is in a\n"),
+        (failed(OSError("no process to be had"), None, {}), 2, "minidl: no process to be had\n"),
     ],
 )
 def test_what_there_is_of_a_run_that_ended_early_is_written_and_named(folder, capsys, monkeypatch, error, code, said):
@@ -430,10 +460,10 @@ def test_what_there_is_of_a_run_that_ended_early_is_written_and_named(folder, ca
         raise error
 
     monkeypatch.setattr("minidl.commands.train.train", end)
-    arguments = ["--steps", "9", "--save", "x", "--save-every", "1", "--json", "result.json"]
+    arguments = ["--steps", "9", "--save", "x y", "--save-every", "1", "--json", "a"]
     assert main(["train", *arguments]) == code
     assert said in capsys.readouterr().err
-    assert Path("result.json").exists() == bool(error.run.state_dict())
+    assert Path("a").exists() == bool(error.run.state_dict())
 
 
 @pytest.mark.parametrize("time", [[], ["--no-time"]])

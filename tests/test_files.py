@@ -135,6 +135,24 @@ def test_what_cannot_be_written_names_the_path_that_was_given(tmp_path):
         open("other")
 
 
+def test_what_cannot_be_written_is_known_before_and_finding_out_leaves_no_trace(tmp_path, monkeypatch):
+    kept, link, pipe = tmp_path / "kept", tmp_path / "link", tmp_path / "pipe"
+    kept.write_text("kept")
+    link.symlink_to(tmp_path / "none" / "a")
+    os.mkfifo(pipe)  # to open it would be to wait for a reader
+    for path in (kept, pipe, tmp_path / "new", "/dev/null", "/dev/stdout"):
+        files.check_writable(path)
+    for path, error in ((tmp_path, IsADirectoryError), (link, FileNotFoundError), (kept / "a", NotADirectoryError)):
+        with pytest.raises(error, match=f"'{path}'$"):
+            files.check_writable(path)
+    with pytest.raises(OSError, match="'/proc/new'$"):
+        files.check_writable("/proc/new")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
+    with pytest.raises(PermissionError, match=f"'{kept}'$"):
+        files.check_writable(kept)
+    assert sorted(tmp_path.iterdir()) == [kept, link, pipe] and kept.read_text() == "kept"
+
+
 def test_a_long_name_has_a_part_of_its_own(tmp_path):
     path = tmp_path / ("n" * 255)
     files.write(path, "x")

@@ -363,5 +363,7 @@ def test_a_file_that_is_not_whole_and_a_folder_that_is_missing_are_refused(tmp_p
     for read in (minidl.load, io.load_metadata):
         with pytest.raises(OSError, match=f"{tmp_path} cannot be read: "):
             read(tmp_path)
-    with pytest.raises(ValueError, match="there is no folder .*missing, make it first"):
+    with pytest.raises(FileNotFoundError, match="missing/x.safetensors'$"):
         minidl.save({}, tmp_path / "missing" / "x.safetensors")
+    with pytest.raises(IsADirectoryError, match=f"'{tmp_path}'$"):
+        minidl.save({}, tmp_path)

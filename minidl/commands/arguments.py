@@ -1,12 +1,10 @@
 """What the commands share: arguments checked at the door, and results for people and for programs."""
 
 import argparse
-import errno
 import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,20 +65,13 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        target = Path(os.path.realpath(path))  # what a link leads to, there or not yet
         try:
-            if not path.exists():
-                tempfile.TemporaryFile(dir=target.parent).close()
-            elif path.is_file():
-                path.open("ab").close()
-            elif path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            else:  # a pipe or a device, which may notice that it is opened, or wait
-                if not os.access(path, os.W_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                continue  # which takes what one writes after the other
+            files.check_writable(path)
         except OSError as error:
             raise Refused(f"cannot write {path}: {error.strerror}") from None
+        if path.exists() and not path.is_file():
+            continue  # a pipe or a device takes one after the other
+        target = Path(os.path.realpath(path))  # what a link leads to, there or not yet
         if target in files_given:
             raise Refused(f"{path} is given twice: one file would replace the other")
         files_given.add(target)

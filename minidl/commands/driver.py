@@ -24,14 +24,15 @@ class Outcome:
     """What a command found, of which nothing is written or printed yet.
 
     files: where to, None for a file that was not asked for; and what, a document for JSON or a function that writes to
-    a path. show: prints on a console. code: the exit code. stopped: after what the run was ended with Ctrl-C, which is
-    then all that is said of it; None if it was not.
+    a path. show: prints on a console. code: the exit code. stopped: after what the run was ended with Ctrl-C, None if
+    it was not; that is then all that is said of it, with `go_on`, how it can be gone on with.
     """
 
     files: Iterable[tuple[Path | None, dict | Callable[[Path], object]]] = ()
     show: Callable[[Console], None] = lambda console: None
     code: int = 0
     stopped: str | None = None
+    go_on: str | None = None
 
 
 def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +63,8 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
             print(f"{name}: {line}", file=sys.stderr)
         if outcome.stopped is not None:
             written = ", ".join(str(path) for path, line in reasons.items() if not line)
-            return _stopped(name, f" after {outcome.stopped}" + (f"; what there is is in {written}" if written else ""))
+            there_is = f"what there is is in {written}" if written else None
+            return _stopped(name, "; ".join(filter(None, (f" after {outcome.stopped}", there_is, outcome.go_on))))
         outcome.show(console)
         return max(outcome.code, 1 if unwritten else 0)
     except (Refused, ValueError, TypeError, OSError, ImportError) as error:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from minidl.commands.tasks import TASKS, loss_of
 from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, WorkerError, train
+from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.plan import SCHEDULES, SHARDINGS
 from minidl.parallel.result import StepRecord
 
@@ -62,8 +64,8 @@ examples:
   python -m minidl train --epochs 40 --save run.safetensors --save-every 100
   python -m minidl train --epochs 40 --save-every 100 --resume run.safetensors
 
-Ctrl-C ends the training after the step under way, and what there is then is written to the files; pressed twice it
-ends at once.
+Ctrl-C ends the training after the step under way, and what there is then is written to the files, to --save all that
+--resume needs; pressed twice it ends at once.
 """
 
 
@@ -98,19 +100,25 @@ def add_parser(commands) -> None:
     plan.add_argument("--sharding", choices=SHARDINGS, default="none", help="what replicas share (default: none)")
 
     files = parser.add_argument_group("files")
-    files.add_argument("--save", type=Path, metavar="PATH", help="write the trained parameters, as .safetensors")
+    files.add_argument(
+        "--save",
+        type=Path,
+        metavar="PATH",
+        help="write the trained parameters, as .safetensors; with --save-every or --resume all that --resume needs, "
+        "the parameters under the name model",
+    )
     files.add_argument(
         "--save-every",
         type=count,
         metavar="N",
-        help="write to --save (or the file of --resume), every N steps and at the end, all that --resume needs, "
-        "the parameters under the name model",
+        help="write to --save, or the file of --resume, every N steps and at the end",
     )
     files.add_argument(
         "--resume",
         type=Path,
         metavar="PATH",
-        help="go on from a file of --save-every, under the same plan and options, up to --steps or --epochs in all",
+        help="go on from a file of --save-every, or of --save after Ctrl-C, under the same plan and options, up to "
+        "--steps or --epochs in all; without --save the file is written anew",
     )
     files.add_argument("--trace", type=Path, metavar="PATH", help="write who did what when, for Perfetto or Chrome")
     files.add_argument(
@@ -123,20 +131,24 @@ def add_parser(commands) -> None:
 def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Train as asked."""
     log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
+    checkpoints = bool(chosen.save_every or chosen.resume)
+    chosen.save = chosen.save or chosen.resume
     if chosen.save_every and not chosen.save:
-        if not chosen.resume:
-            raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
-        chosen.save = chosen.resume
+        raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
+    if chosen.save and not checkpoints and is_checkpoint(chosen.save):
+        raise Refused(f"{chosen.save} is a checkpoint: go on with --resume {chosen.save}, or save to another file")
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     task = TASKS[chosen.model]
     train_set, test_set = task.data(chosen.model, chosen.folder, chosen.download)
     steps = chosen.steps or chosen.epochs * batches_per_epoch(len(train_set), chosen.batch_size, chosen.drop_last)
+    go_on = f"go on with --resume {shlex.quote(str(chosen.save))}"
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
     plan = Plan(
-        chosen.data, chosen.pipeline, chosen.tensor, chosen.micro_batches, chosen.schedule, sharding=chosen.sharding
-    )
-    stopped, unsaved = False, None
+        data=chosen.data, pipeline=chosen.pipeline, tensor=chosen.tensor, micro_batches=chosen.micro_batches,
+        schedule=chosen.schedule, sharding=chosen.sharding,
+    )  # fmt: skip
+    stopped = False
     try:
         with (
             Monitor(total=steps, console=console) as progress,
@@ -147,7 +159,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
                 loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
                 drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype,
                 callbacks=[progress, until_it_fails(monitor)],
-                save=chosen.save if chosen.save_every else None, save_every=chosen.save_every, resume=chosen.resume,
+                save=chosen.save, save_every=chosen.save_every, save_complete=checkpoints, resume=chosen.resume,
             )  # fmt: skip
     except KeyboardInterrupt as interrupt:
         result = getattr(interrupt, "run", None)
@@ -157,29 +169,26 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     except WorkerError as error:
         if error.run.saved_step is None:
             raise
-        where = f"The checkpoint after step {error.run.saved_step} is whole: go on with --resume {chosen.save}"
+        where = f"The checkpoint after step {error.run.saved_step} is whole: {go_on}"
         raise WorkerError(f"{str(error).rstrip()}\n\n{where}", error.rank) from error
     except (OSError, ValueError, TypeError) as error:
-        if not hasattr(error, "run"):
+        result = getattr(error, "run", None)
+        if result is None or error is not result.save_error:
             raise
-        result, unsaved = error.run, error
-
-    done = result.first_step + len(result.losses)
 
     def save(path: Path) -> None:
-        if unsaved is not None:
-            raise unsaved
-        if not chosen.save_every:
+        if not (stopped or checkpoints):
             minidl.save(result.state_dict(), path)
-        elif result.saved_step != done:
-            raise OSError("see the warning")
+        elif result.save_error is not None:
+            raise result.save_error
 
     facts = summary(chosen, plan, lr, result, task.labels)
     return Outcome(
         files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
         show=lambda console: show(console, facts, plan),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
-        stopped=f"step {done} of {steps}" if stopped else None,
+        stopped=f"step {facts['steps']} of {steps}" if stopped else None,
+        go_on=go_on if stopped and chosen.save and not result.save_error else None,
     )
 
 

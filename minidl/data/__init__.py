@@ -1,7 +1,7 @@
 """Data sets of arrays, images and text, their transforms, samplers and loader, and how an epoch is cut into batches."""
 
 from minidl.data import transforms
-from minidl.data.batches import batch_indices, cut, epoch_order
+from minidl.data.batches import batch_indices, epoch_order, split_batch
 from minidl.data.cifar10 import cifar10
 from minidl.data.collate import default_collate
 from minidl.data.datasets import ArrayDataset, ConcatDataset, Dataset, Subset, random_split

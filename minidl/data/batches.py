@@ -28,7 +28,7 @@ def batches(order: np.ndarray, batch_size: int, drop_last: bool = False) -> Iter
         yield batch_indices(order, batch, batch_size)
 
 
-def cut(indices: np.ndarray, replicas: int, micro_batches: int) -> list[list[np.ndarray]]:
+def split_batch(indices: np.ndarray, replicas: int, micro_batches: int) -> list[list[np.ndarray]]:
     """A global batch as one list per replica of its micro-batches: contiguous slices, sizes as even as it goes.
 
     Where it does not go evenly the first ones get one sample more; a micro-batch may be empty.

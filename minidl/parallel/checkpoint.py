@@ -6,15 +6,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from os import PathLike
+from pathlib import Path
 
 from minidl import io
+from minidl.checks import check_count
 from minidl.nn.module import Module
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.cut import Cut
 from minidl.parallel.plan import Plan
-from minidl.parallel.snapshot import Snapshot, merge
+from minidl.parallel.rank_state import RankState, merge
 
 KIND = "minidl checkpoint 1"
+UNWRITABLE = (OSError, ValueError, TypeError)  # what `minidl.save` raises
 Schedule = Callable[[int], float]
 
 
@@ -35,39 +38,52 @@ def describe(model: Module, optimizer: Callable, plan: Plan, **settings) -> dict
 
 
 class CheckpointFile:
-    """Writes a checkpoint when the snapshots of all ranks after a step have come.
+    """Writes a checkpoint when what all ranks hold after a step has come.
 
-    run: what `describe` gave. saved_step: how many steps had been done when it was written last, None before. The older
-    one is replaced when the new one is whole.
+    run: what `describe` gave. saved_step: how many steps had been done when it was written last, None before. error:
+    why the last one could not be written, None if it was. The older one is replaced when the new one is whole.
     """
 
-    def __init__(self, path: str | PathLike, run: dict, workers: int, lr_schedule: Schedule | None):
+    def __init__(self, path: Path, run: dict, workers: int, lr_schedule: Schedule | None):
         self.path, self.run, self.workers, self.lr_schedule = path, run, workers, lr_schedule
         self.saved_step: int | None = None
-        self._come: dict[int, dict[int, Snapshot]] = {}  # step -> rank -> snapshot
+        self.error: Exception | None = None
+        self._come: dict[int, dict[int, RankState]] = {}  # step -> rank -> what it holds
 
-    def add(self, rank: int, snapshot: Snapshot) -> None:
-        """Take the snapshot of a rank. If the file cannot be written, a warning says so, and the training goes on."""
-        come = self._come.setdefault(snapshot.step, {})
-        come[rank] = snapshot
+    def add(self, rank: int, held: RankState) -> None:
+        """Take what a rank holds. If the file cannot be written, a warning says so, and the training goes on."""
+        come = self._come.setdefault(held.step, {})
+        come[rank] = held
         if len(come) == self.workers:
-            del self._come[snapshot.step]
+            del self._come[held.step]
             self.try_to_write([come[rank] for rank in sorted(come)])
 
-    def try_to_write(self, snapshots: list[Snapshot]) -> None:
-        """Write the snapshots of all ranks, in their order; a warning says so if that is not possible."""
+    def try_to_write(self, ranks: list[RankState]) -> None:
+        """Write what all ranks hold, in their order; a warning says so if that is not possible."""
         try:
-            self.write(snapshots)
-        except (OSError, ValueError, TypeError) as error:
-            warnings.warn(f"no checkpoint after step {snapshots[0].step}: {error}", stacklevel=2)
+            self.write(ranks)
+        except UNWRITABLE as error:
+            warnings.warn(f"no checkpoint after step {ranks[0].step}: {error}", stacklevel=2)
 
-    def write(self, snapshots: list[Snapshot]) -> None:
-        """Write the snapshots of all ranks, in their order. Raises what `minidl.save` does."""
-        merged = merge(snapshots)
+    def write(self, ranks: list[RankState]) -> None:
+        """Write what all ranks hold, in their order. Raises what `minidl.save` does."""
+        merged = merge(ranks)
         optimizer = self.run["optimizer"] | merged["optimizer"]
         schedule = _schedule(self.lr_schedule, merged["step"])
-        io.save({**self.run, **merged, "optimizer": optimizer, "schedule": schedule}, self.path)
-        self.saved_step = merged["step"]
+        try:
+            io.save({**self.run, **merged, "optimizer": optimizer, "schedule": schedule}, self.path)
+        except UNWRITABLE as error:
+            self.error = error
+            raise
+        self.saved_step, self.error = merged["step"], None
+
+
+def is_checkpoint(path: str | PathLike) -> bool:
+    """Whether the file is a checkpoint, of whatever run; false for what is no file, or none that can be read."""
+    try:
+        return Path(path).is_file() and _is_checkpoint(io.load(path, device="meta"))
+    except (OSError, ValueError):
+        return False
 
 
 def steps_done(path: str | PathLike, model: Module, run: dict, lr_schedule: Schedule | None) -> int:
@@ -77,17 +93,26 @@ def steps_done(path: str | PathLike, model: Module, run: dict, lr_schedule: Sche
     named. model: the chain on meta.
     """
     saved = io.load(path, device="meta")
-    kind = saved.get("kind")  # may be a tensor
-    if not isinstance(kind, str) or kind != KIND:
+    if not _is_checkpoint(saved):
         raise ValueError(f"{path} is no checkpoint to go on from: it holds something else, parameters alone say")
+    step = saved.get("step")
     try:
-        schedule = _schedule(lr_schedule, saved["step"])
+        check_count("step", step)
+    except ValueError:
+        raise ValueError(f"{path} is no whole checkpoint: it does not say how many steps were done") from None
+    schedule = _schedule(lr_schedule, step)  # a function of the user's, whose errors are none of the file's
+    try:
         differences = [*_model(saved["model"], model), *_settings(saved, run | {"schedule": schedule})]
     except (KeyError, AttributeError, TypeError):
         raise ValueError(f"{path} is no whole checkpoint: part of what one holds is missing") from None
     if differences:
         raise ValueError(f"{path} was written by another run: {', '.join(differences)}")
-    return saved["step"]
+    return step
+
+
+def _is_checkpoint(saved: dict) -> bool:
+    kind = saved.get("kind")
+    return isinstance(kind, str) and kind == KIND  # a tensor would compare itself element by element
 
 
 def _schedule(lr_schedule: Schedule | None, steps: int) -> dict | None:

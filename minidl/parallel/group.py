@@ -201,6 +201,10 @@ class ProcessGroup(ABC):
         """Hand `message` to the launcher's `on_report`."""
         raise NotImplementedError(f"{type(self).__name__} has no launcher to report to")
 
+    def begins(self, step: int) -> bool:
+        """Whether to begin `step`; if not, no rank of the run does. See `launch(stoppable=True)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no launcher that could stop it")
+
     # Running a collective
 
     def _run(self, name, x, *arguments, async_op=False, out=None, factor=1, order=()):

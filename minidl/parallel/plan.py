@@ -12,7 +12,7 @@ SCHEDULES = ("naive", "gpipe", "1f1b")
 SHARDINGS = ("none", "optimizer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Sizes of the mesh axes and the way a step is scheduled. The number of workers is the product of the axes.
 

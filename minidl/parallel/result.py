@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -31,12 +32,12 @@ class StepRecord:
     evaluation: Evaluation | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
-    """The result of `train`. losses and step_times have one entry a step; step_seconds is the median time.
+    """The result of `train`. losses and step_times have one entry a step; step_seconds is their median, nan of none.
 
     first_step: that of the first entry, 0 unless the run was resumed. saved_step: how many steps had been done when the
-    checkpoint was written last, None if none was.
+    checkpoint was written last, None if none was. save_error: why the last one could not be written, None if it was.
     """
 
     plan: Plan
@@ -47,11 +48,12 @@ class Run:
     evaluations: list[Evaluation]
     first_step: int = 0
     saved_step: int | None = None
+    save_error: Exception | None = None
     _state: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
     @property
     def step_seconds(self) -> float:
-        return statistics.median(self.step_times)
+        return statistics.median(self.step_times) if self.step_times else math.nan
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""

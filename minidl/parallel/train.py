@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from minidl.checks import check_count, check_positive
-from minidl.data.batches import batches_per_epoch, cut
-from minidl.io import check_folder
+from minidl.data.batches import batches_per_epoch, split_batch
+from minidl.files import check_writable
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
@@ -27,13 +27,12 @@ from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import build_on_meta, chain_of, profile_chain
+from minidl.parallel.rank_state import RankState, whole_model
 from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
-from minidl.parallel.runtime.loop import Job, run_rank
+from minidl.parallel.runtime.steps import Job, run_rank
+from minidl.parallel.runtime.stopping import EndAtOnce
 from minidl.parallel.schedules import evaluation_program, training_program
-from minidl.parallel.snapshot import Snapshot
-from minidl.parallel.snapshot import model as whole_model
-from minidl.processes import WorkerError
 from minidl.structure import take_apart
 from minidl.tensor import dtype_of
 from minidl.trace import Event, Trace
@@ -63,27 +62,31 @@ def train(
     trace_steps: int = 200,
     save: str | PathLike | None = None,
     save_every: int | None = None,
+    save_complete: bool = True,
     resume: str | PathLike | None = None,
 ) -> Run:
     """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
 
     optimizer: a function of parameters that returns an Optimizer. batch_size: samples of a global batch; the last one
     of an epoch may be short, unless `drop_last` leaves it out. evaluate: a data set, evaluated every `evaluate_every`
-    steps and after the last. callbacks: each is called in this process with every StepRecord, in order; one that raises
-    ends the run. lr_schedule: step -> factor on the learning rates. clip_norm: bound on the norm of the whole gradient.
-    dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of the last steps the trace holds.
+    steps and after the last. callbacks: each is called in this process with every StepRecord, in order, also with
+    those that still come after one has raised. lr_schedule: step -> factor on the learning rates. clip_norm: bound on
+    the norm of the whole gradient. dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of
+    the last steps the trace holds.
 
-    save: a file for a checkpoint, written every `save_every` steps and at the end. resume: one to go on from, as the
-    run that wrote it would have done, to the same bits: `steps` counts from its beginning. The plan, the model, the
-    data and all else that makes the numbers must be the same. With save_every and without save the same file is written
-    to. `minidl.load(path)["model"]` has the parameters.
+    save: a file for a checkpoint, written every `save_every` steps, when the training is stopped and, unless
+    `save_complete` is false, when all steps are done. resume: one to go on from, as the run that wrote it would have
+    done, to the same bits; without save the new ones replace it. `steps` counts from its beginning, and must be more
+    than it has done. The plan, the model, the data and all else that makes the numbers must be the same.
+    `minidl.load(path)["model"]` has the parameters.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
-    Raises ValueError for arguments that do not fit together before a process starts, WorkerError as `launch` does. That
-    carries `run`, a Run with the losses, times and evaluations of the steps done. Ctrl-C (or a callback that raises
-    KeyboardInterrupt) ends the training after the step under way: the checkpoint is written, and the KeyboardInterrupt
-    carries all there is as its `run`; pressed twice it ends at once, with a `run` like a WorkerError's. A checkpoint
-    that cannot be written is a warning; at the end of all steps it is an error, with all there is as its `run`.
+    Raises ValueError for arguments that do not fit together, and OSError for a file that cannot be written, before a
+    process starts; WorkerError as `launch` does. Ctrl-C, or a callback that raises an exception, ends the training
+    after the step under way: the checkpoint is written, and KeyboardInterrupt or that exception raised. Ctrl-C pressed
+    twice ends it at once. Whatever ends it, the exception carries as its `run` all there is: losses, times and
+    evaluations, and where the workers could stop after a step also the trace and the parameters. A checkpoint that
+    cannot be written is a warning; at the end of all steps it is an error.
     """
     plan = plan or Plan()
     if not isinstance(plan, Plan):
@@ -115,86 +118,96 @@ def train(
     check_count("steps", steps)
     if save_every is not None:
         check_count("save_every", save_every)
+    if resume is not None:
+        resume = Path(resume).absolute()  # a function of the user's may change the folder
         save = resume if save is None else save
-        if save is None:
-            raise ValueError(f"save_every={save_every} needs save, the file to write")
     if save is not None:
-        check_folder(save)
+        check_writable(save)
+        save = Path(save).absolute()
+    elif save_every is not None:
+        raise ValueError(f"save_every={save_every} needs save, the file to write")
 
     model = build_on_meta(build, plan.mesh(0), dtype)
     profile = profile_chain(model, *_example(dataset, plan, batch_size, dtype), loss, optimizer)
     if steps >= per_epoch and not drop_last:
         check_last_batch(model, len(dataset), plan, batch_size, profile.input)
     checkpoint, first_step = None, 0
-    if save is not None or resume is not None:
+    if save is not None:
         description = describe(
             model, optimizer, plan, seed=seed, batch_size=batch_size, samples=len(dataset), drop_last=drop_last,
             dtype=dtype.name, clip_norm=clip_norm,
         )  # fmt: skip
-    if save is not None:
         take_apart(description)  # refused now and not after the first steps: options that no file can hold
         checkpoint = CheckpointFile(save, description, plan.workers, lr_schedule)
     if resume is not None:
         first_step = steps_done(resume, model, description, lr_schedule)
         if first_step >= steps:
             raise ValueError(f"{resume} has done {first_step} steps already: steps={steps} asks for no more")
-        resume = Path(resume).absolute()
-    cuts = layout(plan, profile.costs, profile.parameter_bytes)
-    training = training_program(plan, cuts, clip=clip_norm is not None, norms=profile.norms)
-    evaluation = evaluation_program(plan, cuts)
+    stages = layout(plan, profile.costs, profile.parameter_bytes)
+    training = training_program(plan, stages, clip=clip_norm is not None, norms=profile.norms)
+    evaluation = evaluation_program(plan, stages)
     check(training)
     check(evaluation)
     job = Job(
-        build, dataset, plan, cuts, training, evaluation, optimizer, loss, batch_size, steps, seed, drop_last, dtype,
-        evaluate, evaluate_every or steps, lr_schedule, clip_norm, trace_steps, first_step, resume, save is not None,
-        save_every,
+        build=build, dataset=dataset, plan=plan, layout=stages, training=training, evaluation=evaluation,
+        optimizer=optimizer, loss=loss, batch_size=batch_size, steps=steps, seed=seed, drop_last=drop_last, dtype=dtype,
+        evaluate=evaluate, evaluate_every=evaluate_every or steps, lr_schedule=lr_schedule, clip_norm=clip_norm,
+        trace_steps=trace_steps, first_step=first_step, resume=resume, saves=save is not None, save_every=save_every,
     )  # fmt: skip
 
     records: list[StepRecord] = []
 
-    def on_report(rank: int, message: Sequence[StepRecord] | Snapshot) -> None:
-        if isinstance(message, Snapshot):
+    def on_report(rank: int, message: Sequence[StepRecord] | RankState) -> None:
+        if isinstance(message, RankState):
             checkpoint.add(rank, message)
-            return
-        records.extend(message)
-        for record in message:
-            for callback in callbacks:
-                callback(record)
+        else:
+            records.extend(message)
+            tell(callbacks, message)
 
-    def run_of(events: Iterable[Event] = (), snapshots: Sequence[Snapshot] = ()) -> Run:
+    def run_of(results: Sequence[tuple[list[Event], RankState]]) -> Run:
         return Run(
-            plan,
-            training,
-            [r.loss for r in records],
-            [r.seconds for r in records],
-            Trace(events),
-            [r.evaluation for r in records if r.evaluation],
-            first_step,
-            checkpoint.saved_step if checkpoint else None,
-            whole_model(snapshots),
+            plan=plan,
+            program=training,
+            losses=[r.loss for r in records],
+            step_times=[r.seconds for r in records],
+            trace=Trace(event for events, _ in results for event in events),
+            evaluations=[r.evaluation for r in records if r.evaluation],
+            first_step=first_step,
+            saved_step=checkpoint and checkpoint.saved_step,
+            save_error=checkpoint and checkpoint.error,
+            _state=whole_model([held for _, held in results]),
         )
 
-    def finished(results: list[tuple[list[Event], Snapshot]], write: Callable[[list[Snapshot]], None]) -> Run:
-        run = run_of((event for own, _ in results for event in own), [held for _, held in results])
-        if checkpoint:
-            try:
-                write([held for _, held in results])
-            except (OSError, ValueError, TypeError) as error:
-                error.run = run
-                raise
-            run.saved_step = checkpoint.saved_step
-        return run
-
+    results = ()
     try:
-        results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
-    except WorkerError as error:
-        error.run = run_of()
+        try:
+            results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
+        except BaseException as error:
+            results = getattr(error, "results", ())  # of a training that was stopped
+            if checkpoint and results:
+                checkpoint.try_to_write([held for _, held in results])
+            raise
+        if checkpoint and save_complete:
+            checkpoint.write([held for _, held in results])
+    except BaseException as error:
+        error.run = run_of(results)
         raise
-    except KeyboardInterrupt as error:
-        stopped = hasattr(error, "results")
-        error.run = finished(error.results, checkpoint and checkpoint.try_to_write) if stopped else run_of()
-        raise
-    return finished(results, checkpoint and checkpoint.write)
+    return run_of(results)
+
+
+def tell(callbacks: Iterable[Callable[[StepRecord], None]], records: Iterable[StepRecord]) -> None:
+    """Call each of the callbacks with each of the records, and then raise what one has raised first."""
+    raised = None
+    for record in records:
+        for callback in callbacks:
+            try:
+                callback(record)
+            except EndAtOnce:
+                raise
+            except BaseException as error:
+                raised = error if raised is None else raised
+    if raised is not None:
+        raise raised
 
 
 def _example(dataset, plan: Plan, batch_size: int, dtype) -> list[MetaArray]:
@@ -212,7 +225,8 @@ def check_last_batch(model: Module, samples: int, plan: Plan, batch_size: int, x
     Batch norm cannot on a single value. model: on meta. x: a micro-batch of a whole batch, on which it has run.
     """
     short = samples % batch_size
-    sizes = {len(part) for parts in cut(np.arange(short), plan.data, plan.micro_batches) for part in parts} - {0}
+    replicas = split_batch(np.arange(short), plan.data, plan.micro_batches)
+    sizes = {len(micro_batch) for micro_batches in replicas for micro_batch in micro_batches} - {0}
     if not sizes:
         return
     array = MetaArray((min(sizes), *x.shape[1:]), x.dtype)

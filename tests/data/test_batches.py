@@ -14,7 +14,7 @@ COUNTS = st.integers(1, 5)
 @given(LENGTHS, COUNTS, COUNTS)
 def test_a_cut_is_contiguous_complete_and_even(length, replicas, micro_batches):
     indices = np.random.default_rng(0).permutation(length)
-    parts = data.cut(indices, replicas, micro_batches)
+    parts = data.split_batch(indices, replicas, micro_batches)
     assert len(parts) == replicas and all(len(p) == micro_batches for p in parts)
     flat = [m for replica in parts for m in replica]
     np.testing.assert_array_equal(np.concatenate(flat), indices)

@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_refused(folder, capsys, monkeypatch)
     def deny(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("lessons.run.tempfile.TemporaryFile", deny)
+    monkeypatch.setattr("minidl.files.tempfile.TemporaryFile", deny)
     monkeypatch.setattr("minidl.files.os.open", deny)
     assert "cannot write pictures into .: Permission denied" in refused(capsys, "run", "1")
     assert "cannot write lesson_01_autograd.py: Permission denied" in refused(capsys, "start", "1")

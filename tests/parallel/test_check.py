@@ -41,7 +41,7 @@ def caught(program, *words):
 
 
 MATRIX = [
-    Plan(data, pipeline, tensor, micro_batches, schedule, sharding=sharding)
+    Plan(data=data, pipeline=pipeline, tensor=tensor, micro_batches=micro_batches, schedule=schedule, sharding=sharding)
     for data, pipeline, tensor in itertools.product((1, 2, 4), repeat=3)
     for micro_batches in (1, 2, 4, 8)
     for schedule in ("naive", "gpipe", "1f1b")

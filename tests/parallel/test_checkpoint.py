@@ -1,5 +1,7 @@
 """A training that is resumed gives, to the last bit, what it would have given had it never ended."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,19 +94,20 @@ def test_a_checkpoint_fits_a_model_and_an_optimizer_of_ones_own(tmp_path):
         assert state["step"] == 8 and state["mean"].shape == state["square"].shape == (parameter.numel(),)
 
 
-def test_what_is_saved_now_and_then_outlasts_a_run_that_fails(tmp_path):
+def test_a_run_goes_on_in_its_file_after_a_callback_has_ended_it(tmp_path):
     path = tmp_path / "x.safetensors"
 
     def stop(record):
         if record.step == 8:
             raise StopIteration("enough")
 
-    with pytest.raises(StopIteration, match="enough"):
+    with pytest.raises(StopIteration, match="enough") as caught:
         run(Plan(data=2), steps=10_000, callbacks=[stop], save=path, save_every=3)
     done = minidl.load(path)["step"]
     wanted = run(Plan(data=2), steps=done + 2).losses
-    assert done >= 6 and done % 3 == 0  # the workers may be some steps ahead of the callback
+    assert done == caught.value.run.saved_step >= 9  # the workers may be some steps ahead of the callback
     assert run(Plan(data=2), steps=done + 2, resume=path).losses == wanted[done:]
+    assert minidl.load(path)["step"] == done + 2
 
 
 class Fails(nn.Module):
@@ -142,16 +145,33 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_at_the_end_an_erro
             folder.rmdir()
 
     with (
-        pytest.warns(UserWarning, match="no checkpoint after step 20: cannot save"),
-        pytest.raises(ValueError, match="there is no folder") as caught,
+        pytest.warns(UserWarning, match="no checkpoint after step 20: .*No such file or directory: '.*/folder/x'"),
+        pytest.raises(FileNotFoundError, match="/folder/x'$") as caught,
     ):
         run(steps=40, callbacks=[remove], save=folder / "x", save_every=20)
     result = caught.value.run
+    assert result.save_error is caught.value
     assert len(result.losses) == 40 and result.trace.events
     assert result.state_dict().keys() == build(Mesh({})).state_dict().keys()
 
 
+def test_a_checkpoint_is_written_where_its_path_led_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    run(steps=40, callbacks=[lambda record: os.chdir(tmp_path / "elsewhere")], save="x")
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "x"] and os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_an_error_of_the_schedule_is_its_own(saved):
+    with pytest.raises(TypeError, match="^the rate$") as caught:
+        run(resume=saved / "x", lr_schedule=lambda step: exec('raise TypeError("the rate")'))
+    assert not hasattr(caught.value, "run")
+
+
 # What cannot be gone on with
+
+
+BAD_STEPS = (-5, 0, 2.5, "two", True, None)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +181,8 @@ def saved(tmp_path_factory):
     minidl.save(build(Mesh({})).state_dict(), folder / "parameters")
     (folder / "text").write_text("text")
     minidl.save({"kind": "minidl checkpoint 1", "step": 1}, folder / "half")
+    for step in BAD_STEPS:
+        minidl.save(minidl.load(folder / "x") | {"step": step}, folder / f"step {step}")
     return folder
 
 
@@ -191,11 +213,13 @@ OTHERS = {
     "parameters": ({"resume": "parameters"}, "parameters is no checkpoint to go on from"),
     "another file": ({"resume": "text"}, "text is not a whole .safetensors file"),
     "half a checkpoint": ({"resume": "half"}, "half is no whole checkpoint"),
+    **{f"step {step}": ({"resume": f"step {step}"}, "does not say how many steps were done") for step in BAD_STEPS},
     "no file": ({"resume": "nothing"}, "nothing"),
     "no file to save to": ({"save_every": 1, "resume": None}, "save_every=1 needs save, the file to write"),
     "no number": ({"save": "x", "save_every": 0}, "save_every=0 is not a whole number of at least 1"),
-    "a folder": ({"save": "."}, "cannot save .: it is a folder"),
-    "no folder": ({"save": "nowhere/x"}, "cannot save nowhere/x: there is no folder"),
+    "a folder": ({"save": "."}, "Is a directory: '.'"),
+    "no folder": ({"save": "nowhere/x"}, "No such file or directory: 'nowhere/x'"),
+    "a folder that takes no files": ({"save": "/proc/x"}, "'/proc/x'"),
 }  # fmt: skip
 
 

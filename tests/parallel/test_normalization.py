@@ -74,7 +74,7 @@ def as_ddp_would(replicas, micro_batches):
             block.materialize(0, str(i), np.float64)
     order = data.batches.epoch_order(len(DIGITS), 0, 0)
     for step in range(STEPS):
-        cuts = data.batches.cut(data.batches.batch_indices(order, step, BATCH), replicas, micro_batches)
+        cuts = data.batches.split_batch(data.batches.batch_indices(order, step, BATCH), replicas, micro_batches)
         for model, parts in zip(models, cuts, strict=True):
             model.zero_grad()
             for samples in parts:

@@ -9,9 +9,9 @@ import pytest
 import minidl
 from minidl import data, models, nn, optim
 from minidl.arena import Arena
-from minidl.parallel import Plan, launch, train
+from minidl.parallel import Plan, WorkerError, launch, train
 from minidl.parallel.runtime.process import Status
-from minidl.parallel.runtime.stopping import Stopping, ask_to_stop
+from minidl.parallel.runtime.stopping import EndAtOnce, Stopping, ask_to_stop
 
 pytestmark = pytest.mark.usefixtures("warm_workers", "nothing_is_left")
 
@@ -21,10 +21,14 @@ def run(plan, **options):
     return train(lambda mesh: models.mlp((64, 32, 10), mesh=mesh), data.digits()[0], plan, **options)
 
 
-def raising(record):
-    """A callback that does what Ctrl-C does to it in other programs."""
-    if record.step == 2:
-        raise KeyboardInterrupt
+def raising(error):
+    """A callback that raises `error` after the third step and, as early stopping does, after each that still comes."""
+
+    def callback(record):
+        if record.step >= 2:
+            raise error
+
+    return callback
 
 
 def pressing(times=1):
@@ -39,17 +43,27 @@ def pressing(times=1):
 
 
 @pytest.mark.parametrize(
-    ("plan", "callback"),
-    [(Plan(), raising), (Plan(data=2), pressing()), (Plan(pipeline=2), pressing()), (Plan(tensor=2), pressing())],
+    ("plan", "callback", "raised"),
+    [
+        (Plan(), raising(KeyboardInterrupt()), KeyboardInterrupt),
+        (Plan(data=2), raising(ZeroDivisionError()), ZeroDivisionError),
+        (Plan(), raising(SystemExit()), SystemExit),
+        (Plan(data=2), pressing(), KeyboardInterrupt),
+        (Plan(pipeline=2), pressing(), KeyboardInterrupt),
+        (Plan(tensor=2), pressing(), KeyboardInterrupt),
+    ],
 )
-def test_a_stopped_training_has_all_there_is_after_a_whole_step(tmp_path, plan, callback):
-    with pytest.raises(KeyboardInterrupt) as caught:
-        run(plan, steps=1_000_000, callbacks=[callback], save=tmp_path / "x", evaluate=data.digits()[1])
+def test_a_stopped_training_has_all_there_is_after_a_whole_step(tmp_path, plan, callback, raised):
+    told = []
+    callbacks = [callback, lambda record: told.append(record.loss)]
+    with pytest.raises(raised) as caught:
+        run(plan, steps=1_000_000, callbacks=callbacks, save=tmp_path / "x", evaluate=data.digits()[1])
+    assert type(caught.value) is raised
     stopped = caught.value.run
     done = len(stopped.losses)
     whole = run(plan, steps=done)
     assert 3 <= done < 1_000_000 and len(stopped.step_times) == done and stopped.evaluations == []
-    assert stopped.losses == whole.losses and stopped.state_dict().keys() == whole.state_dict().keys()
+    assert told == stopped.losses == whole.losses and stopped.state_dict().keys() == whole.state_dict().keys()
     assert all(np.array_equal(x, whole.state_dict()[name]) for name, x in stopped.state_dict().items())
     assert {e.step for e in stopped.trace.events} == set(range(max(0, done - 200), done))
     assert minidl.load(tmp_path / "x")["step"] == stopped.saved_step == done
@@ -61,6 +75,39 @@ def test_ctrl_c_pressed_twice_ends_at_once_with_the_losses_so_far(tmp_path):
         run(Plan(data=2), steps=1_000_000, callbacks=[pressing(2)], save=tmp_path / "x")
     assert len(caught.value.run.losses) >= 3 and caught.value.run.state_dict() == {}
     assert not (tmp_path / "x").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_after_a_function_has_asked_others_are_not_heeded_but_ctrl_c_is():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    arena = Arena(1, 1 << 16)
+    Status(arena, 0).tell_step(4)
+    with pytest.raises(EndAtOnce), Stopping(arena) as stopping:
+        for _ in range(3):
+            stopping.heeded(interrupt)()
+        stopping.heeded(signal.raise_signal)(signal.SIGINT)
+
+
+@pytest.mark.parametrize("save_complete", [True, False])
+def test_a_checkpoint_can_be_left_to_trainings_that_are_stopped(tmp_path, save_complete):
+    run(Plan(), steps=3, save=tmp_path / "x", save_complete=save_complete)
+    assert (tmp_path / "x").exists() == save_complete
+
+
+def fail_after_a_report(group):
+    group.begins(0)
+    group.report("early")
+    raise ArithmeticError("late")
+
+
+def test_a_worker_that_fails_before_all_have_stopped_is_named_with_what_was_to_stop_them():
+    def object_to(rank, message):
+        raise ValueError(message)
+
+    with pytest.raises(WorkerError, match="ArithmeticError: late") as caught:
+        launch(fail_after_a_report, 1, on_report=object_to, stoppable=True)
+    assert str(caught.value.__context__) == "early"
 
 
 def count_alone(group):
@@ -89,9 +136,9 @@ def test_before_a_step_has_begun_ctrl_c_ends_the_run_at_once():
     assert not ask_to_stop(arena)
     Status(arena, 1).tell_step(4)
     assert ask_to_stop(arena)
-    with pytest.raises(KeyboardInterrupt), Stopping(Arena(2, 1 << 16)) as stopping:
+    with pytest.raises(EndAtOnce), Stopping(Arena(2, 1 << 16)):
         signal.raise_signal(signal.SIGINT)
-    assert not stopping.asked and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_handler_of_the_users_own_and_other_threads_are_left_alone():
@@ -100,7 +147,7 @@ def test_a_handler_of_the_users_own_and_other_threads_are_left_alone():
     try:
         with Stopping(Arena(1, 1 << 16)) as stopping:
             signal.raise_signal(signal.SIGINT)
-        assert found == [signal.SIGINT] and not stopping.asked
+        assert found == [signal.SIGINT] and stopping.reason is None
     finally:
         signal.signal(signal.SIGINT, before)
     losses = []

@@ -7,7 +7,6 @@ import hashlib
 import os
 import pickle
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,7 @@ def folder() -> Path | None:
         with suppress(OSError):
             if found and SOURCES:
                 found.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=found).close()
+                files.check_takes_files(found)
                 return found
     return None
 

@@ -43,9 +43,9 @@ def launch(
     pin: keep rank r on core r modulo the cores. timeout: seconds in which no worker begins a collective or an
     instruction, after which the run counts as hanging; starting up does not count.
 
-    stoppable: `work` asks `group.begins(step)` before each of its steps. Ctrl-C, or a KeyboardInterrupt of on_report,
-    has all ranks stop before the same one; KeyboardInterrupt is raised when they have returned, what they returned
-    being its `results`. Pressed twice it ends the run at once, as it does otherwise.
+    stoppable: `work` asks `group.begins(step)` before each of its steps. Ctrl-C, or whatever on_report raises, has all
+    ranks stop before the same one; KeyboardInterrupt, or that, is raised when they have returned, what they returned
+    being its `results`. Ctrl-C pressed twice ends the run at once, as once does otherwise.
 
     Raises WorkerError with the failing rank's own traceback, or how its process ended; by then all workers have ended.
     A rank that returns while another waits for it, or ever will, is a failure of the one that waits.
@@ -70,10 +70,9 @@ def launch(
     finally:
         crew.end()
         os.close(arena.fd)
-    if stopping and stopping.asked:
-        interrupt = KeyboardInterrupt()
-        interrupt.results = results
-        raise interrupt
+    if stopping and stopping.reason is not None:
+        stopping.reason.results = results
+        raise stopping.reason
     return results
 
 

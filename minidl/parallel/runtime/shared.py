@@ -64,7 +64,6 @@ class SharedMemoryGroup(ProcessGroup):
         self.process.report(message)
 
     def begins(self, step: int) -> bool:
-        """Whether to begin `step`; if not, no rank of the run does. See `launch(stoppable=True)`."""
         return begins(self.process, step)
 
     def split(self, color: int, key: int | None = None) -> SharedMemoryGroup:

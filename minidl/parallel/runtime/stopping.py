@@ -38,45 +38,56 @@ def ask_to_stop(arena: Arena) -> bool:
     return begun > 0
 
 
-class Stopping:
-    """In the `with` block the first Ctrl-C asks the workers to stop; the second raises KeyboardInterrupt as always.
+class EndAtOnce(KeyboardInterrupt):
+    """Ctrl-C, where the run is to end at once: pressed a second time, or before a step has begun."""
 
-    So does the first one before a step has begun. asked: whether it came. Where Ctrl-C is not Python's own affair, in
-    another thread than the main one or under another handler, only a function that is `heeded` can ask.
+
+class Stopping:
+    """In the `with` block the first Ctrl-C asks the workers to stop; at the second EndAtOnce is raised.
+
+    So it is at the first before a step has begun. reason: the exception that asked, None before; an error that ends
+    the run before they have stopped gets it as its context. Where Ctrl-C is not Python's own affair, in another
+    thread than the main one or under another handler, only a function that is `heeded` can ask.
     """
 
     def __init__(self, arena: Arena):
-        self.arena, self.asked, self._installed = arena, False, False
+        self.arena, self._installed = arena, False
+        self.reason: BaseException | None = None
 
     def __enter__(self) -> Stopping:
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, lambda number, frame: self._ask())
+            signal.signal(signal.SIGINT, self._pressed)
             self._installed = True
         return self
 
     def heeded(self, function: Callable) -> Callable:
-        """`function`, but that a KeyboardInterrupt which it raises is taken for the first Ctrl-C."""
+        """`function`, but that the first exception it raises asks the workers to stop, and further ones do nothing."""
 
         def call(*arguments) -> None:
             try:
                 function(*arguments)
-            except KeyboardInterrupt:
-                if self.asked:
+            except EndAtOnce:
+                raise
+            except BaseException as error:
+                if not self._ask(error):
                     raise
-                self._ask()
 
         return call
 
-    def _ask(self) -> None:
-        self._uninstall()
-        self.asked = ask_to_stop(self.arena)
-        if not self.asked:
-            raise KeyboardInterrupt
+    def _pressed(self, number: int, frame) -> None:
+        if self.reason is not None or not self._ask(KeyboardInterrupt()):
+            raise EndAtOnce
 
-    def __exit__(self, *error) -> None:
-        self._uninstall()
+    def _ask(self, reason: BaseException) -> bool:
+        """Ask the workers to stop unless they have been asked; false if that cannot be, as no step has begun."""
+        if self.reason is not None:
+            return True
+        self.reason = reason
+        return ask_to_stop(self.arena)
 
-    def _uninstall(self) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if isinstance(error, Exception) and error is not self.reason and error.__context__ is None:
+            error.__context__ = self.reason

@@ -13,31 +13,31 @@ from os import PathLike
 import numpy as np
 
 from minidl import io
-from minidl.data.batches import batch_indices, batches, batches_per_epoch, cut, epoch_order
+from minidl.data.batches import batch_indices, batches, batches_per_epoch, epoch_order, split_batch
 from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
-from minidl.parallel import snapshot
+from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.mesh import AXES, LAYER_AXES, Mesh
 from minidl.parallel.partition import Layout
 from minidl.parallel.plan import Plan
+from minidl.parallel.rank_state import RankState
 from minidl.parallel.result import Evaluation, StepRecord
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
 from minidl.parallel.schedules import Program
-from minidl.parallel.snapshot import Snapshot
 from minidl.tensor import device as default_device
 from minidl.trace import Event
 
 REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What every worker needs to know. first_step: how many are done already, in the checkpoint `resume`.
 
-    saves: whether snapshots hold all that a checkpoint needs. save_every: steps between two that are reported; None:
-    none is.
+    saves: whether a RankState has all that a checkpoint needs, and not the model alone. save_every: after how many
+    steps each rank reports one; with None, none does before the end.
     """
 
     build: Callable
@@ -64,8 +64,8 @@ class Job:
     save_every: int | None
 
 
-def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
-    """What one worker does: it reports records and snapshots, and returns its events and what it holds at the end."""
+def run_rank(group, job: Job) -> tuple[list[Event], RankState]:
+    """What one worker does: it reports records and its state, and returns its events and its state at the end."""
     plan = job.plan
     mesh = Mesh(plan.axes, group.rank, _connect(group))
     together = ("pipeline", "data"), ("pipeline", "tensor"), ("data", "tensor"), ("pipeline", "data", "tensor")
@@ -77,7 +77,7 @@ def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
     stage.train(True)
     optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
     if job.resume is not None:
-        snapshot.restore(io.load(job.resume), stage, optimizer, mesh)
+        rank_state.restore(io.load(job.resume), stage, optimizer, mesh)
     worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
     training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
     scheduler = None
@@ -88,8 +88,8 @@ def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
     events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
     records, reported = [], time.perf_counter()
 
-    def held(step: int) -> Snapshot:
-        return snapshot.take(step, stage, optimizer if job.saves else None, mesh, plan.optimizer_shards > 1)
+    def held(step: int) -> RankState:
+        return rank_state.take(step, stage, optimizer if job.saves else None, mesh, plan.optimizer_shards > 1)
 
     done, epoch, order = job.first_step, -1, None
     try:
@@ -100,7 +100,7 @@ def run_rank(group, job: Job) -> tuple[list[Event], Snapshot]:
                 order = epoch_order(len(job.dataset), job.seed, epoch)
                 set_epoch(job.dataset, epoch)
             batch = batch_indices(order, step % per_epoch, job.batch_size)
-            samples = cut(batch, plan.data, plan.micro_batches)[replica]
+            samples = split_batch(batch, plan.data, plan.micro_batches)[replica]
             if scheduler and step > job.first_step:
                 scheduler.step()
             start = time.perf_counter()
@@ -135,7 +135,7 @@ def _evaluate(worker: Worker, program, job: Job, replica: int, step: int) -> Eva
         worker.mesh.group("data").broadcast(buffer.data)
     loss = weight = correct = answers = 0.0
     for batch in batches(np.arange(len(job.evaluate)), job.batch_size):
-        samples = cut(batch, job.plan.data, job.plan.micro_batches)[replica]
+        samples = split_batch(batch, job.plan.data, job.plan.micro_batches)[replica]
         totals = worker.run(program, job.evaluate, samples, step)
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers

@@ -1,4 +1,4 @@
-"""Snapshot: what a rank holds of a training, on its way to a file and back."""
+"""RankState: what a rank holds of a training, on its way to a file and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minidl.tensor import Tensor
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class RankState:
     """The parts of parameters, of buffers, and of the optimizer's state that a rank holds after `step` steps.
 
     What all replicas have alike is with the first one alone: parameters, and a state that is not sharded.
@@ -30,11 +30,11 @@ class Snapshot:
     state: dict[str, tuple[dict[str, np.ndarray | Number], Cut]]
 
 
-def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> Snapshot:
-    """The snapshot of this rank; `sharded`: each replica has a part of the optimizer's state. Arrays are not copied."""
+def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> RankState:
+    """What this rank holds now; `sharded`: each replica has a part of the optimizer's state. Arrays are not copied."""
     replica = mesh.coordinate("data")
     states = optimizer.state.items() if optimizer and (sharded or replica == 0) else ()
-    return Snapshot(
+    return RankState(
         step,
         replica,
         {p.name: (p.data, Cut.held(p)) for p in stage.parameters if replica == 0},
@@ -58,39 +58,39 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
         }
 
 
-def merge(snapshots: Sequence[Snapshot]) -> dict:
-    """The whole state from the snapshots of all ranks after the same step.
+def merge(ranks: Sequence[RankState]) -> dict:
+    """The whole state from what all ranks held after the same step.
 
     {"step": …, "model": {name: Tensor}, "replicas": [the buffers of each other replica], "optimizer": {"state": …}},
     the last as `Optimizer.state_dict` of one worker has it.
     """
-    replicas: dict[int, list] = {snapshot.replica: [] for snapshot in snapshots}
-    for snapshot in snapshots:
-        replicas[snapshot.replica] += [(name, *part) for name, part in snapshot.buffers.items()]
+    replicas: dict[int, list] = {held.replica: [] for held in ranks}
+    for held in ranks:
+        replicas[held.replica] += [(name, *part) for name, part in held.buffers.items()]
     buffers = [join(replicas[replica]) for replica in sorted(replicas)]
-    state: dict[str, dict] = {name: {} for snapshot in snapshots for name in snapshot.state}
-    for snapshot in snapshots:
-        for name, (values, _) in snapshot.state.items():
+    state: dict[str, dict] = {name: {} for held in ranks for name in held.state}
+    for held in ranks:
+        for name, (values, _) in held.state.items():
             state[name] |= values  # the numbers; and the keys in the order that the optimizer has them
-    for (name, key), whole in join(_arrays(snapshots)).items():
+    for (name, key), whole in join(_arrays(ranks)).items():
         state[name][key] = whole.reshape(-1)
     return {
-        "step": snapshots[0].step,
-        "model": {name: Tensor(array) for name, array in model(snapshots).items()},
+        "step": ranks[0].step,
+        "model": {name: Tensor(array) for name, array in whole_model(ranks).items()},
         "replicas": [{name: Tensor(array) for name, array in found.items()} for found in buffers[1:]],
         "optimizer": {"state": state},
     }
 
 
-def model(snapshots: Sequence[Snapshot]) -> dict[str, np.ndarray]:
+def whole_model(ranks: Sequence[RankState]) -> dict[str, np.ndarray]:
     """The whole parameters, and the buffers of the first replica, in the order of the chain."""
-    first = [snapshot for snapshot in snapshots if snapshot.replica == 0]
-    return join((name, *part) for snapshot in first for name, part in (snapshot.parameters | snapshot.buffers).items())
+    first = [held for held in ranks if held.replica == 0]
+    return join((name, *part) for held in first for name, part in (held.parameters | held.buffers).items())
 
 
-def _arrays(snapshots: Sequence[Snapshot]) -> Iterator[tuple[tuple[str, str], np.ndarray, Cut]]:
-    for snapshot in snapshots:
-        for name, (values, cut) in snapshot.state.items():
+def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.ndarray, Cut]]:
+    for held in ranks:
+        for name, (values, cut) in held.state.items():
             for key, value in values.items():
                 if not isinstance(value, Number):
                     yield (name, key), value, cut
