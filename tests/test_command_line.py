@@ -84,6 +84,7 @@ def folder(tmp_path, monkeypatch):
         (["train", "--save-every", "5"], "--save-every needs a file to write to: --save, or --resume"),
         (["train", "--save-every", "0", "--save", "x"], "--save-every: '0' is not a whole number of at least 1"),
         (["train", "--resume", "nowhere"], "nowhere"),
+        *((["train", "--resume", "nowhere", "--log", log], "nowhere") for log in ("a.csv", "a.jsonl")),
     ],
 )
 def test_what_cannot_be_done_gets_one_line_and_exit_code_2(folder, capsys, arguments, reason):

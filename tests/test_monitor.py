@@ -106,6 +106,18 @@ def test_an_older_log_is_replaced_by_the_first_row_and_not_before(folder):
     assert Path("run.csv").read_text() == "step,accuracy\n5,1\n"
 
 
+def test_files_are_made_with_the_first_row_where_their_paths_led_before(folder):
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard`")
+    Path("elsewhere").mkdir()
+    with quiet(csv="run.csv", jsonl="run.jsonl", tensorboard="runs/a") as monitor:
+        assert os.listdir() == ["elsewhere"]
+        os.chdir("elsewhere")
+        monitor.log(0, loss=1)
+        monitor.log(1, loss=1, accuracy=1)  # a new column: the file is written anew
+    assert os.listdir() == [] and sorted(os.listdir("..")) == ["elsewhere", "run.csv", "run.jsonl", "runs"]
+    assert len(rows("../run.csv")) == len(lines("../run.jsonl")) == 2
+
+
 @contextmanager
 def files_up_to(size):
     """As on a full disk, no file of this process may grow beyond `size` bytes."""

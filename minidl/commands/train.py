@@ -133,15 +133,15 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
     checkpoints = bool(chosen.save_every or chosen.resume)
     chosen.save = chosen.save or chosen.resume
+    go_on = f"go on with --resume {shlex.quote(str(chosen.save))}"
     if chosen.save_every and not chosen.save:
         raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
     if chosen.save and not checkpoints and is_checkpoint(chosen.save):
-        raise Refused(f"{chosen.save} is a checkpoint: go on with --resume {chosen.save}, or save to another file")
+        raise Refused(f"{chosen.save} is a checkpoint: {go_on}, or save to another file")
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
     task = TASKS[chosen.model]
     train_set, test_set = task.data(chosen.model, chosen.folder, chosen.download)
     steps = chosen.steps or chosen.epochs * batches_per_epoch(len(train_set), chosen.batch_size, chosen.drop_last)
-    go_on = f"go on with --resume {shlex.quote(str(chosen.save))}"
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
     plan = Plan(

@@ -15,14 +15,17 @@ STEP = re.compile("[0-9]{1,18}")
 
 
 class LineFile:
-    """A file to which lines are added, each by one call of the operating system."""
+    """A file to which lines are added, each by one call of the operating system; it is opened for the first one."""
 
     def __init__(self, path: str | PathLike, append: bool):
-        self.path, self.append = Path(path), append
-        self.file = open(path, "a+b", buffering=0)
+        files.check_writable(path)
+        self.given, self.path, self.append = path, Path(path).absolute(), append
+        self.file: io.FileIO | None = None
 
     def begin(self, step: int) -> None:
         """The first row will be of this step: drop the rows that an earlier run left from there on, or all."""
+        self.close()
+        self.file = self._opened()
         if self.append:
             self.drop_from(step)
         else:
@@ -43,26 +46,32 @@ class LineFile:
 
         ValueError for what is no text, or has no whole line.
         """
-        self.file.seek(0)
-        content = self.file.read()
+        if self.file is None:
+            content = self.path.read_bytes() if self.path.is_file() else b""
+        else:
+            self.file.seek(0)
+            content = self.file.read()
         whole = content[: content.rfind(b"\n") + 1]
         if b"\0" in whole or content and not whole:
             raise ValueError("it has no whole line of text")
         return whole.decode()
 
     def refuse(self, why: str) -> None:
-        """Close the file, which an earlier run cannot have left so."""
-        self.close()
-        raise ValueError(f"{self.path} is no log to go on with: {why}")
+        """Raise the error for a file that no earlier run can have left so."""
+        raise ValueError(f"{self.given} is no log to go on with: {why}")
 
     def replace(self, text: str) -> None:
         """Write the file anew."""
         files.write(self.path, text)
         self.file.close()
-        self.file = open(self.path, "a+b", buffering=0)
+        self.file = self._opened()
+
+    def _opened(self) -> io.FileIO:
+        return open(self.path, "a+b", buffering=0)
 
     def close(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
 
 class CSVFile(LineFile):

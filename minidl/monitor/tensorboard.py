@@ -5,6 +5,8 @@ import time
 from os import PathLike
 from pathlib import Path
 
+from minidl.files import check_takes_files
+
 try:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -16,21 +18,25 @@ except ImportError:
 
 
 class EventFile:
-    """One event per step, in a new file of the folder, which is made if it is not there."""
+    """One event per step, in a new file of the folder; both are made for the first one."""
 
     def __init__(self, folder: str | PathLike, append: bool):
-        folder, self.append = Path(folder), append
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(folder)
+        self.folder, self.append = folder.absolute(), append
+        self.writer: EventsWriter | None = None
+        check_takes_files(next(there for there in (self.folder, *self.folder.parents) if there.exists()))
         if not append and any(folder.glob("events*.tfevents.*")):
             raise ValueError(
                 f"{folder} has the events of another run, which TensorBoard would draw as one with this: "
                 "choose another folder, or append=True to go on"
             )
-        self.writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
-        self.writer.flush()
 
     def begin(self, step: int) -> None:
         """Tell TensorBoard to drop what the earlier files of the folder have from this step on."""
+        self.close()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.writer = EventsWriter(str(self.folder / "events"), f".{os.getpid()}.{time.time_ns()}")
+        self.writer.flush()
         if self.append:
             self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
@@ -44,4 +50,5 @@ class EventFile:
         self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

@@ -94,7 +94,7 @@ def steps_done(path: str | PathLike, model: Module, run: dict, lr_schedule: Sche
     """
     saved = io.load(path, device="meta")
     if not _is_checkpoint(saved):
-        raise ValueError(f"{path} is no checkpoint to go on from: it holds something else, parameters alone say")
+        raise ValueError(f"{path} is no checkpoint to go on from: it may hold parameters alone")
     step = saved.get("step")
     try:
         check_count("step", step)
