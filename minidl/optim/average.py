@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from minidl.autograd import changed
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import names_of
+from minidl.optim.optimizer import check_state, names_of
 from minidl.tensor import Tensor
 
 
@@ -66,6 +66,7 @@ class ExponentialMovingAverage:
 
     def load_state_dict(self, saved: dict) -> None:
         """Copy what `state_dict` gave; ValueError unless it has the same names and shapes."""
+        check_state("average", saved, {"updates": int, "averages": dict})
         given = {name: x.data if isinstance(x, Tensor) else x for name, x in saved["averages"].items()}
         ours, theirs = ({name: tuple(x.shape) for name, x in found.items()} for found in (self.averages, given))
         if ours != theirs:

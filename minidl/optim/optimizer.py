@@ -9,7 +9,7 @@ from numbers import Number
 import numpy as np
 
 from minidl.autograd import changed
-from minidl.kernels import for_array
+from minidl.kernels import BY_ARRAY, for_array
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor, enable_grad
 
@@ -173,11 +173,16 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Copy what `state_dict` gave; ValueError if a parameter is missing, in another group or of another size.
+        """Copy what `state_dict` gave. ValueError if it is of another optimizer, or of other parameters or groups.
 
         Where the parameters have no names, here or there, they are taken in their order.
         """
-        require(isinstance(saved, dict) and {"state", "param_groups"} <= saved.keys(), "this is no optimizer's state")
+        check_state("optimizer", saved, {"state": dict, "param_groups": list})
+        for group, other in zip(self.param_groups, saved["param_groups"], strict=False):
+            check_state("parameter group", other, {"params": list})
+            needed, given = (", ".join(sorted(map(str, found.keys() - NOT_OPTIONS))) for found in (group, other))
+            if needed != given:
+                raise ValueError(f"this state is no {type(self).__name__}'s: its options are {given}, not {needed}")
         names = names_of(self.parameters)
         ours = [[names[p] for p in group["params"]] for group in self.param_groups]
         theirs = [list(group["params"]) for group in saved["param_groups"]]
@@ -188,9 +193,15 @@ class Optimizer:
         if ours != theirs:
             raise ValueError(f"the optimizer state has the parameter groups {theirs}, this optimizer {ours}")
         for parameter, name in names.items():
+            if not isinstance(saved["state"].get(name), dict):
+                raise ValueError(f"the optimizer state has nothing of the parameter {name}")
             size = len(range(parameter.numel())[parameter.updated_here or slice(None)])
             for key, value in saved["state"][name].items():
-                if not isinstance(value, Number) and value.size != size:
+                if isinstance(value, Number):
+                    continue
+                if type(value) not in BY_ARRAY:
+                    raise ValueError(f"{key} of {name} is a {type(value).__name__}, and no number or array")
+                if value.size != size:
                     raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {size}")
         for parameter, name in names.items():
             self.state[parameter] = {key: _copy(value) for key, value in saved["state"][name].items()}
@@ -215,7 +226,7 @@ def names_of(parameters: list[Parameter]) -> dict[Parameter, str]:
 
 
 def _nameless(groups: list[list[str]]) -> bool:
-    return all(name.isdigit() for group in groups for name in group)
+    return all(str(name).isdigit() for group in groups for name in group)
 
 
 def zeros_for(x):
@@ -226,6 +237,15 @@ def zeros_for(x):
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def check_state(whose: str, state: object, kinds: dict[str, type]) -> None:
+    """ValueError unless `state` is a dict that has a value of its kind for each of these keys."""
+    if not isinstance(state, dict):
+        raise ValueError(f"this is no {whose}'s state: it is a {type(state).__name__}, and no dict")
+    for key, kind in kinds.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f"this is no {whose}'s state: it has no {key!r} that is of type {kind.__name__}")
 
 
 def not_negative(options: dict, *names: str) -> None:

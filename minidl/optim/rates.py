@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minidl.optim.optimizer import Optimizer
 
-def take_in(optimizer) -> None:
-    """Bring `by_hand` up to the rates as they are; where `scheduled_lr` is 0 no factor does, and it stays."""
+
+def take_in(optimizer: Optimizer) -> None:
+    """Make `by_hand` fit the rates that were set by hand since. Where `scheduled_lr` is 0, no factor fits: it stays."""
     for i, group in enumerate(optimizer.param_groups):
         if "scheduled_lr" not in group:
             base = group.setdefault("initial_lr", group["lr"])
@@ -24,7 +26,7 @@ def take_in(optimizer) -> None:
             group["by_hand"] = group["lr"] / group["scheduled_lr"]
 
 
-def set_rates(optimizer, schedulers: Sequence) -> None:
+def set_rates(optimizer: Optimizer, schedulers: Sequence) -> None:
     """Make these the optimizer's schedulers, and set the rates that change by it: none of them if a schedule fails."""
     rates = [_scheduled(schedulers, group["initial_lr"], i) for i, group in enumerate(optimizer.param_groups)]
     optimizer.schedulers = list(schedulers)
@@ -37,3 +39,18 @@ def _scheduled(schedulers: Sequence, rate: float, group: int) -> float:
     for scheduler in schedulers:
         rate = scheduler.scheduled(rate, group, scheduler.last_epoch)
     return rate
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"a scheduler needs an Optimizer, not a {type(optimizer).__name__}")
+
+
+def of_group(value, group: int):
+    """An option of a group: `value` itself, or its element of that number if there is one for each."""
+    return value[group] if isinstance(value, list | tuple) else value
+
+
+def check_each(name: str, value, groups: int) -> None:
+    if isinstance(value, list | tuple) and len(value) != groups:
+        raise ValueError(f"{len(value)} {name} do not fit {groups} parameter groups")

@@ -83,6 +83,8 @@ def test_an_average_goes_on_from_its_saved_state():
     np.testing.assert_array_equal(one.averages["0"], other.averages["0"])
     with pytest.raises(ValueError, match="the saved averages are"):
         optim.ExponentialMovingAverage([parameter(np.ones(5))]).load_state_dict(one.state_dict())
+    with pytest.raises(ValueError, match="this is no average's state: it has no 'updates'"):
+        one.load_state_dict(one.averages)
 
 
 def test_what_cannot_be_averaged_is_refused():

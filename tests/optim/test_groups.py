@@ -1,5 +1,7 @@
 """Groups of parameters: each with options of its own, which can be set, saved and scheduled."""
 
+import copy
+
 import numpy as np
 import pytest
 from optim_cases import parameter
@@ -95,8 +97,39 @@ def test_a_training_goes_on_from_the_states_of_a_model_that_had_no_names_and_of_
     make(model.parameters()).load_state_dict(continued.state_dict())
     with pytest.raises(ValueError, match="has the parameter groups"):
         make([model.weight]).load_state_dict(continued.state_dict())
-    with pytest.raises(ValueError, match="no optimizer's state"):
-        optimizer.load_state_dict({})
+
+
+def damaged(saved, **of_the_first):
+    return {**saved, "state": {**saved["state"], "0": of_the_first}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda saved: {}, "this is no optimizer's state: it has no 'state' that is of type dict"),
+        (lambda saved: [saved], "this is no optimizer's state: it is a list, and no dict"),
+        (lambda saved: {**saved, "param_groups": [0]}, "no parameter group's state: it is a int"),
+        (lambda saved: {**saved, "state": {"0": {}}}, "the optimizer state has nothing of the parameter 1"),
+        (lambda saved: damaged(saved, momentum=np.ones(2)), "momentum of 0 has 2 elements, the parameter 3"),
+        (lambda saved: damaged(saved, momentum=None), "momentum of 0 is a NoneType, and no number or array"),
+        (
+            lambda saved: optim.Adam([ones(), ones()]).state_dict(),
+            "this state is no SGD's: its options are amsgrad, betas, eps, lr, maximize, weight_decay, not dampening, ",
+        ),
+        (lambda saved: optim.SGD([ones()]).state_dict(), "has the parameter groups"),
+    ],
+)
+def test_a_state_that_does_not_fit_an_optimizer_is_refused_before_anything_is_changed(change, message):
+    optimizer = optim.SGD([ones(), ones()], lr=0.1, momentum=0.9)
+    for p in optimizer.parameters:
+        p.grad = minidl.ones(3, dtype="float64")
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(
+            change({**copy.deepcopy(before), "param_groups": [{**before["param_groups"][0], "lr": 7.0}]})
+        )
+    assert repr(optimizer.state_dict()) == repr(before)
 
 
 def test_parameters_without_names_or_with_the_same_are_saved_by_number():

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import math
 import warnings
 
 import numpy as np
@@ -130,6 +129,16 @@ def test_another_course_begins_anew():
     optimizer.schedulers.clear()
     again = rates_of(optimizer, [lr_scheduler.StepLR(optimizer, 3, 0.5)])
     np.testing.assert_allclose(again, theirs_alone("StepLR"), rtol=1e-9)
+
+
+def test_a_cycle_has_the_rates_of_pytorch_whatever_was_set_by_hand_before_it():
+    (module, other), optimizer = theirs(), made()
+    found = []
+    for one, m in ((optimizer, lr_scheduler), (other, module)):
+        advance(m.ExponentialLR(one, 1.0), 0)
+        one.param_groups[0]["lr"] = 0.4
+        found.append(rates_of(one, [one_cycle(m, one, max_lr=2.5, total_steps=STEPS + 1)]))
+    np.testing.assert_allclose(*found, rtol=1e-9)
 
 
 def test_rates_below_eta_min_stay_above_0():
@@ -270,9 +279,23 @@ def test_saved_states_of_schedulers_go_on_with_exactly_the_same_rates(pair, load
     np.testing.assert_allclose(rates, expected, rtol=1e-14 if by_hand else 0)
 
 
-def test_the_state_of_a_scheduler_for_other_groups_is_refused():
+STATE = {"last_epoch": 3, "base_lrs": [0.1, 0.2], "by_hand": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("make", "saved", "message"),
+    [
+        (ALL["StepLR"], STATE | {"base_lrs": [0.1]}, "has 1 parameter groups, the optimizer 2"),
+        (ALL["StepLR"], {"last_epoch": 3}, "this is no scheduler's state: it has no 'base_lrs' that is of type list"),
+        (ALL["StepLR"], STATE | {"last_epoch": "3"}, "it has no 'last_epoch' that is of type int"),
+        (ALL["StepLR"], [3], "this is no scheduler's state: it is a list, and no dict"),
+        (ALL["ReduceLROnPlateau"], STATE, "this is no ReduceLROnPlateau's state: it has no 'best'"),
+    ],
+)
+def test_a_state_that_does_not_fit_a_scheduler_is_refused(make, saved, message):
     optimizer = made()
-    scheduler = lr_scheduler.StepLR(optimizer, 2)
-    with pytest.raises(ValueError, match="has 1 parameter groups, the optimizer 2"):
-        scheduler.load_state_dict({"last_epoch": 3, "base_lrs": [0.1]})
-    assert scheduler.last_epoch == 0 and math.isclose(scheduler.base_lrs[0], 0.2)
+    scheduler = make(lr_scheduler, optimizer)
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match=message):
+        scheduler.load_state_dict(saved)
+    assert scheduler.state_dict() == before and [group["lr"] for group in optimizer.param_groups] == [0.2, 0.05]
