@@ -12,14 +12,10 @@ from safetensors import numpy as safetensors
 from minidl.files import replacing
 from minidl.kernels import for_array, for_device
 from minidl.kernels.meta import MetaArray
-from minidl.structure import put_together, take_apart
-from minidl.tensor import Tensor, float32, int64
+from minidl.structure import DTYPES, put_together, take_apart
+from minidl.tensor import Tensor
 
 STRUCTURE = "minidl.state"  # the name of the text beside the tensors that says how a state is nested
-LOADED = {"F64": None, "F32": None, "I64": None, "BOOL": None, "F16": float32,
-          "I32": int64, "I16": int64, "I8": int64, "U32": int64, "U16": int64, "U8": int64}  # fmt: skip
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "I64": "int64", "I32": "int32",
-         "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"}  # fmt: skip
 
 
 def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = None) -> None:
@@ -66,16 +62,15 @@ def load(path: str | PathLike, device: str = "cpu") -> dict:
                 raise _no_dtype(name, dtype)
             if device == "cpu":
                 return dtype, file.get_tensor(name)
-            return dtype, MetaArray(tuple(found.get_shape()), DTYPES[dtype])
+            return dtype, MetaArray(tuple(found.get_shape()), DTYPES[dtype][0])
 
         @once
         def tensor(name: str) -> Tensor:
             dtype, found = held(name)
-            if dtype not in LOADED:
+            _, wanted = DTYPES[dtype]
+            if wanted is None:
                 raise _no_dtype(name, dtype)
-            if LOADED[dtype] is not None:
-                found = for_array(found).cast(found, LOADED[dtype])
-            return Tensor(found)
+            return Tensor(found if found.dtype == wanted else for_array(found).cast(found, np.dtype(wanted)))
 
         try:
             if structure is None:
@@ -91,7 +86,8 @@ def _as_it_is(function: Callable) -> Callable:
 
 
 def _no_dtype(name: str, dtype: str) -> ValueError:
-    return ValueError(f"{name} has dtype {dtype}: convert it to one of {', '.join(LOADED)} where it comes from")
+    wanted = ", ".join(dtype for dtype, (_, loaded) in DTYPES.items() if loaded)
+    return ValueError(f"{name} has dtype {dtype}: convert it to one of {wanted} where it comes from")
 
 
 def load_metadata(path: str | PathLike) -> dict[str, str]:

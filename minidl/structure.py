@@ -7,8 +7,14 @@ import numpy as np
 
 from minidl.tensor import Tensor
 
-SAVED = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-         "float16", "float32", "float64")  # fmt: skip
+# A dtype of a file: its name in NumPy, and what a tensor of it becomes when it is loaded; None: nothing could hold it.
+DTYPES = {
+    "F64": ("float64", "float64"), "F32": ("float32", "float32"), "F16": ("float16", "float32"),
+    "BOOL": ("bool", "bool"), "I64": ("int64", "int64"), "I32": ("int32", "int64"), "I16": ("int16", "int64"),
+    "I8": ("int8", "int64"), "U64": ("uint64", None), "U32": ("uint32", "int64"), "U16": ("uint16", "int64"),
+    "U8": ("uint8", "int64"),
+}  # fmt: skip
+SAVED = tuple(name for name, _ in DTYPES.values())
 DEEPEST = 64  # levels: what goes deeper is a circle, or made to break who reads it
 MOST_BITS = 4096  # of a whole number: Python refuses to write or read longer ones as text
 MOST_CHARACTERS = 48_000_000  # of the text, which may double inside a header; safetensors takes 100 MB of one

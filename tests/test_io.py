@@ -314,7 +314,7 @@ def test_an_older_file_survives_a_full_disk(tmp_path):
 @pytest.mark.parametrize(
     ("state", "error", "message"),
     [
-        ({"a": np.ones(2, complex)}, TypeError, "a cannot be saved: it has dtype complex128, those that can are bool"),
+        ({"a": np.ones(2, complex)}, TypeError, "a cannot be saved: it has dtype complex128, those that can are float"),
         ({"__metadata__": np.ones(2)}, ValueError, "under the name '__metadata__'"),
         ({"\ud800": np.ones(2)}, ValueError, r"under the name '\\ud800'"),
         ([np.ones(2)], TypeError, "the state cannot be saved: it is a list, and no dict"),

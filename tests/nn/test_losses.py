@@ -1,5 +1,6 @@
 """Losses are sums and weights, however the batch is cut; what does not fit is refused."""
 
+import itertools
 import pickle
 
 import cloudpickle
@@ -224,8 +225,9 @@ def test_labels_are_integers():
 
 
 def test_a_dimension_that_is_not_there_is_refused():
-    with pytest.raises(IndexError, match=r"dim=2, the output has shape \(2, 3\)"):
-        nn.CrossEntropyLoss(dim=2)(ROWS, LABELS)
+    for dim, target in itertools.product((2, -3), (LABELS, minidl.ones(*ROWS.shape))):
+        with pytest.raises(IndexError, match=rf"an output of shape \(2, 3\) has no dim={dim}"):
+            nn.CrossEntropyLoss(dim=dim)(ROWS, target)
 
 
 @pytest.mark.parametrize("again", ["retain_graph", "create_graph"])

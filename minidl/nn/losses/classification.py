@@ -69,7 +69,7 @@ class NLLLoss(Loss):
             return output.shape[:dim] + output.shape[dim + 1 :]
 
         if not -output.ndim <= self.dim < output.ndim:
-            raise IndexError(f"{type(self).__name__}: dim={self.dim}, the output has shape {output.shape}")
+            raise IndexError(f"{type(self).__name__}: an output of shape {output.shape} has no dim={self.dim}")
         dim = self.dim % output.ndim
         if not distributions and target.shape != without(dim):
             fits = output.ndim > 2 and target.shape == without(1)
