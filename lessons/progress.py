@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from lessons.catalog import Lesson
-from minidl import files
+from minidl import files, json_files
 from minidl.commands.arguments import Refused
 
 STATE_NAME = ".minidl-lessons.json"
@@ -70,7 +70,7 @@ def describe(lesson: Lesson, folder: Path) -> str:
 
 def _read(folder: Path) -> dict:
     try:
-        state = files.read_json(folder / STATE_NAME)
+        state = json_files.read_json(folder / STATE_NAME)
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

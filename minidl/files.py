@@ -1,11 +1,7 @@
-"""The one door through which files are written: whole or not at all, with the mode and of the kind that they had.
-
-And how JSON, which anyone may have written, is read.
-"""
+"""The one door through which files are written: whole or not at all, with the mode and of the kind that they had."""
 
 import contextlib
 import errno
-import json
 import os
 import re
 import secrets
@@ -72,15 +68,6 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
                 os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
-
-
-def read_json(path: str | os.PathLike) -> object:
-    """What a JSON file holds. ValueError, which names it, if it is no JSON, no UTF-8 or nested too deeply; OSError."""
-    try:
-        with _naming(path, Path(path)):
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from None
 
 
 def _older(path: str | os.PathLike) -> os.stat_result | None:

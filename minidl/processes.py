@@ -16,8 +16,8 @@ from pathlib import Path
 import cloudpickle
 
 from minidl import spawn
-from minidl.limits import explained
 from minidl.messages import Message, Messages
+from minidl.ulimits import explained
 
 GRACE_SECONDS = 2.0  # for a process that has done its work to end by itself, before it is killed
 LOOK_SECONDS = 0.02  # between two looks whether a process has ended, where the system has no descriptor that tells

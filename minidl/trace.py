@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from minidl import files
+from minidl import files, json_files
 
 COMPUTE, COMMUNICATION = "compute", "communication"
 LANES = (COMPUTE, COMMUNICATION, "copy")
@@ -100,7 +100,7 @@ class Trace:
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read a trace that `save` wrote. ValueError, which names the file, for any other."""
-        document = files.read_json(path)
+        document = json_files.read_json(path)
         try:
             match document:
                 case {"traceEvents": list(rows), "otherData": {"kind": str(kind)}}:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import data, files, nn, optim
+from minidl import data, files, json_files, nn, optim
 from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.caches import cache_folder
 from minidl.parallel import Plan, launch, train
-from simulator import kinds, probes
+from simulator import probes, schema
 from simulator.compute import Convolution, Measured
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
@@ -31,24 +31,24 @@ from simulator.predict import simulate
 VERSION = 14  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
-SECONDS = kinds.rising(kinds.pair(kinds.NOT_NEGATIVE, kinds.POSITIVE))  # by bytes
-FILE = kinds.table({
-    "machine": kinds.table_of(kinds.anything),
-    "compute": kinds.table({
-        "gemm_sizes": kinds.rising(kinds.COUNT),
-        "gemm_seconds": kinds.list_of(kinds.POSITIVE),
-        "kernels": kinds.table_of(SECONDS, needed=("add",)),
-        "contention": kinds.rising(kinds.pair(kinds.NOT_NEGATIVE, kinds.FACTOR)),
-        "matmul_contention": kinds.FACTOR,
+SECONDS = schema.rising(schema.pair(schema.NOT_NEGATIVE, schema.POSITIVE))  # by bytes
+FILE = schema.table({
+    "machine": schema.table_of(schema.anything),
+    "compute": schema.table({
+        "gemm_sizes": schema.rising(schema.COUNT),
+        "gemm_seconds": schema.list_of(schema.POSITIVE),
+        "kernels": schema.table_of(SECONDS, needed=("add",)),
+        "contention": schema.rising(schema.pair(schema.NOT_NEGATIVE, schema.FACTOR)),
+        "matmul_contention": schema.FACTOR,
         "python": SECONDS,
-        "instruction_seconds": kinds.NOT_NEGATIVE,
+        "instruction_seconds": schema.NOT_NEGATIVE,
     }),
-    "network": kinds.table({
-        "collectives": kinds.table_of(SECONDS, needed=("all_reduce", "alone")), "send": SECONDS, "receive": SECONDS,
+    "network": schema.table({
+        "collectives": schema.table_of(SECONDS, needed=("all_reduce", "alone")), "send": SECONDS, "receive": SECONDS,
     }),
-    "memory_bytes": kinds.POSITIVE, "peak_flops": kinds.POSITIVE, "sharing": kinds.FACTOR,
-    "turn_seconds": kinds.NOT_NEGATIVE, "probe_seconds": kinds.POSITIVE, "quiet": kinds.boolean,
-    "version": kinds.COUNT,
+    "memory_bytes": schema.POSITIVE, "peak_flops": schema.POSITIVE, "sharing": schema.FACTOR,
+    "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.POSITIVE, "quiet": schema.boolean,
+    "version": schema.COUNT,
 })  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
 def _read(path: Path) -> Calibration | None:
     """The calibration in a file; None without one of this machine and version. ValueError if it is damaged; OSError."""
     try:
-        table = files.read_json(path)
+        table = json_files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if isinstance(table, dict) and isinstance(table.get("version"), int) and table["version"] != VERSION:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minidl.checks import check_count
-from simulator import kinds
+from simulator import schema
 from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network
+from simulator.schema import Schema
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,29 +21,29 @@ else:
 CATALOG = Path(__file__).parent / "catalog"
 
 
-def _figure(kind: kinds.Kind) -> kinds.Kind:
+def _figure(of: Schema) -> Schema:
     """A table {value, source}; a file of one's own may leave the source out."""
-    return kinds.table({"value": kind, "source": kinds.text}, optional=("source",))
+    return schema.table({"value": of, "source": schema.text}, optional=("source",))
 
 
-def _figures(**kind_of: kinds.Kind) -> dict[str, kinds.Kind]:
-    return {name: _figure(kind) for name, kind in kind_of.items()}
+def _figures(**schemas: Schema) -> dict[str, Schema]:
+    return {name: _figure(of) for name, of in schemas.items()}
 
 
-LINK = _figures(bandwidth=kinds.POSITIVE, bandwidth_fraction=kinds.SHARE, latency_us=kinds.NOT_NEGATIVE)
+LINK = _figures(bandwidth=schema.POSITIVE, bandwidth_fraction=schema.SHARE, latency_us=schema.NOT_NEGATIVE)
 DEVICE = _figures(
-    memory_gb=kinds.POSITIVE, memory_bandwidth=kinds.POSITIVE, memory_fraction=kinds.SHARE,
-    vector_flops=kinds.POSITIVE, launch_us=kinds.NOT_NEGATIVE, gemm_fraction=kinds.SHARE,
-    gemm_depth=kinds.NOT_NEGATIVE, gemm_tile_m=kinds.COUNT, gemm_tile_n=kinds.COUNT, gemm_units=kinds.COUNT,
+    memory_gb=schema.POSITIVE, memory_bandwidth=schema.POSITIVE, memory_fraction=schema.SHARE,
+    vector_flops=schema.POSITIVE, launch_us=schema.NOT_NEGATIVE, gemm_fraction=schema.SHARE,
+    gemm_depth=schema.NOT_NEGATIVE, gemm_tile_m=schema.COUNT, gemm_tile_n=schema.COUNT, gemm_units=schema.COUNT,
 )  # fmt: skip
-PEAKS = kinds.table(_figures(**dict.fromkeys(BYTES, kinds.POSITIVE)), optional=tuple(BYTES))
-FILE = kinds.table({
-    "name": kinds.text,
-    "devices": kinds.COUNT,
-    "precision": kinds.text,
-    "device": kinds.table(DEVICE | {"peak_flops": PEAKS}),
-    "node": kinds.table(_figures(devices=kinds.COUNT) | LINK),
-    "network": kinds.table(LINK),
+PEAKS = schema.table(_figures(**dict.fromkeys(BYTES, schema.POSITIVE)), optional=tuple(BYTES))
+FILE = schema.table({
+    "name": schema.text,
+    "devices": schema.COUNT,
+    "precision": schema.text,
+    "device": schema.table(DEVICE | {"peak_flops": PEAKS}),
+    "node": schema.table(_figures(devices=schema.COUNT) | LINK),
+    "network": schema.table(LINK),
 })  # fmt: skip
 
 
@@ -90,7 +91,7 @@ class Cluster:
         """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
 
         precision: of the matrix products and activations, by default the system's own. ValueError for an unknown name,
-        a figure that is missing, unknown or not of its kind, or a precision that the device does not have.
+        a figure that is missing, unknown or not what it must be, or a precision that the device does not have.
         """
         if devices is not None:
             check_count("devices", devices)
@@ -115,7 +116,7 @@ class Cluster:
 
 
 def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:
-    """A cluster from a catalog file, which is of the kind FILE."""
+    """A cluster from a catalog file, which fits FILE."""
     device, node, network = (_values(table[part]) for part in ("device", "node", "network"))
     precision = precision or table["precision"]
     peaks = _values(table["device"]["peak_flops"])

@@ -157,22 +157,3 @@ def test_a_long_name_has_a_part_of_its_own(tmp_path):
     path = tmp_path / ("n" * 255)
     files.write(path, "x")
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"9" * 5000, b"\xef\xbb\xbf[]"], ids=lambda c: c[:5]
-)
-def test_what_is_no_json_is_one_sentence_with_the_files_name(tmp_path, content):
-    path = tmp_path / "a"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{path} is no JSON file: .*") as caught:
-        files.read_json(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_json_is_read_and_what_cannot_be_read_is_named(tmp_path):
-    files.write(tmp_path / "a", '{"größe": [1, null]}')
-    assert files.read_json(tmp_path / "a") == {"größe": [1, None]}
-    for path, error in ((tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)):
-        with pytest.raises(error, match=f"'{path}'$"):
-            files.read_json(path)

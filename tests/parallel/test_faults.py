@@ -20,7 +20,7 @@ from minidl import data, models, nn, optim, processes
 from minidl.arena import Arena
 from minidl.messages import HEADER, Messages
 from minidl.parallel import Plan, WorkerError, launch, train
-from minidl.parallel.runtime import hang
+from minidl.parallel.runtime import hang_alarm
 from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, has_returned, tell_returned
 from tests.leftovers import GUARD, alive, until
 
@@ -359,8 +359,8 @@ def test_a_hang_beside_a_rank_that_has_returned_says_which(nothing_is_left):
 
 def test_time_in_which_the_run_was_stopped_counts_for_no_hang(monkeypatch):
     arena, clock = Arena(2, LEAST_ROW_BYTES), [0.0]
-    monkeypatch.setattr(hang.time, "monotonic", lambda: clock[0])
-    alarm = hang.HangAlarm(arena, timeout=1.0)
+    monkeypatch.setattr(hang_alarm.time, "monotonic", lambda: clock[0])
+    alarm = hang_alarm.HangAlarm(arena, timeout=1.0)
     for rank in range(2):
         Status(arena, rank).tell_start()
     alarm.look()

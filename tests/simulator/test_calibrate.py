@@ -183,7 +183,7 @@ def test_a_folder_that_may_not_be_looked_into_costs_a_warning_and_no_result(meas
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(MODULE.files, "read_json", refused)
+    monkeypatch.setattr(MODULE.json_files, "read_json", refused)
     with pytest.warns(UserWarning, match="cannot be used .*Permission denied"):
         assert calibration() == made_up()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import files
+from minidl import files, json_files
 from minidl.data.text.tokens import known_tokens
 
 # GPT-2's pieces, in which merges stay: an English ending; letters, numbers or other signs, each with a space before
@@ -121,7 +121,7 @@ class BPETokenizer:
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:
         """Read a file that `save` has written. ValueError, which names it, for any other."""
-        content = files.read_json(path)
+        content = json_files.read_json(path)
         if not isinstance(content, dict) or not {"vocab", "merges"} <= content.keys():
             raise ValueError(f"{path} is no saved BPETokenizer: it must have a vocab and merges")
         return cls._from_written(content["vocab"], content["merges"], f"{path}")
@@ -137,7 +137,7 @@ class BPETokenizer:
         except UnicodeDecodeError as error:
             raise ValueError(f"{merges} is no text in UTF-8: {error}") from None
         written = [line for line in lines if line and not line.startswith("#version")]
-        return cls._from_written(files.read_json(vocabulary), written, f"{vocabulary} with {merges}")
+        return cls._from_written(json_files.read_json(vocabulary), written, f"{vocabulary} with {merges}")
 
     @classmethod
     def _from_written(cls, vocabulary: object, merges: object, source: str) -> BPETokenizer:

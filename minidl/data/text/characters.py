@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import files
+from minidl import files, json_files
 from minidl.data.text.tokens import known_tokens
 
 
@@ -38,7 +38,7 @@ class CharTokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
         """Read a file that `save` has written. ValueError, which names it, for any other."""
-        match files.read_json(path):
+        match json_files.read_json(path):
             case {"characters": str(characters)} if characters == "".join(sorted(set(characters))):
                 return cls(characters)
         raise ValueError(f'{path} is no saved CharTokenizer: {{"characters": "…"}}, each once, by their code points')

@@ -13,7 +13,7 @@ import cloudpickle
 from minidl import processes
 from minidl.arena import Arena
 from minidl.checks import check_count, check_positive
-from minidl.parallel.runtime.hang import HangAlarm
+from minidl.parallel.runtime.hang_alarm import HangAlarm
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_abort, tell_returned

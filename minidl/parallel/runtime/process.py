@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.arena import LINE, Arena, Heap
 from minidl.parallel.group import ProcessGroup
-from minidl.parallel.runtime.calls import Calls
+from minidl.parallel.runtime.announcements import Calls
 
 CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
 LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share

@@ -17,13 +17,13 @@ import numpy as np
 
 from minidl.arena import LINE
 from minidl.kernels.cpu.blocks import compiled, use_compiled
-from minidl.limits import mebibytes
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
 from minidl.parallel.partition import share_elements
-from minidl.parallel.runtime.calls import NUMBER_BITS
+from minidl.parallel.runtime.announcements import NUMBER_BITS
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import GROUPS, Process, has_returned
 from minidl.parallel.runtime.stopping import begins
+from minidl.ulimits import mebibytes
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 

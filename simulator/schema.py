@@ -1,7 +1,7 @@
-"""What figures must be, each by its kind, and tables of them, by the kinds of their entries.
+"""Schemas of files: what a figure must be, and tables of them.
 
-A kind is a function of (place, value) that raises ValueError, in one sentence, if the value at that place of a file is
-not of the kind. Kinds of tables are made of those of their entries, so a whole file is checked by one call.
+A schema is a function of (place, value) that raises ValueError, in one sentence, if the value at that place of a file
+does not fit. Schemas of tables are made of those of their entries, so a whole file is checked by one call.
 """
 
 import reprlib
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 
-Kind = Callable[[str, object], None]
+Schema = Callable[[str, object], None]
 
 
-def number(needed: str, holds: Callable[[float], bool], whole: bool = False) -> Kind:
+def number(needed: str, holds: Callable[[float], bool], whole: bool = False) -> Schema:
     """The numbers for which `holds`, which are `needed` in words; neither infinity nor NaN is one."""
 
     def check(place: str, value: object) -> None:
@@ -25,7 +25,6 @@ def number(needed: str, holds: Callable[[float], bool], whole: bool = False) -> 
 
 SHARE = number("a share above 0 and of at most 1", lambda x: 0 < x <= 1)
 COUNT = number("a whole number of at least 1", lambda x: x >= 1, whole=True)
-SIZE = number("a whole number of at least 0", lambda x: x >= 0, whole=True)
 POSITIVE = number("a positive number", lambda x: x > 0)
 NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
 FACTOR = number("a number of at least 1", lambda x: x >= 1)
@@ -45,7 +44,7 @@ def anything(place: str, value: object) -> None:
     pass
 
 
-def table(entries: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
+def table(entries: dict[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
     """Tables with these entries, and no others."""
 
     def check(place: str, value: object) -> None:
@@ -54,17 +53,17 @@ def table(entries: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
         if unknown:
             name, known = min(unknown), ", ".join(entries)
             raise ValueError(f"{_named(place)} has an unknown {name!r}: it may have {known}")
-        for name, kind in entries.items():
+        for name, schema in entries.items():
             if name in value:
-                kind(_below(place, name), value[name])
+                schema(_below(place, name), value[name])
             elif name not in optional:
                 raise ValueError(f"{_named(place)} lacks {name!r}")
 
     return check
 
 
-def table_of(kind: Kind, needed: tuple[str, ...] = ()) -> Kind:
-    """Tables whose entries, whatever their names, are all of one kind; those that are `needed` among them."""
+def table_of(schema: Schema, needed: tuple[str, ...] = ()) -> Schema:
+    """Tables whose entries, whatever their names, fit one schema; those that are `needed` among them."""
 
     def check(place: str, value: object) -> None:
         _check_table(place, value)
@@ -72,25 +71,25 @@ def table_of(kind: Kind, needed: tuple[str, ...] = ()) -> Kind:
             if name not in value:
                 raise ValueError(f"{_named(place)} lacks {name!r}")
         for name, entry in value.items():
-            kind(_below(place, name), entry)
+            schema(_below(place, name), entry)
 
     return check
 
 
-def list_of(kind: Kind) -> Kind:
-    """Lists of entries of one kind, at least one."""
+def list_of(schema: Schema) -> Schema:
+    """Lists of entries that fit one schema, at least one."""
 
     def check(place: str, value: object) -> None:
         if not isinstance(value, list) or not value:
             raise ValueError(f"{place} = {_shown(value)} is not a list with something in it")
         for i, entry in enumerate(value):
-            kind(f"{place}[{i}]", entry)
+            schema(f"{place}[{i}]", entry)
 
     return check
 
 
-def pair(first: Kind, second: Kind) -> Kind:
-    """Lists of two, each of its kind."""
+def pair(first: Schema, second: Schema) -> Schema:
+    """Lists of two, each with its schema."""
 
     def check(place: str, value: object) -> None:
         if not isinstance(value, list) or len(value) != 2:
@@ -101,9 +100,9 @@ def pair(first: Kind, second: Kind) -> Kind:
     return check
 
 
-def rising(kind: Kind) -> Kind:
-    """Lists of a kind, none of whose entries is below the one before it."""
-    entries = list_of(kind)
+def rising(schema: Schema) -> Schema:
+    """Lists of entries that fit one schema, none of them below the one before it."""
+    entries = list_of(schema)
 
     def check(place: str, value: object) -> None:
         entries(place, value)
