@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.spawn import fill_standard_streams
+from minidl.streams import fill_standard_streams
 from minidl.ulimits import explained, limit, mebibytes
 
 LINE = 64  # bytes of a cache line: one writer each, so that ranks do not slow each other down

@@ -57,14 +57,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     # Random, so that no two processes or threads have one; opened exclusively, so never a link that lies in wait.
     part = folder / f".part-{secrets.token_hex(8)}-{target.name[-NAME_END:]}"
     with _naming(path, part):
-        mode = _new_file(part)
+        # Nobody reads a part who may not read the file itself.
+        mode = _new_file(part, 0o600 if older else 0o666)
         try:
             yield part
             if into:
                 with open(part, "rb") as whole, open(path if ours is None else os.dup(ours), "wb") as there:
                     shutil.copyfileobj(whole, there)
             else:
-                _settle(part, mode, older)
+                _settle(part, stat.S_IMODE(older.st_mode) if older else mode, older)
                 os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -89,9 +90,9 @@ def _descriptor(path: str | os.PathLike) -> int | None:
     return int(numbered[1]) if numbered else STANDARD.get(path)
 
 
-def _new_file(path: Path) -> int:
-    """Make an empty file where nothing is; its mode."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _new_file(path: Path, mode: int) -> int:
+    """Make an empty file where nothing is; what the umask leaves of its mode."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         return stat.S_IMODE(os.fstat(fd).st_mode)
     finally:
@@ -99,16 +100,16 @@ def _new_file(path: Path) -> int:
 
 
 def _settle(part: Path, mode: int, older: os.stat_result | None) -> None:
-    """Give the part its owner and mode, as libraries put files of their own there, and have its bytes on the disk."""
-    if older and hasattr(os, "chown"):
-        with contextlib.suppress(PermissionError):  # only root gives files away
-            os.chown(part, older.st_uid, older.st_gid)
-    os.chmod(part, stat.S_IMODE(older.st_mode) if older else mode)
+    """Have the part's bytes on the disk, then its owner and mode right: libraries put files of their own there."""
     fd = os.open(part, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+    if older and hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):  # only root gives files away
+            os.chown(part, older.st_uid, older.st_gid)
+    os.chmod(part, mode)
 
 
 @contextmanager

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import signal
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import cloudpickle
-
 from minidl import spawn
 from minidl.messages import Message, Messages
+from minidl.streams import fill_standard_streams
 from minidl.ulimits import explained
 
 GRACE_SECONDS = 2.0  # for a process that has done its work to end by itself, before it is killed
@@ -50,10 +47,13 @@ class ChildProcess:
         self._oom_kills = _oom_kills()
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
         try:
-            spawn.fill_standard_streams()
+            fill_standard_streams()
             self.messages, theirs = Messages.pair()
             try:
                 self._process = spawn.start(module, (theirs.fileno(), *fds), arguments, environment, own_group)
+            except BaseException:
+                self.messages.close()
+                raise
             finally:
                 theirs.close()
         except OSError as error:
@@ -95,11 +95,11 @@ class ChildProcess:
 
     def kill(self) -> None:
         """Kill it; where it leads a group of its own, all that is left of that."""
-        if self._own_group:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            if self._own_group:
                 os.killpg(self.pid, signal.SIGKILL)
-        elif not self.has_ended():
-            self._process.kill()
+            elif not self.has_ended():
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Wait until it has ended and forget it."""
@@ -169,44 +169,3 @@ def _oom_kills() -> int | None:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return None
-
-
-# Errors on their way from one process to another
-
-
-def packed_error(error: BaseException) -> bytes:
-    """The error being handled, for another process: its traceback, and the error itself if it can be sent."""
-    text = traceback.format_exc()
-    try:
-        sent = cloudpickle.dumps(error)
-        pickle.loads(sent)  # an exception with arguments of its own often cannot be made again
-    except Exception:
-        sent = None
-    return pickle.dumps((text, sent))
-
-
-def unpacked_error(process: ChildProcess, content: bytes) -> WorkerError:
-    """The error that the process has sent."""
-    text, sent = pickle.loads(content)
-    error = WorkerError(f"{process.name} raised:\n\n{text}", process.rank)
-    if sent is not None:
-        with contextlib.suppress(Exception):  # it is of a class that this process cannot import
-            error.__cause__ = pickle.loads(sent)
-    return error
-
-
-def unpacked(process: ChildProcess, kind: str, content: bytes) -> object:
-    """What the process has sent. WorkerError if it cannot be made again here."""
-    try:
-        return pickle.loads(content)
-    except Exception as error:
-        text = f"the {kind} of {process.name} ({len(content):,} bytes) cannot be made again in this process"
-        raise WorkerError(f"{text}: {type(error).__name__}: {error}", process.rank) from error
-
-
-def packed(what: str, content: object) -> bytes:
-    """For another process. TypeError, which says what it is, if it cannot be sent."""
-    try:
-        return cloudpickle.dumps(content)
-    except Exception as error:
-        raise TypeError(f"{what}, a {type(content).__name__}, cannot be sent to the launcher: {error}") from error

@@ -27,6 +27,7 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
 
     It is in this process's group, so that Ctrl-Z stops it and `fg` goes on with it; but Ctrl-C reaches this process
     alone, which then ends it. own_group: it leads a group of its own instead. It dies when this process dies.
+    Interrupted by Ctrl-C it leaves no process.
     """
     path = [str(p) for p in sys.path]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -42,13 +43,30 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
             start_new_session=own_group,
         )
 
-    return _starter(os.getpid()).call(popen)
+    started = _starter(os.getpid()).call(popen)
+    try:
+        return started.result()
+    except BaseException:
+        if started.exception() is None:  # it was Ctrl-C here. Waits, as what is started needs the files until then
+            started.result().kill()
+            started.result().wait()
+        raise
 
 
 def exit_code(process: subprocess.Popen) -> int | None:
-    """How it ended, None as long as it runs. ChildProcessError if SIGCHLD is ignored, or somebody else has asked."""
-    pid, status = os.waitpid(process.pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if pid else None
+    """How it ended, None as long as it runs. ChildProcessError if SIGCHLD is ignored, or somebody else has asked.
+
+    Popen.poll would say 0 then.
+    """
+    if process.returncode is None:
+        try:
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+        except ChildProcessError:
+            process.returncode = 0  # so that Popen does not warn that it still runs
+            raise
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode
 
 
 class _Starter:
@@ -62,11 +80,11 @@ class _Starter:
         self._calls: queue.SimpleQueue[tuple[Callable, Future]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="starts processes", daemon=True).start()
 
-    def call(self, function: Callable):
-        """What `function()` returns, or raises, in that thread."""
+    def call(self, function: Callable) -> Future:
+        """Call `function()` in that thread."""
         future: Future = Future()
         self._calls.put((function, future))
-        return future.result()
+        return future
 
     def _serve(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -94,17 +112,3 @@ def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
         if os.getppid() != parent:
             os._exit(1)
     importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
-
-
-def fill_standard_streams() -> None:
-    """Open /dev/null in place of a standard stream that is closed.
-
-    Else the next file that is opened, shared memory say, takes its number, and whatever a library prints goes there;
-    and a new process that gets that number as its input, output or errors loses the file.
-    """
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > 2:
-            os.close(fd)
-            return
-        os.set_inheritable(fd, True)

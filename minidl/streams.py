@@ -9,16 +9,45 @@ from contextlib import contextmanager
 from typing import TextIO
 
 
-class Lasting:
+def fill_standard_streams() -> None:
+    """Open /dev/null, where there is one, in place of a standard stream that is closed.
+
+    Else the next file that is opened, shared memory say, takes its number, and whatever a library prints goes there;
+    and a new process that gets that number as its input, output or errors loses the file.
+    """
+    with contextlib.suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
+
+
+class Lasting(io.TextIOBase):
     """A text stream that writes to `stream` as long as that takes anything, and never raises OSError.
 
     Characters that the encoding of `stream` lacks become question marks. `failure`: the error of the first write that
     failed, after which nothing is written. A `stream` of None, which Python has for a closed descriptor, takes nothing.
+    To close this stream leaves `stream` open.
     """
 
     def __init__(self, stream: TextIO | None):
-        self._stream = io.StringIO() if stream is None else stream
+        self._stream = stream
         self.failure: OSError | ValueError | None = None
+
+    @property
+    def encoding(self) -> str | None:
+        return getattr(self._stream, "encoding", None)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # the stream has been closed
+            return False
+
+    def fileno(self) -> int:
+        return super().fileno() if self._stream is None else self._stream.fileno()
 
     def write(self, text: str) -> int:
         self._try(self._write, text)
@@ -32,17 +61,17 @@ class Lasting:
             self._stream.write(text.encode(encoding, "replace").decode(encoding))
 
     def flush(self) -> None:
-        self._try(self._stream.flush)
+        self._try(self._flush)
+
+    def _flush(self) -> None:
+        self._stream.flush()
 
     def _try(self, act, *arguments) -> None:
-        if self.failure is None:
+        if self._stream is not None and self.failure is None:
             try:
                 act(*arguments)
             except (OSError, ValueError) as error:  # ValueError: the stream has been closed
                 self.failure = error
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
 
     def settle(self) -> None:
         """Flush; what a stream that failed still holds goes nowhere, or Python would fail on it when it ends."""
@@ -60,13 +89,9 @@ class Lasting:
 def lasting_streams() -> Iterator[Lasting]:
     """Make sys.stdout and sys.stderr lasting inside the `with` block; gives the one for stdout.
 
-    Standard descriptors that are closed lead to /dev/null from now on: else the next file or socket would be one of
-    them, and get what a worker or a library prints.
+    Standard descriptors that are closed lead to /dev/null from now on.
     """
-    with contextlib.suppress(OSError):  # a bare chroot has no /dev/null
-        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
-            os.set_inheritable(descriptor, True)
-        os.close(descriptor)
+    fill_standard_streams()
     out, errors = Lasting(sys.stdout), Lasting(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:

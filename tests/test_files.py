@@ -88,6 +88,29 @@ def test_a_replaced_file_keeps_its_mode_even_where_a_library_puts_a_file_of_its_
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("folder_takes_files", [True, False])
+def test_nobody_reads_a_part_of_a_file_that_he_may_not_read(tmp_path, monkeypatch, folder_takes_files):
+    path = tmp_path / "a"
+    path.touch(0o600)
+    monkeypatch.setattr(os, "access", lambda what, _: folder_takes_files or str(what) != str(tmp_path))
+    with replacing(path) as part:
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600
+
+
+def test_a_file_that_its_owner_writes_and_does_not_read_is_replaced(tmp_path, monkeypatch):
+    path, opened = tmp_path / "a", os.open
+    path.touch(0o200)
+
+    def open_as_no_root(what, flags, *mode):
+        if flags & os.O_ACCMODE == os.O_RDONLY and not os.stat(what).st_mode & stat.S_IRUSR:
+            raise PermissionError(errno.EACCES, "Permission denied", what)
+        return opened(what, flags, *mode)
+
+    monkeypatch.setattr(os, "open", open_as_no_root)
+    files.write(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o200 and path.stat().st_size == 3
+
+
 def test_a_file_that_must_not_be_written_is_not_replaced(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_text("old")

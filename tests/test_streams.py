@@ -1,9 +1,11 @@
 """Output for people: what becomes of it when the terminal lacks characters, or is gone."""
 
 import errno
+import gc
 import io
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -30,12 +32,15 @@ def test_characters_that_the_terminal_lacks_are_replaced(encoding, text, arrives
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_an_output_that_takes_nothing_raises_nothing_however_much_is_printed(kind):
-    lasting = Lasting(terminal(kind))
+    stream = terminal(kind)
+    lasting = Lasting(stream)
     for _ in range(3):
         print("x" * 100_000, file=lasting, flush=True)
+        lasting.writelines(["x", "y"])
     assert (lasting.failure is None) == (kind == "closed descriptor") and not lasting.isatty()
     lasting.settle()
-    lasting.close()  # what the stream still holds has found a place
+    if stream is not None:
+        stream.close()  # what it still holds has found a place
 
 
 def test_after_a_write_that_failed_nothing_is_written():
@@ -58,13 +63,31 @@ def test_after_a_write_that_failed_nothing_is_written():
     assert stream.getvalue() == "whole " and lasting.failure.strerror == "Input/output error"
 
 
+def test_an_output_that_is_forgotten_leaves_the_stream_open():
+    stream = io.StringIO()
+    Lasting(stream).write("x")
+    gc.collect()
+    assert stream.getvalue() == "x" and not stream.closed
+
+
+def test_what_is_printed_into_nothing_is_not_kept():
+    lasting, text = Lasting(None), "x" * 1_000_000
+    tracemalloc.start()
+    try:
+        for _ in range(5):
+            print(text, file=lasting)
+        assert tracemalloc.get_traced_memory()[0] < len(text)
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_stream_that_was_closed_raises_nothing():
     stream = io.StringIO()
     stream.close()
     lasting = Lasting(stream)
     print("x", file=lasting, flush=True)
     lasting.settle()
-    assert "closed file" in str(lasting.failure)
+    assert not lasting.isatty() and "closed file" in str(lasting.failure)
 
 
 def test_standard_streams_last_inside_only(monkeypatch):

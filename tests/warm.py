@@ -62,17 +62,19 @@ class Process:
         socket.send_fds(requests, [pickle.dumps(request)], [theirs, 1, 2, *fds])
         os.close(theirs)
         self._code = None
-        self.pid = int.from_bytes(os.read(self._status, 4), "little")
+        self.pid = self._number()
 
     def exit_code(self):
         if self._code is None and select.select([self._status], [], [], 0)[0]:
-            self._code = int.from_bytes(os.read(self._status, 4), "little", signed=True)
+            self._code = self._number()
             os.close(self._status)
         return self._code
 
-    def kill(self):
-        if self.exit_code() is None:
-            os.kill(self.pid, signal.SIGKILL)
+    def _number(self) -> int:
+        content = os.read(self._status, 4)
+        if len(content) < 4:  # or its pid would be 0, and to kill that group would be to kill this one
+            raise RuntimeError("the process that the workers of the tests are forked from has ended")
+        return int.from_bytes(content, "little", signed=True)
 
 
 def serve(fd: int) -> None:

@@ -45,8 +45,8 @@ def _by_group(x, groups):
 def way(x, weight_shape, out_size, stride, dilation, groups) -> str:
     """How a convolution of x (n, c, height, width) into images of `out_size` is computed: the fastest way that applies.
 
-    "winograd" takes half the time of "windows" wherever it applies; for "direct" see there. The choice is by the sizes
-    of one image. Only where all images together are so small that they do not wait for Numba, it is "windows" for all.
+    "winograd" takes half the time of "windows" wherever it applies; direct.py says when "direct" is the faster one. The
+    sizes of one image decide. Only a batch too small to be worth loading Numba goes through "windows" in any case.
     """
     if winograd.suits(x, weight_shape[0], tuple(out_size), tuple(weight_shape[2:]), stride, dilation, groups):
         return "winograd"

@@ -75,7 +75,7 @@ class MachineCode(NullCache):
         path, key = self._file(sig, data.codegen)
         code = dumps(data._reduce())
         with suppress(OSError):
-            path.unlink(missing_ok=True)  # one that may not be read may not be written either
+            path.unlink(missing_ok=True)  # `files.write` refuses to replace a file that must not be written
         with suppress(OSError):
             files.write(path, _seal(key, code) + code)
 

@@ -9,10 +9,10 @@ import threading
 
 from minidl.arena import Arena
 from minidl.messages import Messages
+from minidl.packing import packed, packed_error
 from minidl.parallel.runtime.logs import ForwardToLauncher
 from minidl.parallel.runtime.process import Aborted, Process
 from minidl.parallel.runtime.shared import SharedMemoryGroup
-from minidl.processes import packed, packed_error
 
 
 def main(launcher: Messages, arena_fd: int) -> None:
@@ -28,7 +28,8 @@ def main(launcher: Messages, arena_fd: int) -> None:
         kind, content = "result", packed("the result", function(group, *args, **kwargs))
     except Aborted:  # at once, as the launcher waits: to end Python takes many times as long
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError, ValueError):  # its disk is full, or it has been closed
+                stream.flush()
         os._exit(1)
     except BaseException as error:
         kind, content = "error", packed_error(error)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 import cloudpickle
 
-from minidl import processes
+from minidl import packing, processes
 from minidl.arena import Arena
 from minidl.checks import check_count, check_positive
 from minidl.parallel.runtime.hang_alarm import HangAlarm
@@ -125,11 +125,11 @@ class _Crew:
             logs.handle(process, content)
         elif kind == "report":
             if self.on_report is not None:
-                self.on_report(process.rank, processes.unpacked(process, "report", content))
+                self.on_report(process.rank, packing.unpacked(process, "report", content))
         elif kind == "error":
-            raise processes.unpacked_error(process, content)
+            raise packing.unpacked_error(process, content)
         else:
-            self.results[process.rank] = processes.unpacked(process, "result", content)
+            self.results[process.rank] = packing.unpacked(process, "result", content)
             tell_returned(self.arena, process.rank)
 
     def _take_the_rest(self, logs: LogRelay) -> None:

@@ -15,20 +15,24 @@ from minidl.parallel.runtime.announcements import Calls
 
 CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
 LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share
-# The launcher writes the first line of a row, nobody else: words NEWS and stopping.STOP of row 0, RETURNED of every row
-NEWS, RETURNED = 0, 8
-SOME_RETURNED, ABORT = 1, 2  # news that all ranks must heed
-STATUS = LINE  # offset in a row of what the rank is doing: a count, the steps begun, then text
+
+# What lies where in a row, as offsets in bytes. Only the launcher writes the first line.
+NEWS = 0  # of row 0: what all ranks must heed
+SOME_RETURNED, ABORT = 1, 2
+RETURNED = 8  # of every row: 1 when its worker has returned
+STOP = 16  # of row 0: the step before which all ranks stop, 0 for none, or stopping.WAIT
+STATUS = LINE  # what the rank is doing: a count, the steps begun, then text
 STATUS_BYTES = 4 * LINE
-CALLS = STATUS + STATUS_BYTES  # offset in a row of the descriptions of its calls
-GROUPS = CALLS + Calls.BYTES  # offset in a row of the lines of the first group
+CALLS = STATUS + STATUS_BYTES  # the descriptions of its calls
+GROUPS = CALLS + Calls.BYTES  # the lines of the first group
+
 NAP_SECONDS = 50e-6
 
 
 def tell_returned(arena: Arena, row: int) -> None:
     """Let all ranks know that the worker of `row` has returned, and what it had to send is in its row."""
     arena.words[arena.word(row, RETURNED)] = 1
-    arena.words[NEWS] = SOME_RETURNED
+    arena.words[arena.word(0, NEWS)] = SOME_RETURNED
 
 
 def has_returned(arena: Arena, row: int) -> bool:
@@ -37,7 +41,7 @@ def has_returned(arena: Arena, row: int) -> bool:
 
 def tell_abort(arena: Arena) -> None:
     """Have every rank that waits for another, or will, raise Aborted."""
-    arena.words[NEWS] = ABORT
+    arena.words[arena.word(0, NEWS)] = ABORT
 
 
 class Aborted(RuntimeError):
@@ -104,7 +108,7 @@ class Process:
         self.control_bytes = min(CONTROL_BYTES, arena.row_bytes // 4 // LINE * LINE)
         self.heap, self.status = Heap(arena, row, self.control_bytes), Status(arena, row)
         self.calls = Calls(arena, row, CALLS)
-        self.some_returned = False
+        self._news, self.some_returned = arena.word(0, NEWS), False
         self.groups: list[ProcessGroup] = []
         self.free_block = GROUPS
         self._offsets: dict[int, tuple[weakref.ref, int | None]] = {}
@@ -132,7 +136,7 @@ class Process:
             time.sleep(NAP_SECONDS)
         elif looks >= self.looks_before_yield:
             os.sched_yield()
-        news = self.arena.words[NEWS]
+        news = self.arena.words[self._news]
         if news == ABORT:
             raise Aborted("another rank failed")
         self.some_returned = news == SOME_RETURNED

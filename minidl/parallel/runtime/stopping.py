@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable
 
 from minidl.arena import Arena
-from minidl.parallel.runtime.process import Process, Status
+from minidl.parallel.runtime.process import STOP, Process, Status
 
-STOP = 16  # offset in row 0, whose first line the launcher writes: 0; WAIT; or the step before which all ranks stop
-WAIT = -1  # who comes to his next step waits there until it is known
-SETTLE_SECONDS = 1e-3  # in which what one processor has written is seen by all, many times over
+WAIT = -1  # in place of the step to stop before, while it is being chosen: no rank begins another step meanwhile
+SETTLE_SECONDS = 1e-3  # far more than passes until all processors see what one has written
 
 
 def begins(process: Process, step: int) -> bool:
     """Whether this rank is to begin `step`. If not, no rank begins it, and all have begun those before it, or will.
 
-    A rank says first what it begins, and looks then whether it may: so the launcher, which first says that nobody may
-    and looks then, either sees that it has begun or has it wait. Nobody depends on how far the others are.
+    A rank first tells which step it begins, then looks whether to wait. The launcher first tells all to wait, then
+    looks which steps have begun. So at least one of the two sees the other, however far apart the ranks are.
     """
     process.status.tell_step(step)
     words, stop = process.arena.words, process.arena.word(0, STOP)
