@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import lru_cache
 
 from minidl.messages import Messages
@@ -20,6 +20,7 @@ from minidl.messages import Messages
 # What the new Python runs: it looks for modules where this process does, and not first in the current folder.
 ENTER = "import sys; sys.path[:] = {path!r}; from minidl.spawn import enter; enter{arguments!r}"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOOK_SECONDS = 0.001  # between two looks whether a start that was interrupted is undone
 
 
 def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dict, own_group: bool) -> subprocess.Popen:
@@ -27,7 +28,6 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
 
     It is in this process's group, so that Ctrl-Z stops it and `fg` goes on with it; but Ctrl-C reaches this process
     alone, which then ends it. own_group: it leads a group of its own instead. It dies when this process dies.
-    Interrupted by Ctrl-C it leaves no process.
     """
     path = [str(p) for p in sys.path]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -43,14 +43,7 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
             start_new_session=own_group,
         )
 
-    started = _starter(os.getpid()).call(popen)
-    try:
-        return started.result()
-    except BaseException:
-        if started.exception() is None:  # it was Ctrl-C here. Waits, as what is started needs the files until then
-            started.result().kill()
-            started.result().wait()
-        raise
+    return _starter(os.getpid()).start(popen)
 
 
 def exit_code(process: subprocess.Popen) -> int | None:
@@ -69,6 +62,30 @@ def exit_code(process: subprocess.Popen) -> int | None:
     return process.returncode
 
 
+class _Start:
+    """A process that is to be started by `popen`: then there is a `process`, or an `error`, and `told` gets an item."""
+
+    def __init__(self, popen: Callable[[], subprocess.Popen]):
+        self._popen = popen
+        self.process: subprocess.Popen | None = None
+        self.error: BaseException | None = None
+        self.undone = False
+        self.told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def do(self) -> None:
+        try:
+            self.process = self._popen()
+        except BaseException as error:
+            self.error = error
+        self.told.put(None)
+
+    def undo(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.undone = True
+
+
 class _Starter:
     """The thread that starts all processes of this one, and lives as long as this one.
 
@@ -77,24 +94,30 @@ class _Starter:
     """
 
     def __init__(self):
-        self._calls: queue.SimpleQueue[tuple[Callable, Future]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="starts processes", daemon=True).start()
 
-    def call(self, function: Callable) -> Future:
-        """Call `function()` in that thread."""
-        future: Future = Future()
-        self._calls.put((function, future))
-        return future
+    def start(self, popen: Callable[[], subprocess.Popen]) -> subprocess.Popen:
+        """What `popen()` returns, or raises, in that thread. Interrupted by Ctrl-C it leaves no process."""
+        start = _Start(popen)
+        try:
+            self._calls.put(start.do)
+            start.told.get()
+        except BaseException:
+            # Served after `do`, if that was asked for. Waited for, as a process that starts needs the caller's files;
+            # not by a lock, which another Ctrl-C might leave in any state.
+            self._calls.put(start.undo)
+            while not start.undone:
+                time.sleep(LOOK_SECONDS)
+            raise
+        if start.error is not None:
+            raise start.error
+        return start.process
 
     def _serve(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while True:
-            function, future = self._calls.get()
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
-            del function, future
+            self._calls.get()()
 
 
 @lru_cache(1)

@@ -96,6 +96,23 @@ def test_a_worker_killed_in_the_middle_of_collectives_ends_the_run():
         launch(dies_in_a_collective, 2, on_report=lambda rank, pid: os.kill(pid, signal.SIGKILL))
 
 
+def raises_while_another_cannot_print(group):
+    if group.rank == 0:
+        sys.stdout = open("/dev/full", "w")
+        print("lost")
+    group.barrier()
+    if group.rank == 1:
+        raise KeyError("broken")
+    group.barrier()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_a_worker_that_is_aborted_behind_a_full_disk_says_nothing(capfd):
+    with pytest.raises(WorkerError, match="rank 1 of 2 raised"):
+        launch(raises_while_another_cannot_print, 2)
+    assert capfd.readouterr().err == ""
+
+
 def test_sys_exit_in_a_worker_is_an_error_too():
     with pytest.raises(WorkerError, match="SystemExit: 3") as caught:
         launch(lambda group: sys.exit(3), 2)
