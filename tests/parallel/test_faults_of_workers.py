@@ -10,8 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from minidl import processes
-from minidl.messages import HEADER, Messages
+from minidl import messages, processes
 from minidl.parallel import WorkerError, launch
 from minidl.parallel.runtime.process import has_returned
 
@@ -240,11 +239,11 @@ def test_a_killed_worker_is_noticed_though_a_child_of_its_own_lives_on(tmp_path)
 
 
 def dies_while_it_sends(group):
-    launcher = next(x for x in gc.get_objects() if isinstance(x, Messages))
+    launcher = next(x for x in gc.get_objects() if isinstance(x, messages.Messages))
     logging.getLogger().warning("last words")
     for i in range(50):
         group.report(i)
-    launcher._socket.sendall(HEADER.pack(b"result", 100_000) + b"x" * 2000)
+    launcher._socket.sendall(messages.HEADER.pack(b"result", 100_000) + b"x" * 2000)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
