@@ -122,8 +122,8 @@ def train(
         resume = Path(resume).absolute()  # a function of the user's may change the folder
         save = resume if save is None else save
     if save is not None:
-        check_writable(save)
-        save = Path(save).absolute()
+        check_writable(save := Path(save))
+        save = save.absolute()
     elif save_every is not None:
         raise ValueError(f"save_every={save_every} needs save, the file to write")
 

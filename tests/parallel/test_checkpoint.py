@@ -218,6 +218,7 @@ OTHERS = {
     "no file to save to": ({"save_every": 1, "resume": None}, "save_every=1 needs save, the file to write"),
     "no number": ({"save": "x", "save_every": 0}, "save_every=0 is not a whole number of at least 1"),
     "a folder": ({"save": "."}, "Is a directory: '.'"),
+    "no name": ({"save": ""}, "Is a directory: '.'"),
     "no folder": ({"save": "nowhere/x"}, "No such file or directory: 'nowhere/x'"),
     "a folder that takes no files": ({"save": "/proc/x"}, "'/proc/x'"),
 }  # fmt: skip
