@@ -61,12 +61,13 @@ def test_ctrl_c_while_a_process_is_started_waits_for_it_and_ends_it(nothing_stay
     popen, started, interrupted = subprocess.Popen, [], threading.Event()
 
     def interrupt(*args):
-        interrupted.set()
-        raise KeyboardInterrupt
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
 
     def popen_late(*args, **kwargs):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        interrupted.wait()
+        while not interrupted.wait(0.01):  # a signal that comes just before a thread sleeps does not wake it
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         started.append(popen(*args, **kwargs))
         return started[0]
 
