@@ -114,6 +114,7 @@ def scattered(dataset, classes, times=1, per_class=None, seed=0):
     return data.ArrayDataset(x, dataset.y[index] - classes[0])
 
 
+@pytest.mark.slow
 def test_what_was_learned_of_0_to_4_helps_with_few_samples_of_5_to_9():
     train_set, test_set = data.digits()
     few = scattered(train_set, range(5, 10), per_class=10)
