@@ -34,8 +34,12 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def check_takes_files(folder: str | os.PathLike) -> None:
-    """OSError unless a new file can be put into the folder; leaves no trace."""
-    tempfile.TemporaryFile(dir=folder).close()
+    """OSError, which names the folder, unless a new file can be put into it; leaves no trace."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        error.filename = os.fspath(folder)
+        raise
 
 
 @contextmanager

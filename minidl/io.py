@@ -1,6 +1,7 @@
 """Saving and loading tensors by name, in the safetensors format: no code runs when a file is read."""
 
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from os import PathLike
@@ -38,6 +39,8 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
         try:
             safetensors.save_file(arrays, target, metadata)
         except SafetensorError as error:
+            if number := re.search(r"os error (\d+)", str(error)):  # Rust's errors
+                raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from None
             raise OSError(f"cannot save {path}: {error}") from None
 
 

@@ -59,11 +59,13 @@ class CheckpointFile:
             self.try_to_write([come[rank] for rank in sorted(come)])
 
     def try_to_write(self, ranks: list[RankState]) -> None:
-        """Write what all ranks hold, in their order; a warning says so if that is not possible."""
+        """Write what all ranks hold, in their order; the first time that it is not possible a warning says so."""
+        told = self.error is not None
         try:
             self.write(ranks)
         except UNWRITABLE as error:
-            warnings.warn(f"no checkpoint after step {ranks[0].step}: {error}", stacklevel=2)
+            if not told:
+                warnings.warn(f"no checkpoint after step {ranks[0].step}: {error}", stacklevel=2)
 
     def write(self, ranks: list[RankState]) -> None:
         """Write what all ranks hold, in their order. Raises what `minidl.save` does."""

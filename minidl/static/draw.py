@@ -44,6 +44,9 @@ def draw(graph: Graph, path: str | PathLike) -> None:
     depth = {-1 - place: 0 for place in graph.inputs}
     for box in range(len(boxes)):
         depth[box] = 1 + max((depth[start] for start, end in edges if end == box), default=0)
+    for box in range(len(boxes)):
+        if all(end != box for _, end in edges):  # it takes constants alone, and stands where it is first used
+            depth[box] = min((depth[end] for start, end in edges if start == box), default=2) - 1
     columns: Counter = Counter()
     place_of = {}
     for box, row in depth.items():

@@ -136,7 +136,7 @@ def test_before_a_step_has_begun_ctrl_c_ends_the_run_at_once():
     assert not ask_to_stop(arena)
     Status(arena, 1).tell_step(4)
     assert ask_to_stop(arena)
-    with pytest.raises(EndAtOnce), Stopping(Arena(2, 1 << 16)):
+    with pytest.raises(KeyboardInterrupt), Stopping(Arena(2, 1 << 16)):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -38,15 +38,15 @@ def ask_to_stop(arena: Arena) -> bool:
 
 
 class EndAtOnce(KeyboardInterrupt):
-    """Ctrl-C, where the run is to end at once: pressed a second time, or before a step has begun."""
+    """Ctrl-C for the second time: the run is to end at once."""
 
 
 class Stopping:
     """In the `with` block the first Ctrl-C asks the workers to stop; at the second EndAtOnce is raised.
 
-    So it is at the first before a step has begun. reason: the exception that asked, None before; an error that ends
-    the run before they have stopped gets it as its context. Where Ctrl-C is not Python's own affair, in another
-    thread than the main one or under another handler, only a function that is `heeded` can ask.
+    Before a step has begun the first is a KeyboardInterrupt as ever. reason: the exception that asked, None before; an
+    error that ends the run before they have stopped gets it as its context. Where Ctrl-C is not Python's own affair, in
+    another thread than the main one or under another handler, only a function that is `heeded` can ask.
     """
 
     def __init__(self, arena: Arena):
@@ -75,8 +75,10 @@ class Stopping:
         return call
 
     def _pressed(self, number: int, frame) -> None:
-        if self.reason is not None or not self._ask(KeyboardInterrupt()):
+        if self.reason is not None:
             raise EndAtOnce
+        if not self._ask(KeyboardInterrupt()):
+            raise KeyboardInterrupt
 
     def _ask(self, reason: BaseException) -> bool:
         """Ask the workers to stop unless they have been asked; false if that cannot be, as no step has begun."""
