@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import contextlib
+import gc
 import os
 import time
 
@@ -22,6 +23,12 @@ cloudpickle.register_pickle_by_value(tests)
 
 # Python's code too is compiled once, for all processes that tests start, as Numba's is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish():
+    """What has been imported by now stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
