@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import os
 import queue
@@ -127,7 +128,7 @@ def _starter(process: int) -> _Starter:
 
 
 def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
-    """The first that a process does which `start` started."""
+    """The first that a process does which `start` started, and the last: Python then ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if sys.platform == "linux":  # elsewhere it ends when it finds its connection closed
@@ -135,3 +136,4 @@ def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
         if os.getppid() != parent:
             os._exit(1)
     importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
+    gc.freeze()  # all ends with the process: Python need not look three times for what is garbage, as it ends
