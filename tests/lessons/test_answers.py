@@ -17,6 +17,8 @@ def answers(lesson):
     return [name for name in functions if name.partition("__")[0] in names]
 
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 LESSONS = list(lessons().values())
 ANSWERS = [(lesson, name) for lesson in LESSONS for name in answers(lesson)]
 RIGHT = [(lesson, name) for lesson, name in ANSWERS if "__" not in name]
