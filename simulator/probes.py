@@ -33,6 +33,7 @@ CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
 UPDATE_SIZES = (1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21)  # elements: compiled code for large ones
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+CASE_SECONDS = 0.2  # after which a chain is timed no more, once there are enough times
 Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
 
 
@@ -133,16 +134,20 @@ def _time_case(build, shape, samples: Samples) -> list[tuple[float, float]]:
 
 
 def _time_calls(
-    on_meta: Callable[[], object], on_cpu: Callable[[], object], samples: Samples, runs: int = 9
+    on_meta: Callable[[], object], on_cpu: Callable[[], object], samples: Samples
 ) -> list[tuple[float, float]]:
-    """Add the times of the kernel calls of `on_cpu`; `on_meta` does the same on meta. Returns as `_time_case` does."""
+    """Add the times of the kernel calls of `on_cpu`; `on_meta` does the same on meta. Returns as `_time_case` does.
+
+    Medians of nine runs, of five where these take long.
+    """
     with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
         on_meta()
     expected = [(name, profile[before:after]) for name, before, after in spied]
 
     timed: list[list[float]] = []
     pauses: list[list[float]] = []
-    for _ in range(runs):
+    end = time.perf_counter() + CASE_SECONDS
+    while len(timed) < 5 or (len(timed) < 9 and time.perf_counter() < end):
         with _spied(np.ndarray, time.perf_counter) as spied:
             on_cpu()
             done = time.perf_counter()

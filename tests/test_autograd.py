@@ -73,7 +73,8 @@ def test_an_op_that_keeps_what_it_computed_on_the_way_must_compute_it_again():
     gradgradcheck(lambda x: Again()(x), np.array([1.0, -2.0]))
 
 
-def test_gradgradcheck_catches_a_wrong_second_derivative():
+@pytest.mark.parametrize("fast_mode", [False, True])
+def test_gradgradcheck_catches_a_wrong_second_derivative(fast_mode):
     class Wrong(Cube):
         def backward(self, grad):
             return self.kernels.multiply(grad, self.kernels.multiply(self.constant(), 3))
@@ -82,9 +83,19 @@ def test_gradgradcheck_catches_a_wrong_second_derivative():
             x = self.x.detach() if isinstance(self.x, minidl.Tensor) else self.x
             return self.kernels.power(x, 2)
 
-    gradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]))
+    gradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]), fast_mode=fast_mode)
     with pytest.raises(AssertionError, match="input 0"):
-        gradgradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]))
+        gradgradcheck(lambda x: Wrong()(x), np.array([1.0, -2.0]), fast_mode=fast_mode)
+
+
+@pytest.mark.parametrize("fast_mode", [False, True])
+def test_gradcheck_catches_a_gradient_at_the_wrong_place(fast_mode):
+    class Turned(Cube):
+        def backward(self, grad):
+            return super().backward(grad)[::-1].copy()
+
+    with pytest.raises(AssertionError, match="input 0"):
+        gradcheck(lambda x: Turned()(x), np.array([1.0, -2.0]), fast_mode=fast_mode)
 
 
 def test_grad_gives_derivatives_of_leaves_and_results_and_changes_no_grad():

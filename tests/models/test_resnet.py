@@ -99,7 +99,7 @@ def test_a_resnet_of_bottlenecks_reads_the_digits():
 def test_a_slim_inception_learns_some_digits_by_heart():
     minidl.manual_seed(0)
     model = models.inception(1, 80, 10, slim=8, dropout=0.0)
-    few = enlarged(data.ArrayDataset(*data.digits()[0][np.arange(32)]), times=10)
+    few = enlarged(data.ArrayDataset(*data.digits()[0][np.arange(16)]), times=10)
     adam = optim.Adam(model.parameters(), lr=0.003)
     assert fit(model, few, epochs=15, optimizer=adam) < 0.6  # it begins at 2.3
 

@@ -14,9 +14,10 @@ def test_the_gradient_equals_finite_differences(name, function, makers):
     gradcheck(function, *arrays(makers))
 
 
+@pytest.mark.parametrize("direction", ["one", pytest.param("all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
-def test_the_second_derivative_equals_finite_differences(name, function, makers):
-    gradgradcheck(function, *arrays(makers), tolerance=1e-5)
+def test_the_second_derivative_equals_finite_differences(name, function, makers, direction):
+    gradgradcheck(function, *arrays(makers), tolerance=1e-5, fast_mode=direction == "one")
 
 
 @pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
