@@ -4,7 +4,6 @@ It sends two messages: one when the libraries are loaded and the clock may start
 "mistake", "message"}. It ends when the other side of the connection is closed.
 """
 
-import io
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from lessons.catalog import load
 from lessons.exercise import Exercise, Mistake, OverBudget
 from minidl.messages import Messages
+from minidl.streams import lasting_streams
 
 
 def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None:
@@ -25,22 +25,12 @@ def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(exercise)
     sys.dont_write_bytecode = True  # the learner's folder is the learner's
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(_Heard(stream.fileno(), "w", closefd=False), stream.encoding, "replace", write_through=True)
-        for stream in (sys.stdout, sys.stderr)
-    )
-    parent.send("ready", b"")
-    verdict = judge(exercise, Path(answer_path))
+    for stream in (sys.stdout, sys.stderr):  # what an answer printed before it was killed is seen
+        stream.reconfigure(line_buffering=True)
+    with lasting_streams():  # that nobody hears it, behind a closed pipe, say, is no mistake of the answer
+        parent.send("ready", b"")
+        verdict = judge(exercise, Path(answer_path))
     parent.send("verdict", json.dumps(verdict).encode())
-
-
-class _Heard(io.FileIO):
-    """Where an answer prints. That nobody hears it, behind a closed pipe, say, is no mistake of the answer."""
-
-    def write(self, data) -> int:
-        with suppress(OSError):
-            super().write(data)
-        return len(data)
 
 
 def judge(exercise: Exercise, path: Path) -> dict:
