@@ -21,6 +21,8 @@ from minidl.commands.arguments import Refused
 from tests.leftovers import children, until
 from tests.terminals import BROKEN, CODES, printed_on
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 ROOT = Path(__file__).parents[2]
 
 

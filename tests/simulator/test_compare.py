@@ -24,6 +24,8 @@ from simulator.compare import Comparison, Experiment, Row, compare, experiments
 from tests.simulator.hand_made import made_up
 from tests.terminals import BROKEN, CODES, printed_on
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 COMPARE = sys.modules["simulator.compare"]
 COMMAND = sys.modules["simulator.__main__"]
 KEYS = {  # those of issue 1
@@ -47,7 +49,7 @@ def cached(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def comparison():
+def comparison(warm_workers):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(COMPARE, "ROUNDS", 1)
