@@ -22,7 +22,7 @@ from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.caches import cache_folder
 from minidl.parallel import Plan, launch, train
-from simulator import probes, schema
+from simulator import kernel_probes, probes, schema
 from simulator.compute import Convolution, Measured
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
@@ -81,7 +81,7 @@ class Calibration:
 
 
 def calibrate(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Cluster:
-    """This machine as a Cluster: from the cache, or measured in less than 20 seconds and cached.
+    """This machine as a Cluster: from the cache, or measured, which takes about half a minute, and cached.
 
     refresh: measure again. progress: told what is being measured.
     """
@@ -147,7 +147,7 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     begin("matrix products")
     (gemm,) = launch(probes.gemm_seconds, 1)
     begin("kernels and the tape")
-    ((kernels, python),) = launch(probes.kernel_seconds, 1)
+    ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1)
     begin("busy cores")
     slower, product_slower = _contention(cores)
     sharing, turn_seconds = _sharing(cores)
