@@ -9,20 +9,19 @@ import math
 import os
 import resource
 import sys
-import threading
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 from lessons.catalog import load
 from lessons.exercise import Exercise, Mistake, OverBudget
 from minidl.messages import Messages
+from minidl.spawn import end_with
 from minidl.streams import lasting_streams
 
 
 def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None:
     exercise = next(e for e in load(Path(check_path)).EXERCISES if e.name == name)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     _limit(exercise)
     sys.dont_write_bytecode = True  # the learner's folder is the learner's
     for stream in (sys.stdout, sys.stderr):  # what an answer printed before it was killed is seen
@@ -75,10 +74,3 @@ def _limit(exercise: Exercise) -> None:
     spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     seconds = math.ceil(spent + 2 * exercise.seconds * (os.cpu_count() or 1))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-
-
-def _end_with(parent: Messages) -> None:
-    """End this process when the parent ends."""
-    with suppress(EOFError, OSError):
-        parent.receive()
-    os._exit(1)

@@ -1,7 +1,8 @@
-"""How a process of our own begins: what is done here to start it, and what is the first that it does there."""
+"""How a process of our own begins, seen from here and from there; and that it ends when its parent does."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -137,3 +138,17 @@ def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
             os._exit(1)
     importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
     gc.freeze()  # all ends with the process: Python need not look three times for what is garbage, as it ends
+
+
+def end_with(parent: Messages) -> None:
+    """From now on exit as soon as the parent's end is closed, even in the middle of a computation.
+
+    On Linux the kernel sees to it too, should that computation never let this process's other threads run.
+    """
+
+    def listen() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.receive()
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()

@@ -46,6 +46,7 @@ def test_a_process_whose_end_cannot_be_learned_is_forgotten(nothing_stays_open):
         process.close()
     finally:
         signal.signal(signal.SIGCHLD, before)
+    assert "it is not known how" in process.how_it_ended()
 
 
 def test_a_process_that_cannot_be_started_leaves_no_connection(nothing_stays_open, monkeypatch):

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import sys
-import threading
 
 from minidl.arena import Arena
 from minidl.messages import Messages
@@ -13,6 +12,7 @@ from minidl.packing import packed, packed_error
 from minidl.parallel.runtime.logs import ForwardToLauncher
 from minidl.parallel.runtime.process import Aborted, Process
 from minidl.parallel.runtime.shared import SharedMemoryGroup
+from minidl.spawn import end_with
 
 
 def main(launcher: Messages, arena_fd: int) -> None:
@@ -20,7 +20,7 @@ def main(launcher: Messages, arena_fd: int) -> None:
         (_, setup), (_, work) = launcher.receive(), launcher.receive()
     except (EOFError, OSError):
         return  # the launcher has ended before it said what to do
-    threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
+    end_with(launcher)
     try:
         group = _join(launcher, pickle.loads(setup), arena_fd)
         function, args, kwargs = pickle.loads(work)
@@ -35,16 +35,6 @@ def main(launcher: Messages, arena_fd: int) -> None:
         kind, content = "error", packed_error(error)
     with contextlib.suppress(OSError):  # the launcher has stopped listening: another rank failed first
         launcher.send(kind, content)
-
-
-def _end_with(launcher: Messages) -> None:
-    """Exit as soon as the launcher's end is closed, even in the middle of a computation.
-
-    On Linux the kernel sees to it too, should that computation never let this process's other threads run.
-    """
-    with contextlib.suppress(EOFError, OSError):
-        launcher.receive()
-    os._exit(1)
 
 
 def _join(launcher: Messages, setup: dict, arena_fd: int) -> SharedMemoryGroup:
