@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.patches import ConnectionStyle
 from op_cases import CASES, NAMES, arrays
 
 import minidl
 from minidl import autograd, models, nn, optim
 from minidl.kernels import meta
-from minidl.static.draw import blocks
+from minidl.static.draw import Place, blocks, curve
 from minidl.static.plan import Buffer, plan
 
 
@@ -154,6 +155,17 @@ def test_a_graph_is_printed_and_drawn(tmp_path):
     assert text.splitlines()[-1].startswith("  return %")
     graph.draw(tmp_path / "graph.png")
     assert (tmp_path / "graph.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_arrow_bends_as_little_as_lets_it_pass_behind_no_box():
+    places = {0: Place(0, 0, 0.5), 1: Place(0, 0.75, 0.9), 2: Place(0, 1.5, 0.5), 3: Place(2, 1.5, 0.5)}
+    assert [curve(*edge, places)[0] for edge in ((0, 1), (1, 2), (1, 3))] == [0, 0, 0]
+    bend, xs = curve(0, 2, places)
+    assert 0.9 < np.abs(xs).max() < 1.2
+    (x0, y0), (x1, y1) = places[0].bottom, places[2].top
+    path = ConnectionStyle("arc3", rad=bend)((x0, -y0), (x1, -y1))  # upward, as on the screen
+    middle = path.vertices.T @ (0.25, 0.5, 0.25)
+    np.testing.assert_allclose(np.interp(0.5, np.linspace(0, 1, len(xs)), xs), middle[0], rtol=1e-2)
 
 
 def reached(graph):

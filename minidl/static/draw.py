@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from minidl.files import replacing
 from minidl.static.graph import Graph
 
 WIDTH, HEIGHT = 2.1, 0.75  # inches from one box to the next, across and down
-HALF_BOX = 0.22  # of the distance down
+HALF_HEIGHT, HALF_LETTER, PADDING, MARGIN = 0.165, 0.0245, 0.03, 0.2  # inches: of a box, of its letters, around both
+BENDS = (0.0, *(side * step / 20 for step in range(1, 61) for side in (1, -1)))  # of arrows, the least first
 MOST = 40  # boxes, if calls of modules can be found that give fewer
 COLOURS = {"input": "#dbe9f6", "call": "#f4f4f4", "block": "#fcf0d9", "output": "#dff0d8"}
 
@@ -47,36 +50,75 @@ def draw(graph: Graph, path: str | PathLike) -> None:
     for box in range(len(boxes)):
         if all(end != box for _, end in edges):  # it takes constants alone, and stands where it is first used
             depth[box] = min((depth[end] for start, end in edges if start == box), default=2) - 1
-    columns: Counter = Counter()
-    place_of = {}
-    for box, row in depth.items():
-        place_of[box] = (columns[row], row)
-        columns[row] += 1
-    widest, rows = max(columns.values()), 1 + max(depth.values())
-    figure = Figure(figsize=(WIDTH * widest + 0.4, HEIGHT * rows + 0.4))
+    texts = {box: _input(graph, -1 - box) if box < 0 else _described(graph, boxes[box]) for box in depth}
+    places = _places(depth, texts)
+    curves = {edge: curve(*edge, places) for edge in edges}
+    rows = 1 + max(depth.values())
+    sides = [abs(p.x) + p.half_width for p in places.values()] + [np.abs(xs).max() for _, xs in curves.values()]
+    side, height = max(sides) + MARGIN, rows * HEIGHT + 2 * MARGIN
+    figure = Figure(figsize=(2 * side, height))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.5 * widest - 0.1, 0.5 * widest + 0.1), ylim=(rows - 0.4, -0.6))
+    axes.set(xlim=(-side, side), ylim=(height - MARGIN - HEIGHT / 2, -MARGIN - HEIGHT / 2))
     axes.axis("off")
-
-    def position(box: int) -> tuple[float, float]:
-        column, row = place_of[box]
-        return column - (columns[row] - 1) / 2, row
-
-    for start, end in edges:
-        (x0, y0), (x1, y1) = position(start), position(end)
-        bend = f"arc3,rad={1.6 / (y1 - y0):.2f}" if y1 - y0 > 1 and x0 == x1 else "arc3"  # round the boxes between
+    for (start, end), (bend, _) in curves.items():
         arrow = {"arrowstyle": "-|>", "color": "#999999", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
-        arrow["connectionstyle"] = bend
-        axes.annotate("", xy=(x1, y1 - HALF_BOX), xytext=(x0, y0 + HALF_BOX), arrowprops=arrow)
-    for box in depth:
-        if box < 0:
-            text, kind = f"input {-1 - box}\n{graph.values[-1 - box]}", "input"
-        else:
-            text, kind = _described(graph, boxes[box])
+        arrow["connectionstyle"] = f"arc3,rad={bend}"
+        axes.annotate("", xy=places[end].top, xytext=places[start].bottom, arrowprops=arrow)
+    for box, (text, kind) in texts.items():
         style = {"boxstyle": "round,pad=0.35", "facecolor": COLOURS[kind], "edgecolor": "#666666", "linewidth": 0.8}
-        axes.text(*position(box), text, ha="center", va="center", fontsize=7, bbox=style)
+        axes.text(places[box].x, places[box].y, text, ha="center", va="center", fontsize=7, bbox=style)
     with replacing(path) as part:
         figure.savefig(part, dpi=150, format=Path(path).suffix[1:] or "png")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a box lies, in inches: its middle, from the middle of the picture and downward from the first row."""
+
+    x: float
+    y: float
+    half_width: float
+
+    @property
+    def top(self) -> tuple[float, float]:
+        return self.x, self.y - HALF_HEIGHT
+
+    @property
+    def bottom(self) -> tuple[float, float]:
+        return self.x, self.y + HALF_HEIGHT
+
+
+def _places(depth: dict[int, int], texts: dict[int, tuple[str, str]]) -> dict[int, Place]:
+    """The boxes of a row lie side by side around the middle."""
+    columns, places = Counter(depth.values()), {}
+    begun: Counter = Counter()
+    for box, row in depth.items():
+        column = begun[row] - (columns[row] - 1) / 2
+        begun[row] += 1
+        longest = max(map(len, texts[box][0].split("\n")))
+        places[box] = Place(column * WIDTH, row * HEIGHT, longest * HALF_LETTER + PADDING)
+    return places
+
+
+def curve(start: int, end: int, places: dict[int, Place]) -> tuple[float, np.ndarray]:
+    """How far an arrow must bend (matplotlib's `arc3`) so that it passes behind no box, and where it then runs, across.
+
+    Straight, if no bend will do.
+    """
+    (x0, y0), (x1, y1) = places[start].bottom, places[end].top
+    between = [p for p in places.values() if places[start].y < p.y < places[end].y]
+    x, y, wide = np.array([(p.x, p.y, p.half_width) for p in between]).reshape(-1, 3, 1).transpose(1, 0, 2)
+    t = np.linspace(0, 1, 60)
+    for bend in BENDS:
+        middle = (x0 + x1) / 2 - bend * (y1 - y0), (y0 + y1) / 2 + bend * (x1 - x0)
+        xs, ys = (
+            (1 - t) ** 2 * first + 2 * t * (1 - t) * m + t**2 * last
+            for first, m, last in zip((x0, y0), middle, (x1, y1), strict=True)
+        )
+        behind = (np.abs(xs - x) < wide + PADDING) & (np.abs(ys - y) < HALF_HEIGHT + PADDING)
+        if not behind.any() and (np.diff(ys) > 0).all():
+            return bend, xs
+    return 0.0, np.array([x0, x1])
 
 
 def blocks(graph: Graph, most: int = MOST) -> list[Block]:
@@ -101,6 +143,10 @@ def _blocks_at(graph: Graph, depth: int | None) -> list[Block]:
         label = graph.nodes[inside[0]].name if alone else scope[-1][1] if scope else graph.nodes[inside[0]].name + " …"
         found.append(Block(label, inside, tuple(outside)))
     return found
+
+
+def _input(graph: Graph, place: int) -> tuple[str, str]:
+    return f"input {place}\n{graph.values[place]}", "input"
 
 
 def _described(graph: Graph, block: Block) -> tuple[str, str]:
