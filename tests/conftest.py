@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import time
 
 import cloudpickle
@@ -23,6 +24,10 @@ cloudpickle.register_pickle_by_value(tests)
 
 # Python's code too is compiled once, for all processes that tests start, as Numba's is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What a script begins in the background ignores Ctrl-C, and all that it starts does; the processes of tests shall not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
