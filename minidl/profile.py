@@ -26,6 +26,7 @@ from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
 from minidl.streams import Lasting
 from minidl.tensor import Tensor, device
+from minidl.units import duration, scaled
 
 REST = "(rest)"
 
@@ -91,22 +92,12 @@ def _cells(row: Row) -> Iterator[str]:
     yield f"{row.name} {row.kind}".strip()
     yield "×".join(map(str, row.output))
     yield f"{row.parameters:,}"
-    yield from (_scaled(row.forward_flops), _scaled(row.backward_flops))
-    yield from (_scaled(n, "B") for n in (row.forward_bytes, row.backward_bytes, row.kept_bytes))
+    yield from (scaled(row.forward_flops), scaled(row.backward_flops))
+    yield from ("" if n is None else scaled(n, "B") for n in (row.forward_bytes, row.backward_bytes, row.kept_bytes))
     seconds = row.forward_seconds, row.backward_seconds
-    yield from ("" if s is None else f"{1e3 * s:.3g} ms" if s >= 1e-3 else f"{1e6 * s:.3g} µs" for s in seconds)
+    yield from ("" if s is None else duration(s) for s in seconds)
     work = row.forward_flops + row.backward_flops
     yield f"{work / sum(seconds) / 1e9:.3g}" if None not in seconds and sum(seconds) and work else ""
-
-
-def _scaled(n: int | None, unit: str = "") -> str:
-    """A number to three digits with a prefix of 1000: 1.23 M."""
-    if n is None:
-        return ""
-    size = 0
-    while n >= 999.5 and size < 6:
-        n, size = n / 1000, size + 1
-    return f"{n:.3g} {' kMGTPE'[size].strip()}{unit}".rstrip()
 
 
 def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool = True) -> Profile:

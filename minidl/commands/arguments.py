@@ -111,8 +111,3 @@ def print_table(console: Console, table: Table) -> None:
     if console.width < least:
         table.width = least
     console.print(table, crop=False, highlight=False)
-
-
-def milliseconds(seconds: float) -> str:
-    """A time to three digits, in milliseconds."""
-    return f"{1e3 * seconds:.3g} ms"

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, milliseconds, print_table, progress_bar
+from minidl.commands.arguments import check_writable, count, print_table, progress_bar
 from minidl.commands.driver import Outcome
+from minidl.units import duration
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
 PARALLEL = f"""\
@@ -70,17 +71,17 @@ def show(console: Console, here: dict[str, object], results: parallel.Results) -
     for speedup in results.speedups:
         table.add_row(
             f"two workers, {speedup.what}", f"{speedup.ratio:.2f}", f"≥ {targets['speedup']}",
-            f"{milliseconds(speedup.one_worker_seconds)} : {milliseconds(speedup.two_workers_seconds)} a step",
+            f"{duration(speedup.one_worker_seconds)} : {duration(speedup.two_workers_seconds)} a step",
         )  # fmt: skip
     table.add_row(
         "all-reduce : memcpy, 1 MiB", f"{collectives.ratio:.2f}", f"≤ {targets['all_reduce']}",
-        f"{_us(collectives.all_reduce_seconds)} : {_us(collectives.memcpy_seconds)}",
+        f"{duration(collectives.all_reduce_seconds)} : {duration(collectives.memcpy_seconds)}",
     )  # fmt: skip
-    table.add_row("barrier of 2 ranks", "", "", _us(collectives.barrier_seconds))
+    table.add_row("barrier of 2 ranks", "", "", duration(collectives.barrier_seconds))
     for trace in results.traces:
         table.add_row(
             f"trace : step, {trace.model}", f"{trace.share:.2%}", f"< {targets['trace']:.0%}",
-            f"{trace.events_per_step:g} events of {_us(trace.event_seconds)} : {milliseconds(trace.step_seconds)}",
+            f"{trace.events_per_step:g} events of {duration(trace.event_seconds)} : {duration(trace.step_seconds)}",
         )  # fmt: skip
     print_table(console, table)
 
@@ -97,7 +98,3 @@ def document(here: dict[str, object], rounds: int, results: parallel.Results) ->
         "collectives": asdict(results.collectives),
         "traces": [asdict(trace) | {"share": trace.share} for trace in results.traces],
     }
-
-
-def _us(seconds: float) -> str:
-    return f"{1e6 * seconds:.3g} µs"

@@ -17,19 +17,19 @@ from minidl.commands.arguments import (
     Refused,
     check_writable,
     count,
-    milliseconds,
     positive,
     print_table,
     seed,
 )
 from minidl.commands.driver import Outcome
+from minidl.commands.plans import add_plan_options, chosen_plan
 from minidl.commands.tasks import TASKS, loss_of
 from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
-from minidl.parallel.plan import SCHEDULES, SHARDINGS
 from minidl.parallel.result import StepRecord
+from minidl.units import duration
 
 DEFAULT = "mlp-digits"
 OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
@@ -89,15 +89,7 @@ def add_parser(commands) -> None:
     add("--seed", type=seed, default=0, metavar="N", help="of parameters, order of the data, dropout (default: 0)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="of parameters and data (default: float32)")
 
-    plan = parser.add_argument_group("plan")
-    plan.add_argument("--data", type=count, default=1, metavar="N", help="replicas of the model (default: 1)")
-    plan.add_argument("--pipeline", type=count, default=1, metavar="N", help="stages of the model (default: 1)")
-    plan.add_argument("--tensor", type=count, default=1, metavar="N", help="ranks that share a layer (default: 1)")
-    plan.add_argument(
-        "--micro-batches", type=count, default=1, metavar="N", help="slices of a replica's batch (default: 1)"
-    )
-    plan.add_argument("--schedule", choices=SCHEDULES, default="1f1b", help="of the pipeline (default: 1f1b)")
-    plan.add_argument("--sharding", choices=SHARDINGS, default="none", help="what replicas share (default: none)")
+    add_plan_options(parser)
 
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -144,10 +136,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     steps = chosen.steps or chosen.epochs * batches_per_epoch(len(train_set), chosen.batch_size, chosen.drop_last)
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
-    plan = Plan(
-        data=chosen.data, pipeline=chosen.pipeline, tensor=chosen.tensor, micro_batches=chosen.micro_batches,
-        schedule=chosen.schedule, sharding=chosen.sharding,
-    )  # fmt: skip
+    plan = chosen_plan(chosen)
     stopped = False
     try:
         with (
@@ -216,9 +205,9 @@ def show(console: Console, facts: dict, plan: Plan) -> None:
         ("final loss", f"{facts['final_loss']:.4f}"),
         ("test loss", f"{facts['test_loss']:.4f}"),
         *([("test accuracy", f"{facts['test_accuracy']:.1%}")] if facts["test_accuracy"] is not None else []),
-        ("step time, median", milliseconds(facts["step_seconds"])),
+        ("step time, median", duration(facts["step_seconds"])),
         ("bubble", f"{facts['bubble_fraction']:.1%} of a step"),
-        ("exposed communication", f"{milliseconds(facts['exposed_communication_seconds'])} of a step"),
+        ("exposed communication", f"{duration(facts['exposed_communication_seconds'])} of a step"),
     ):
         table.add_row(name, value)
     console.print(

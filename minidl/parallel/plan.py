@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from minidl.checks import check_count, check_positive
 from minidl.parallel.mesh import AXES, Mesh
@@ -44,6 +44,26 @@ class Plan:
         if self.sharding not in SHARDINGS:
             raise ValueError(f"unknown sharding {self.sharding!r}: choose one of {', '.join(SHARDINGS)}")
         check_positive("bucket_mb", self.bucket_mb)
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan of a text such as "data=2 pipeline=2 schedule=gpipe"; an empty one has one worker.
+
+        ValueError says what is wrong with it.
+        """
+        types = {field.name: type(field.default) for field in fields(cls)}
+        found: dict[str, object] = {}
+        for part in text.split():
+            name, equals, value = part.partition("=")
+            if not equals or name not in types:
+                raise ValueError(f"{part!r} is no field of a plan: write name=value, with one of {', '.join(types)}")
+            if name in found:
+                raise ValueError(f"{name} is given twice")
+            try:
+                found[name] = types[name](value)
+            except ValueError:
+                raise ValueError(f"{name}={value}: {value!r} is not a number") from None
+        return cls(**found)
 
     @property
     def axes(self) -> dict[str, int]:

@@ -1,0 +1,34 @@
+"""The options by which a command is told a plan: one for each field of Plan that people choose."""
+
+import argparse
+
+from minidl.commands.arguments import count
+from minidl.parallel.plan import SCHEDULES, SHARDINGS, Plan
+
+COUNTS = {
+    "data": "replicas of the model",
+    "pipeline": "stages of the model",
+    "tensor": "ranks that share a layer",
+    "micro_batches": "slices of a replica's batch",
+}
+CHOICES = {"schedule": (SCHEDULES, "of the pipeline"), "sharding": (SHARDINGS, "what replicas share")}
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """Add --data, --pipeline and so on, in a group of their own."""
+    group = parser.add_argument_group("plan")
+    for name, what in COUNTS.items():
+        least = getattr(Plan, name)
+        group.add_argument(_option(name), type=count, default=least, metavar="N", help=f"{what} (default: {least})")
+    for name, (choices, what) in CHOICES.items():
+        first = getattr(Plan, name)
+        group.add_argument(_option(name), choices=choices, default=first, help=f"{what} (default: {first})")
+
+
+def chosen_plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options of `add_plan_options` describe."""
+    return Plan(**{name: getattr(options, name) for name in (*COUNTS, *CHOICES)})
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,42 @@
+"""Numbers for people: three digits, in the unit that fits."""
+
+from __future__ import annotations
+
+import math
+
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+LONGER = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))  # from twice one of these on, a time is given in it
+
+
+def scaled(number: float, unit: str = "") -> str:
+    """With a prefix of 1,000: `scaled(1.234e6, "B")` is "1.23 MB"; "4.56 k" without a unit."""
+    size = 0
+    while abs(number) >= 999.5 and size < len(PREFIXES) - 1:
+        number, size = number / 1000, size + 1
+    return f"{_three_digits(number)} {PREFIXES[size]}{unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """In µs, ms, s, min, h or days; "0 s" of none."""
+    if not math.isfinite(seconds):
+        return f"{seconds} s"
+    for length, name in LONGER:
+        if abs(seconds) >= 2 * length:
+            return f"{_three_digits(seconds / length)} {name}"
+    for length, name in ((1.0, "s"), (1e-3, "ms")):
+        if abs(seconds) >= 0.9995 * length:
+            return f"{_three_digits(seconds / length)} {name}"
+    return f"{_three_digits(seconds / 1e-6)} µs" if seconds else "0 s"
+
+
+def rate(per_second: float, what: str) -> str:
+    """`rate(12345.6, "samples")` is "12,300 samples/s"."""
+    return f"{_three_digits(per_second)} {what}/s"
+
+
+def _three_digits(number: float) -> str:
+    """To three digits, never with an exponent where there are that many before the point."""
+    if not math.isfinite(number) or number == 0 or abs(number) < 1e-3:
+        return f"{number:.3g}"
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"

@@ -1,0 +1,41 @@
+"""A plan written as text is the plan."""
+
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.parallel import Plan
+from minidl.parallel.plan import SCHEDULES, SHARDINGS
+
+PLANS = st.builds(
+    Plan, data=st.integers(1, 4), pipeline=st.integers(1, 4), tensor=st.integers(1, 4), micro_batches=st.integers(1, 9),
+    schedule=st.sampled_from(SCHEDULES), sharding=st.sampled_from(SHARDINGS), bucket_mb=st.floats(0.01, 1e4),
+)  # fmt: skip
+
+
+@given(PLANS)
+def test_a_plan_is_read_from_its_fields_as_text(plan):
+    assert Plan.parse(" ".join(f"{name}={value}" for name, value in asdict(plan).items())) == plan
+
+
+def test_an_empty_text_is_one_worker():
+    assert Plan.parse("") == Plan.parse("  ") == Plan()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dat=2", "'dat=2' is no field of a plan: write name=value, with one of data, pipeline"),
+        ("data", "'data' is no field of a plan"),
+        ("data=2 data=3", "data is given twice"),
+        ("data=two", "data=two: 'two' is not a number"),
+        ("data=0", "data"),
+        ("schedule=fast", "unknown schedule 'fast'"),
+        ("bucket_mb=-1", "bucket_mb"),
+    ],
+)
+def test_what_is_no_plan_is_refused_in_one_sentence(text, message):
+    with pytest.raises(ValueError, match=message):
+        Plan.parse(text)

@@ -1,0 +1,30 @@
+"""Numbers for people: three digits in the unit that fits."""
+
+import pytest
+
+from minidl.units import duration, rate, scaled
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (38_400, "38.4 kB"), (1e6, "1 MB"), (2.5e8, "250 MB"), (8e10,
+     "80 GB"), (2.8e12, "2.8 TB"), (1.234e21, "1,230 EB")],
+)  # fmt: skip
+def test_sizes_have_three_digits_and_a_prefix(number, text):
+    assert scaled(number, "B") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (3e-9, "0.003 µs"), (1.5e-5, "15 µs"), (9.996e-4, "1 ms"), (0.01234, "12.3 ms"), (0.9996, "1 s"),
+     (119, "119 s"), (120, "2 min"), (7200, "2 h"), (86400, "24 h"), (2 * 86400, "2 days"),
+     (86400 * 1234.5, "1,230 days"), (-0.004, "-4 ms"), (float("nan"), "nan s"), (float("inf"), "inf s")],
+)  # fmt: skip
+def test_times_have_three_digits_in_the_unit_that_fits(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_rate_names_what_is_counted():
+    assert [rate(n, "samples") for n in (0.1234, 12345.6, 1e9)] == [
+        "0.123 samples/s", "12,300 samples/s", "1,000,000,000 samples/s"
+    ]  # fmt: skip
