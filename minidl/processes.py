@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from minidl import spawn
+from minidl import forkserver
 from minidl.messages import Message, Messages
 from minidl.streams import fill_standard_streams
 from minidl.ulimits import explained
 
 GRACE_SECONDS = 2.0  # for a process that has done its work to end by itself, before it is killed
 LOOK_SECONDS = 0.02  # between two looks whether a process has ended, where the system has no descriptor that tells
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
@@ -45,12 +44,11 @@ class ChildProcess:
         self._ending: str | None = None
         self._watch: int | None = None  # a descriptor that is readable once the process has ended
         self._oom_kills = _oom_kills()
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
         try:
             fill_standard_streams()
             self.messages, theirs = Messages.pair()
             try:
-                self._process = spawn.start(module, (theirs.fileno(), *fds), arguments, environment, own_group)
+                self._process = forkserver.start(module, (theirs.fileno(), *fds), arguments, threads, own_group)
             except BaseException:
                 self.messages.close()
                 raise
@@ -73,7 +71,7 @@ class ChildProcess:
     def has_ended(self) -> bool:
         if self._ending is None:
             try:
-                self._code = spawn.exit_code(self._process)
+                self._code = forkserver.exit_code(self._process)
             except ChildProcessError:
                 self._ending = "ended, it is not known how: this process does not learn how its children end (SIGCHLD)"
             else:

@@ -21,15 +21,22 @@ from minidl.messages import Messages
 
 # What the new Python runs: it looks for modules where this process does, and not first in the current folder.
 ENTER = "import sys; sys.path[:] = {path!r}; from minidl.spawn import enter; enter{arguments!r}"
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOOK_SECONDS = 0.001  # between two looks whether a start that was interrupted is undone
 
 
-def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dict, own_group: bool) -> subprocess.Popen:
+def environment(threads: int) -> dict[str, str]:
+    """That of this process, in which BLAS takes `threads` threads; it is heeded as BLAS is loaded."""
+    return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
+
+
+def start(module: str, fds: Sequence[int], arguments: Sequence, threads: int, own_group: bool) -> subprocess.Popen:
     """Start a Python that runs `main(Messages(fds[0]), *fds[1:], *arguments)` of `module`.
 
     It is in this process's group, so that Ctrl-Z stops it and `fg` goes on with it; but Ctrl-C reaches this process
-    alone, which then ends it. own_group: it leads a group of its own instead. It dies when this process dies.
+    alone, which then ends it. It dies when this process dies. threads: of its BLAS. own_group: it leads a group of its
+    own instead.
     """
     path = [str(p) for p in sys.path]
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -39,7 +46,7 @@ def start(module: str, fds: Sequence[int], arguments: Sequence, environment: dic
             os.sched_setaffinity(0, cores)  # the new process has those of the thread that starts it
         return subprocess.Popen(
             [sys.executable, "-c", ENTER.format(path=path, arguments=(module, os.getpid(), tuple(fds), *arguments))],
-            env=environment,
+            env=environment(threads),
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             start_new_session=own_group,

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import settings
 
 import tests
-from minidl import spawn
+from minidl.forkserver import ForkServer, serving
 from simulator.calibrate import measure
 from tests.leftovers import alive, until
-from tests.warm import Server
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
 settings.load_profile("minidl")
@@ -50,7 +49,7 @@ def nothing_is_left(monkeypatch):
 
 @pytest.fixture(scope="session")
 def warm_server():
-    server = Server()
+    server = ForkServer()
     yield server
     server.close()
 
@@ -60,16 +59,13 @@ def warm(request):
     if not hasattr(os, "pidfd_open"):  # as on macOS: workers start as ever
         yield
         return
-    server = request.getfixturevalue("warm_server")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spawn, "start", server.start)
-        patch.setattr(spawn, "exit_code", server.exit_code)
+    with serving(request.getfixturevalue("warm_server")):
         yield
 
 
 @pytest.fixture(scope="module")
 def warm_workers(request):
-    """The workers of the module's tests are forked from a process that has imported what they need (tests/warm.py)."""
+    """The workers of the module's tests are forked from a process that has imported what they need."""
     with warm(request):
         yield
 

@@ -4,7 +4,6 @@ import errno
 import gc
 import os
 import signal
-import socket
 import subprocess
 import threading
 import warnings
@@ -12,7 +11,6 @@ import warnings
 import pytest
 
 from minidl.processes import ChildProcess
-from tests import warm
 
 
 @pytest.fixture
@@ -80,17 +78,3 @@ def test_ctrl_c_while_a_process_is_started_waits_for_it_and_ends_it(nothing_stay
     finally:
         signal.signal(signal.SIGINT, before)
     assert [process.returncode for process in started] == [-signal.SIGKILL]
-
-
-def test_a_server_of_warm_workers_that_died_is_no_process_to_kill():
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def die():
-        _, fds, *_ = socket.recv_fds(theirs, 1 << 20, 64)
-        theirs.close()
-        for fd in fds:
-            os.close(fd)
-
-    threading.Thread(target=die).start()
-    with ours, pytest.raises(RuntimeError, match="forked from has ended"):
-        warm.Process(ours, [], "request")
