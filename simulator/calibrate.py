@@ -11,7 +11,7 @@ import json
 import os
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from minidl import data, files, json_files, nn, optim
 from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.caches import cache_folder
-from minidl.parallel import Plan, launch, train
+from minidl.parallel import Plan, forkserver, launch, train
 from simulator import kernel_probes, probes, schema
 from simulator.compute import Convolution, Measured
 from simulator.hardware import Cluster, Processors
@@ -50,6 +50,23 @@ FILE = schema.table({
     "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.POSITIVE, "quiet": schema.boolean,
     "version": schema.COUNT,
 })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly this machine is measured; by default so that the calibration is worth to be kept.
+
+    contention: rounds in which all cores are busy. iterations: with two ranks on each core. launches: in which workers
+    communicate. kernels: that are timed, by the names of `compute.timed_as`, None for all.
+    """
+
+    contention: int = 3
+    iterations: int = 31
+    launches: int = 2
+    kernels: Collection[str] | None = None
+
+
+FULL = Effort()
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,13 @@ def calibrate(refresh: bool = False, progress: Callable[[str], None] | None = No
     return calibration(refresh, progress).cluster()
 
 
-def calibration(refresh: bool = False, progress: Callable[[str], None] | None = None) -> Calibration:
-    """As `calibrate`, but all that was measured. A cache that cannot be used is replaced, with a warning."""
+def calibration(
+    refresh: bool = False, progress: Callable[[str], None] | None = None, effort: Effort = FULL
+) -> Calibration:
+    """As `calibrate`, but all that was measured. A cache that cannot be used is replaced, with a warning.
+
+    effort: of what is measured if there is none in the cache; one of less than FULL is not kept.
+    """
     path = cache_path()
     if path and not refresh:
         try:
@@ -97,7 +119,9 @@ def calibration(refresh: bool = False, progress: Callable[[str], None] | None = 
                 return kept
         except (OSError, ValueError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
-    found = measure(progress or (lambda what: None))
+    found = measure(progress or (lambda what: None), effort)
+    if effort != FULL:
+        return found
     if not found.quiet:
         warnings.warn(
             "this machine was busy with something else: the calibration may be far off, and is used only this once",
@@ -134,8 +158,13 @@ def drift(calibration: Calibration) -> float:
     return launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
 
 
-def measure(progress: Callable[[str], None]) -> Calibration:
-    """Run all probes on this machine."""
+def measure(progress: Callable[[str], None], effort: Effort = FULL) -> Calibration:
+    """Run all probes on this machine. progress: told what is being measured."""
+    with forkserver():
+        return _measure(progress, effort)
+
+
+def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     machine = identity()
     cores = machine["cores"]
     speeds: list[float] = []  # of the speed probe before each phase
@@ -144,15 +173,17 @@ def measure(progress: Callable[[str], None]) -> Calibration:
         progress(phase)
         speeds.extend(launch(probes.speed_probe, 1))
 
+    begin("compiled kernels")
+    launch(kernel_probes.compile_kernels, min(2, cores), (effort.kernels,))
     begin("matrix products")
     (gemm,) = launch(probes.gemm_seconds, 1)
     begin("kernels and the tape")
-    ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1)
+    ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1, (effort.kernels,))
     begin("busy cores")
-    slower, product_slower = _contention(cores)
-    sharing, turn_seconds = _sharing(cores)
+    slower, product_slower = _contention(cores, effort.contention)
+    sharing, turn_seconds = _sharing(cores, effort.iterations)
     begin("collectives and messages")
-    launches = [launch(probes.communication, 2) for _ in range(2)]  # where workers land decides the times
+    launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, [], 0.0)
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
@@ -177,22 +208,22 @@ def measure(progress: Callable[[str], None]) -> Calibration:
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
 
 
-def _contention(cores: int) -> tuple[list[float], float]:
+def _contention(cores: int, rounds: int) -> tuple[list[float], float]:
     """How much slower kernels are while all cores are busy: by bytes, and a matrix product.
 
-    Other programs, and workers that for a while land on one core, only make times longer: the shortest of three rounds.
+    Other programs, and workers that for a while land on one core, only make times longer: the shortest of all rounds.
     """
     alone, together = [], []
-    for _ in range(3):
+    for _ in range(rounds):
         alone += launch(probes.contention, 1)
         together.append(np.mean(launch(probes.contention, cores), axis=0))
     *slower, product_slower = np.maximum(1.0, np.min(together, axis=0) / np.min(alone, axis=0)).tolist()
     return slower, product_slower
 
 
-def _sharing(cores: int) -> tuple[float, float]:
+def _sharing(cores: int, iterations: int) -> tuple[float, float]:
     """`Processors.sharing` and `Processors.turn_seconds`, from two ranks on each core against one."""
-    (apart, _), (few, more) = (launch(probes.iteration_seconds, n)[0] for n in (cores, 2 * cores))
+    (apart, _), (few, more) = (launch(probes.iteration_seconds, n, (iterations,))[0] for n in (cores, 2 * cores))
     turn = max(0.0, (more - few) / probes.MORE_COLLECTIVES)
     return max(1.0, (few - turn) / 2 / apart), turn
 

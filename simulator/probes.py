@@ -64,7 +64,7 @@ def contention(group: ProcessGroup) -> list[float]:
     return [*times, median_seconds(lambda: a @ b, 5e-2, 10**6)]
 
 
-def iteration_seconds(group: ProcessGroup) -> tuple[float, float]:
+def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
     """Median time of an iteration of products on 12 MiB that ends in an all-reduce of a third of it; and with
     MORE_COLLECTIVES all-reduces of a number in between."""
     weights, velocities = (np.zeros((4, 512, 512), np.float32) for _ in range(2))
@@ -82,7 +82,7 @@ def iteration_seconds(group: ProcessGroup) -> tuple[float, float]:
         np.add(velocities, gradients, out=velocities)
 
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(31):
+    for _ in range(rounds):
         for seconds, between in zip(times, (lambda: None, lambda: group.all_reduce(number)), strict=True):
             start = time.perf_counter()
             iterate(between)

@@ -153,7 +153,14 @@ def test_images_keep_their_channels_last_through_relu():
 
 
 def test_the_first_use_of_compiled_kernels_is_announced_once_and_the_next_finds_them(tmp_path):
-    script = "import numpy as np, minidl\nfor _ in range(2): minidl.randn(300, 300).relu()"
+    script = (
+        "import minidl\n"
+        "from minidl.parallel import launch\n"
+        "work = lambda group: minidl.randn(300, 300).relu().shape\n"
+        "launch(work, 2)\n"
+        "work(None)\n"
+        "minidl.randn(300, 300).sigmoid()\n"
+    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(minidl.__file__).parents[1])}
     said = [
         subprocess.run(

@@ -1,22 +1,22 @@
 """How kernels are compiled: the options that all share, where machine code is kept, and who is told.
 
-A first use takes seconds and says so, once in a process; later ones find the machine code on disk, in __pycache__ or,
+A first use takes seconds and says so, once; later ones find the machine code on disk, in __pycache__ or,
 where that cannot be written, in the user's cache folder.
 """
 
-import logging
 from collections.abc import Callable
 
 import numba
 from numba.core import event
 
 from minidl.kernels.cpu.machine_code import MachineCode, folder
+from minidl.notices import warn_once
 
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a NaN must come out of a kernel as a NaN
 KEPT_IN = folder()
 
 if KEPT_IN is None:
-    logging.getLogger("minidl").warning(
+    warn_once(
         "minidl compiles its kernels anew in every process: no folder can be written to keep them; name one in "
         "NUMBA_CACHE_DIR"
     )
@@ -37,15 +37,10 @@ def njit(**options) -> Callable:
 class _Announce(event.Listener):
     """Told by Numba before it compiles; what it loads from its cache is not compiled."""
 
-    told = False
-
     def on_start(self, happening):
-        if not self.told and happening.data["dispatcher"].py_func.__module__.startswith("minidl."):
-            self.told = True
-            logging.getLogger("minidl").warning(
-                "minidl compiles its kernels for this processor, which takes some seconds%s",
-                "; they are kept for next time" if KEPT_IN else "",
-            )
+        if happening.data["dispatcher"].py_func.__module__.startswith("minidl."):
+            kept = "; they are kept for next time" if KEPT_IN else ""
+            warn_once(f"minidl compiles its kernels for this processor, which takes some seconds{kept}")
 
     def on_end(self, happening):
         pass

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from multiprocessing_logging import MultiProcessingHandler, install_mp_handler, uninstall_mp_handler
 
+from minidl import notices
 from minidl.processes import ChildProcess
 
 
@@ -54,6 +55,8 @@ class LogRelay:
             record = pickle.loads(content)
         except Exception as error:
             warnings.warn(f"a log record of {process.name} cannot be made again here: {error!r}", stacklevel=2)
+            return
+        if hasattr(record, "once") and not notices.is_new(record.once):
             return
         if not self._installed:
             self._installed = True
