@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from minidl import spawn
 from minidl.messages import Messages
 
-IMPORTED = ("minidl.data.worker", "minidl.models", "minidl.parallel.runtime.child", "numba")
+IMPORTED = ("minidl.data.worker", "minidl.models", "minidl.parallel.runtime.child")
 
 _server: ForkServer | None = None  # the one by which this process has its processes started
 
@@ -128,6 +128,9 @@ def main(parent: Messages) -> None:
     parent.close()
     for name in IMPORTED:
         importlib.import_module(name)
+    cpu_target = importlib.import_module("numba.core.registry").cpu_target
+    cpu_target.typing_context.refresh()  # what Numba else does at the first use of a kernel, in half a second
+    cpu_target.target_context.refresh()
     gc.collect()
     gc.freeze()
     events.register(requests, selectors.EVENT_READ)

@@ -11,7 +11,7 @@ import json
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from minidl import data, files, json_files, nn, optim
 from minidl.arena import memory_bytes
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.caches import cache_folder
+from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan, forkserver, launch, train
+from minidl.parallel.profile import ChainProfile
 from simulator import kernel_probes, probes, schema
-from simulator.compute import Convolution, Measured
+from simulator.compute import Convolution, Measured, timed_as
 from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
@@ -67,6 +69,18 @@ class Effort:
 
 
 FULL = Effort()
+
+
+def quick(profiles: Iterable[ChainProfile]) -> Effort:
+    """The effort for a calibration that is used once, to simulate what has these profiles: a third of the time."""
+    return Effort(contention=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+
+
+def called(profile: ChainProfile) -> set[str]:
+    """The kernels that a training step calls, by the names of `timed_as`; not those that move nothing."""
+    blocks = profile.blocks
+    calls = [call for b in blocks for call in (*b.forward, *b.backward, *b.accumulate, *b.measure, *b.update)]
+    return {timed_as(c) for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ from dataclasses import asdict
 import pytest
 
 import simulator
-from minidl import models
+from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
-from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
-from simulator import probes, simulate
-from simulator.calibrate import Calibration, cache_path, calibration, identity
-from simulator.compute import timed_as
+from simulator import chains, probes, simulate
+from simulator.calibrate import Calibration, cache_path, calibration, called, identity, quick
 from simulator.predict import profile_model
 from tests.simulator.hand_made import made_up
 
@@ -27,7 +25,7 @@ MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the fu
 def measured(monkeypatch):
     """Replaces the measurement by a made-up one; a list of what it was asked for."""
     asked = []
-    monkeypatch.setattr(MODULE, "measure", lambda progress: asked.append(progress) or made_up())
+    monkeypatch.setattr(MODULE, "measure", lambda progress, effort: asked.append(effort) or made_up())
     return asked
 
 
@@ -55,6 +53,22 @@ def test_what_was_cached_prices_as_what_was_measured(measured):
     fresh, cached = calibration().cluster(), calibration().cluster()
     build, plan = models.builder("mlp-digits"), Plan(data=2, tensor=2)
     assert simulate(build, plan, fresh, 8).step_seconds == simulate(build, plan, cached, 8).step_seconds
+
+
+def test_a_calibration_of_less_effort_is_used_once(measured, no_warning):
+    effort = quick([profile_model(models.builder("mlp-digits"), Plan(), 4)])
+    assert calibration(effort=effort) == made_up() and measured == [effort]
+    assert not cache_path().exists()
+    calibration()
+    assert calibration(effort=effort) == made_up() and len(measured) == 2  # the better one is there
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("mlp-digits", ["dense"]), ("cnn-digits", ["dense", "images"])])
+def test_chains_are_timed_that_call_the_kernels_that_matter_and_no_others(name, chosen):
+    names = called(profile_model(models.builder(name), Plan(), 4, optimizer=optim.SGD))
+    assert [kind.__name__ for kind in chains.kinds(names)] == chosen
+    cases = [case for kind in chains.kinds(names) for case in kind()]
+    assert names - {"load"} <= set().union(*map(chains.kernels_of, cases))
 
 
 BROKEN = {
@@ -205,7 +219,7 @@ def real(real_calibration):
 
 def test_a_real_calibration_is_of_positive_finite_times(real):
     found, said = deepcopy(real)
-    assert len(said) == 5 and found.machine == identity()
+    assert len(said) == 6 and found.machine == identity()
     may_be_zero = found.compute.pop("instruction_seconds")
     assert may_be_zero >= 0 and math.isfinite(may_be_zero)
     points = [found.compute["python"], *found.compute["kernels"].values(), *found.network["collectives"].values()]
@@ -225,16 +239,13 @@ def test_every_kernel_of_the_models_has_been_timed(real):
     timed = real[0].compute["kernels"].keys() | {"matmul", "load"}
     for name in ("mlp-digits", "cnn-digits", "gpt-tiny", "resnet-digits", "lstm-digits", "vae-digits"):
         profile = profile_model(models.builder(name), Plan(), 4)
-        calls = [c for b in profile.blocks for c in (*b.forward, *b.backward, *b.accumulate, *b.update)]
-        called = {timed_as(c) for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
-        assert len(called - timed) <= 2, called - timed
+        assert len(called(profile) - timed) <= 2, called(profile) - timed
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in OPTIMIZERS.values() if isinstance(cls, type)])
 def test_every_optimizer_has_been_timed(real, cls):
     profile = profile_model(models.builder("mlp-digits"), Plan(), 4, optimizer=cls)
-    called = {c.name for b in profile.blocks for c in (*b.measure, *b.update) if c.bytes_read}
-    assert called and called <= real[0].compute["kernels"].keys()
+    assert called(profile) - {"matmul", "load"} <= real[0].compute["kernels"].keys()
 
 
 def test_a_real_calibration_prices_every_plan(real):

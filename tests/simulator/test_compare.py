@@ -333,7 +333,7 @@ def test_a_run_that_fails_is_exit_code_1_and_an_interrupted_one_130(monkeypatch,
 
 
 def test_a_corrupt_cache_is_one_line_of_warning(monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress: made_up())
+    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: made_up())
     cache_path().write_text("{")
     assert main(["predict", "mlp-digits", "--batch-size", "8"]) == 0
     err = capsys.readouterr().err
