@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.table import Table
 from minidl import random
 from minidl.checks import check_count
 from minidl.creation import tensor
+from minidl.display import Displayed
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.module import Module
@@ -54,27 +56,21 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Displayed):
     """A row for each block, and the total: of the whole model run as one block, which keeps each array once."""
 
     rows: tuple[Row, ...]
     total: Row
+    columns: ClassVar[int] = 200
 
     def as_dict(self) -> dict[str, object]:
         """For programs: FLOPs, bytes read and written, seconds."""
         return {"rows": [asdict(row) for row in self.rows], "total": asdict(self.total)}
 
-    def __str__(self) -> str:
-        console = Console(width=200, color_system=None)
-        with console.capture() as captured:
-            console.print(self.table())
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
     def __repr__(self) -> str:
         return f"<Profile of {self.total.kind}: {len(self.rows)} rows>"
 
-    def table(self) -> Table:
-        """For a rich console."""
+    def __rich__(self) -> Table:
         table = Table(box=None, pad_edge=False)
         table.add_column("block")
         table.add_column("output")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from minidl import nn, optim
@@ -18,6 +18,7 @@ from minidl.parallel.profile import ChainProfile, build_on_meta, flops, profile_
 from minidl.parallel.schedules import Program, training_program
 from minidl.tensor import Tensor, device
 from minidl.trace import Trace
+from minidl.units import duration
 from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.memory import Memory, stage_memory
@@ -40,7 +41,11 @@ class Prediction:
     batch_size: int
     flops: float
     memory: tuple[Memory, ...]
-    _engine: Engine = field(repr=False)
+    _engine: Engine
+
+    def __repr__(self) -> str:
+        where, fits = f"{self.plan} on {self.cluster.name}", "fits" if self.fits else "does not fit"
+        return f"<Prediction of {where}: {duration(self.step_seconds)} a step, {self.mfu:.1%} MFU, {fits}>"
 
     @property
     def throughput(self) -> float:

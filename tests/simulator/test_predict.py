@@ -11,6 +11,7 @@ from minidl import models, nn
 from minidl.parallel import Plan
 from minidl.parallel.profile import build_on_meta
 from minidl.trace import COMMUNICATION, Trace
+from minidl.units import duration
 from simulator import Cluster, simulate
 from tests.simulator.hand_made import cluster
 
@@ -38,6 +39,12 @@ def test_a_step_of_gpt3_is_finite_and_its_figures_agree():
     assert sum(p.breakdown.values()) == pytest.approx(p.step_seconds)
     assert p.breakdown["bubble"] == pytest.approx(p.trace.bubble_fraction * p.step_seconds)
     assert p.breakdown["exposed communication"] == pytest.approx(p.trace.exposed_communication)
+
+
+def test_a_prediction_is_one_line_of_its_own_figures():
+    p = gpt3()
+    line = f"<Prediction of {p.plan} on DGX A100 cluster: {duration(p.step_seconds)} a step, {p.mfu:.1%} MFU, fits>"
+    assert repr(p) == line
     assert p.fits and p.memory_bytes == max(memory.total for memory in p.memory)
     assert len(p.trace.ranks) == len(p.memory) == 16
 
