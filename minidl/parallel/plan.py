@@ -44,6 +44,8 @@ class Plan:
         if self.sharding not in SHARDINGS:
             raise ValueError(f"unknown sharding {self.sharding!r}: choose one of {', '.join(SHARDINGS)}")
         check_positive("bucket_mb", self.bucket_mb)
+        for field in fields(self):  # NumPy's numbers and texts, which are as good, become Python's own
+            object.__setattr__(self, field.name, type(field.default)(getattr(self, field.name)))
 
     @classmethod
     def parse(cls, text: str) -> Plan:
@@ -92,6 +94,12 @@ class Plan:
                 f"batch_size {batch_size} is not divisible by "
                 f"data={self.data} × micro_batches={self.micro_batches} (= {parts})"
             )
+
+    def __repr__(self) -> str:
+        """The call that makes it, of the fields that are not as by default."""
+        given = ((field.name, getattr(self, field.name)) for field in fields(self))
+        changed = (f"{name}={value!r}" for name, value in given if value != getattr(type(self), name))
+        return f"Plan({', '.join(changed)})"
 
     def __str__(self) -> str:
         axes = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"

@@ -195,7 +195,7 @@ def deeper(mesh):
 
 
 OTHERS = {
-    "plan": ({"plan": Plan(data=2, bucket_mb=2)}, "plan data=1 bucket_mb=1.0 there and data=2 bucket_mb=2 here"),
+    "plan": ({"plan": Plan(data=2, bucket_mb=2)}, "plan data=1 bucket_mb=1.0 there and data=2 bucket_mb=2.0 here"),
     "seed": ({"seed": 1}, "seed 0 there and 1 here"),
     "batch size": ({"batch_size": 32}, "batch_size 16 there and 32 here"),
     "data": ({"dataset": DIGITS}, "samples 100 there and 1437 here"),

@@ -1,7 +1,8 @@
-"""A plan written as text is the plan."""
+"""A plan written as text, or as its repr, is the plan."""
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,17 @@ PLANS = st.builds(
 @given(PLANS)
 def test_a_plan_is_read_from_its_fields_as_text(plan):
     assert Plan.parse(" ".join(f"{name}={value}" for name, value in asdict(plan).items())) == plan
+
+
+@given(PLANS)
+def test_the_repr_of_a_plan_is_the_call_that_makes_it(plan):
+    assert eval(repr(plan)) == plan
+
+
+def test_the_repr_of_a_plan_has_the_fields_that_are_not_as_by_default():
+    assert repr(Plan()) == "Plan()"
+    assert repr(Plan(data=2, micro_batches=1, schedule="gpipe")) == "Plan(data=2, schedule='gpipe')"
+    assert repr(Plan(pipeline=np.int64(2), bucket_mb=np.float32(0.5))) == "Plan(pipeline=2, bucket_mb=0.5)"
 
 
 def test_an_empty_text_is_one_worker():
