@@ -6,7 +6,7 @@ Rich is imported when something is shown: workers import these objects and show 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ def _printed(shown: Displayed) -> Console:
     )
     console.print(shown, highlight=False)
     return console
+
+
+def cut(items: Sequence[str], most: int) -> list[str]:
+    """The items; of more than `most`, an even number, the first and the last ones, and how many lie between."""
+    left_out = len(items) - most
+    if left_out <= 0:
+        return list(items)
+    return [*items[: most // 2], f"… {left_out:,} more …", *items[-(most // 2) :]]
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:

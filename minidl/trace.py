@@ -6,14 +6,20 @@ import json
 import reprlib
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from minidl import files, json_files
+from minidl.display import Displayed, cut, facts
+from minidl.units import counted, duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 COMPUTE, COMMUNICATION = "compute", "communication"
 LANES = (COMPUTE, COMMUNICATION, "copy")
+SHOWN_RANKS = 8  # of more, those in the middle are left out where a trace is shown
 
 Interval = tuple[float, float]
 
@@ -29,7 +35,7 @@ class Event(NamedTuple):
     step: int = 0
 
 
-class Trace:
+class Trace(Displayed):
     """All events of one run. `kind` says whether they were "measured" or "simulated"."""
 
     def __init__(self, events: Iterable[Event], kind: str = "measured"):
@@ -45,10 +51,7 @@ class Trace:
 
     def steps(self) -> list[Trace]:
         """The trace of each step, in order."""
-        by_step: dict[int, list[Event]] = {}
-        for event in self.events:
-            by_step.setdefault(event.step, []).append(event)
-        return [Trace(events, self.kind) for _, events in sorted(by_step.items())]
+        return [Trace(events, self.kind) for _, events in sorted(_grouped(self.events, "step").items())]
 
     @property
     def step_seconds(self) -> float:
@@ -59,27 +62,60 @@ class Trace:
 
     def busy_fraction(self, rank: int) -> float:
         """Share of a step in which the compute lane of `rank` is busy: median over the steps."""
-        return _median(_share(_length(_merged(step._intervals(rank, COMPUTE))), step) for step in self.steps())
+        return self._busy_fractions().get(rank, 0.0)
+
+    def _busy_fractions(self) -> dict[int, float]:
+        steps = self._of_each_rank(lambda events, span: _share(_busy(events, COMPUTE), span))
+        return dict(zip(self.ranks, map(_median, zip(*steps, strict=True)), strict=True))
 
     @property
     def exposed_communication(self) -> float:
         """Seconds of a step in which a rank communicates and does not compute: mean of ranks, median of steps."""
-        return _median(_mean(step._exposed(rank) for rank in self.ranks) for step in self.steps())
+        steps = self._of_each_rank(lambda events, _: _busy(events, COMPUTE, COMMUNICATION) - _busy(events, COMPUTE))
+        return _median(map(_mean, steps))
 
     @property
     def bubble_fraction(self) -> float:
         """Share of a step in which a rank neither computes nor communicates: mean of ranks, median of steps."""
-        return _median(_mean(step._idle(rank) for rank in self.ranks) for step in self.steps())
+        steps = self._of_each_rank(lambda events, span: _share(span - _busy(events, COMPUTE, COMMUNICATION), span))
+        return _median(map(_mean, steps))
 
-    def _intervals(self, rank: int, *lanes: str) -> list[Interval]:
-        return [(e.start, e.end) for e in self.events if e.rank == rank and e.lane in lanes]
+    @property
+    def idle_name(self) -> str:
+        """What the share that is `bubble_fraction` is called: one worker waits for no other, and has no bubbles."""
+        return "bubble" if len(self.ranks) > 1 else "idle"
 
-    def _idle(self, rank: int) -> float:
-        return _share(_span(self.events) - _length(_merged(self._intervals(rank, COMPUTE, COMMUNICATION))), self)
+    def _of_each_rank(self, number: Callable[[list[Event], float], float]) -> Iterator[list[float]]:
+        """For each step, what `number` gives for each rank's events and the seconds of the step."""
+        ranks = self.ranks
+        for step in self.steps():
+            by_rank, span = _grouped(step.events, "rank"), _span(step.events)
+            yield [number(by_rank.get(rank, []), span) for rank in ranks]
 
-    def _exposed(self, rank: int) -> float:
-        both = _length(_merged(self._intervals(rank, COMPUTE, COMMUNICATION)))
-        return both - _length(_merged(self._intervals(rank, COMPUTE)))
+    def __repr__(self) -> str:
+        ranks, steps = len(self.ranks), len(self.steps())
+        what = f"{counted(steps, 'step')}, {duration(self.step_seconds)} each" if steps else "no events"
+        return f"<Trace of {counted(ranks, 'rank')}, {self.kind}: {what}>"
+
+    def __rich__(self) -> RenderableType:
+        if not self.events:
+            return facts(f"Trace, {self.kind}: no events", ())
+        busy = list(self._busy_fractions().values())
+        by_rank = ", ".join(cut([f"{share:.1%}" for share in busy], SHOWN_RANKS))
+        return facts(f"Trace, {self.kind}", [
+            ("ranks", f"{len(self.ranks):,}"),
+            ("steps", f"{len(self.steps()):,}, of {counted(len(self.events), 'event')}"),
+            ("step time, median", duration(self.step_seconds)),
+            ("busy", f"{_mean(busy):.1%} of a step" + (f"; by rank {by_rank}" if len(busy) > 1 else "")),
+            *self.waiting(),
+        ])  # fmt: skip
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """Names and values, for people, of what ranks do in a step while they do not compute."""
+        return [
+            ("exposed communication", f"{duration(self.exposed_communication)} of a step"),
+            (self.idle_name, f"{self.bubble_fraction:.1%} of a step"),
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write the trace in Chrome's format, which Perfetto opens: a process for each rank, a thread for each lane."""
@@ -154,10 +190,22 @@ def _span(events: list[Event]) -> float:
     return max(e.end for e in events) - events[0].start
 
 
-def _share(seconds: float, step: Trace) -> float:
-    """`seconds` as a share of the step; 0 of a step that took no time."""
-    span = _span(step.events)
+def _share(seconds: float, span: float) -> float:
+    """`seconds` as a share of those of a step; 0 of a step that took no time."""
     return seconds / span if span else 0.0
+
+
+def _busy(events: list[Event], *lanes: str) -> float:
+    """The seconds in which at least one of these lanes is busy."""
+    return sum(end - start for start, end in _merged([(e.start, e.end) for e in events if e.lane in lanes]))
+
+
+def _grouped(events: list[Event], field: str) -> dict[int, list[Event]]:
+    """The events by their `rank`, or their `step`."""
+    groups: dict[int, list[Event]] = {}
+    for event in events:
+        groups.setdefault(getattr(event, field), []).append(event)
+    return groups
 
 
 def _merged(intervals: list[Interval]) -> list[Interval]:
@@ -169,10 +217,6 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _length(intervals: list[Interval]) -> float:
-    return sum(end - start for start, end in intervals)
 
 
 def _median(values: Iterable[float]) -> float:

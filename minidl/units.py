@@ -34,6 +34,11 @@ def rate(per_second: float, what: str) -> str:
     return f"{_three_digits(per_second)} {what}/s"
 
 
+def counted(number: int, what: str) -> str:
+    """`counted(1, "rank")` is "1 rank"; "1,024 ranks"."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _three_digits(number: float) -> str:
     """To three digits, never with an exponent where there are that many before the point."""
     if not math.isfinite(number) or number == 0 or abs(number) < 1e-3:

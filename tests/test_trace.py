@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace
+from minidl.units import duration
 
 
 def trace(*rows, step=0):
@@ -173,3 +174,40 @@ def test_a_lane_is_known_by_its_name_wherever_the_file_has_put_it(tmp_path):
 def test_a_file_that_is_missing_is_reported_as_such(tmp_path):
     with pytest.raises(FileNotFoundError):
         Trace.load(tmp_path / "none.json")
+
+
+# What is shown
+
+
+EVENTS = st.builds(
+    lambda rank, lane, start, length, step: Event(rank, lane, "x", start, start + length, step),
+    st.integers(0, 40), st.sampled_from((COMPUTE, COMMUNICATION)), st.floats(0, 1e6), st.floats(0, 1e6),
+    st.integers(0, 3),
+)  # fmt: skip
+
+
+@given(st.lists(EVENTS, max_size=60), st.sampled_from(("measured", "simulated")))
+def test_a_trace_shows_its_own_numbers_within_80_columns(events, kind):
+    t = Trace(events, kind)
+    shown, text = " ".join(str(t).split()), str(t)
+    assert all(len(line) <= 80 for line in text.splitlines()) and "\n" not in repr(t)
+    if not events:
+        assert text == f"Trace, {kind}: no events" and repr(t) == f"<Trace of 0 ranks, {kind}: no events>"
+        return
+    busy = [t.busy_fraction(rank) for rank in t.ranks]
+    for fact in (
+        f"Trace, {kind} ranks {len(t.ranks)} steps {len(t.steps())}, of ",
+        f"step time, median {duration(t.step_seconds)} busy {sum(busy) / len(busy):.1%} of a step",
+        f"exposed communication {duration(t.exposed_communication)} of a step",
+        f"{'bubble' if len(t.ranks) > 1 else 'idle'} {t.bubble_fraction:.1%} of a step",
+    ):
+        assert fact in shown
+    by_rank = [f"{share:.1%}" for share in busy]
+    if len(by_rank) > 8:
+        by_rank[4:-4] = [f"… {len(by_rank) - 8} more …"]
+    assert (f"; by rank {', '.join(by_rank)} exposed" in shown) == (len(busy) > 1)
+    assert duration(t.step_seconds) in repr(t)
+
+
+def test_a_trace_in_one_line_says_how_much_it_holds():
+    assert repr(Trace(HALF_HIDDEN)) == "<Trace of 2 ranks, measured: 1 step, 10 s each>"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minidl.units import duration, rate, scaled
+from minidl.units import counted, duration, rate, scaled
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,7 @@ def test_a_rate_names_what_is_counted():
     assert [rate(n, "samples") for n in (0.1234, 12345.6, 1e9)] == [
         "0.123 samples/s", "12,300 samples/s", "1,000,000,000 samples/s"
     ]  # fmt: skip
+
+
+def test_one_is_no_plural():
+    assert [counted(n, "rank") for n in (0, 1, 2, 1024)] == ["0 ranks", "1 rank", "2 ranks", "1,024 ranks"]
