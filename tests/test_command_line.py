@@ -437,8 +437,8 @@ SOME = {"a": np.ones(1)}
 def failed(error, saved_step, state, save_error=None):
     evaluations = [Evaluation(2, 0.5, 0.9)] if isinstance(error, OSError) else []
     error.run = Run(
-        plan=Plan(), program=None, losses=[2.0, 1.0], step_times=[0.1, 0.1], trace=Trace([]), evaluations=evaluations,
-        saved_step=saved_step, save_error=save_error, _state=state,
+        plan=Plan(), program=None, batch_size=64, losses=[2.0, 1.0], step_times=[0.1, 0.1], trace=Trace([]),
+        evaluations=evaluations, saved_step=saved_step, save_error=save_error, _state=state,
     )  # fmt: skip
     return error
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minidl.display import Displayed, facts
 from minidl.parallel.plan import Plan
 from minidl.parallel.schedules import Program
 from minidl.trace import Trace
+from minidl.units import counted, duration, rate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -33,15 +40,17 @@ class StepRecord:
 
 
 @dataclass(kw_only=True)
-class Run:
+class Run(Displayed):
     """The result of `train`. losses and step_times have one entry a step; step_seconds is their median, nan of none.
 
-    first_step: that of the first entry, 0 unless the run was resumed. saved_step: how many steps had been done when the
-    checkpoint was written last, None if none was. save_error: why the last one could not be written, None if it was.
+    batch_size: samples of a global batch. throughput: samples per second, of a step of a whole batch. first_step: that
+    of the first entry, 0 unless the run was resumed. saved_step: how many steps had been done when the checkpoint was
+    written last, None if none was. save_error: why the last one could not be written, None if it was.
     """
 
     plan: Plan
     program: Program
+    batch_size: int
     losses: list[float]
     step_times: list[float]
     trace: Trace
@@ -55,6 +64,48 @@ class Run:
     def step_seconds(self) -> float:
         return statistics.median(self.step_times) if self.step_times else math.nan
 
+    @property
+    def throughput(self) -> float:
+        return self.batch_size / self.step_seconds
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""
         return dict(self._state)
+
+    def __repr__(self) -> str:
+        steps = f"{counted(len(self.losses), 'step')}"
+        if self.losses:
+            steps += f", loss {_course(self.losses)}, {duration(self.step_seconds)} a step"
+        return f"<Run of {self.plan}: {steps}>"
+
+    def __rich__(self) -> RenderableType:
+        steps = f"{len(self.losses):,} of {counted(self.batch_size, 'sample')}"
+        rows = [("workers", f"{self.plan.workers:,}")]
+        rows += [("steps", steps + (f", after the first {self.first_step:,}" if self.first_step else ""))]
+        if self.losses:
+            rows += [("loss", _course(self.losses))]
+        if self.evaluations:
+            steps = " to ".join(f"{e.step:,}" for e in _ends(self.evaluations))
+            rows += [("evaluated", f"after {'step' if len(self.evaluations) == 1 else 'steps'} {steps}")]
+            rows += [("test loss", _course([e.loss for e in self.evaluations]))]
+            if any(e.accuracy for e in self.evaluations):  # the targets are labels
+                rows += [("test accuracy", _course([e.accuracy for e in self.evaluations], ".1%"))]
+        if self.step_times:
+            rows += [("step time, median", duration(self.step_seconds))]
+            rows += [("throughput", rate(self.throughput, "samples"))]
+        if self.trace.events:
+            rows += self.trace.waiting()
+        if self.saved_step is not None:
+            rows += [("checkpoint", f"of step {self.saved_step:,}")]
+        if self.save_error is not None:
+            rows += [("not saved", str(self.save_error))]
+        return facts(f"Run of {self.plan}", rows)
+
+
+def _course(values: Sequence[float], form: str = ".4g") -> str:
+    """The first of the values and the last."""
+    return " → ".join(f"{value:{form}}" for value in _ends(values))
+
+
+def _ends(values: Sequence) -> Sequence:
+    return values if len(values) == 1 else (values[0], values[-1])

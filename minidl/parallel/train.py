@@ -168,6 +168,7 @@ def train(
         return Run(
             plan=plan,
             program=training,
+            batch_size=batch_size,
             losses=[r.loss for r in records],
             step_times=[r.seconds for r in records],
             trace=Trace(event for events, _ in results for event in events),

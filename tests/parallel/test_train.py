@@ -1,7 +1,6 @@
 """train: what a run reports, and the same training in PyTorch."""
 
 import json
-import math
 from collections import Counter
 from functools import cache
 
@@ -11,7 +10,7 @@ import pytest
 import minidl
 from minidl import data, models, nn, optim
 from minidl.data.batches import batch_indices, epoch_order
-from minidl.parallel import Mesh, Plan, Run, train
+from minidl.parallel import Mesh, Plan, train
 from minidl.parallel import instructions as I
 from minidl.parallel.normalization import SyncBatchNorm
 from minidl.trace import COMMUNICATION, COMPUTE, Trace
@@ -329,8 +328,3 @@ def test_a_wrong_argument_is_refused_in_one_sentence_before_a_process_starts(cas
     with pytest.raises((TypeError, ValueError), match=sentence) as refused:
         train(**given, batch_size=64, steps=1)
     assert "\n" not in str(refused.value)
-
-
-def test_a_run_without_a_step_has_numbers_to_print():
-    empty = Run(plan=Plan(), program=None, losses=[], step_times=[], trace=Trace([]), evaluations=[])
-    assert math.isnan(empty.step_seconds) and empty.trace.bubble_fraction == 0 and empty.state_dict() == {}
