@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+Item = TypeVar("Item")
 
 
 class Displayed:
@@ -51,7 +53,7 @@ def _printed(shown: Displayed) -> Console:
     return console
 
 
-def cut(items: Sequence[str], most: int) -> list[str]:
+def cut(items: Sequence[Item], most: int) -> list[Item | str]:
     """The items; of more than `most`, an even number, the first and the last ones, and how many lie between."""
     left_out = len(items) - most
     if left_out <= 0:

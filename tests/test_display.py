@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from minidl import models
-from minidl.display import Displayed, facts
+from minidl.display import Displayed, cut, facts
 from minidl.profile import profile
 
 
@@ -54,6 +54,16 @@ def test_it_is_the_same_text_wherever_it_is_printed(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert str(shown) == expected and "\x1b" not in expected
+
+
+@given(st.lists(st.integers()), st.sampled_from((2, 6)))
+def test_a_long_list_is_cut_in_the_middle_with_a_count(items, most):
+    shown = cut(items, most)
+    if len(items) <= most:
+        assert shown == items
+    else:
+        half = most // 2
+        assert shown == [*items[:half], f"… {len(items) - most:,} more …", *items[-half:]]
 
 
 def test_in_a_notebook_an_object_is_shown_whole_and_at_a_prompt_in_one_line():

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from minidl.display import Displayed
 from minidl.parallel.instructions import (
     Backward,
     EndEvaluation,
@@ -36,6 +38,10 @@ from minidl.parallel.instructions import (
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import Layout
 from minidl.parallel.plan import Plan
+from minidl.units import counted
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Order = Iterator[tuple[str, int]]  # ("forward" or "backward", micro-batch)
 
@@ -78,15 +84,23 @@ SCHEDULES: dict[str, Callable[[int, int, int], Order]] = {
 
 
 @dataclass(frozen=True)
-class RankProgram:
+class RankProgram(Displayed):
     """The instructions of one rank: once before the first step, in every step, once after the last."""
 
     prologue: tuple[Instruction, ...]
     step: tuple[Instruction, ...]
     epilogue: tuple[Instruction, ...]
 
+    def __repr__(self) -> str:
+        return f"<RankProgram of {counted(len(self.step), 'instruction')} a step>"
 
-class Program:
+    def __rich__(self) -> RenderableType:
+        from minidl.parallel.listing import rank_listing  # with rich, which workers do not need
+
+        return rank_listing(self)
+
+
+class Program(Displayed):
     """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
 
     plan, layout: what the program was made from. edited: ranks whose list was replaced (see `without`).
@@ -124,6 +138,15 @@ class Program:
         if self.edited:
             return tuple(range(self.world_size))
         return self.plan.mesh(0).ranks("pipeline")
+
+    def __repr__(self) -> str:
+        edited = f", {len(self.edited):,} of them edited" if self.edited else ""
+        return f"<Program of {self.plan}: {counted(self.world_size, 'list')} of instructions{edited}>"
+
+    def __rich__(self) -> RenderableType:
+        from minidl.parallel.listing import listing
+
+        return listing(self)
 
 
 def training_program(plan: Plan, layout: Layout, clip: bool = False, norms: bool = False) -> Program:

@@ -1,0 +1,81 @@
+"""Programs as people read them: the lists of all ranks side by side, those that are alike once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from minidl.display import cut
+from minidl.parallel.instructions import COMPUTE, Backward, Instruction
+from minidl.units import counted
+
+if TYPE_CHECKING:
+    from minidl.parallel.schedules import Program, RankProgram
+
+SHOWN_LISTS, SHOWN_INSTRUCTIONS = 6, 32  # of more, those in the middle are left out
+LANES = "Indented: the communication lane."
+
+
+def listing(program: Program) -> RenderableType:
+    """The lists of a program: ranks of one stage have the same one, but for those whose list was replaced."""
+    in_stage = program.world_size // program.plan.pipeline
+    alike = [
+        list(ranks)
+        for _, ranks in groupby(
+            range(program.world_size), lambda rank: (rank // in_stage, rank if rank in program.edited else None)
+        )
+    ]
+
+    def shown(ranks: Sequence[int] | str) -> Text:
+        if isinstance(ranks, str):
+            return Text(ranks)
+        if len(ranks) == 1:
+            name = f"rank {ranks[0]}" + (", edited" if ranks[0] in program.edited else "")
+            return _text(name, program[ranks[0]], "rank {}".format)
+        name = f"ranks {ranks[0]} {'and' if len(ranks) == 2 else 'to'} {ranks[-1]}"
+        return _text(name, program[ranks[0]], lambda rank: f"stage {rank // in_stage}")
+
+    title = f"Program of {program.plan}: {counted(program.world_size, 'list')} of instructions"
+    return Group(Text(f"{title}\n{LANES}\n"), Columns(map(shown, cut(alike, SHOWN_LISTS)), padding=(1, 4)))
+
+
+def rank_listing(program: RankProgram) -> RenderableType:
+    """The whole list of one rank."""
+    return _text(LANES, program, "rank {}".format, most=len(program.prologue + program.step + program.epilogue))
+
+
+def _text(title: str, program: RankProgram, peer: Callable[[int], str], most: int = SHOWN_INSTRUCTIONS) -> Text:
+    """A list below its title. peer: names another rank."""
+    parts = {"": program.step}
+    if program.prologue or program.epilogue:
+        parts = {
+            "before the first step:": program.prologue, "in every step:": program.step,
+            "after the last:": program.epilogue,
+        }  # fmt: skip
+    text = Text(title, "bold")
+    for name, part in parts.items():
+        lines = [name] * bool(name) + cut(list(_lines(part, peer)), most)
+        text.append("".join("\n" + line for line in lines), "not bold")
+    return text
+
+
+def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> Iterator[str]:
+    """What each is, of which micro-batch or bucket, and with whom."""
+    bucketed = any(isinstance(instruction, Backward) and instruction.last for instruction in instructions)
+    for instruction in instructions:
+        fields = vars(instruction)
+        words = [type(instruction).__name__]
+        if "bucket" in fields:
+            words.append(f"bucket {fields['bucket']}")
+        elif "micro_batch" in fields:
+            words.append(f"{fields['micro_batch']}")
+        if bucketed and isinstance(instruction, Backward):
+            buckets = sorted({instruction.last, instruction.first}, reverse=True)
+            words.append(f"bucket{'s' * (len(buckets) > 1)} {' to '.join(map(str, buckets))}")
+        words += [f"{word} {peer(fields[name])}" for name, word in (("to", "to"), ("source", "from")) if name in fields]
+        yield ("" if instruction.lane == COMPUTE else "  ") + " ".join(words)
