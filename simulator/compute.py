@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from minidl.kernels.cpu import convolution as conv
 from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.units import counted, scaled
 
 BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
 Points = Sequence[tuple[float, float]]
@@ -68,6 +69,11 @@ class Roofline:
             arithmetic = call.flops / self.vector_flops
         return max(self.launch_seconds, arithmetic, moved * scale / self.memory_bandwidth), 1.0
 
+    def __str__(self) -> str:
+        products, others = scaled(self.matrix_flops, "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
+        memory = scaled(self.memory_bandwidth, "B/s")
+        return f"products {products} ({self.precision}), others {others}, memory {memory}"
+
     def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
         tile_m, tile_n = self.tile
         tiles = batch * math.ceil(m / tile_m) * math.ceil(n / tile_n)
@@ -110,6 +116,10 @@ class Measured:
             rest = interpolate(next(filter(None, ways), self.kernels["add"]), found.rest)
             return self.matmul_seconds(*found.product) + rest, self.matmul_contention
         return self._by_bytes(call.name, moved), interpolate(self.contention, moved, growing=False)
+
+    def __str__(self) -> str:
+        sizes = f"{min(self.gemm_sizes):,} to {max(self.gemm_sizes):,}"
+        return f"as timed: products of matrices {sizes} a side, and {counted(len(self.kernels), 'kernel')} beside"
 
     def _by_bytes(self, name: str, moved: int) -> float:
         """Seconds of a kernel that moves so many bytes; one timed on small arrays alone grows as `add` does."""

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minidl.checks import check_count
+from minidl.display import Displayed, facts
+from minidl.units import counted, scaled
 from simulator import schema
 from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network
@@ -17,6 +20,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 CATALOG = Path(__file__).parent / "catalog"
 
@@ -65,7 +70,7 @@ class Processors:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(Displayed):
     """Devices and what connects them.
 
     compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peak_flops: of one device,
@@ -80,6 +85,23 @@ class Cluster:
     memory_bytes: float
     peak_flops: float
     processors: Processors | None = None
+
+    def __repr__(self) -> str:
+        each = f"{scaled(self.memory_bytes, 'B')} and {scaled(self.peak_flops, 'FLOP/s')} each"
+        return f"<Cluster of {counted(self.devices, 'device')}, {each}: {self.name}>"
+
+    def __rich__(self) -> RenderableType:
+        shared = f": ranks share {counted(self.processors.cores, 'core')}" if self.processors else ""
+        return facts(self.name, [
+            ("devices", f"{self.devices:,}{shared}"),
+            ("memory", self._each_and_all(self.memory_bytes, "B")),
+            ("peak", self._each_and_all(self.peak_flops, "FLOP/s")),
+            ("kernels", str(self.compute)),
+            ("links", str(self.network)),
+        ])  # fmt: skip
+
+    def _each_and_all(self, amount: float, unit: str) -> str:
+        return f"{scaled(amount, unit)} a device, {scaled(self.devices * amount, unit)} in all"
 
     @staticmethod
     def catalog() -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from minidl.parallel.collectives import COSTS
+from minidl.units import counted, duration, scaled
 from simulator.compute import Points, interpolate
 
 
@@ -37,6 +38,9 @@ class Link:
 
     def seconds(self, messages: int, nbytes: float) -> float:
         return messages * self.latency + nbytes / self.bandwidth
+
+    def __str__(self) -> str:
+        return f"{scaled(self.bandwidth, 'B/s')}, {duration(self.latency)}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class Links:
             seconds += self.network.seconds(between.steps, between.nbytes)
         return seconds
 
+    def __str__(self) -> str:
+        return f"{self.node} in a node of {counted(self.node_devices, 'device')}; {self.network} between nodes"
+
 
 @dataclass(frozen=True)
 class SharedMemory:
@@ -99,3 +106,7 @@ class SharedMemory:
         if len(ranks) == 1:
             return interpolate(self.collectives["alone"], nbytes)
         return interpolate(self.collectives.get(name) or self.collectives["all_reduce"], nbytes)
+
+    def __str__(self) -> str:
+        nbytes, seconds = self.send[-1]
+        return f"shared memory, {scaled(nbytes / seconds, 'B/s')} for a message of {scaled(nbytes, 'B')}"

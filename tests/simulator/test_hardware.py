@@ -1,11 +1,17 @@
 """hardware.py: the catalog, and files that are wrong: one sentence each."""
 
 import re
+from dataclasses import replace
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from rich.console import Console
 
+from minidl.units import counted, scaled
 from simulator import Cluster
 from simulator.hardware import CATALOG, Processors, tomllib
+from tests.simulator.hand_made import made_up
 
 FILES = sorted(CATALOG.glob("*.toml"))
 DGX = (CATALOG / "dgx-a100.toml").read_text()
@@ -57,6 +63,39 @@ def test_units_are_those_of_the_code():
     assert cluster.network.node.latency == pytest.approx(6e-6)
     assert cluster.network.node.bandwidth == pytest.approx(0.76 * 300e9)
     assert cluster.compute.launch_seconds == pytest.approx(4e-6)
+
+
+def test_a_cluster_shows_devices_memory_peak_kernels_and_links():
+    cluster = Cluster.load("dgx-a100", devices=1024)
+    assert repr(cluster) == "<Cluster of 1,024 devices, 80 GB and 312 TFLOP/s each: DGX A100 cluster>"
+    assert str(cluster).splitlines() == [
+        "DGX A100 cluster",
+        "devices  1,024",
+        "memory   80 GB a device, 81.9 TB in all",
+        "peak     312 TFLOP/s a device, 319 PFLOP/s in all",
+        "kernels  products 246 TFLOP/s (bfloat16), others 19.5 TFLOP/s, memory 1.73 TB/s",
+        "links    228 GB/s, 6 µs in a node of 8 devices; 21.2 GB/s, 10 µs between nodes",
+    ]
+
+
+def test_this_machine_shows_its_cores_and_what_was_timed():
+    cluster = made_up().cluster()
+    cores, nbytes, seconds = cluster.processors.cores, *cluster.network.send[-1]
+    text = " ".join(str(cluster).split())
+    assert f"this machine devices {cores}: ranks share {counted(cores, 'core')} memory 1 GB a device" in text
+    assert "peak 100 GFLOP/s a device" in text
+    assert "kernels as timed: products of matrices 4 to 16 a side, and 1 kernel beside" in text
+    assert f"links shared memory, {scaled(nbytes / seconds, 'B/s')} for a message of {scaled(nbytes, 'B')}" in text
+
+
+@hypothesis.given(
+    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"))), st.integers(1, 10**9), st.floats(1, 1e20)
+)
+def test_no_line_of_a_cluster_is_longer_than_80_columns(name, devices, amount):
+    cluster = replace(Cluster.load("tpu-v4", devices), name=name, memory_bytes=amount, peak_flops=amount)
+    measure = Console(width=1000).measure
+    assert all(measure(line).maximum <= 80 for line in str(cluster).splitlines())
+    assert f"{scaled(amount, 'B')} and {scaled(amount, 'FLOP/s')} each: {name}>" in repr(cluster)
 
 
 def test_a_cluster_loads_from_a_file_of_ones_own(tmp_path):
