@@ -111,7 +111,8 @@ def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool =
     for name, value, least in (("depth", depth, 0), ("repeats", repeats, 1)):
         check_count(f"profile: {name}", value, least)
     x = (input if isinstance(input, Tensor) else tensor(input)).data
-    with _undisturbed(model), Console(file=Lasting(sys.stderr)).status("") as status:
+    console = Console(file=Lasting(sys.stderr), force_jupyter=False)  # in a notebook rich would need ipywidgets
+    with _undisturbed(model), console.status("") as status:
         walk = _Walk(repeats, status)
         walk.block("", model, x, False, depth)
         rows, walk.rows = walk.rows, []

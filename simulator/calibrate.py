@@ -246,7 +246,7 @@ def _instruction_seconds(found: Calibration) -> float:
     """What a step of a tiny model, on one worker, takes beyond its kernels, for each of its instructions."""
     digits, _ = data.digits()
     plan, settings = Plan(micro_batches=16), {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
-    runs = [train(_tiny, digits, plan, batch_size=64, steps=60, **settings) for _ in range(2)]
+    runs = [train(_tiny, digits, plan, batch_size=64, steps=60, progress=False, **settings) for _ in range(2)]
     measured = min(run.step_seconds for run in runs)  # other programs can only make it slower
     prediction = simulate(_tiny, plan, found.cluster(), 64, example=digits[np.arange(1)], **settings)
     return max(0.0, (measured - prediction.step_seconds) / len(prediction.program[0].step))

@@ -130,7 +130,10 @@ def compare(
             progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
             if i % 4 == 0:
                 drift_now = drift(calibration)
-            run = train(experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, **settings)
+            run = train(
+                experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, progress=False,
+                **settings,
+            )  # fmt: skip
             measured[i].append(run)
             drifts[i].append(drift_now)
 

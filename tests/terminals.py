@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 
 import pytest
@@ -33,3 +34,34 @@ def printed_on(monkeypatch, kind: str, main, arguments) -> int:
     if stream is not None:
         stream.close()
     return code
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers all that was written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def left_on(written: str) -> tuple[list[str], bool]:
+    """What stands on a terminal on which this was written, line by line; whether its cursor is seen, and below that."""
+    lines, row, column, visible = [""], 0, 0, True
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+        elif part.endswith("A"):
+            row -= int(part[2:-1] or 1)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part in ("\x1b[?25l", "\x1b[?25h"):
+            visible = part.endswith("h")
+        else:
+            assert part.endswith("m"), f"{part!r} moves the cursor in a way that this terminal does not know"
+    left = "\n".join(line.rstrip() for line in lines).rstrip("\n").split("\n") if any(lines) else []
+    return left, visible and (row, column) == (len(left), 0)

@@ -1,5 +1,6 @@
 """python -m minidl: what it prints, writes and leaves behind, and how it answers what cannot be done."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -27,7 +28,7 @@ from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation
 from minidl.trace import Trace
 from tests.leftovers import children
-from tests.terminals import BROKEN, CODES, printed_on
+from tests.terminals import BROKEN, CODES, left_on, printed_on
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -363,7 +364,7 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
     files = ["--save", "x.safetensors", "--trace", "trace.json", "--json", "result.json", "--log", "log.csv"]
     command = [sys.executable, "-m", "minidl", "train", "--data", "2", "--steps", "100000000", *files]
     screen, terminal = os.openpty()
-    run = subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE, text=True, env=environment)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
     try:
         shown = b""
@@ -371,7 +372,10 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
             shown += os.read(screen, 4096)
         workers = children(run.pid)
         run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=60)
+        with contextlib.suppress(OSError):  # no process has the terminal any more
+            while more := os.read(screen, 4096):
+                shown += more
+        printed, _ = run.communicate(timeout=60)
     finally:
         run.kill()
         os.close(screen)
@@ -381,7 +385,9 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
         f"ended with Ctrl-C after step {done} of 100000000; "
         "what there is is in x.safetensors, trace.json, result.json; go on with --resume x.safetensors"
     )
-    assert (run.returncode, errors.strip()) == (130, f"minidl: {line}")
+    left, clean = left_on(shown.decode())
+    assert (run.returncode, printed, clean) == (130, b"", True)
+    assert [line for line in left if line] == [f"minidl: {line}"]
     assert done == result["steps"] > 0 == result["first_step"] and result["test_loss"] is None
     assert len(Path("log.csv").read_text().splitlines()) == done + 1
     assert max(event.step for event in Trace.load("trace.json").events) == done - 1

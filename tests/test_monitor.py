@@ -260,7 +260,7 @@ def screen(**options):
     return Console(file=io.StringIO(), width=200, **options)
 
 
-def test_a_terminal_shows_steps_rate_time_left_and_values(monkeypatch):
+def test_a_terminal_shows_steps_their_time_the_time_left_and_values(monkeypatch):
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
     console = screen(force_terminal=True)
@@ -268,7 +268,7 @@ def test_a_terminal_shows_steps_rate_time_left_and_values(monkeypatch):
         for step in range(5):
             monitor.log(step, loss=0.123456, **({"[red]": 1.0} if step == 0 else {}))
     text = console.file.getvalue()
-    for shown in ("step 5/10", "0.5 steps/s", "0:00:10 left", "loss 0.1235", "[red] 1"):
+    for shown in ("step 5/10", "2 s a step", "0:00:10 left", "loss 0.1235", "[red] 1"):
         assert shown in text
     assert text.endswith("\x1b[?25h")  # the cursor is back
 
@@ -282,9 +282,9 @@ def test_without_a_terminal_a_line_comes_now_and_then_and_none_of_a_short_run(mo
             clock[0] = step * 0.025
             monitor.log(step, loss=step)
     assert console.file.getvalue().splitlines() == [
-        "step 401/1000  40 steps/s  0:00:15 left  loss 400",
-        "step 801/1000  40 steps/s  0:00:05 left  loss 800",
-        "step 1000/1000  40 steps/s  loss 999",
+        "step 401/1000  25 ms a step  0:00:15 left  loss 400",
+        "step 801/1000  25 ms a step  0:00:05 left  loss 800",
+        "step 1000/1000  25 ms a step  loss 999",
     ]
     console = screen()
     with Monitor(console=console) as monitor:

@@ -132,7 +132,7 @@ def parts(rounds: int) -> int:
 def _train(build: Callable, dataset, plan: Plan, momentum: float = 0.0) -> Run:
     return train(
         build, dataset, plan, optimizer=lambda p: optim.SGD(p, lr=0.01, momentum=momentum),
-        loss=nn.CrossEntropyLoss(), batch_size=BATCH_SIZE, steps=STEPS,
+        loss=nn.CrossEntropyLoss(), batch_size=BATCH_SIZE, steps=STEPS, progress=False,
     )  # fmt: skip
 
 

@@ -139,15 +139,12 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     plan = chosen_plan(chosen)
     stopped = False
     try:
-        with (
-            Monitor(total=steps, console=console) as progress,
-            Monitor(append=chosen.resume is not None, terminal=False, **log) as monitor,
-        ):
+        with Monitor(append=chosen.resume is not None, terminal=False, **log) as monitor:
             result = train(
                 models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
                 loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
                 drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype,
-                callbacks=[progress, until_it_fails(monitor)],
+                callbacks=[until_it_fails(monitor)], progress=True,
                 save=chosen.save, save_every=chosen.save_every, save_complete=checkpoints, resume=chosen.resume,
             )  # fmt: skip
     except KeyboardInterrupt as interrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from contextlib import ExitStack
 from os import PathLike
@@ -12,8 +11,7 @@ from rich.console import Console
 
 from minidl.checks import check_count
 from minidl.monitor.files import CSVFile, JSONLinesFile
-from minidl.monitor.terminal import Terminal
-from minidl.streams import Lasting
+from minidl.monitor.terminal import Terminal, error_console
 
 NO_NAME = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, halves of characters, line breaks
 
@@ -59,7 +57,7 @@ class Monitor:
 
                 self._add(EventFile(tensorboard, append), opened)
             if terminal:
-                self._add(Terminal(total, console or Console(file=Lasting(sys.stderr))), opened)
+                self._add(Terminal(total, console or error_console()), opened)
             self._open = opened.pop_all()
 
     def _add(self, sink, opened: ExitStack) -> None:

@@ -1,60 +1,155 @@
-"""Progress on the terminal: live where it is one, else a line now and then."""
+"""Progress for people: live on a terminal and in a notebook, else a line now and then."""
 
+from __future__ import annotations
+
+import html
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, TextColumn
 
+from minidl.streams import Lasting
+from minidl.units import duration
+
 SECONDS_PER_LINE = 10.0  # between two lines where the output is no terminal
+SECONDS_PER_LOOK = 0.1  # between two changes of what is shown live
+LINES = 10  # of a training whose progress is wanted where it cannot be shown live
+
+
+def error_console() -> Console:
+    """A console on standard error, by which no run ends."""
+    return Console(file=Lasting(sys.stderr))
 
 
 class Terminal:
-    """The step of how many, steps per second, the time left, and the last value of each name."""
+    """The step of how many, the time of a step, the time left, and the last value of each name.
 
-    def __init__(self, total: int | None, console: Console):
-        self.total, self.console = total, console
+    transient: leave nothing behind on a terminal. lines: how many to print of `total` steps where nothing can be shown
+    live; None for one every SECONDS_PER_LINE, and the last.
+    """
+
+    def __init__(self, total: int | None, console: Console, transient: bool = False, lines: int | None = None):
+        self.total, self.console, self.transient, self.lines = total, console, transient, lines
         self.values: dict[str, float] = {}
         self.first: tuple[int, float] | None = None  # step and time
-        self.printed, self.last = time.monotonic(), ""
-        self.progress: Progress | None = None
+        self.last: tuple[int, float] | None = None
+        self.shown, self.shown_step = time.monotonic(), -1
+        self.live: _Bar | _Cell | None = None
 
     def begin(self, step: int) -> None:
         """A terminal holds no rows of an earlier run."""
 
     def write(self, step: int, values: dict[str, int | float]) -> None:
         self.values |= values
-        now = time.monotonic()
-        self.first = self.first or (step, now)
-        line = self._line(step, now)
-        if self.console.is_terminal:
-            if self.progress is None:
-                columns = BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
-                self.progress = Progress(*columns, console=self.console)
-                self.progress.add_task(line, total=self.total)
-                self.progress.start()
-            self.progress.update(self.progress.task_ids[0], completed=step + 1, description=line)
-        elif now - self.printed >= SECONDS_PER_LINE:
-            self._print(line)
-            self.printed, self.last = now, ""
-        else:
-            self.last = line
+        self.last = step, time.monotonic()
+        if self.first is None:
+            self.first = self.last
+            self.live = self._live()
+        if self._is_due():
+            self._show()
 
-    def _line(self, step: int, now: float) -> str:
-        done, (first, began) = step + 1, self.first
+    def _live(self) -> _Bar | _Cell | None:
+        """What shows progress live; None where nothing can, or where another display of rich is at it already."""
+        if self.console.is_jupyter:
+            return _Cell(self.total)
+        if self.console.is_interactive and not isinstance(sys.stderr, FileProxy):
+            return _Bar(self.total, self.console, self.transient)
+        return None
+
+    def _is_due(self) -> bool:
+        step, now = self.last
+        if self.live:
+            return self.shown_step < 0 or now - self.shown >= SECONDS_PER_LOOK
+        if self.lines is None:
+            return now - self.shown >= SECONDS_PER_LINE
+        return (step + 1) * self.lines // self.total > step * self.lines // self.total
+
+    def _show(self) -> None:
+        (self.shown_step, self.shown), line = self.last, self._line()
+        if self.live:
+            self.live.show(self.shown_step + 1, line)
+        else:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        (step, now), (first, began) = self.last, self.first
+        done = step + 1
         parts = [f"step {done}" + (f"/{self.total}" if self.total else "")]
         if step > first and now > began:
-            rate = (step - first) / (now - began)
-            parts.append(f"{rate:.3g} steps/s")
+            seconds = (now - began) / (step - first)
+            parts.append(f"{duration(seconds)} a step")
             if self.total and done < self.total:
-                parts.append(f"{timedelta(seconds=round((self.total - done) / rate))} left")
+                parts.append(f"{timedelta(seconds=round((self.total - done) * seconds))} left")
         return "  ".join([*parts, *(f"{name} {value:.4g}" for name, value in self.values.items())])
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def close(self) -> None:
+        """Show where it ended; a short run has no line."""
+        if self.last is None:
+            return
+        long = self.lines is None and time.monotonic() - self.first[1] >= SECONDS_PER_LINE
+        if (self.live or long) and self.shown_step != self.last[0]:
+            self._show()
+        if self.live:
+            self.live.close()
+
+
+class _Bar:
+    """A bar on a terminal, drawn anew when it is told so: no thread does."""
+
+    def __init__(self, total: int | None, console: Console, transient: bool):
+        columns = BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
+        self.progress = Progress(
+            *columns, console=console, transient=transient, auto_refresh=False,
+            redirect_stdout=Lasting(sys.stdout).isatty(),  # what is printed stands above; but a file gets its own
+        )  # fmt: skip
+        self.task = self.progress.add_task("", total=total)
+        self.progress.start()
+
+    def show(self, done: int, line: str) -> None:
+        self.progress.update(self.task, completed=done, description=line, refresh=True)
 
     def close(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-        elif self.last and self.first and time.monotonic() - self.first[1] >= SECONDS_PER_LINE:
-            self._print(self.last)  # where a long run ended
+        self.progress.stop()
+
+
+class _Cell:
+    """A bar in the output of a notebook's cell, where it stays. Rich would need ipywidgets for it."""
+
+    def __init__(self, total: int | None):
+        self.total, self.handle = total, None
+
+    def show(self, done: int, line: str) -> None:
+        from IPython.display import display  # there is a notebook, so there is IPython
+
+        bar = f'<progress value="{done}" max="{self.total}"></progress> ' if self.total else ""
+        shown = {"text/plain": line, "text/html": f"{bar}{html.escape(line)}"}
+        if self.handle is None:
+            self.handle = display(shown, raw=True, display_id=True)
+        else:
+            self.handle.update(shown, raw=True)
+
+    def close(self) -> None:
+        """It stays as it is."""
+
+
+@contextmanager
+def training_progress(total: int, wanted: bool | None) -> Iterator[list[Callable]]:
+    """The callbacks that show how far a training of `total` steps is: one, or none where it is not to be shown.
+
+    wanted: None for on a terminal and in a notebook alone, and not where another display is live.
+    """
+    console = error_console()
+    live = console.is_jupyter or console.is_interactive and console.file.isatty()
+    if wanted is False or wanted is None and not live:
+        yield []
+        return
+    terminal = Terminal(total, console, transient=True, lines=LINES if wanted else 0)
+    try:
+        yield [lambda record: terminal.write(record.step, {"loss": record.loss})]
+    finally:
+        terminal.close()

@@ -64,6 +64,7 @@ def train(
     save_every: int | None = None,
     save_complete: bool = True,
     resume: str | PathLike | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
 
@@ -79,6 +80,10 @@ def train(
     done, to the same bits; without save the new ones replace it. `steps` counts from its beginning, and must be more
     than it has done. The plan, the model, the data and all else that makes the numbers must be the same.
     `minidl.load(path)["model"]` has the parameters.
+
+    progress: show on standard error how far the training is: its step, loss and time of a step. None: on a terminal, in
+    a line that is gone at the end, and in a notebook, but not where another display of rich is live. True: elsewhere,
+    too, in ten lines. False: nowhere.
 
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
     Raises ValueError for arguments that do not fit together, and OSError for a file that cannot be written, before a
@@ -127,6 +132,9 @@ def train(
     elif save_every is not None:
         raise ValueError(f"save_every={save_every} needs save, the file to write")
 
+    if not (progress is None or isinstance(progress, bool)):
+        raise TypeError(f"progress must be True, False or None, not {progress!r}")
+
     model = build_on_meta(build, plan.mesh(0), dtype)
     profile = profile_chain(model, *_example(dataset, plan, batch_size, dtype), loss, optimizer)
     if steps >= per_epoch and not drop_last:
@@ -162,7 +170,7 @@ def train(
             checkpoint.add(rank, message)
         else:
             records.extend(message)
-            tell(callbacks, message)
+            tell([*callbacks, *displays], message)
 
     def run_of(results: Sequence[tuple[list[Event], RankState]]) -> Run:
         return Run(
@@ -179,10 +187,13 @@ def train(
             _state=whole_model([held for _, held in results]),
         )
 
+    from minidl.monitor.terminal import training_progress  # with rich, which workers do not need
+
     results = ()
     try:
         try:
-            results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
+            with training_progress(steps, progress) as displays:
+                results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
         except BaseException as error:
             results = getattr(error, "results", ())  # of a training that was stopped
             if checkpoint and results:

@@ -69,6 +69,8 @@ WRONG_RUNS = [
         ValueError,
         "to evaluate is empty",
     ),
+    (mlp, Plan(), {"progress": "yes"}, TypeError, "progress must be True, False or None, not 'yes'"),
+    (mlp, Plan(), {"progress": 1}, TypeError, "progress must be True, False or None, not 1"),
     (mlp, "data=2", {}, TypeError, "plan must be a Plan, not a str"),
     (tied, Plan(data=2), {}, ValueError, "blocks 1 and 3 share the parameter weight: only one worker can train that"),
 ]
