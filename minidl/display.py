@@ -68,7 +68,7 @@ def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="bold", overflow="fold")
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(Text(name), Text(value))

@@ -120,7 +120,7 @@ def test_help_names_every_option_of_every_command(capsys, command):
 def test_the_documented_run_reaches_95_percent(folder, capsys):
     assert main(["train", "--json", "result.json", "--save", "digits.safetensors", "--trace", "trace.json"]) == 0
     text = capsys.readouterr().out
-    for name in ("final loss", "test accuracy", "step time", "bubble", "exposed communication"):
+    for name in ("mlp-digits", "loss", "test accuracy", "step time", "throughput", "idle", "exposed communication"):
         assert name in text
 
     result = json.loads(Path("result.json").read_text())

@@ -75,11 +75,14 @@ def test_in_a_notebook_an_object_is_shown_whole_and_at_a_prompt_in_one_line():
     assert all(line.strip() in shown["text/html"] for line in str(found).splitlines()[2:6])
 
 
-def test_a_rich_console_shows_it_at_its_own_width():
-    console = Console(file=io.StringIO(), width=20)
-    console.print(Shown("A title that is longer than that", [("name", "value " * 9)]))
+@pytest.mark.parametrize("width", [20, 30, 200])
+def test_a_rich_console_shows_all_of_it_at_its_own_width(width):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(Shown("A title that is rather long", [("exposed communication", "value " * 9)]))
     lines = console.file.getvalue().splitlines()
-    assert len(lines) > 4 and max(map(len, lines)) <= 20
+    assert max(map(len, lines)) <= width
+    letters = sorted("".join("".join(lines).split()))
+    assert letters == sorted("Atitlethatisratherlongexposedcommunication" + "value" * 9)
 
 
 def test_what_workers_import_loads_no_rich():

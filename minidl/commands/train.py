@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 import minidl
 from minidl import models, optim
@@ -18,7 +18,6 @@ from minidl.commands.arguments import (
     check_writable,
     count,
     positive,
-    print_table,
     seed,
 )
 from minidl.commands.driver import Outcome
@@ -29,7 +28,6 @@ from minidl.monitor import Monitor
 from minidl.parallel import Plan, Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.result import StepRecord
-from minidl.units import duration
 
 DEFAULT = "mlp-digits"
 OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
@@ -171,7 +169,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     facts = summary(chosen, plan, lr, result, task.labels)
     return Outcome(
         files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
-        show=lambda console: show(console, facts, plan),
+        show=lambda console: show(console, chosen.model, result),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
         stopped=f"step {facts['steps']} of {steps}" if stopped else None,
         go_on=go_on if stopped and chosen.save and not result.save_error else None,
@@ -194,26 +192,11 @@ def until_it_fails(log: Callable[[StepRecord], None]) -> Callable[[StepRecord], 
     return call
 
 
-def show(console: Console, facts: dict, plan: Plan) -> None:
-    """What was trained, and a table of what came out."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    for name, value in (
-        ("final loss", f"{facts['final_loss']:.4f}"),
-        ("test loss", f"{facts['test_loss']:.4f}"),
-        *([("test accuracy", f"{facts['test_accuracy']:.1%}")] if facts["test_accuracy"] is not None else []),
-        ("step time, median", duration(facts["step_seconds"])),
-        ("bubble", f"{facts['bubble_fraction']:.1%} of a step"),
-        ("exposed communication", f"{duration(facts['exposed_communication_seconds'])} of a step"),
-    ):
-        table.add_row(name, value)
-    console.print(
-        f"{facts['model']}, {plan}: {facts['steps']} steps of {facts['batch_size']} samples",
-        highlight=False,
-        soft_wrap=True,
-    )
-    print_table(console, table)
-    if not math.isfinite(facts["final_loss"]):
+def show(console: Console, model: str, result: Run) -> None:
+    """What was trained, and what came out."""
+    console.print(Text(model, style="bold"))
+    console.print(result, highlight=False)
+    if not math.isfinite(result.losses[-1]):
         console.print("The loss is no longer a number: try a smaller --lr.")
 
 
