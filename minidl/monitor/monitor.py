@@ -26,9 +26,9 @@ class Monitor:
 
     total: the number of steps, if known, for what is left of them. csv, jsonl: files; a column that comes later is
     empty in the rows before. tensorboard: a folder for an event file; needs the extra `tensorboard`. terminal: show
-    progress there; where it is none, a line now and then. append: go on with the files of an earlier run, whose rows
-    from the first step that is logged now are dropped; otherwise the first row replaces them all. Files are made with
-    the first row. Each row is in its file when `log` returns.
+    progress there, or in a notebook; where it is neither, a line now and then. append: go on with the files of an
+    earlier run, whose rows from the first step that is logged now are dropped; otherwise the first row replaces them
+    all. Files are made with the first row. Each row is in its file when `log` returns.
 
     A monitor is also a callback of `parallel.train`: `callbacks=[monitor]` logs the loss and the seconds of each step,
     and the loss and accuracy of evaluations. OSError if a file cannot be written; ValueError if one to go on with is no
