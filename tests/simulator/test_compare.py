@@ -17,12 +17,11 @@ from minidl import models
 from minidl.parallel import Plan, WorkerError
 from minidl.trace import Trace
 from simulator import compare as comparing
-from simulator import probes
 from simulator.__main__ import main
 from simulator.calibrate import cache_path
 from simulator.compare import Comparison, Experiment, Row, compare, experiments
 from tests.simulator.hand_made import made_up
-from tests.terminals import BROKEN, CODES, printed_on
+from tests.terminals import BROKEN, printed_on
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -154,103 +153,10 @@ def test_a_comparison_is_kept_whatever_becomes_of_the_terminal(comparison, monke
     assert json.loads(text)["rows"][0]["drift"] is None  # JSON has no NaN
 
 
-# predict
-
-GPT3 = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 24 --batch-size 192".split()
-
-
-def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys):
-    paths = {what: tmp_path / name for what, name in (("json", "p.json"), ("trace", "t.json"), ("timeline", "t.png"))}
-    options = [part for what, path in paths.items() for part in (f"--{what}", str(path))]
-    assert main(["predict", *GPT3, *options]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    for piece in ("gpt3-175b", "on 1024 x", "model FLOPs utilisation", "bubble", "throughput", "fits", "optimizer"):
-        assert piece in printed
-    document = json.loads(paths["json"].read_text())
-    assert document["plan"]["pipeline"] == 16 and len(document["memory"]) == 16
-    assert sum(document["breakdown"].values()) == pytest.approx(document["step_seconds"])
-    assert Trace.load(paths["trace"]).step_seconds == pytest.approx(document["step_seconds"], rel=1e-6)
-    assert paths["timeline"].read_bytes().startswith(b"\x89PNG") and paths["timeline"].stat().st_size > 30_000
-
-
-def test_predict_prints_no_remainder_of_rounding(capsys):
-    assert main("predict mlp-digits --cluster dgx-a100 --batch-size 64".split()) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"bubble +│ 0 s \(0%\)", printed)
-    assert re.search(r"\d kB", printed) and "80 GB: fits" in printed and not re.search(r"-\d", printed.split("step")[1])
-
-
-def test_predict_on_this_machine_uses_its_calibration(capsys):
-    assert main(["predict", "mlp-digits", "--data", "2", "--batch-size", "64"]) == 0
-    assert "on 2 x this machine" in " ".join(capsys.readouterr().out.split())
-
-
-def test_predict_takes_a_file_and_a_precision(tmp_path, capsys):
-    path = Path(__file__).parents[2] / "simulator" / "catalog" / "dgx-a100.toml"
-    seconds = []
-    for precision in ("bfloat16", "float32"):
-        out = tmp_path / "p.json"
-        arguments = [
-            "gpt-tiny",
-            "--cluster",
-            str(path),
-            "--batch-size",
-            "64",
-            "--precision",
-            precision,
-            "--json",
-            str(out),
-        ]
-        assert main(["predict", *arguments]) == 0
-        seconds.append(json.loads(out.read_text())["step_seconds"])
-    assert seconds[0] < seconds[1]
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_prediction_is_kept_whatever_becomes_of_the_terminal(tmp_path, monkeypatch, kind):
-    options = ["--json", str(tmp_path / "p"), "--trace", str(tmp_path / "t"), "--timeline", str(tmp_path / "t.svg")]
-    arguments = ["predict", "mlp-digits", "--data", "2", "--batch-size", "64", *options]
-    assert printed_on(monkeypatch, kind, main, arguments) == CODES[kind]
-    assert all((tmp_path / name).stat().st_size > 100 for name in ("p", "t", "t.svg"))
-
-
-@pytest.mark.parametrize("columns", ["0", "20", "40"])
-def test_no_word_of_a_prediction_is_lost_on_a_narrow_terminal(capsys, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", columns)
-    assert main("predict mlp-digits --cluster dgx-a100 --batch-size 64".split()) == 0
-    printed = capsys.readouterr().out.split()
-    assert {"utilisation", "samples/s", "activations", "parameters", "throughput", "fits"} <= set(printed)
-
-
-# calibrate
-
-
-def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path, capsys):
-    sizes = probes.GEMM_SIZES
-    points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
-    seconds = [1e-6] * len(sizes) ** 3
-    seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
-    compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
-    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
-    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
-    assert printed_on(monkeypatch, "closed pipe", main, ["calibrate", "--json", str(tmp_path / "unread.json")]) == 0
-    assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
-    assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
-    printed = capsys.readouterr().out
-    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "kept in"):
-        assert piece in printed
-    assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
-
-
 # Help and refusals
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-m", "simulator", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-
-
-@pytest.mark.parametrize("arguments", [[], ["compare"], ["predict"], ["calibrate"]])
+@pytest.mark.parametrize("arguments", [[], ["compare"]])
 def test_help_is_complete(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--help"])
@@ -259,48 +165,15 @@ def test_help_is_complete(arguments, capsys):
     pieces = {
         "": ("compare", "predict", "calibrate", "exit code"),
         "compare": ("--out", "--refresh"),
-        "predict": ("--cluster", "--precision", "--data", "--tensor", "--pipeline", "--micro-batches", "--schedule",
-                    "--batch-size", "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b",
-                    "replicas", "stages", "share a layer", "slices", "of the pipeline"),
-        "calibrate": ("--refresh", "--json"),
     }  # fmt: skip
     for piece in pieces["".join(arguments)]:
         assert piece in printed
 
 
 REFUSED = {
-    "an unknown model": ("predict gpt5 --batch-size 8 --cluster dgx-a100", "unknown model 'gpt5': there are"),
-    "an unknown cluster": (
-        "predict gpt-tiny --batch-size 8 --cluster moon",
-        "no cluster 'moon': neither a file nor one of this-machine, dgx-a100"),
-    "a batch that does not divide": (
-        "predict gpt-tiny --batch-size 10 --data 4 --cluster dgx-a100", "batch_size 10 is not divisible by data=4"),
-    "more stages than blocks": (
-        "predict mlp-digits --batch-size 8 --pipeline 9 --cluster dgx-a100", "pipeline=9 needs at least 9 blocks"),
-    "a layer that does not split": (
-        "predict gpt-tiny --batch-size 8 --tensor 3 --cluster dgx-a100", "gpt: heads=4 is not divisible by tensor=3"),
-    "no rank at all": (
-        "predict gpt-tiny --batch-size 8 --data 0 --cluster dgx-a100", "--data: '0' is not a whole number"),
-    "a precision it does not have": (
-        "predict gpt-tiny --batch-size 8 --cluster tpu-v4 --precision float32", "has no precision 'float32'"),
-    "a precision of this machine": ("predict gpt-tiny --batch-size 8 --precision float16", "machine trains in float32"),
-    "a missing folder": (
-        "predict gpt-tiny --batch-size 8 --cluster tpu-v4 --json {tmp}/no/p.json",
-        "cannot write .*p.json: No such file"),
-    "a folder for a file": ("predict gpt-tiny --batch-size 8 --cluster dgx-a100 --trace {tmp}", "Is a directory"),
-    "a picture of no known form": (
-        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --timeline {tmp}/t.pdf",
-        "t.pdf' does not end in .png or .svg"),
-    "one file for two": (
-        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --json {tmp}/x --trace {tmp}/x", "x is given twice"),
     "a file for a folder": ("compare --out {tmp}/file", "file: File exists"),
-    "a missing folder of calibrate": ("calibrate --json {tmp}/no/c.json", "cannot write .*c.json: No such file"),
     "no command": ("", "required: COMMAND"),
     "an unknown command": ("train", "invalid choice: 'train'"),
-    "no batch size": ("predict gpt-tiny", "required: --batch-size"),
-    "a batch size in words": ("predict gpt-tiny --batch-size many", "'many' is not a whole number of at least 1"),
-    "an unknown schedule": ("predict gpt-tiny --batch-size 8 --schedule best", "invalid choice: 'best'"),
-    "an unknown option": ("calibrate --bogus", "unrecognized arguments: --bogus"),
 }  # fmt: skip
 
 
@@ -330,23 +203,6 @@ def test_a_run_that_fails_is_exit_code_1_and_an_interrupted_one_130(monkeypatch,
         monkeypatch.setattr(COMMAND, "compare", fails(error))
         assert main(["compare", "--out", str(tmp_path)]) == code
         assert capsys.readouterr().err == said
-
-
-def test_a_corrupt_cache_is_one_line_of_warning(monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: made_up())
-    cache_path().write_text("{")
-    assert main(["predict", "mlp-digits", "--batch-size", "8"]) == 0
-    err = capsys.readouterr().err
-    assert err.startswith("warning: the calibration cache") and err.count("\n") == 1
-
-
-def test_the_command_works_from_any_folder_and_refuses_without_a_traceback(tmp_path):
-    folder = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": folder}
-    done = run("predict", "gpt-tiny", "--cluster", "dgx-a100", "--batch-size", "8", cwd=tmp_path, env=environment)
-    assert done.returncode == 0 and "gpt-tiny" in done.stdout and done.stderr == ""
-    wrong = run("predict", "gpt-tiny", "--cluster", "moon", "--batch-size", "8", cwd=tmp_path, env=environment)
-    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_a_comparison_with_130_and_no_traceback(tmp_path):

@@ -1,0 +1,43 @@
+"""`python -m simulator calibrate`: what it prints and writes, and how it refuses."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from simulator import probes
+from simulator.__main__ import main
+from simulator.calibrate import cache_path
+from tests.simulator.command import check_refused, help_text
+from tests.simulator.hand_made import made_up
+from tests.terminals import printed_on
+
+pytestmark = pytest.mark.usefixtures("calibrated")
+
+
+def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path, capsys):
+    sizes = probes.GEMM_SIZES
+    points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
+    seconds = [1e-6] * len(sizes) ** 3
+    seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
+    compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
+    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
+    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
+    assert printed_on(monkeypatch, "closed pipe", main, ["calibrate", "--json", str(tmp_path / "unread.json")]) == 0
+    assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
+    assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
+    printed = capsys.readouterr().out
+    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "kept in"):
+        assert piece in printed
+    assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
+
+
+def test_help_names_every_option(capsys):
+    said = help_text(capsys, "calibrate")
+    assert "--refresh" in said and "--json" in said
+
+
+def test_a_wrong_argument_is_one_line_and_exit_code_2(tmp_path, capsys):
+    check_refused(capsys, f"calibrate --json {tmp_path}/no/c.json", "cannot write .*c.json: No such file")
+    check_refused(capsys, "calibrate --bogus", "unrecognized arguments: --bogus")
+    assert {path.name for path in tmp_path.iterdir()} == {"cache"}
