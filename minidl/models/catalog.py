@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
@@ -26,18 +27,18 @@ Builder = Callable[..., Sequential]
 # table 3. The inner sizes of these are those of the published checkpoints.
 llama = partial(gpt, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 BUILDERS: dict[str, Builder] = {
-    "mlp-digits": partial(mlp, (64, 128, 10)),
-    "mlp-784": partial(mlp, (784, 1024, 1024, 10)),
+    "mlp-digits": partial(mlp, sizes=(64, 128, 10)),
+    "mlp-784": partial(mlp, sizes=(784, 1024, 1024, 10)),
     "cnn-digits": partial(cnn, channels=1, size=8),
     "cifar-cnn": cifar_cnn,
     "lenet": lenet,
     "alexnet": alexnet,
-    "vgg11": partial(vgg, 11),
-    "vgg16": partial(vgg, 16),
-    "resnet-digits": partial(resnet, 18, channels=1, size=8, classes=10, width=16, stem="cifar"),
-    "resnet18-cifar": partial(resnet, 18, size=32, classes=10, stem="cifar"),
-    "resnet18": partial(resnet, 18),
-    "resnet50": partial(resnet, 50),
+    "vgg11": partial(vgg, layers=11),
+    "vgg16": partial(vgg, layers=16),
+    "resnet-digits": partial(resnet, layers=18, channels=1, size=8, classes=10, width=16, stem="cifar"),
+    "resnet18-cifar": partial(resnet, layers=18, size=32, classes=10, stem="cifar"),
+    "resnet18": partial(resnet, layers=18),
+    "resnet50": partial(resnet, layers=50),
     "inception-v3": inception,
     "lstm-digits": partial(lstm_classifier, inputs=8, steps=8, hidden=64),
     "lstm-mnist": lstm_classifier,
@@ -58,16 +59,36 @@ BUILDERS: dict[str, Builder] = {
     "gpt3-175b": partial(gpt, layers=96, hidden=12288, heads=96, vocabulary=51200, sequence=2048),
     "gpt-530b": partial(gpt, layers=105, hidden=20480, heads=128, vocabulary=51200, sequence=2048),
     "gpt-1t": partial(gpt, layers=128, hidden=25600, heads=160, vocabulary=51200, sequence=2048),
-    "llama-7b": partial(llama, 32, 4096, 32, 32000, 2048, inner=11008),
-    "llama-65b": partial(llama, 80, 8192, 64, 32000, 2048, inner=22016),
-    "llama2-70b": partial(llama, 80, 8192, 64, 32000, 4096, inner=28672, kv_heads=8),
-    "llama3-8b": partial(llama, 32, 4096, 32, 128256, 8192, inner=14336, kv_heads=8, rotary_base=500000.0),
+    "llama-7b": partial(llama, layers=32, hidden=4096, heads=32, vocabulary=32000, sequence=2048, inner=11008),
+    "llama-65b": partial(llama, layers=80, hidden=8192, heads=64, vocabulary=32000, sequence=2048, inner=22016),
+    "llama2-70b": partial(
+        llama, layers=80, hidden=8192, heads=64, vocabulary=32000, sequence=4096, inner=28672, kv_heads=8
+    ),
+    "llama3-8b": partial(
+        llama,
+        layers=32,
+        hidden=4096,
+        heads=32,
+        vocabulary=128256,
+        sequence=8192,
+        inner=14336,
+        kv_heads=8,
+        rotary_base=500000.0,
+    ),  # fmt: skip
 }
 
 
-def builder(name: str) -> Builder:
-    """The builder `mesh -> Sequential` of a model; without a mesh nothing is split. ValueError lists the names."""
+def builder(name: str, **changes) -> Builder:
+    """The builder `mesh -> Sequential` of a model; without a mesh nothing is split.
+
+    changes: other arguments of the model's function than the catalog's: `builder("gpt2-small", sequence=512)`.
+    ValueError, which lists what there is, for an unknown name, or an argument that the model does not have.
+    """
     if name not in BUILDERS:
         raise ValueError(f"unknown model {name!r}: there are {', '.join(BUILDERS)}")
     build = BUILDERS[name]
-    return lambda mesh=None: build(mesh=mesh)
+    known = [argument for argument in signature(build).parameters if argument != "mesh"]
+    for argument in changes:
+        if argument not in known:
+            raise ValueError(f"{name} has no {argument}: it has {', '.join(known)}")
+    return lambda mesh=None: build(mesh=mesh, **changes)

@@ -89,3 +89,20 @@ def test_the_large_models_have_as_many_parameters_as_published(name, billions):
 def test_an_unknown_model_is_refused_with_the_names_there_are():
     with pytest.raises(ValueError, match="unknown model 'gpt5': there are mlp-digits, mlp-784"):
         models.builder("gpt5")
+
+
+def test_a_model_is_built_with_other_arguments_than_those_of_the_catalog():
+    with minidl.device("meta"):
+        model = models.builder("llama3-8b", layers=2, sequence=16)()
+        deeper, deep = (models.builder("resnet50", layers=layers)() for layers in (101, 50))
+        assert len(model) == 2 + 2 and model.example(3)[0].shape == (3, 16)
+    assert len(deeper) - len(deep) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "known"),
+    [("resnet50", "sequence", "layers, channels, size"), ("mlp-digits", "layers", "sizes"), ("lenet", "mesh", "chan")],
+)
+def test_a_model_has_no_argument_that_its_function_does_not_have(name, argument, known):
+    with pytest.raises(ValueError, match=f"{name} has no {argument}: it has {known}"):
+        models.builder(name, **{argument: 8})
