@@ -22,7 +22,7 @@ from minidl.bench import machine, parallel, train
 from minidl.commands import bench_parallel
 from minidl.commands.arguments import Parser, Refused, check_writable, write_json
 from minidl.commands.driver import Outcome, answer
-from minidl.commands.train import OPTIMIZERS
+from minidl.commands.optimizers import OPTIMIZERS
 from minidl.monitor.files import CSVFile
 from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import minidl
-from minidl import models, optim
+from minidl import models
 from minidl.commands.arguments import (
     Refused,
     check_writable,
@@ -21,6 +21,7 @@ from minidl.commands.arguments import (
     seed,
 )
 from minidl.commands.driver import Outcome
+from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.plans import add_plan_options, chosen_plan
 from minidl.commands.tasks import TASKS, loss_of
 from minidl.data.batches import batches_per_epoch
@@ -30,18 +31,6 @@ from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.result import StepRecord
 
 DEFAULT = "mlp-digits"
-OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
-    "sgd": (0.1, lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)),
-    "adagrad": (0.02, optim.Adagrad),
-    "adadelta": (1.0, optim.Adadelta),
-    "rmsprop": (0.001, optim.RMSprop),
-    "adam": (0.003, optim.Adam),
-    "adamw": (0.003, optim.AdamW),
-    "nadam": (0.003, optim.NAdam),
-    "lion": (0.001, optim.Lion),
-    "lars": (2.0, optim.LARS),
-    "lamb": (0.02, optim.LAMB),
-}
 LOGS = {".csv": "csv", ".jsonl": "jsonl"}  # suffix -> the Monitor's argument
 DESCRIPTION = """\
 Train a model, spread over workers as the plan says, and test it. Without options: one worker and a perceptron that

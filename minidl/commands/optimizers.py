@@ -1,0 +1,16 @@
+"""The optimizers that commands know by name."""
+
+from minidl import optim
+
+OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
+    "sgd": (0.1, lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)),
+    "adagrad": (0.02, optim.Adagrad),
+    "adadelta": (1.0, optim.Adadelta),
+    "rmsprop": (0.001, optim.RMSprop),
+    "adam": (0.003, optim.Adam),
+    "adamw": (0.003, optim.AdamW),
+    "nadam": (0.003, optim.NAdam),
+    "lion": (0.001, optim.Lion),
+    "lars": (2.0, optim.LARS),
+    "lamb": (0.02, optim.LAMB),
+}
