@@ -21,9 +21,11 @@ Points = Sequence[tuple[float, float]]
 class Compute(Protocol):
     """What prices kernel calls.
 
-    scale: bytes of an activation or gradient relative to float32. instruction_seconds: added to every instruction.
+    precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
+    instruction_seconds: added to every instruction.
     """
 
+    precision: str
     scale: float
     instruction_seconds: float
 
@@ -98,6 +100,7 @@ class Measured:
     matmul_contention: float
     python: Points
     instruction_seconds: float
+    precision = "float32"
     scale = 1.0
 
     def price(self, call: KernelCall) -> tuple[float, float]:

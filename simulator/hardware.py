@@ -47,7 +47,7 @@ FILE = schema.table({
     "devices": schema.COUNT,
     "precision": schema.text,
     "device": schema.table(DEVICE | {"peak_flops": PEAKS}),
-    "node": schema.table(_figures(devices=schema.COUNT) | LINK),
+    "node": schema.table({"name": schema.text} | _figures(devices=schema.COUNT) | LINK, optional=("name",)),
     "network": schema.table(LINK),
 })  # fmt: skip
 
@@ -70,12 +70,20 @@ class Processors:
 
 
 @dataclass(frozen=True)
+class Node:
+    """What devices come in: what people call it, a "DGX A100", and how many it has."""
+
+    name: str
+    devices: int
+
+
+@dataclass(frozen=True)
 class Cluster(Displayed):
     """Devices and what connects them.
 
     compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peak_flops: of one device,
     in FLOP/s at the precision used. processors: the cores, where ranks run on those of one machine and communicate with
-    them; None where every rank has a device, and a network that works beside it.
+    them; None where every rank has a device, and a network that works beside it. node: None where it has no name.
     """
 
     name: str
@@ -85,6 +93,17 @@ class Cluster(Displayed):
     memory_bytes: float
     peak_flops: float
     processors: Processors | None = None
+    node: Node | None = None
+
+    @property
+    def size(self) -> str:
+        """In words: "1,024 devices (128 DGX A100)", or "2 cores of this machine"."""
+        what = "device" if self.processors is None else "core"
+        count = f"{self.devices:,} {what}{'s' if self.devices > 1 else ''}"
+        if self.node is None:
+            return f"{count} of {self.name}"
+        nodes = self.devices / self.node.devices
+        return f"{count} ({nodes:,g} {self.node.name})" if nodes >= 1 else f"{count} of one {self.node.name}"
 
     def __repr__(self) -> str:
         each = f"{scaled(self.memory_bytes, 'B')} and {scaled(self.peak_flops, 'FLOP/s')} each"
@@ -160,9 +179,13 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
         node=Link(node["latency_us"] * 1e-6, node["bandwidth"] * node["bandwidth_fraction"]),
         network=Link(network["latency_us"] * 1e-6, network["bandwidth"] * network["bandwidth_fraction"]),
     )
-    return Cluster(table["name"], count, compute, links, device["memory_gb"] * 1e9, peaks[precision])
+    name = table["node"].get("name")
+    return Cluster(
+        table["name"], count, compute, links, device["memory_gb"] * 1e9, peaks[precision],
+        node=name and Node(name, node["devices"]),
+    )  # fmt: skip
 
 
 def _values(table: Mapping) -> dict:
     """The figures of a table without their sources."""
-    return {key: figure["value"] for key, figure in table.items() if "value" in figure}
+    return {key: entry["value"] for key, entry in table.items() if isinstance(entry, dict) and "value" in entry}

@@ -20,6 +20,7 @@ class PerCall:
     """Every kernel call that moves bytes takes `seconds`."""
 
     seconds: float = 1.0
+    precision: str = "float32"
     scale: float = 1.0
     instruction_seconds: float = 0.0
 

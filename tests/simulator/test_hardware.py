@@ -21,6 +21,8 @@ TABLE = tomllib.loads(DGX)
 def figures(table, path=()):
     """(path, figure) of every entry below the sections."""
     for key, value in table.items():
+        if not isinstance(value, dict):
+            continue
         if "value" in value or not any(isinstance(v, dict) for v in value.values()):
             yield (*path, key), value
         else:
@@ -55,6 +57,26 @@ def test_a_cluster_has_as_many_devices_as_one_asks_for():
     assert Cluster.load("dgx-a100").devices == 8
     assert Cluster.load("dgx-a100", devices=1024).devices == 1024
     assert Cluster.load("dgx-a100").with_devices(16) == Cluster.load("dgx-a100", devices=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "size"),
+    [
+        ("dgx-a100", 1024, "1,024 devices (128 DGX A100)"),
+        ("dgx-a100", 8, "8 devices (1 DGX A100)"),
+        ("dgx-a100", 12, "12 devices (1.5 DGX A100)"),
+        ("dgx-a100", 1, "1 device of one DGX A100"),
+        ("tpu-v4", 64, "64 devices of one TPU v4 pod"),
+    ],
+)
+def test_the_size_of_a_cluster_is_told_in_devices_and_nodes(name, devices, size):
+    assert Cluster.load(name, devices).size == size
+
+
+def test_the_size_of_a_cluster_without_named_nodes_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "mine.toml").write_text(DGX.replace('name = "DGX A100"\n', "").replace("DGX A100 cluster", "mine"))
+    assert Cluster.load(tmp_path / "mine.toml", 16).size == "16 devices of mine"
+    assert made_up().cluster().size.endswith(" of this machine")
 
 
 def test_units_are_those_of_the_code():
