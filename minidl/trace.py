@@ -24,6 +24,11 @@ SHOWN_RANKS = 8  # of more, those in the middle are left out where a trace is sh
 Interval = tuple[float, float]
 
 
+def idle_name(workers: int) -> str:
+    """What the time of a step in which a worker does nothing is called: a single one has no bubbles."""
+    return "bubble" if workers > 1 else "idle"
+
+
 class Event(NamedTuple):
     """Something a lane of a rank did from `start` to `end`, in seconds, in a step of the run."""
 
@@ -83,7 +88,7 @@ class Trace(Displayed):
     @property
     def idle_name(self) -> str:
         """What the share that is `bubble_fraction` is called: one worker waits for no other, and has no bubbles."""
-        return "bubble" if len(self.ranks) > 1 else "idle"
+        return idle_name(len(self.ranks))
 
     def _of_each_rank(self, number: Callable[[list[Event], float], float]) -> Iterator[list[float]]:
         """For each step, what `number` gives for each rank's events and the seconds of the step."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+WORDS = ("", "thousand", "million", "billion", "trillion")
 LONGER = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))  # from twice one of these on, a time is given in it
 
 
 def scaled(number: float, unit: str = "") -> str:
     """With a prefix of 1,000: `scaled(1.234e6, "B")` is "1.23 MB"; "4.56 k" without a unit."""
-    size = 0
-    while abs(number) >= 999.5 and size < len(PREFIXES) - 1:
-        number, size = number / 1000, size + 1
-    return f"{_three_digits(number)} {PREFIXES[size]}{unit}".rstrip()
+    number, prefix = _shortened(number, PREFIXES)
+    return f"{_three_digits(number)} {prefix}{unit}".rstrip()
 
 
 def duration(seconds: float) -> str:
@@ -37,6 +37,20 @@ def rate(per_second: float, what: str) -> str:
 def counted(number: int, what: str) -> str:
     """`counted(1, "rank")` is "1 rank"; "1,024 ranks"."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def in_words(number: float, what: str) -> str:
+    """`in_words(300e9, "tokens")` is "300 billion tokens"."""
+    number, word = _shortened(number, WORDS)
+    return " ".join(filter(None, (_three_digits(number), word, what)))
+
+
+def _shortened(number: float, names: Sequence[str]) -> tuple[float, str]:
+    """The number in thousands of thousands, and what so many of them are called."""
+    size = 0
+    while abs(number) >= 999.5 and size < len(names) - 1:
+        number, size = number / 1000, size + 1
+    return number, names[size]
 
 
 def _three_digits(number: float) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minidl.units import counted, duration, rate, scaled
+from minidl.units import counted, duration, in_words, rate, scaled
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_a_rate_names_what_is_counted():
 
 def test_one_is_no_plural():
     assert [counted(n, "rank") for n in (0, 1, 2, 1024)] == ["0 ranks", "1 rank", "2 ranks", "1,024 ranks"]
+
+
+def test_what_is_counted_is_told_in_words():
+    assert [in_words(n, "tokens") for n in (7, 1e6, 2.5e9, 300e9, 15e12, 2e16)] == [
+        "7 tokens", "1 million tokens", "2.5 billion tokens", "300 billion tokens", "15 trillion tokens",
+        "20,000 trillion tokens",
+    ]  # fmt: skip

@@ -25,9 +25,17 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(_option(name), choices=choices, default=first, help=f"{what} (default: {first})")
 
 
-def chosen_plan(options: argparse.Namespace) -> Plan:
-    """The plan that the options of `add_plan_options` describe."""
-    return Plan(**{name: getattr(options, name) for name in (*COUNTS, *CHOICES)})
+def chosen_plan(options: argparse.Namespace, **changes: int) -> Plan:
+    """The plan that the options of `add_plan_options` describe, but for the fields given here."""
+    return Plan(**{name: getattr(options, name) for name in (*COUNTS, *CHOICES)} | changes)
+
+
+def crowding(workers: int, cores: int) -> str | None:
+    """A sentence for a plan that has more workers than this machine has cores; None for others."""
+    if workers <= cores:
+        return None
+    there = f"{cores} core{'s' if cores > 1 else ''}"
+    return f"{workers} workers share {there}: they take turns, and more of them than cores make no step faster here."
 
 
 def _option(name: str) -> str:
