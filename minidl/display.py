@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 Item = TypeVar("Item")
 
@@ -64,6 +65,13 @@ def cut(items: Sequence[Item], most: int) -> list[Item | str]:
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:
     """A line, and below it a name and a value a row. They are plain text: nothing in them is markup."""
     from rich.console import Group
+    from rich.text import Text
+
+    return Group(Text(title, overflow="fold"), fact_table(rows))
+
+
+def fact_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """A name and a value a row, as plain text."""
     from rich.table import Table
     from rich.text import Text
 
@@ -72,4 +80,4 @@ def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(Text(name), Text(value))
-    return Group(Text(title, overflow="fold"), table)
+    return table

@@ -98,8 +98,7 @@ class Cluster(Displayed):
     @property
     def size(self) -> str:
         """In words: "1,024 devices (128 DGX A100)", or "2 cores of this machine"."""
-        what = "device" if self.processors is None else "core"
-        count = f"{self.devices:,} {what}{'s' if self.devices > 1 else ''}"
+        count = counted(self.devices, "device" if self.processors is None else "core")
         if self.node is None:
             return f"{count} of {self.name}"
         nodes = self.devices / self.node.devices

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from minidl import nn, optim
+from minidl.checks import check_positive
+from minidl.display import Displayed, facts
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.arguments import check_builder, check_loss
@@ -14,7 +17,7 @@ from minidl.parallel.check import check
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, flops, profile_chain
+from minidl.parallel.profile import ChainProfile, build_on_meta, flops, profile_chain, sequence_length
 from minidl.parallel.schedules import Program, training_program
 from minidl.tensor import Tensor, device
 from minidl.trace import Trace
@@ -23,15 +26,20 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.memory import Memory, stage_memory
 from simulator.prices import Prices
+from simulator.report import rows, title
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Displayed):
     """What a plan would do on a cluster. All of it is predicted, nothing measured.
 
     step_seconds: of one step. throughput: samples per second. mfu: FLOPs of forward and backward over what the devices
     could do in the step. flops: of forward and backward of the global batch. memory: of a rank of each stage.
-    memory_bytes: of the fullest device. fits: whether that is within a device's memory.
+    memory_bytes: of the fullest device. fits: whether that is within a device's memory. assumptions: what was not the
+    plan's to say. sequence: tokens of a sample, None where samples are no sequences of tokens.
     """
 
     plan: Plan
@@ -41,23 +49,55 @@ class Prediction:
     batch_size: int
     flops: float
     memory: tuple[Memory, ...]
+    optimizer: str
+    loss: str
+    sequence: int | None
     _engine: Engine
 
     def __repr__(self) -> str:
         where, fits = f"{self.plan} on {self.cluster.name}", "fits" if self.fits else "does not fit"
         return f"<Prediction of {where}: {duration(self.step_seconds)} a step, {self.mfu:.1%} MFU, {fits}>"
 
+    def __rich__(self) -> RenderableType:
+        return facts(title(self), rows(self))
+
+    @property
+    def assumptions(self) -> dict[str, object]:
+        """What the numbers hold for, beside the plan: precision, sequence, optimizer and loss."""
+        return {
+            "precision": self.cluster.compute.precision,
+            "sequence": self.sequence,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+        }
+
     @property
     def throughput(self) -> float:
         return self.batch_size / self.step_seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None where samples are no sequences of tokens."""
+        return self.throughput * self.sequence if self.sequence else None
+
+    def seconds_for(self, tokens: float) -> float:
+        """How long it takes to train on so many tokens. ValueError where samples are no sequences of tokens."""
+        check_positive("tokens", tokens)
+        if self.tokens_per_second is None:
+            raise ValueError("the samples of this model are no sequences of tokens: it has no tokens to count")
+        return tokens / self.tokens_per_second
 
     @property
     def mfu(self) -> float:
         return self.flops / (self.step_seconds * self.plan.workers * self.cluster.peak_flops)
 
     @property
+    def fullest_stage(self) -> int:
+        return max(range(len(self.memory)), key=lambda stage: self.memory[stage].total)
+
+    @property
     def memory_bytes(self) -> float:
-        return max(memory.total for memory in self.memory)
+        return self.memory[self.fullest_stage].total
 
     @property
     def fits(self) -> bool:
@@ -131,7 +171,7 @@ def simulate(
     )
     return Prediction(
         plan, cluster, program, seconds, batch_size, work * plan.micro_batches * plan.data * plan.tensor,
-        tuple(memory), engine,
+        tuple(memory), profile.optimizer, profile.loss_name, sequence_length(profile.input), engine,
     )  # fmt: skip
 
 
@@ -141,7 +181,7 @@ def profile_model(model, plan: Plan, batch_size: int, example=None, loss=None, o
     samples = batch_size // (plan.data * plan.micro_batches)
     if example is not None:
         arrays = [e.data if isinstance(e, Tensor) else e for e in example]
-        x, y = (MetaArray((samples, *array.shape[1:]), array.dtype) for array in arrays)
+        x, y = (MetaArray((samples, *a.shape[1:]), "float32" if a.dtype.kind == "f" else a.dtype) for a in arrays)
     elif hasattr(chain, "example"):
         with device("meta"):
             x, y = (tensor.data for tensor in chain.example(samples))

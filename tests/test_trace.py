@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace
+from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace, idle_name
 from minidl.units import duration
 
 
@@ -211,3 +211,7 @@ def test_a_trace_shows_its_own_numbers_within_80_columns(events, kind):
 
 def test_a_trace_in_one_line_says_how_much_it_holds():
     assert repr(Trace(HALF_HIDDEN)) == "<Trace of 2 ranks, measured: 1 step, 10 s each>"
+
+
+def test_one_worker_is_idle_where_several_have_bubbles():
+    assert [idle_name(workers) for workers in (1, 2, 1024)] == ["idle", "bubble", "bubble"]

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from minidl import files
 
+SIZES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
 
 class Refused(Exception):
     """One clear sentence for the user, who asked for something that cannot be done."""
@@ -36,6 +38,18 @@ def count(text: str) -> int:
 def seed(text: str) -> int:
     """The type of an argument that seeds random numbers: a whole number of at least 0."""
     return _at_least(0, text)
+
+
+def amount(text: str) -> float:
+    """The type of an argument that counts very many things: 300e9, 300_000_000_000 or 300B."""
+    size = SIZES.get(text[-1:].upper())
+    try:
+        value = float(text[:-1]) * size if size else float(text)
+    except ValueError:
+        value = math.nan
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, as 300e9 or 300B is")
+    return value
 
 
 def positive(text: str) -> float:

@@ -13,8 +13,9 @@ from minidl.commands.arguments import Parser, Refused, write_json
 from minidl.streams import Lasting, lasting_streams
 
 EXIT_CODES = """\
-exit code: 0 all went well; 1 the run failed, or something of it could not be written; 2 what was asked for cannot be
-done, and one line says why; 130 ended with Ctrl-C.
+exit code: 0 all went well; 1 the run failed, or something of it could not be
+written; 2 what was asked for cannot be done, and one line says why; 130 ended
+with Ctrl-C.
 """
 LEAST_COLUMNS = 20  # rich prints nothing at all where COLUMNS is 0
 

@@ -4,6 +4,7 @@ import argparse
 
 from minidl.commands.arguments import count
 from minidl.parallel.plan import SCHEDULES, SHARDINGS, Plan
+from minidl.units import counted
 
 COUNTS = {
     "data": "replicas of the model",
@@ -34,8 +35,8 @@ def crowding(workers: int, cores: int) -> str | None:
     """A sentence for a plan that has more workers than this machine has cores; None for others."""
     if workers <= cores:
         return None
-    there = f"{cores} core{'s' if cores > 1 else ''}"
-    return f"{workers} workers share {there}: they take turns, and more of them than cores make no step faster here."
+    shared = f"{counted(workers, 'worker')} share {counted(cores, 'core')}"
+    return f"{shared}: they take turns, and more of them make no step faster here."
 
 
 def _option(name: str) -> str:

@@ -30,7 +30,8 @@ class BlockProfile:
     backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones. measure:
     what finds the squares whose sums the optimizer takes; squares: how many there are.
     saved_bytes: kept from forward to backward; keeps_input, keeps_output: whether the block's input and output are
-    among it, since a neighbour may keep the same array. update: the optimizer's calls; state_bytes: what it keeps.
+    among it, since a neighbour may keep the same array. update: the calls of the `optimizer`, which is its name, empty
+    where there is nothing to update; state_bytes: what it keeps.
     """
 
     forward: tuple[Call, ...]
@@ -46,6 +47,7 @@ class BlockProfile:
     parameter_count: int
     state_bytes: int
     squares: int
+    optimizer: str
 
     @property
     def cost(self) -> float:
@@ -56,13 +58,19 @@ class BlockProfile:
 
 @dataclass(frozen=True)
 class ChainProfile:
-    """The profiles of a chain's blocks, in order, of its loss, and the shape of its input."""
+    """The profiles of a chain's blocks, in order, of its loss, and the shape of its input. loss_name: its class."""
 
     blocks: tuple[BlockProfile, ...]
     loss: tuple[Call, ...]
     score: tuple[Call, ...]
     input: MetaArray
     target: MetaArray
+    loss_name: str
+
+    @property
+    def optimizer(self) -> str:
+        """The name of the optimizer, "none" where there is nothing to update."""
+        return next((block.optimizer for block in self.blocks if block.optimizer), "none")
 
     @property
     def costs(self) -> list[float]:
@@ -130,7 +138,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
         loss.sum_and_weight(Tensor(array), Tensor(target))
-    return ChainProfile(tuple(profiles), tuple(loss_calls), tuple(score_calls), x, target)
+    return ChainProfile(tuple(profiles), tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__)
 
 
 def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Callable) -> BlockProfile:
@@ -149,7 +157,7 @@ def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Call
         saved.backward(gradient)
     measure: list[Call] = []
     update: list[Call] = []
-    state_bytes = squares = 0
+    state_bytes, squares, name = 0, 0, ""
     if parameters:
         stepper = make_optimizer(optimizer, parameters)
         stepper.step()  # makes the state
@@ -157,14 +165,20 @@ def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Call
             found = stepper.measure()
         with meta.record() as update:
             stepper.step(squares=found)
-        state_bytes, squares = stepper.state_bytes, found.size
+        state_bytes, squares, name = stepper.state_bytes, found.size, type(stepper).__name__
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
         tuple(forward), tuple(backward), tuple(accumulate), tuple(measure), tuple(update),
         sum(kept.values()), x.storage in kept, y.storage in kept, MetaArray(y.shape, y.dtype),
         sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes, squares,
+        name,
     )  # fmt: skip
+
+
+def sequence_length(x) -> int | None:
+    """Tokens of a sample in a batch `x` of arrays (batch, sequence) of integers; None where samples are no such."""
+    return x.shape[1] if x.ndim == 2 and x.dtype.kind in "iu" else None
 
 
 def signature(module: Module) -> tuple:

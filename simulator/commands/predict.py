@@ -7,15 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from minidl import models
-from minidl.commands.arguments import Refused, check_writable, count, print_table, progress_bar
-from minidl.commands.driver import Outcome
-from minidl.commands.plans import add_plan_options, chosen_plan
+from minidl.bench.machine import cores
+from minidl.commands.arguments import Refused, amount, check_writable, count, print_table, progress_bar
+from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.optimizers import OPTIMIZERS
+from minidl.commands.plans import add_plan_options, chosen_plan, crowding
+from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
-from minidl.units import duration, rate, scaled
-from simulator import plots
+from minidl.parallel.plan import Plan
+from minidl.units import counted
+from simulator import report
 from simulator.calibrate import calibration
 from simulator.commands.progress import CALIBRATING, PROGRESS
 from simulator.hardware import Cluster
@@ -23,21 +27,58 @@ from simulator.predict import Prediction, simulate
 
 THIS_MACHINE = "this-machine"
 PICTURES = (".png", ".svg")
-ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a difference of rounded numbers
+OPTIMIZER = "adam"
+DAY = 86400.0
+SMALLER = "More --pipeline, --tensor or --micro-batches hold less, or --sharding optimizer."
+DESCRIPTION = """\
+Predict one training step of a model on a cluster: its time and where that goes,
+what a device holds in memory, and for what all of this is predicted.
+"""
+EPILOG = f"""\
+examples:
+  python -m simulator predict mlp-digits --data 2 --batch-size 64
+  python -m simulator predict gpt3-175b --cluster dgx-a100 --devices 1024 \\
+      --pipeline 16 --tensor 8 --micro-batches 24 --batch-size 192 \\
+      --tokens 300e9 --timeline step.png
+  python -m simulator predict gpt2-small --cluster tpu-v4 --data 8 \\
+      --sequence 512 --layers 24 --batch-size 64
+
+{EXIT_CODES}
+1 also where the plan does not fit into the memory of the devices; all that was
+asked for is then printed and written, and by how much it does not fit.
+"""
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("predict", help="predict one training step of a model on a cluster")
+    parser = commands.add_parser(
+        "predict", help="predict one training step of a model on a cluster", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"one of {', '.join(BUILDERS)}")
-    add("--cluster", type=_cluster, default=THIS_MACHINE, metavar="NAME",
-        help=f"a TOML file, or one of {_clusters()} (default: {THIS_MACHINE})")  # fmt: skip
-    add("--precision", metavar="NAME", help="of activations and matrix products (default: the cluster's own)")
+    add("--layers", type=count, metavar="N", help="layers of the model, where it has a choice (default: its own)")
+    add("--sequence", type=count, metavar="N", help="tokens of a sample, of a language model (default: its own)")
     add("--batch-size", type=count, required=True, metavar="N", help="samples of a global batch")
+    add("--tokens", type=amount, metavar="N", help="also say how long it takes to train on so many: 300e9, or 300B")
+    add("--optimizer", choices=OPTIMIZERS, default=OPTIMIZER, metavar="NAME",
+        help=f"one of {', '.join(OPTIMIZERS)} (default: {OPTIMIZER})")  # fmt: skip
+
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--cluster", type=_cluster, default=THIS_MACHINE, metavar="NAME",
+                         help=f"a TOML file, or one of {_clusters()} (default: {THIS_MACHINE})")  # fmt: skip
+    cluster.add_argument("--devices", type=count, metavar="N",
+                         help="how many there are: without --data, the replicas are as many as fill them, with it the "
+                         "plan may use fewer (default: as many as the plan has workers)")  # fmt: skip
+    cluster.add_argument("--precision", metavar="NAME",
+                         help="of activations and matrix products (default: the cluster's own)")  # fmt: skip
+
     add_plan_options(parser)
-    add("--json", type=Path, metavar="PATH", help="also write the prediction here")
-    add("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
-    add("--timeline", type=_picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
+    parser.set_defaults(data=None)  # to tell one replica that is asked for from none
+
+    files = parser.add_argument_group("files")
+    files.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
+    files.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
+    files.add_argument("--timeline", type=_picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
     parser.set_defaults(run=run)
 
 
@@ -59,48 +100,82 @@ def _picture(text: str) -> Path:
 
 
 def run(options, console: Console) -> Outcome:
+    """Predict as asked."""
     check_writable(options.json, options.trace, options.timeline)
-    builder = models.builder(options.model)
-    plan = chosen_plan(options)
-    if options.cluster == THIS_MACHINE:
-        if options.precision not in (None, "float32"):
-            raise Refused(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
-        with progress_bar(console, *PROGRESS) as bar:
-            task = bar.add_task(CALIBRATING, total=None)
-            cluster = calibration(progress=lambda what: bar.update(task, description=f"calibrating: {what}")).cluster()
-    else:
-        cluster = Cluster.load(options.cluster, devices=plan.workers, precision=options.precision)
-    prediction = simulate(builder, plan, cluster, options.batch_size)
-    title = f"{options.model}: {plan} (simulated)"
+    changes = {name: given for name in ("layers", "sequence") if (given := getattr(options, name)) is not None}
+    builder = models.builder(options.model, **changes)
+    plan = _plan(options)
+    cluster = _load(options, plan, console)
+    rate, make = OPTIMIZERS[options.optimizer]
+    p = simulate(builder, plan, cluster, options.batch_size, optimizer=lambda parameters: make(parameters, lr=rate))
+    if options.tokens and not p.sequence:
+        raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
+    rows = list(report.rows(p, options.tokens))
+    title = report.title(p, options.model)
+
+    def draw(path: Path) -> None:
+        from simulator import plots  # loaded late: matplotlib takes as long as the rest
+
+        plots.save(plots.timeline_figure([(title, p.trace)]), path)
+
+    def show(console: Console) -> None:
+        console.print(Text(title, style="bold"))
+        print_table(console, fact_table(rows))
+        if cluster.processors and (crowded := crowding(plan.workers, cluster.processors.cores)):
+            console.print(crowded, highlight=False)
+        if not p.fits:
+            console.print(f"{report.misfit(p)}\n{SMALLER}", highlight=False)
+
     files = (
-        (options.json, _prediction_json(options.model, prediction)),
-        (options.trace, prediction.trace.save),
-        (options.timeline, lambda path: plots.save(plots.timeline_figure([(title, prediction.trace)]), path)),
+        (options.json, _document(options.model, p, options.tokens)),
+        (options.trace, p.trace.save),
+        (options.timeline, draw),
     )
-    return Outcome(files, lambda console: print_table(console, _prediction_table(options.model, prediction)))
+    return Outcome(files, show, code=0 if p.fits else 1)
 
 
-def _prediction_table(model: str, p: Prediction) -> Table:
-    table = Table(title=f"Predicted: {model}, {p.plan}, on {p.plan.workers} x {p.cluster.name}", show_header=False)
-    table.add_row("step", duration(p.step_seconds))
-    for what, seconds in p.breakdown.items():
-        shown = seconds if seconds > ROUNDING * p.step_seconds else 0.0
-        table.add_row(f"  {what}", f"{duration(shown)} ({shown / p.step_seconds:.0%})")
-    table.add_row("throughput", rate(p.throughput, "samples"))
-    table.add_row("model FLOPs utilisation", f"{p.mfu:.1%}")
-    fullest = max(p.memory, key=lambda memory: memory.total)
-    fits = "fits" if p.fits else "does NOT fit"
-    table.add_row(
-        "memory, fullest device", f"{scaled(p.memory_bytes, 'B')} of {scaled(p.cluster.memory_bytes, 'B')}: {fits}"
-    )
-    for what, nbytes in asdict(fullest).items():
-        table.add_row(f"  {what}", scaled(nbytes, "B"))
-    return table
+def _plan(options) -> Plan:
+    """The plan; without --data it has as many replicas as fill the devices. Refused where they are too few."""
+    devices, data = options.devices, options.data
+    one = chosen_plan(options, data=1)
+    if data is None:
+        data = max(devices // one.workers, 1) if devices else 1
+    plan = chosen_plan(options, data=data)
+    if devices is None:
+        return plan
+    if plan.workers > devices:
+        raise Refused(f"the plan {plan} needs {plan.workers:,} devices: --devices gives {devices:,}")
+    if options.data is None and devices % one.workers:
+        raise Refused(
+            f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
+            f"(= {one.workers}): say how many replicas there are with --data"
+        )
+    return plan
 
 
-def _prediction_json(model: str, p: Prediction) -> dict:
+def _load(options, plan: Plan, console: Console) -> Cluster:
+    """The cluster, with as many devices as were asked for."""
+    if options.cluster != THIS_MACHINE:
+        return Cluster.load(options.cluster, devices=options.devices or plan.workers, precision=options.precision)
+    if options.precision not in (None, "float32"):
+        raise Refused(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
+    if options.devices and options.devices > cores():
+        raise Refused(
+            f"this machine has {counted(cores(), 'core')}: --devices {options.devices} needs another --cluster"
+        )
+    with progress_bar(console, *PROGRESS) as bar:
+        task = bar.add_task(CALIBRATING, total=None)
+        return calibration(progress=lambda what: bar.update(task, description=f"calibrating: {what}")).cluster()
+
+
+def _document(model: str, p: Prediction, tokens: float | None) -> dict[str, object]:
+    """What --json writes; times in seconds but `days`; null for tokens where samples are no sequences of them."""
+    seconds = None if tokens is None else p.seconds_for(tokens)
     return {
-        "model": model, "plan": asdict(p.plan), "cluster": p.cluster.name, "batch_size": p.batch_size,
-        "step_seconds": p.step_seconds, "throughput": p.throughput, "mfu": p.mfu, "memory_bytes": p.memory_bytes,
-        "fits": p.fits, "breakdown": p.breakdown, "memory": [asdict(m) for m in p.memory],
+        "model": model, "plan": asdict(p.plan), "cluster": p.cluster.name, "devices": p.cluster.devices,
+        "batch_size": p.batch_size, "assumptions": p.assumptions, "step_seconds": p.step_seconds,
+        "throughput": p.throughput, "tokens_per_second": p.tokens_per_second, "tokens": tokens, "seconds": seconds,
+        "days": seconds and seconds / DAY, "mfu": p.mfu, "memory_bytes": p.memory_bytes,
+        "device_memory_bytes": p.cluster.memory_bytes, "fits": p.fits, "breakdown": p.breakdown,
+        "memory": [asdict(m) for m in p.memory],
     }  # fmt: skip

@@ -5,9 +5,10 @@ import tracemalloc
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from minidl import models, nn
+from minidl import models, nn, optim
 from minidl.parallel import Plan
 from minidl.parallel.profile import build_on_meta
 from minidl.trace import COMMUNICATION, Trace
@@ -126,6 +127,41 @@ def test_the_timeline_of_gpt3_opens_again(tmp_path):
     inside = [e for e in again.events if e.name == "all_reduce" and e.rank == rank]
     layers = 6  # of the stage: two collectives forward and two backward in each, for each micro-batch
     assert len(inside) == 24 * layers * 4 and {e.lane for e in inside} == {COMMUNICATION}
+
+
+# What a prediction says of itself
+
+
+def test_a_prediction_is_printed_with_what_it_assumed():
+    printed = str(gpt3()).splitlines()
+    assert printed[:2] == [
+        "pipeline 16 × data 8 × tensor 8, 1f1b, 24 micro-batches", "1,024 devices (128 DGX A100), predicted"
+    ]  # fmt: skip
+    assert printed[2].split(maxsplit=1) == ["batch", "192 samples of 2,048 tokens"]
+    assert printed[3].split(maxsplit=1) == ["assumed", "bfloat16, Adam, CrossEntropyLoss"]
+    assert max(map(len, printed)) <= 80
+    assert duration(gpt3().step_seconds) in gpt3()._repr_html_()
+
+
+def test_the_optimizer_and_the_loss_that_are_given_are_those_that_are_named():
+    given = {"optimizer": lambda parameters: optim.SGD(parameters, lr=0.1), "loss": nn.MSELoss()}
+    p = simulate(
+        lambda mesh: nn.Linear(4, 2), Plan(), cluster(), 8, example=(np.ones((1, 4)), np.ones((1, 2))), **given
+    )
+    assert p.assumptions == {"precision": "float32", "sequence": None, "optimizer": "SGD", "loss": "MSELoss"}
+    frozen = simulate(lambda mesh: nn.ReLU(), Plan(), cluster(), 8, example=(np.ones((1, 4)), np.ones((1, 4))), **given)
+    assert frozen.optimizer == "none"
+
+
+def test_only_rows_of_tokens_are_sequences():
+    assert gpt3().tokens_per_second == gpt3().throughput * SEQUENCE
+    assert gpt3().seconds_for(3e11) == pytest.approx(3e11 / gpt3().tokens_per_second)
+    images = simulate(MLP, Plan(), cluster(), 8)
+    assert images.sequence is images.tokens_per_second is None
+    with pytest.raises(ValueError, match="no sequences of tokens"):
+        images.seconds_for(1)
+    with pytest.raises(ValueError, match="tokens=0 is not a positive number"):
+        gpt3().seconds_for(0)
 
 
 # Arguments

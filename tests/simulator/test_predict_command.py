@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minidl.trace import Trace
+from minidl.units import counted, scaled
 from simulator.__main__ import main
 from simulator.calibrate import cache_path
 from tests.simulator.command import check_refused, help_text
@@ -19,14 +20,28 @@ from tests.terminals import BROKEN, CODES, printed_on
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 GPT3 = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 24 --batch-size 192".split()
+TOO_LARGE = "gpt3-175b --cluster dgx-a100 --tensor 8 --pipeline 8 --batch-size 8".split()
+
+
+def predicted(folder, line, code=0):
+    """What --json writes for such a command line."""
+    assert main(["predict", *line.split(), "--json", str(folder / "p.json")]) == code
+    return json.loads((folder / "p.json").read_text())
 
 
 def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys):
     paths = {what: tmp_path / name for what, name in (("json", "p.json"), ("trace", "t.json"), ("timeline", "t.png"))}
     options = [part for what, path in paths.items() for part in (f"--{what}", str(path))]
-    assert main(["predict", *GPT3, *options]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    for piece in ("gpt3-175b", "on 1024 x", "model FLOPs utilisation", "bubble", "throughput", "fits", "optimizer"):
+    assert main(["predict", *GPT3, "--tokens", "300e9", *options]) == 0
+    printed = capsys.readouterr().out
+    first, second, *rest = printed.splitlines()
+    assert first == "gpt3-175b · pipeline 16 × data 8 × tensor 8, 1f1b, 24 micro-batches"
+    assert second == "1,024 devices (128 DGX A100), predicted"
+    assert max(map(len, rest)) <= 80
+    for piece in (
+        "192 samples of 2,048 tokens", "bfloat16, Adam, CrossEntropyLoss", "bubble", "samples/s, ", " tokens/s",
+        "300 billion tokens", " days", "model FLOPs utilisation", "80 GB: fits",
+    ):  # fmt: skip
         assert piece in printed
     document = json.loads(paths["json"].read_text())
     assert document["plan"]["pipeline"] == 16 and len(document["memory"]) == 16
@@ -35,16 +50,72 @@ def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys
     assert paths["timeline"].read_bytes().startswith(b"\x89PNG") and paths["timeline"].stat().st_size > 30_000
 
 
-def test_predict_prints_no_remainder_of_rounding(capsys):
+def test_predict_prints_no_remainder_of_rounding_and_one_worker_is_idle(capsys):
     assert main("predict mlp-digits --cluster dgx-a100 --batch-size 64".split()) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"bubble +│ 0 s \(0%\)", printed)
+    assert re.search(r"idle +0 s \(0%\)", printed) and "bubble" not in printed
     assert re.search(r"\d kB", printed) and "80 GB: fits" in printed and not re.search(r"-\d", printed.split("step")[1])
 
 
-def test_predict_on_this_machine_uses_its_calibration(capsys):
-    assert main(["predict", "mlp-digits", "--data", "2", "--batch-size", "64"]) == 0
-    assert "on 2 x this machine" in " ".join(capsys.readouterr().out.split())
+def test_predict_on_this_machine_uses_its_calibration_and_says_once_where_workers_share_cores(capsys):
+    there = made_up().machine["cores"]
+    for workers, sentences in ((there, 0), (2 * there, 1)):
+        assert main(["predict", "mlp-digits", "--data", str(workers), "--batch-size", str(64 * workers)]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"{counted(workers, 'worker')} on {counted(there, 'core')} of this machine, predicted" in printed
+        assert printed.count(f"workers share {counted(there, 'core')}: they take turns") == sentences
+
+
+def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
+    line = "gpt2-small --cluster dgx-a100 --batch-size 4"
+    plain = predicted(tmp_path, line)
+    assert plain["assumptions"] == {
+        "precision": "bfloat16", "sequence": 1024, "optimizer": "Adam", "loss": "CrossEntropyLoss",
+    }  # fmt: skip
+    other = predicted(tmp_path, f"{line} --optimizer sgd --sequence 512 --layers 24 --precision float32")
+    assert other["assumptions"] == plain["assumptions"] | {"precision": "float32", "sequence": 512, "optimizer": "SGD"}
+    assert "4 samples of 512 tokens" in capsys.readouterr().out
+    parameters = [document["memory"][0]["parameters"] for document in (plain, other)]
+    assert 1.5 < parameters[1] / parameters[0] / 2 < 2  # twice the bytes; the embedding is the same
+    vae = predicted(tmp_path, "vae-digits --cluster dgx-a100 --batch-size 4")
+    assert vae["assumptions"]["loss"] == "VAELoss" and vae["assumptions"]["sequence"] is None
+
+
+def test_tokens_give_a_rate_and_the_time_for_as_many_as_are_asked_for(tmp_path):
+    document = predicted(tmp_path, f"{' '.join(GPT3)} --tokens 300B")
+    assert document["tokens_per_second"] == pytest.approx(192 * 2048 / document["step_seconds"])
+    assert document["seconds"] == pytest.approx(300e9 / document["tokens_per_second"])
+    assert document["days"] == pytest.approx(document["seconds"] / 24 / 3600)
+    images = predicted(tmp_path, "lenet --cluster dgx-a100 --batch-size 8")
+    assert images["tokens_per_second"] is images["tokens"] is images["days"] is None
+
+
+def test_replicas_fill_the_devices_unless_they_are_given(tmp_path, capsys):
+    line = "gpt-tiny --cluster dgx-a100 --tensor 2 --batch-size 64"
+    for options, data, devices, said in (
+        ("--devices 16", 8, 16, "16 devices (2 DGX A100), predicted"),
+        ("--devices 2", 1, 2, "2 devices of one DGX A100, predicted"),
+        ("--devices 16 --data 4", 4, 16, "16 devices (2 DGX A100), 8 used, predicted"),
+        ("--devices 17 --data 1", 1, 17, "17 devices (2.125 DGX A100), 2 used, predicted"),
+        ("", 1, 2, "2 devices of one DGX A100, predicted"),
+    ):
+        document = predicted(tmp_path, f"{line} {options}")
+        assert (document["plan"]["data"], document["devices"]) == (data, devices)
+        assert capsys.readouterr().out.splitlines()[1] == said
+
+
+def test_a_plan_that_does_not_fit_is_exit_code_1_and_a_line_says_by_how_much(tmp_path, capsys):
+    paths = [tmp_path / name for name in ("p.json", "t.json", "t.svg")]
+    options = [part for what, path in zip(("--json", "--trace", "--timeline"), paths, strict=True)
+               for part in (what, str(path))]  # fmt: skip
+    assert main(["predict", *TOO_LARGE, *options]) == 1
+    assert all(path.stat().st_size > 100 for path in paths)
+    document = json.loads(paths[0].read_text())
+    assert not document["fits"] and document["memory_bytes"] > document["device_memory_bytes"] == 80e9
+    out, err = capsys.readouterr()
+    needed, more = (scaled(nbytes, "B") for nbytes in (document["memory_bytes"], document["memory_bytes"] - 80e9))
+    assert f"\ndoes not fit: {needed} of 80 GB, {more} too much on the fullest device (stage " in out and err == ""
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_predict_takes_a_file_and_a_precision(tmp_path, capsys):
@@ -84,6 +155,11 @@ def test_no_word_of_a_prediction_is_lost_on_a_narrow_terminal(capsys, monkeypatc
     assert {"utilisation", "samples/s", "activations", "parameters", "throughput", "fits"} <= set(printed)
 
 
+def test_a_prediction_loads_no_matplotlib_unless_it_draws():
+    code = "import sys, simulator.commands.predict; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 # Help and refusals
 
 
@@ -92,7 +168,7 @@ def test_help_names_every_option_and_what_there_is_to_choose_from(capsys):
     for piece in (
         "--cluster", "--precision", "--data", "--tensor", "--pipeline", "--micro-batches", "--schedule", "--batch-size",
         "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b", "replicas", "stages", "share a layer",
-        "slices", "of the pipeline",
+        "slices", "of the pipeline", "--optimizer", "--sequence", "--layers", "--devices", "--tokens",
     ):  # fmt: skip
         assert piece in said
 
@@ -108,6 +184,24 @@ REFUSED = {
         "predict mlp-digits --batch-size 8 --pipeline 9 --cluster dgx-a100", "pipeline=9 needs at least 9 blocks"),
     "a layer that does not split": (
         "predict gpt-tiny --batch-size 8 --tensor 3 --cluster dgx-a100", "gpt: heads=4 is not divisible by tensor=3"),
+    "no sequence": ("predict resnet50 --batch-size 8 --sequence 8", "resnet50 has no sequence: it has layers, chan"),
+    "tokens of images": (
+        "predict lenet --batch-size 8 --tokens 3e9 --cluster tpu-v4", "--tokens: lenet does not read sequences of tok"),
+    "no number of tokens": ("predict gpt-tiny --batch-size 8 --tokens 3X", "'3X' is not a number of at least 1, as"),
+    "infinitely many tokens": ("predict gpt-tiny --batch-size 8 --tokens inf", "'inf' is not a number of at least 1"),
+    "devices that the plan does not fill": (
+        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --tensor 2 --pipeline 2 --devices 6",
+        r"--devices 6 is not divisible by pipeline=2 × tensor=2 \(= 4\): say how many replicas there are with --data"),
+    "fewer devices than the plan needs": (
+        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --data 2 --pipeline 4 --devices 7",
+        "the plan pipeline 4 × data 2, 1f1b needs 8 devices: --devices gives 7"),
+    "fewer devices than one replica needs": (
+        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --pipeline 4 --devices 3", "needs 4 devices: --devices g"),
+    "fewer devices of this machine": (
+        "predict gpt-tiny --batch-size 8 --data 2 --devices 1", "needs 2 devices: --devices gives 1"),
+    "more devices than this machine has": (
+        "predict gpt-tiny --batch-size 4096 --devices 4096", "this machine has .*: --devices 4096 needs another --clu"),
+    "an unknown optimizer": ("predict gpt-tiny --batch-size 8 --optimizer best", "invalid choice: 'best'"),
     "no rank at all": (
         "predict gpt-tiny --batch-size 8 --data 0 --cluster dgx-a100", "--data: '0' is not a whole number"),
     "a precision it does not have": (
