@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
 
 from minidl import random
 from minidl.checks import check_count
@@ -26,9 +25,12 @@ from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.profile_table import profile_table
 from minidl.streams import Lasting
 from minidl.tensor import Tensor, device
-from minidl.units import duration, scaled
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 REST = "(rest)"
 
@@ -61,7 +63,6 @@ class Profile(Displayed):
 
     rows: tuple[Row, ...]
     total: Row
-    columns: ClassVar[int] = 200
 
     def as_dict(self) -> dict[str, object]:
         """For programs: FLOPs, bytes read and written, seconds."""
@@ -71,29 +72,7 @@ class Profile(Displayed):
         return f"<Profile of {self.total.kind}: {len(self.rows)} rows>"
 
     def __rich__(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("block")
-        table.add_column("output")
-        for name in ("parameters", "FLOPs\nforward", "\nbackward", "moved\nforward", "\nbackward", "kept",
-                     "time\nforward", "\nbackward", "\nGFLOP/s"):  # fmt: skip
-            table.add_column(name, justify="right")
-        for row in (*self.rows, self.total):
-            if row is self.total:
-                table.add_section()
-            table.add_row(*_cells(row))
-        return table
-
-
-def _cells(row: Row) -> Iterator[str]:
-    yield f"{row.name} {row.kind}".strip()
-    yield "×".join(map(str, row.output))
-    yield f"{row.parameters:,}"
-    yield from (scaled(row.forward_flops), scaled(row.backward_flops))
-    yield from ("" if n is None else scaled(n, "B") for n in (row.forward_bytes, row.backward_bytes, row.kept_bytes))
-    seconds = row.forward_seconds, row.backward_seconds
-    yield from ("" if s is None else duration(s) for s in seconds)
-    work = row.forward_flops + row.backward_flops
-    yield f"{work / sum(seconds) / 1e9:.3g}" if None not in seconds and sum(seconds) and work else ""
+        return profile_table(self)
 
 
 def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool = True) -> Profile:

@@ -7,10 +7,12 @@ from rich.console import Console
 
 from minidl import device
 from minidl.arena import memory_bytes
-from minidl.commands.arguments import Refused, check_writable, count
+from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import Outcome
 from minidl.models import BUILDERS, builder
 from minidl.profile import Profile, profile
+from minidl.profile_table import profile_table
+from minidl.units import counted
 
 DESCRIPTION = """\
 What each block of a model costs in forward and backward: parameters, FLOPs, bytes moved and kept for backward, which
@@ -50,8 +52,8 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         found = _profile(chosen, "cpu")
 
     def show(console: Console) -> None:
-        console.print(f"{chosen.model}, {chosen.batch} samples", highlight=False)
-        console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{chosen.model}, {counted(chosen.batch, 'sample')}", highlight=False)
+        print_table(console, profile_table(found))
 
     return Outcome([(chosen.json, {"model": chosen.model, "batch": chosen.batch, **found.as_dict()})], show)
 
