@@ -44,8 +44,8 @@ def folded(rows: Sequence[Row], level: int = 0) -> Iterator[tuple[Row, int]]:
     the names, down to which all rows have the same.
     """
     blocks = [list(block) for _, block in groupby(rows, key=lambda row: row.name.split(".")[: level + 1])]
-    for _, run in groupby(blocks, key=lambda block: [_but_for_name_and_time(row, level) for row in block]):
-        run = list(run)
+    for _, group in groupby(blocks, key=lambda block: [_but_for_name_and_time(row, level) for row in block]):
+        run = list(group)
         merged = [_merged(alike, level) for alike in zip(*run, strict=True)]
         deeper = any(row.name.count(".") > level for row in merged)
         for row, count in folded(merged, level + 1) if deeper else ((row, 1) for row in merged):
@@ -62,9 +62,15 @@ def _merged(rows: Sequence[Row], level: int) -> Row:
     first, last = (row.name.split(".") for row in (rows[0], rows[-1]))
     if len(rows) > 1:
         first[level] += f"…{last[level]}"
-    seconds = {name: [getattr(row, name) for row in rows] for name in ("forward_seconds", "backward_seconds")}
-    means = {name: None if None in times else statistics.mean(times) for name, times in seconds.items()}
-    return replace(rows[0], name=".".join(first), **means)
+    return replace(
+        rows[0], name=".".join(first), forward_seconds=_mean([row.forward_seconds for row in rows]),
+        backward_seconds=_mean([row.backward_seconds for row in rows]),
+    )  # fmt: skip
+
+
+def _mean(times: Sequence[float | None]) -> float | None:
+    known = [seconds for seconds in times if seconds is not None]
+    return statistics.mean(known) if len(known) == len(times) else None
 
 
 def _cells(row: Row, count: int, timed: bool) -> Iterator[str]:
@@ -74,8 +80,12 @@ def _cells(row: Row, count: int, timed: bool) -> Iterator[str]:
     yield f"{scaled(row.forward_flops)}\n{scaled(row.backward_flops)}"
     yield f"{scaled(row.forward_bytes, 'B')}\n{scaled(row.backward_bytes, 'B')}"
     yield "" if row.kept_bytes is None else scaled(row.kept_bytes, "B")
-    if timed:
-        seconds = row.forward_seconds, row.backward_seconds
-        yield "" if None in seconds else f"{duration(seconds[0])}\n{duration(seconds[1])}"
-        work = row.forward_flops + row.backward_flops
-        yield f"{work / sum(seconds) / 1e9:.3g}" if None not in seconds and sum(seconds) and work else ""
+    if not timed:
+        return
+    forward, backward = row.forward_seconds, row.backward_seconds
+    if forward is None or backward is None:
+        yield from ("", "")
+        return
+    yield f"{duration(forward)}\n{duration(backward)}"
+    work = row.forward_flops + row.backward_flops
+    yield f"{work / (forward + backward) / 1e9:.3g}" if forward + backward and work else ""

@@ -35,7 +35,9 @@ def rows(p: Prediction, tokens: float | None = None) -> Iterator[tuple[str, str]
         name = idle_name(p.plan.workers) if what == "bubble" else what
         yield f"  {name}", f"{duration(shown)} ({shown / p.step_seconds:.0%})"
     throughput = rate(p.throughput, "samples")
-    yield "throughput", throughput + (f", {rate(p.tokens_per_second, 'tokens')}" if p.sequence else "")
+    if p.tokens_per_second is not None:
+        throughput += f", {rate(p.tokens_per_second, 'tokens')}"
+    yield "throughput", throughput
     if tokens is not None:
         yield in_words(tokens, "tokens"), duration(p.seconds_for(tokens))
     yield "model FLOPs utilisation", f"{p.mfu:.1%}"

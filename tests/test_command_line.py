@@ -54,7 +54,10 @@ def folder(tmp_path, monkeypatch):
         (["bench", "train", "--threads", "0"], "--threads: '0' is not a whole number of at least 1"),
         (["bench", "train", "--vs", "jax"], "invalid choice: 'jax'"),
         (["train", "--bogus"], "--bogus"),
-        (["train", "--model", "gpt"], "'mlp-digits', 'cnn-digits'"),
+        (
+            ["train", "--model", "gpt"],
+            "no model 'gpt': neither a function FILE.py:BUILD nor one of mlp-digits, cnn-dig",
+        ),
         (["train", "--model", "lenet"], "lenet is trained on mnist: name its --folder"),
         (
             ["train", "--model", "lenet", "--folder", "."],
@@ -77,7 +80,7 @@ def folder(tmp_path, monkeypatch):
         (["train", "--pipeline", "11"], "pipeline=11 needs at least 11 blocks"),
         (["train", "--tensor", "3"], "128 is not divisible by tensor=3"),
         (["train", "--json", "nowhere/x"], "cannot write nowhere/x: No such file or directory"),
-        (["profile", "gpt"], "invalid choice: 'gpt'"),
+        (["profile", "gpt"], "argument MODEL: no model 'gpt'"),
         (["profile", "gpt3-175b", "--batch", "1"], "this machine has"),
         (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
@@ -106,10 +109,10 @@ def test_help_names_every_option_of_every_command(capsys, command):
     assert text.startswith(f"usage: python -m minidl {' '.join(command)}".rstrip())
     named = {
         "": ["train", "profile", "bench", "exit code"],
-        "profile": ["MODEL", "gpt3-175b", "--batch", "--depth", "--repeats", "--no-time", "--json"],
-        "train": "--model --folder --download --data --pipeline --tensor --micro-batches --schedule --batch-size "
-        "--drop-last --epochs --steps --lr --optimizer --seed --dtype --save --save-every --resume --trace --log "
-        "--json".split(),
+        "profile": "MODEL gpt3-175b --model net.py:build --batch --depth --repeats --no-time --json".split(),
+        "train": "--model net.py:build data() --folder --download --data --pipeline --tensor --micro-batches "
+        "--schedule --batch-size --drop-last --epochs --steps --lr --optimizer --seed --dtype --save --save-every "
+        "--resume --trace --log --json".split(),
         "bench": ["parallel", "train"],
         "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
@@ -120,16 +123,19 @@ def test_help_names_every_option_of_every_command(capsys, command):
 def test_the_documented_run_reaches_95_percent(folder, capsys):
     assert main(["train", "--json", "result.json", "--save", "digits.safetensors", "--trace", "trace.json"]) == 0
     text = capsys.readouterr().out
-    for name in ("mlp-digits", "loss", "test accuracy", "step time", "throughput", "idle", "exposed communication"):
+    for name in ("mlp-digits", "loss", "test accuracy", "step time", "samples/s", "idle", "exposed communication"):
         assert name in text
+    assert "bubble" not in text and "tokens" not in text and "workers share" not in text
 
     result = json.loads(Path("result.json").read_text())
     assert set(result) == {
         "model", "plan", "workers", "batch_size", "first_step", "steps", "optimizer", "lr", "seed", "dtype",
-        "final_loss", "test_loss", "test_accuracy", "step_seconds", "bubble_fraction", "exposed_communication_seconds",
-        "losses",
+        "final_loss", "test_loss", "test_accuracy", "step_seconds", "samples_per_second", "tokens_per_second",
+        "bubble_fraction", "exposed_communication_seconds", "losses",
     }  # fmt: skip
     assert result["test_accuracy"] >= 0.95
+    assert result["samples_per_second"] == pytest.approx(64 / result["step_seconds"])
+    assert result["tokens_per_second"] is None
     assert Plan(**result["plan"]) == Plan() and result["workers"] == 1
     assert len(result["losses"]) == result["steps"] == 20 * 23
     assert result["losses"][-1] == result["final_loss"]
@@ -161,6 +167,15 @@ def test_every_option_of_train_reaches_the_run(folder):
                        "--seed 1", "--dtype float64", "--batch-size 1000 --drop-last")
     ]  # fmt: skip
     assert all(other[2] != plain[2] for other in others)
+
+
+def test_more_workers_than_cores_are_said_once_in_one_sentence(folder, capsys, monkeypatch):
+    for there, sentences in ((1, 1), (2, 0)):
+        monkeypatch.setattr("minidl.commands.train.cores", lambda there=there: there)
+        assert main(["train", "--steps", "1", "--data", "2"]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert printed.count("2 workers share 1 core: they take turns, and more of them are no faster") == sentences
+        assert "bubble" in printed and "idle" not in printed
 
 
 @pytest.mark.parametrize("path", ["log.csv", "log.jsonl"])

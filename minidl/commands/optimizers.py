@@ -1,8 +1,10 @@
-"""The optimizers that commands know by name."""
+"""The optimizers that commands know by name: the default learning rate, and one with the rest of its settings."""
+
+from collections.abc import Callable
 
 from minidl import optim
 
-OPTIMIZERS = {  # name -> default learning rate, and the optimizer with the rest of its settings
+OPTIMIZERS: dict[str, tuple[float, Callable[..., optim.Optimizer]]] = {
     "sgd": (0.1, lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)),
     "adagrad": (0.02, optim.Adagrad),
     "adadelta": (1.0, optim.Adadelta),

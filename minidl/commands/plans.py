@@ -36,7 +36,7 @@ def crowding(workers: int, cores: int) -> str | None:
     if workers <= cores:
         return None
     shared = f"{counted(workers, 'worker')} share {counted(cores, 'core')}"
-    return f"{shared}: they take turns, and more of them make no step faster here."
+    return f"{shared}: they take turns, and more of them are no faster here."
 
 
 def _option(name: str) -> str:

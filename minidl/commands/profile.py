@@ -9,22 +9,25 @@ from minidl import device
 from minidl.arena import memory_bytes
 from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import Outcome
+from minidl.commands.own import HELP, OwnModel, blamed, model_name
 from minidl.models import BUILDERS, builder
+from minidl.parallel import Plan
 from minidl.profile import Profile, profile
 from minidl.profile_table import profile_table
 from minidl.units import counted
 
 DESCRIPTION = """\
-What each block of a model costs in forward and backward: parameters, FLOPs, bytes moved and kept for backward, which
-are counted, and the time on this machine, which is measured: the median of some runs.
+What each block of a model costs in forward and backward: parameters, FLOPs,
+bytes moved and kept for backward, which are counted, and the time on this
+machine, which is measured: the median of some runs.
 """
 EPILOG = f"""\
-models: {", ".join(BUILDERS)}
-
+{HELP}
 examples:
   python -m minidl profile cifar-cnn --batch 64
   python -m minidl profile gpt-tiny --depth 2
   python -m minidl profile gpt3-175b --batch 1 --no-time
+  python -m minidl profile --model net.py:build
 """
 
 
@@ -34,7 +37,10 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("model", choices=BUILDERS, metavar="MODEL", help="the name of a model, see below")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("positional", nargs="?", type=model_name(BUILDERS), metavar="MODEL",
+                       help=f"FILE.py:BUILD, or one of {', '.join(BUILDERS)}")  # fmt: skip
+    which.add_argument("--model", type=model_name(BUILDERS), metavar="MODEL", help="the same, as `train` has it")
     add("--batch", type=count, default=8, metavar="N", help="samples (default: 8)")
     add("--depth", type=count, default=1, metavar="N", help="how far down into blocks of blocks (default: 1)")
     add("--repeats", type=count, default=5, metavar="N", help="runs of which the median is taken (default: 5)")
@@ -46,22 +52,25 @@ def add_parser(commands) -> None:
 def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Count and measure."""
     check_writable(chosen.json)
-    found = _profile(chosen, "meta")
-    if not chosen.no_time:
-        _check_memory(chosen.model, found)
-        found = _profile(chosen, "cpu")
+    name = chosen.positional or chosen.model
+    own = None if name in BUILDERS else OwnModel(name)
+    with blamed(own and own.path):
+        found = _profile(chosen, name, own, "meta")
+        if not chosen.no_time:
+            _check_memory(name, found)
+            found = _profile(chosen, name, own, "cpu")
 
     def show(console: Console) -> None:
-        console.print(f"{chosen.model}, {counted(chosen.batch, 'sample')}", highlight=False)
+        console.print(f"{name}, {counted(chosen.batch, 'sample')}", highlight=False)
         print_table(console, profile_table(found))
 
-    return Outcome([(chosen.json, {"model": chosen.model, "batch": chosen.batch, **found.as_dict()})], show)
+    return Outcome([(chosen.json, {"model": name, "batch": chosen.batch, **found.as_dict()})], show)
 
 
-def _profile(chosen: argparse.Namespace, where: str) -> Profile:
+def _profile(chosen: argparse.Namespace, name: str, own: OwnModel | None, where: str) -> Profile:
     with device(where):
-        model = builder(chosen.model)()
-        x, _ = model.example(chosen.batch)
+        model = own.build(Plan().mesh()) if own else builder(name)()
+        x, _ = own.example(model, chosen.batch) if own else model.example(chosen.batch)
         return profile(model, x, chosen.depth, chosen.repeats, show=False)
 
 

@@ -1,4 +1,4 @@
-"""The models that `python -m minidl train` trains, each with its data and its loss."""
+"""What `python -m minidl train` trains: models by name, each with its data and its loss, or one of the user's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,20 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-import minidl
 from minidl import data, models, nn
 from minidl.commands.arguments import Refused
+from minidl.commands.own import OwnModel, blamed
+from minidl.models.catalog import Builder
+from minidl.parallel import Plan
+from minidl.parallel.profile import build_on_meta
+from minidl.tensor import device
 
 Pair = tuple[data.Dataset, data.Dataset]  # to train on, to test on
 
 
 @dataclass(frozen=True)
-class Task:
-    """load: gives the data; in_folder: from a folder, with or without download. labels: whether targets are classes."""
+class Source:
+    """load: gives the data; in_folder: from a folder, with or without download."""
 
     load: Callable[..., Pair]
     in_folder: bool = False
-    labels: bool = True
 
     def data(self, model: str, folder: Path | None, download: bool) -> Pair:
         """The data sets; Refused where a folder is missing or has no use."""
@@ -48,21 +51,51 @@ def coriolanus() -> Pair:
     return data.TextDataset(tokens[:first], 128, stride=64), data.TextDataset(tokens[first:], 128)
 
 
-TASKS = {
-    "mlp-digits": Task(data.digits),
-    "cnn-digits": Task(data.digits),
-    "resnet-digits": Task(data.digits),
-    "lstm-digits": Task(data.digits),
-    "vae-digits": Task(digit_images, labels=False),
-    "gpt-tiny": Task(coriolanus),
-    "lenet": Task(data.mnist, in_folder=True),
-    "lstm-mnist": Task(data.mnist, in_folder=True),
-    "cifar-cnn": Task(data.cifar10, in_folder=True),
-    "resnet18-cifar": Task(data.cifar10, in_folder=True),
+SOURCES = {
+    "mlp-digits": Source(data.digits),
+    "cnn-digits": Source(data.digits),
+    "resnet-digits": Source(data.digits),
+    "lstm-digits": Source(data.digits),
+    "vae-digits": Source(digit_images),
+    "gpt-tiny": Source(coriolanus),
+    "lenet": Source(data.mnist, in_folder=True),
+    "lstm-mnist": Source(data.mnist, in_folder=True),
+    "cifar-cnn": Source(data.cifar10, in_folder=True),
+    "resnet18-cifar": Source(data.cifar10, in_folder=True),
 }
 
 
-def loss_of(model: str) -> nn.Loss:
+@dataclass(frozen=True)
+class Task:
+    """A model, the data to train and to test it on, and its loss. file: the user's, which it comes from."""
+
+    build: Builder
+    train_set: data.Dataset
+    test_set: data.Dataset
+    loss: nn.Loss
+    file: Path | None = None
+
+    @property
+    def labels(self) -> bool:
+        """Whether targets are classes."""
+        return self.train_set[np.arange(1)][1].dtype.kind in "iu"
+
+
+def task(model: str, plan: Plan, folder: Path | None, download: bool) -> Task:
+    """That of a model by name, or of `file.py:build`. Refused where its data or its loss are not to be had."""
+    if model in SOURCES:
+        build = models.builder(model)
+        return Task(build, *SOURCES[model].data(model, folder, download), loss_of(build_on_meta(build, plan.mesh())))
+    if folder or download:
+        raise Refused(f"{model} is trained on the digits, or what its file's data() gives: no --folder, no --download")
+    own = OwnModel(model)
+    with blamed(own.path):
+        built = build_on_meta(own.build, plan.mesh())
+        with device("meta"):
+            own.example(built, 1)  # refused if the model does not take it
+        return Task(own.build, *(own.data_sets or data.digits()), own.loss() or loss_of(built), own.path)
+
+
+def loss_of(model: nn.Module) -> nn.Loss:
     """The loss that the model carries, or cross-entropy."""
-    with minidl.device("meta"):
-        return getattr(models.builder(model)(), "loss", nn.CrossEntropyLoss)()
+    return getattr(model, "loss", nn.CrossEntropyLoss)()

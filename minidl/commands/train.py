@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import minidl
-from minidl import models
+from minidl.bench.machine import cores
 from minidl.commands.arguments import (
     Refused,
     check_writable,
@@ -22,37 +22,43 @@ from minidl.commands.arguments import (
 )
 from minidl.commands.driver import Outcome
 from minidl.commands.optimizers import OPTIMIZERS
-from minidl.commands.plans import add_plan_options, chosen_plan
-from minidl.commands.tasks import TASKS, loss_of
+from minidl.commands.own import HELP, blamed, model_name
+from minidl.commands.plans import add_plan_options, chosen_plan, crowding
+from minidl.commands.tasks import SOURCES, Task, task
 from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor
-from minidl.parallel import Plan, Run, WorkerError, train
+from minidl.parallel import Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.result import StepRecord
 
 DEFAULT = "mlp-digits"
 LOGS = {".csv": "csv", ".jsonl": "jsonl"}  # suffix -> the Monitor's argument
 DESCRIPTION = """\
-Train a model, spread over workers as the plan says, and test it. Without options: one worker and a perceptron that
-learns 1,437 handwritten digits, at least 95 % of 360 others right within seconds. Models named ...-digits are trained
-on these, gpt-tiny on a text that comes along, the others on data in a folder: lenet and lstm-mnist on MNIST, cifar-cnn
-and resnet18-cifar on CIFAR-10.
+Train a model, spread over workers as the plan says, and test it. Without
+options: one worker and a perceptron that learns 1,437 handwritten digits, at
+least 95 % of 360 others right within seconds. Models named ...-digits are
+trained on these, gpt-tiny on a text that comes along, the others on data in a
+folder: lenet and lstm-mnist on MNIST, cifar-cnn and resnet18-cifar on CIFAR-10.
 """
-EPILOG = """\
-the number of workers is data × pipeline × tensor. From the same seed, every plan gives the same losses and parameters,
-up to floating-point reordering.
+EPILOG = f"""\
+{HELP}
+the number of workers is data × pipeline × tensor. From the same seed, every
+plan gives the same losses and parameters, up to floating-point reordering.
 
 examples:
   python -m minidl train
-  python -m minidl train --data 2 --trace trace.json        open the trace in https://ui.perfetto.dev
-  python -m minidl train --model cnn-digits --pipeline 2 --micro-batches 4 --schedule gpipe
-  python -m minidl train --model lenet --folder mnist --download --epochs 2 --optimizer adam
-  python -m minidl train --tensor 2 --optimizer adamw --save digits.safetensors --json result.json
+  python -m minidl train --data 2 --trace trace.json
+      then open the trace in https://ui.perfetto.dev
+  python -m minidl train --model net.py:build --data 2
+  python -m minidl train --model cnn-digits --pipeline 2 --micro-batches 4
+  python -m minidl train --model lenet --folder mnist --download --epochs 2
+  python -m minidl train --optimizer adamw --save digits.safetensors
   python -m minidl train --epochs 40 --save run.safetensors --save-every 100
   python -m minidl train --epochs 40 --save-every 100 --resume run.safetensors
 
-Ctrl-C ends the training after the step under way, and what there is then is written to the files, to --save all that
---resume needs; pressed twice it ends at once.
+Ctrl-C ends the training after the step under way, and what there is then is
+written to the files, to --save all that --resume needs; pressed twice it ends
+at once.
 """
 
 
@@ -62,7 +68,8 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--model", choices=TASKS, default=DEFAULT, help=f"the model (default: {DEFAULT})")
+    add("--model", type=model_name(SOURCES), default=DEFAULT, metavar="MODEL",
+        help=f"FILE.py:BUILD, or one of {', '.join(SOURCES)} (default: {DEFAULT})")  # fmt: skip
     add("--folder", type=Path, metavar="DIR", help="where the data are, for a model that needs others than the digits")
     add("--download", action="store_true", help="fetch the data that are not in the folder yet")
     add("--batch-size", type=count, default=64, metavar="N", help="samples of a global batch (default: 64)")
@@ -70,7 +77,8 @@ def add_parser(commands) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=count, default=20, metavar="N", help="passes over the data (default: 20)")
     length.add_argument("--steps", type=count, metavar="N", help="steps, instead of epochs")
-    add("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum 0.9 (default: sgd)")
+    add("--optimizer", choices=OPTIMIZERS, default="sgd", metavar="NAME",
+        help=f"one of {', '.join(OPTIMIZERS)}; sgd has momentum 0.9 (default: sgd)")  # fmt: skip
     rates = ", ".join(f"{rate:g} for {name}" for name, (rate, _) in OPTIMIZERS.items())
     add("--lr", type=positive, metavar="RATE", help=f"learning rate (default: {rates})")
     add("--seed", type=seed, default=0, metavar="N", help="of parameters, order of the data, dropout (default: 0)")
@@ -118,19 +126,18 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     if chosen.save and not checkpoints and is_checkpoint(chosen.save):
         raise Refused(f"{chosen.save} is a checkpoint: {go_on}, or save to another file")
     check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
-    task = TASKS[chosen.model]
-    train_set, test_set = task.data(chosen.model, chosen.folder, chosen.download)
-    steps = chosen.steps or chosen.epochs * batches_per_epoch(len(train_set), chosen.batch_size, chosen.drop_last)
+    plan = chosen_plan(chosen)
+    asked = task(chosen.model, plan, chosen.folder, chosen.download)
+    steps = chosen.steps or chosen.epochs * batches_per_epoch(len(asked.train_set), chosen.batch_size, chosen.drop_last)
     default_rate, make = OPTIMIZERS[chosen.optimizer]
     lr = chosen.lr or default_rate
-    plan = chosen_plan(chosen)
     stopped = False
     try:
-        with Monitor(append=chosen.resume is not None, terminal=False, **log) as monitor:
+        with Monitor(append=chosen.resume is not None, terminal=False, **log) as monitor, blamed(asked.file):
             result = train(
-                models.builder(chosen.model), train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
-                loss=loss_of(chosen.model), batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
-                drop_last=chosen.drop_last, evaluate=test_set, dtype=chosen.dtype,
+                asked.build, asked.train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
+                loss=asked.loss, batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
+                drop_last=chosen.drop_last, evaluate=asked.test_set, dtype=chosen.dtype,
                 callbacks=[until_it_fails(monitor)], progress=True,
                 save=chosen.save, save_every=chosen.save_every, save_complete=checkpoints, resume=chosen.resume,
             )  # fmt: skip
@@ -155,7 +162,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         elif result.save_error is not None:
             raise result.save_error
 
-    facts = summary(chosen, plan, lr, result, task.labels)
+    facts = summary(chosen, lr, result, asked)
     return Outcome(
         files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
         show=lambda console: show(console, chosen.model, result),
@@ -182,23 +189,25 @@ def until_it_fails(log: Callable[[StepRecord], None]) -> Callable[[StepRecord], 
 
 
 def show(console: Console, model: str, result: Run) -> None:
-    """What was trained, and what came out."""
+    """What was trained, what came out, and what is to be said of it."""
     console.print(Text(model, style="bold"))
     console.print(result, highlight=False)
+    if crowded := crowding(result.plan.workers, cores()):
+        console.print(crowded, highlight=False)
     if not math.isfinite(result.losses[-1]):
         console.print("The loss is no longer a number: try a smaller --lr.")
 
 
-def summary(chosen: argparse.Namespace, plan: Plan, lr: float, result: Run, labels: bool) -> dict[str, object]:
-    """What --json writes; times in seconds, no test_accuracy unless targets are labels.
+def summary(chosen: argparse.Namespace, lr: float, result: Run, asked: Task) -> dict[str, object]:
+    """What --json writes; times in seconds. No test_accuracy unless targets are labels, no tokens but of sequences.
 
     After Ctrl-C there is no test. first_step: that of the first loss, not 0 after --resume.
     """
     test = result.evaluations[-1] if result.evaluations else None
     return {
         "model": chosen.model,
-        "plan": asdict(plan),
-        "workers": plan.workers,
+        "plan": asdict(result.plan),
+        "workers": result.plan.workers,
         "batch_size": chosen.batch_size,
         "first_step": result.first_step,
         "steps": result.first_step + len(result.losses),
@@ -208,8 +217,10 @@ def summary(chosen: argparse.Namespace, plan: Plan, lr: float, result: Run, labe
         "dtype": chosen.dtype,
         "final_loss": result.losses[-1],
         "test_loss": test and test.loss,
-        "test_accuracy": test.accuracy if test and labels else None,
+        "test_accuracy": test.accuracy if test and asked.labels else None,
         "step_seconds": result.step_seconds,
+        "samples_per_second": result.throughput,
+        "tokens_per_second": result.tokens_per_second,
         "bubble_fraction": result.trace.bubble_fraction,
         "exposed_communication_seconds": result.trace.exposed_communication,
         "losses": result.losses,

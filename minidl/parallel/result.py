@@ -43,9 +43,10 @@ class StepRecord:
 class Run(Displayed):
     """The result of `train`. losses and step_times have one entry a step; step_seconds is their median, nan of none.
 
-    batch_size: samples of a global batch. throughput: samples per second, of a step of a whole batch. first_step: that
-    of the first entry, 0 unless the run was resumed. saved_step: how many steps had been done when the checkpoint was
-    written last, None if none was. save_error: why the last one could not be written, None if it was.
+    batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
+    throughput: samples per second, of a step of a whole batch. first_step: that of the first entry, 0 unless the run
+    was resumed. saved_step: how many steps had been done when the checkpoint was written last, None if none was.
+    save_error: why the last one could not be written, None if it was.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Run(Displayed):
     step_times: list[float]
     trace: Trace
     evaluations: list[Evaluation]
+    sequence: int | None = None
     first_step: int = 0
     saved_step: int | None = None
     save_error: Exception | None = None
@@ -67,6 +69,11 @@ class Run(Displayed):
     @property
     def throughput(self) -> float:
         return self.batch_size / self.step_seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None where samples are no sequences of tokens."""
+        return self.throughput * self.sequence if self.sequence else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""
@@ -92,7 +99,8 @@ class Run(Displayed):
                 rows += [("test accuracy", _course([e.accuracy for e in self.evaluations], ".1%"))]
         if self.step_times:
             rows += [("step time, median", duration(self.step_seconds))]
-            rows += [("throughput", rate(self.throughput, "samples"))]
+            tokens = f", {rate(self.tokens_per_second, 'tokens')}" if self.sequence else ""
+            rows += [("throughput", rate(self.throughput, "samples") + tokens)]
         if self.trace.events:
             rows += self.trace.waiting()
         if self.saved_step is not None:

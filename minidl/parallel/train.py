@@ -26,7 +26,7 @@ from minidl.parallel.checkpoint import CheckpointFile, describe, steps_done
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import build_on_meta, chain_of, profile_chain
+from minidl.parallel.profile import build_on_meta, chain_of, profile_chain, sequence_length
 from minidl.parallel.rank_state import RankState, whole_model
 from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
@@ -181,6 +181,7 @@ def train(
             step_times=[r.seconds for r in records],
             trace=Trace(event for events, _ in results for event in events),
             evaluations=[r.evaluation for r in records if r.evaluation],
+            sequence=sequence_length(profile.input),
             first_step=first_step,
             saved_step=checkpoint and checkpoint.saved_step,
             save_error=checkpoint and checkpoint.error,

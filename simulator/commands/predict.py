@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,10 +15,13 @@ from minidl.bench.machine import cores
 from minidl.commands.arguments import Refused, amount, check_writable, count, print_table, progress_bar
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
+from minidl.commands.own import HELP, OwnModel, blamed, model_name
 from minidl.commands.plans import add_plan_options, chosen_plan, crowding
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
 from minidl.parallel.plan import Plan
+from minidl.parallel.profile import build_on_meta
+from minidl.tensor import device
 from minidl.units import counted
 from simulator import report
 from simulator.calibrate import calibration
@@ -43,6 +47,7 @@ examples:
   python -m simulator predict gpt2-small --cluster tpu-v4 --data 8 \\
       --sequence 512 --layers 24 --batch-size 64
 
+{HELP}
 {EXIT_CODES}
 1 also where the plan does not fit into the memory of the devices; all that was
 asked for is then printed and written, and by how much it does not fit.
@@ -55,7 +60,7 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"one of {', '.join(BUILDERS)}")
+    add("model", type=model_name(BUILDERS), metavar="MODEL", help=f"FILE.py:BUILD, or one of {', '.join(BUILDERS)}")
     add("--layers", type=count, metavar="N", help="layers of the model, where it has a choice (default: its own)")
     add("--sequence", type=count, metavar="N", help="tokens of a sample, of a language model (default: its own)")
     add("--batch-size", type=count, required=True, metavar="N", help="samples of a global batch")
@@ -102,12 +107,22 @@ def _picture(text: str) -> Path:
 def run(options, console: Console) -> Outcome:
     """Predict as asked."""
     check_writable(options.json, options.trace, options.timeline)
-    changes = {name: given for name in ("layers", "sequence") if (given := getattr(options, name)) is not None}
-    builder = models.builder(options.model, **changes)
     plan = _plan(options)
-    cluster = _load(options, plan, console)
+    changes = {name: given for name in ("layers", "sequence") if (given := getattr(options, name)) is not None}
     rate, make = OPTIMIZERS[options.optimizer]
-    p = simulate(builder, plan, cluster, options.batch_size, optimizer=lambda parameters: make(parameters, lr=rate))
+    settings: dict[str, Any] = {"optimizer": lambda parameters: make(parameters, lr=rate)}
+    own = None if options.model in BUILDERS else OwnModel(options.model)
+    with blamed(own.path if own else None):
+        if own is None:
+            build = models.builder(options.model, **changes)
+        elif changes:
+            raise Refused(f"{options.model} is built as its file says: no --{' and no --'.join(changes)}")
+        else:
+            build, settings["loss"] = own.build, own.loss()
+            with device("meta"):
+                settings["example"] = own.example(build_on_meta(build, plan.mesh()), 1)
+        cluster = _load(options, plan, console)
+        p = simulate(build, plan, cluster, options.batch_size, **settings)
     if options.tokens and not p.sequence:
         raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
     rows = list(report.rows(p, options.tokens))

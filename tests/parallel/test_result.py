@@ -56,3 +56,9 @@ def test_one_worker_is_idle_and_several_have_a_bubble():
 def test_a_checkpoint_and_why_there_is_none_are_shown():
     text = str(run(saved_step=40, save_error=OSError(28, "No space left on device")))
     assert "checkpoint  of step 40" in text and "not saved   [Errno 28] No space left on device" in text
+
+
+def test_a_run_on_sequences_shows_its_tokens_per_second():
+    r = run(steps=[(1.0, 2.0)], sequence=100)
+    assert r.tokens_per_second == 64 * 100 / 2.0 and "throughput         32 samples/s, 3,200 tokens/s" in str(r)
+    assert run(steps=[(1.0, 2.0)]).tokens_per_second is None

@@ -174,7 +174,7 @@ def test_help_names_every_option_and_what_there_is_to_choose_from(capsys):
 
 
 REFUSED = {
-    "an unknown model": ("predict gpt5 --batch-size 8 --cluster dgx-a100", "unknown model 'gpt5': there are"),
+    "an unknown model": ("predict gpt5 --batch-size 8 --cluster dgx-a100", "no model 'gpt5': neither a function FILE"),
     "an unknown cluster": (
         "predict gpt-tiny --batch-size 8 --cluster moon",
         "no cluster 'moon': neither a file nor one of this-machine, dgx-a100"),
