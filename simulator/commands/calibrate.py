@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from minidl.commands.arguments import check_writable, print_table, progress_bar
 from minidl.commands.driver import Outcome
+from minidl.display import fact_table
+from minidl.units import counted, duration, scaled
 from simulator.calibrate import Calibration, cache_path, calibration
 from simulator.commands.progress import CALIBRATING, PROGRESS
 
@@ -33,21 +35,27 @@ def run(options, console: Console) -> Outcome:
 def _show_calibration(found: Calibration, console: Console) -> None:
     compute, network = found.compute, found.network
     small = found.cluster().compute.matmul_seconds(1, 64, 64, 64)
-    table = Table(title=f"{found.machine['processor']}, {found.machine['cores']} cores", show_header=False)
-    table.add_row("matrix product 1024 x 1024 x 1024", f"{found.peak_flops / 1e9:.0f} GFLOP/s on one core")
-    table.add_row("  64 x 64 x 64", f"{2 * 64**3 / small / 1e9:.0f} GFLOP/s")
-    python = [s * 1e6 for _, s in compute["python"]]
-    table.add_row("Python after a kernel call", f"{python[0]:.1f} us, {python[-1]:.1f} us after one that moves much")
-    table.add_row("  around an instruction", f"{compute['instruction_seconds'] * 1e6:.2f} us")
-    table.add_row("slower while all cores are busy", f"matrix product x{compute['matmul_contention']:.2f}, "
-                  f"adding 16 MiB x{compute['contention'][-1][1]:.2f}")  # fmt: skip
-    table.add_row("  two ranks on one core, against in turn", f"x{found.sharing:.2f}")
-    table.add_row("  to go on after waiting for one another", f"{found.turn_seconds * 1e6:.0f} us")
-    for name in ("all_reduce", "all_gather"):
-        points = network["collectives"][name]
-        table.add_row(f"{name}, 2 workers", ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in points[1::2]))
-    for name in ("send", "receive"):
-        table.add_row(name, ", ".join(f"{size >> 10} KiB {s * 1e6:.0f} us" for size, s in network[name][1::2]))
-    print_table(console, table)
+    after, after_much = compute["python"][0][1], compute["python"][-1][1]
+    rows = [
+        ("matrix product 1024 × 1024 × 1024", f"{scaled(found.peak_flops, 'FLOP/s')} on one core"),
+        ("  64 × 64 × 64", scaled(2 * 64**3 / small, "FLOP/s")),
+        ("Python after a kernel call", f"{duration(after)}, {duration(after_much)} after a large one"),
+        ("  around an instruction", duration(compute["instruction_seconds"])),
+        ("slower while all cores are busy", f"matrix product ×{compute['matmul_contention']:.2f}, "
+         f"adding 16 MiB ×{compute['contention'][-1][1]:.2f}"),
+        ("  two ranks on a core, not in turn", f"×{found.sharing:.2f}"),
+        ("  to go on after waiting", f"{duration(found.turn_seconds)} of ranks that share cores"),
+    ]  # fmt: skip
+    for name, points in (
+        *((f"{name}, 2 workers", network["collectives"][name]) for name in ("all_reduce", "all_gather")),
+        *((name, network[name]) for name in ("send", "receive")),
+    ):
+        rows += [(name, ", ".join(f"{_binary(nbytes)} {duration(seconds)}" for nbytes, seconds in points[1::2]))]
+    console.print(Text(f"{found.machine['processor']}, {counted(found.machine['cores'], 'core')}", style="bold"))
+    print_table(console, fact_table(rows))
     if path := cache_path():
         console.print(f"kept in {path}")
+
+
+def _binary(nbytes: int) -> str:
+    return f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"

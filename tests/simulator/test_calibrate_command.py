@@ -27,8 +27,10 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
     assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
     assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
     printed = capsys.readouterr().out
-    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "kept in"):
+    for piece in ("77 GFLOP/s", "all_reduce, 2 workers", "send", "to go on", "100 µs", "kept in"):
         assert piece in printed
+    table = printed.splitlines()[:-1]
+    assert len(table) > 12 and max(map(len, table)) <= 80
     assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
 
 
