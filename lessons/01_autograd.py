@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 1. Autograd: from a scalar to a tensor
 #
-# *About 25 minutes to read and run; the exercises take as long again.*
+# *About 25 minutes to read and run, and 25 for the exercises.*
 #
 # A network is a function with very many numbers in it. Training asks one question again and again: if I change this
 # number a little, how does the result change? The answer is a derivative, one for every number. **Autograd** finds
@@ -23,6 +23,7 @@ import minidl
 from minidl.autograd import run_backward
 from minidl.ops.arithmetic import Add
 from minidl.ops.shape import unbroadcast
+from minidl.units import duration
 
 # %% [markdown]
 # ## A number that remembers
@@ -305,7 +306,7 @@ start = time.perf_counter()
 y.backward()
 backward_seconds = time.perf_counter() - start
 print(f"a chain of 100,000 tensors: dz/dx = {x.grad.item():.0f}")
-print(f"forward {forward_seconds * 1e6 / 100_000:.1f} µs and backward {backward_seconds * 1e6 / 100_000:.1f} µs per op")
+print(f"forward {duration(forward_seconds / 100_000)} and backward {duration(backward_seconds / 100_000)} per op")
 
 # %% [markdown]
 # ## Broadcasting, backwards

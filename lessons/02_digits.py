@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 2. Training on digits
 #
-# *About 25 minutes to read and run; the exercises take as long again.*
+# *About 25 minutes to read and run, and 25 for the exercises.*
 #
 # Lesson 1 found the gradient of any computation. Now a network of about 10,000 numbers learns to read handwritten
 # digits, and you see every part of that at work: the **loss** that says how wrong it is, the gradient of the loss,
@@ -16,6 +16,7 @@ import numpy as np
 import minidl
 from minidl import data, nn, optim
 from minidl.parallel import Plan, train
+from minidl.units import duration
 
 # %% [markdown]
 # ## The data
@@ -216,7 +217,7 @@ run = train(
 seconds = time.perf_counter() - start
 trained = build()
 trained.load_state_dict(run.state_dict())
-print(f"{len(run.losses)} steps of {run.step_seconds * 1e3:.2f} ms; {seconds:.1f} s with the start of the worker")
+print(f"{len(run.losses)} steps of {duration(run.step_seconds)}; {duration(seconds)} with the start of the worker")
 print(f"loss {run.losses[0]:.3f} -> {np.mean(run.losses[-10:]):.4f}; test accuracy {accuracy(trained):.1%}")
 assert accuracy(trained) >= 0.95
 

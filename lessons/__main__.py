@@ -1,4 +1,4 @@
-"""The command line: python -m lessons list | run N | start N | check N | hint N."""
+"""The command line: python -m lessons list | run N | start N | check N | hint N | notebook N."""
 
 import argparse
 import sys
@@ -9,20 +9,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lessons import check, progress, run
+from lessons import check, notebook, progress, run
 from lessons.catalog import lesson, lessons
-from minidl.commands.arguments import Parser, check_writable, print_table
+from minidl.commands.arguments import Parser, Refused, check_writable, print_table
 from minidl.commands.driver import Outcome, answer
 
 EPILOG = """\
 a lesson, from beginning to end:
-  python -m lessons run 1      read it and run its experiment; pictures go into the current folder
+  python -m lessons run 1      read it and run its experiment; its pictures go
+                               into the current folder
   python -m lessons start 1    get its exercises as lesson_01_autograd.py
   python -m lessons check 1    check what you wrote
-  python -m lessons hint 1     a hint for the first exercise that is not right yet; again for the next hint
+  python -m lessons hint 1     a hint for the first exercise that is not right
+                               yet; again for the next hint
 
-exit code: 0 all went well; 1 an exercise is not right yet, a lesson stopped with an error, or something could not be
-written; 2 what was asked for cannot be done, and one line says why; 130 ended with Ctrl-C.
+a lesson as a notebook:
+  pip install "minidl[notebooks]"
+  python -m lessons notebook 1     makes 01_autograd.ipynb
+Lessons and exercises are Python files in percent format: VS Code runs their
+cells as they are, JupyterLab with jupytext opens them as notebooks.
+
+exit code: 0 all went well; 1 an exercise is not right yet, a lesson stopped
+with an error, or something could not be written; 2 what was asked for cannot
+be done, and one line says why; 130 ended with Ctrl-C.
 """
 
 
@@ -48,14 +57,12 @@ def parser() -> Parser:
     command = commands.add_parser("run", help="read a lesson and run its experiment")
     command.add_argument("lesson", metavar="N", help="the number of the lesson")
     command.add_argument("--step", action="store_true", help="wait for Enter before each code cell")
-    command.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="folder for the pictures (default: here)"
-    )
+    _add_out(command, "the pictures")
     command.set_defaults(run=run_lesson)
 
     command = commands.add_parser("start", help="copy the exercises of a lesson, to be filled in")
     command.add_argument("lesson", metavar="N", help="the number of the lesson")
-    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the file (default: here)")
+    _add_out(command, "the file")
     command.set_defaults(run=start_exercises)
 
     for name, text, answered in (
@@ -75,23 +82,48 @@ def parser() -> Parser:
         if name == "check":
             command.add_argument("--json", type=Path, metavar="PATH", help="also write the verdicts to this file")
         command.set_defaults(run=answered)
+
+    command = commands.add_parser("notebook", help="make a notebook of a lesson; needs the extra `notebooks`")
+    command.add_argument("lesson", metavar="N", help="the number of the lesson")
+    _add_out(command, "the notebook")
+    command.set_defaults(run=make_notebook)
     return top
+
+
+def _add_out(command: argparse.ArgumentParser, what: str) -> None:
+    text = f"folder for {what}, made if it is not there (default: here)"
+    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=text)
 
 
 def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
     table = Table("lesson", "title", "time", "your work here", box=None, header_style="bold")
-    for each in lessons().values():
-        table.add_row(str(each.number), each.title, f"{each.minutes} min", progress.describe(each, Path()))
-    return Outcome(show=lambda console: print_table(console, table))
+    every = lessons().values()
+    for each in every:
+        minutes = f"{each.minutes} + {each.exercise_minutes} min"
+        table.add_row(str(each.number), each.title, minutes, progress.describe(each, Path()))
+    reading, writing = sum(each.minutes for each in every), sum(each.exercise_minutes for each in every)
+    exercises = sum(len(each.exercises()) for each in every)
+    right = sum(progress.right(each, Path()) or 0 for each in every)
+
+    def show(console: Console) -> None:
+        print_table(console, table)
+        _say(
+            console,
+            f"time: to read and run the lesson + for its exercises; {reading} + {writing} min in all",
+            f"{right} of {exercises} exercises are right",
+        )
+
+    return Outcome(show=show)
 
 
 def run_lesson(chosen: argparse.Namespace, console: Console) -> Outcome:
-    return Outcome(code=0 if run.run(lesson(chosen.lesson), chosen.out, chosen.step, console) else 1)
+    about = lesson(chosen.lesson)
+    return Outcome(code=0 if run.run(about, _folder(chosen.out), chosen.step, console) else 1)
 
 
 def start_exercises(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    target = progress.start(about, chosen.out)
+    target = progress.start(about, _folder(chosen.out))
     names = ", ".join(f"{exercise.name}()" for exercise in about.exercises())
     return _said(f"{target} is yours: write {names}; then `python -m lessons check {about.number}`.")
 
@@ -132,6 +164,22 @@ def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
             said.append(f"{file.parent} cannot be written: the next `hint` will give this hint again.")
         return _said(*said)
     return _said("All exercises are right: nothing to hint at.")
+
+
+def make_notebook(chosen: argparse.Namespace, console: Console) -> Outcome:
+    about = lesson(chosen.lesson)
+    target = notebook.write(about, _folder(chosen.out))
+    return _said(f"{target} is lesson {about.number}: open it in JupyterLab or VS Code.")
+
+
+def _folder(path: Path) -> Path:
+    """The folder of `--out`, made with those above it; Refused where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is not a folder" if path.exists() else error.strerror
+        raise Refused(f"cannot make the folder {path}: {reason}") from None
+    return path
 
 
 def _said(*lines: str) -> Outcome:

@@ -15,12 +15,16 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Lesson:
-    """Lesson `number`; its files are called `name`, as in `01_autograd`. `minutes`: to read and run it."""
+    """Lesson `number`; its files are called `name`, as in `01_autograd`.
+
+    minutes: to read and run it. exercise_minutes: for its exercises, on top.
+    """
 
     number: int
     name: str
     title: str
     minutes: int
+    exercise_minutes: int
 
     @property
     def path(self) -> Path:
@@ -60,14 +64,15 @@ def load(path: Path) -> ModuleType:
 
 @cache
 def lessons() -> dict[int, Lesson]:
-    """Number -> Lesson, in order; title and time are read from the first cell of each file."""
+    """Number -> Lesson, in order; title and times are read from the first cell of each file."""
     return {int(path.name[:2]): _read(path) for path in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
 
 
 def _read(path: Path) -> Lesson:
     head = read_cells(path)[0].source
     title = re.match(r"# (?:\d+\. )?(.+)", head)[1]
-    return Lesson(int(path.name[:2]), path.stem, title, int(re.search(r"[Aa]bout (\d+) minutes", head)[1]))
+    reading, exercises = re.search(r"About (\d+) minutes to read and run, and (\d+) for the exercises", head).groups()
+    return Lesson(int(path.name[:2]), path.stem, title, int(reading), int(exercises))
 
 
 def lesson(number: str) -> Lesson:

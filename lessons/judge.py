@@ -7,61 +7,106 @@ It sends two messages: one when the libraries are loaded and the clock may start
 import json
 import math
 import os
+import re
+import reprlib
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from lessons.catalog import load
-from lessons.exercise import Exercise, Mistake, OverBudget
+from lessons.exercise import Exercise, Foul, Mistake
+from lessons.rules import impose
 from minidl.messages import Messages
+from minidl.processes import WorkerError
 from minidl.spawn import end_with
 from minidl.streams import lasting_streams
+
+SHOWN = 60  # characters of a wrong result
 
 
 def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None:
     exercise = next(e for e in load(Path(check_path)).EXERCISES if e.name == name)
     end_with(parent)
+    asked_for_depth = impose(exercise)
     _limit(exercise)
     sys.dont_write_bytecode = True  # the learner's folder is the learner's
     for stream in (sys.stdout, sys.stderr):  # what an answer printed before it was killed is seen
         stream.reconfigure(line_buffering=True)
     with lasting_streams():  # that nobody hears it, behind a closed pipe, say, is no mistake of the answer
         parent.send("ready", b"")
-        verdict = judge(exercise, Path(answer_path))
+        verdict = judge(exercise, Path(answer_path), asked_for_depth)
     parent.send("verdict", json.dumps(verdict).encode())
 
 
-def judge(exercise: Exercise, path: Path) -> dict:
+class Answer:
+    """The learner's function, which must give something back if the exercise says so."""
+
+    def __init__(self, function: Callable, exercise: Exercise):
+        self._function, self._exercise = function, exercise
+        self.has_returned, self.result = False, None
+
+    def __call__(self, *arguments):
+        self.has_returned = False
+        self.result = self._function(*arguments)
+        self.has_returned = True
+        name, returns = self._exercise.name, self._exercise.returns
+        if self.result is None and returns is not None:
+            raise Mistake("no return", f"{name}() ends without a `return`: it gives None. It is to return {returns}.")
+        return self.result
+
+
+def judge(exercise: Exercise, path: Path, asked_for_depth: list[int]) -> dict:
     """Load the learner's file and check one exercise of it; whatever the answer raises becomes a sentence."""
+    answer = None
     try:
-        answer = getattr(load(path), exercise.name, None)
-        if not callable(answer):
+        function = getattr(load(path), exercise.name, None)
+        if not callable(function):
             raise Mistake("missing", f"{path.name} has no function {exercise.name}().")
+        answer = Answer(function, exercise)
         exercise.check(answer)
-    except Mistake as mistake:
-        return _failed(mistake.name, mistake.message)
-    except OverBudget as error:
-        return _failed("over budget", str(error))
+    except (Mistake, Foul) as wrong:
+        return _failed(wrong.name, wrong.message)
     except NotImplementedError:
         return _failed("not written", "Not written yet.")
     except MemoryError:
         return _failed("memory", f"It needs more than its budget of {exercise.megabytes} MB of memory.")
     except RecursionError:
-        return _failed(
-            "recursion", "It calls itself too deeply for Python's stack: keep a list of what is still to do."
-        )
+        deeply = "It calls itself too deeply for Python's stack: keep a list of what is still to do."
+        if asked_for_depth:
+            return _failed("recursion limit", f"{deeply} To raise the recursion limit is no way out; here it stays.")
+        return _failed("recursion", deeply)
     except SystemExit:
         return _failed("error", "It calls sys.exit().")
+    except WorkerError as error:
+        text = str(error).strip()
+        lines = re.findall(rf'File "(?:<dynamic-code>|{re.escape(str(path))})", line (\d+)', text)
+        cause = error.__cause__
+        reason = f"{type(cause).__name__}: {cause}" if cause else text.splitlines()[-1]
+        return _failed("worker", f"Its workers fail: {reason}{_where(lines, path)}.")
     except Exception as error:
+        if answer is not None and answer.has_returned:
+            return _failed("form", f"It gives {_short(answer.result)}; it is to return {exercise.returns}.")
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f" (line {lines[-1]} of {path.name})" if lines else ""
-        return _failed("error", f"It raises {type(error).__name__}: {error}{where}.")
+        return _failed("error", f"It raises {type(error).__name__}: {error}{_where(lines, path)}.")
     return {"passed": True, "mistake": None, "message": ""}
 
 
 def _failed(mistake: str, message: str) -> dict:
     return {"passed": False, "mistake": mistake, "message": message}
+
+
+def _where(lines: list, path: Path) -> str:
+    """The last of the lines of the learner's file that an error came through."""
+    return f" (line {lines[-1]} of {path.name})" if lines else ""
+
+
+def _short(result) -> str:
+    """One line that shows `result`, or its beginning and end."""
+    shortened = reprlib.Repr()
+    shortened.maxother = SHOWN
+    return " ".join(shortened.repr(result).split())
 
 
 def _limit(exercise: Exercise) -> None:

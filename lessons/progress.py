@@ -15,18 +15,21 @@ from minidl.commands.arguments import Refused
 STATE_NAME = ".minidl-lessons.json"
 
 
-def start(lesson: Lesson, folder: Path) -> Path:
-    """Copy the exercises into `folder`; Refused if the file is there already or cannot be written."""
-    target = folder / lesson.work_name
-    if not folder.is_dir():
-        raise Refused(f"{folder} is not a folder")
+def new_file(folder: Path, name: str, content: str | bytes) -> Path:
+    """Put a file of the learner's own into `folder`; Refused if it is there already or cannot be written."""
+    target = folder / name
     if target.exists():
         raise Refused(f"{target} is there already and is left as it is: move it away to start again")
     try:
-        files.write(target, lesson.exercise_path.read_bytes())
+        files.write(target, content)
     except OSError as error:
         raise Refused(f"cannot write {target}: {error.strerror}") from None
     return target
+
+
+def start(lesson: Lesson, folder: Path) -> Path:
+    """Copy the exercises into `folder`; Refused as `new_file`."""
+    return new_file(folder, lesson.work_name, lesson.exercise_path.read_bytes())
 
 
 def remember(lesson: Lesson, file: Path, **facts) -> bool:
@@ -56,16 +59,21 @@ def recall(lesson: Lesson, file: Path) -> dict:
     return known
 
 
+def right(lesson: Lesson, folder: Path) -> int | None:
+    """How many exercises of the learner's work in `folder` are right; None if it has not been checked as it is now."""
+    file = folder / lesson.work_name
+    passed = recall(lesson, file).get("passed") if file.is_file() else None
+    return None if passed is None else sum(exercise.name in passed for exercise in lesson.exercises())
+
+
 def describe(lesson: Lesson, folder: Path) -> str:
     """The state of the learner's work in a few words."""
-    file = folder / lesson.work_name
-    if not file.is_file():
+    if not (folder / lesson.work_name).is_file():
         return "not started"
-    passed = recall(lesson, file).get("passed")
-    if passed is None:
-        return "started, not checked"
-    right = [exercise.name in passed for exercise in lesson.exercises()]
-    return "done" if all(right) else f"{sum(right)} of {len(right)} exercises right"
+    there_are, are_right = len(lesson.exercises()), right(lesson, folder)
+    if are_right is None:
+        return "not checked yet"
+    return "done" if are_right == there_are else f"{are_right} of {there_are} right"
 
 
 def _read(folder: Path) -> dict:

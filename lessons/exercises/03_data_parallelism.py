@@ -9,6 +9,8 @@ import math  # noqa: F401
 
 import numpy as np  # noqa: F401
 
+from minidl.parallel import launch  # noqa: F401
+
 # %% [markdown]
 # ## 1. The gradient of the whole batch
 
@@ -24,7 +26,29 @@ def average_gradients(gradients, sizes):
 
 
 # %% [markdown]
-# ## 2. The cost of a ring all-reduce
+# ## 2. The same by workers
+
+
+# %%
+def mean_gradient(x, y, w):
+    """The gradient in w of the mean of (x @ w - y)² over the samples.
+
+    x: (samples, inputs). y: (samples,). w: (inputs,), as is the gradient. All are NumPy arrays.
+    """
+    return 2 * (x @ w - y) @ x / len(x)
+
+
+def parallel_gradient(x, y, w, workers):
+    """The same as mean_gradient(x, y, w), by `workers` processes; each looks at its own part of the samples only.
+
+    `launch` starts them, and np.array_split(np.arange(len(x)), workers) gives the parts, which need not be of one size.
+    By an all-reduce every worker gets the whole gradient, and returns it. Returns the list of what they return.
+    """
+    raise NotImplementedError
+
+
+# %% [markdown]
+# ## 3. The cost of a ring all-reduce
 
 
 # %%
@@ -32,13 +56,14 @@ def ring_all_reduce_seconds(nbytes, workers, alpha, beta):
     """Seconds of an all-reduce of `nbytes` bytes around a ring.
 
     In each step every worker sends one chunk, 1/workers of the bytes, to the next one, all at the same time.
-    A message of s bytes takes alpha + s * beta seconds. One worker alone need not send anything.
+    Bytes that do not divide evenly count as fractions. A message of s bytes takes alpha + s * beta seconds. One worker
+    alone need not send anything.
     """
     raise NotImplementedError
 
 
 # %% [markdown]
-# ## 3. When does another worker pay?
+# ## 4. When does another worker pay?
 
 
 # %%

@@ -1,6 +1,7 @@
-"""Every reference answer is accepted; every known-wrong one is rejected for what is wrong with it."""
+"""Every right answer is accepted, in whatever style; every known-wrong one is rejected for what is wrong with it."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from lessons.catalog import lessons, load
 from lessons.check import check
 
+STYLES = Path(__file__).with_name("styles.py")
 
-def answers(lesson):
-    """Names of the functions in the lesson's answers: `exercise` or `exercise__mistake`."""
+
+def answers(lesson, path):
+    """Names of the functions in a file of answers to the lesson: `exercise`, or `exercise__` and more."""
     names = {exercise.name for exercise in lesson.exercises()}
-    module = load(lesson.answer_path)
+    module = load(path)
     functions = [name for name, value in vars(module).items() if isinstance(value, FunctionType)]
     return [name for name in functions if name.partition("__")[0] in names]
 
@@ -20,16 +23,18 @@ def answers(lesson):
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
 LESSONS = list(lessons().values())
-ANSWERS = [(lesson, name) for lesson in LESSONS for name in answers(lesson)]
+ANSWERS = [(lesson, name) for lesson in LESSONS for name in answers(lesson, lesson.answer_path)]
 RIGHT = [(lesson, name) for lesson, name in ANSWERS if "__" not in name]
 WRONG = [(lesson, name) for lesson, name in ANSWERS if "__" in name]
+STYLED = [(lesson, name) for lesson in LESSONS for name in answers(lesson, STYLES)]
+RETURNING = [(lesson, exercise) for lesson in LESSONS for exercise in lesson.exercises() if exercise.returns]
 
 
-def verdict_on(lesson, name, folder, **limits):
-    """The verdict on a file of answers in which `name` stands for its exercise."""
+def verdict_on(lesson, name, folder, path=None, **limits):
+    """The verdict on a file of answers, the reference's by default, in which `name` stands for its exercise."""
     exercise_name = name.partition("__")[0]
     file = folder / lesson.work_name
-    file.write_text(f"{lesson.answer_path.read_text()}\n\n{exercise_name} = {name}\n")
+    file.write_text(f"{(path or lesson.answer_path).read_text()}\n\n{exercise_name} = {name}\n")
     exercise = next(e for e in lesson.exercises() if e.name == exercise_name)
     return check(lesson, file, replace(exercise, **limits))
 
@@ -51,6 +56,22 @@ def test_a_known_mistake_is_named(lesson, name, tmp_path):
     verdict = verdict_on(lesson, name, tmp_path, **limits)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     assert verdict.message.endswith((".", "?"))
+
+
+@pytest.mark.parametrize(("lesson", "name"), STYLED, ids=ids(STYLED))
+def test_a_right_answer_in_another_style_is_accepted(lesson, name, tmp_path):
+    verdict = verdict_on(lesson, name, tmp_path, STYLES)
+    assert verdict.passed, verdict.message
+
+
+@pytest.mark.parametrize(("lesson", "exercise"), RETURNING, ids=[exercise.name for _, exercise in RETURNING])
+def test_a_forgotten_return_is_answered_as_such_in_every_exercise_that_returns_something(lesson, exercise, tmp_path):
+    file = tmp_path / lesson.work_name
+    text = lesson.exercise_path.read_text()
+    file.write_text(text.replace("raise NotImplementedError", "print('computed, but not returned')"))
+    verdict = check(lesson, file, exercise)
+    assert (verdict.passed, verdict.mistake) == (False, "no return")
+    assert f"{exercise.name}() ends without a `return`" in verdict.message
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)

@@ -1,9 +1,10 @@
 """Every lesson runs from beginning to end through the runner, and leaves its pictures."""
 
+import itertools
 import json
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ ROOT = Path(__file__).parents[2]
 LESSONS = list(lessons().values())
 
 
+@dataclass
+class Steps:
+    """What lesson 3 reads of a Run, and of a Prediction."""
+
+    step_times: list
+    step_seconds: float = 0.0
+
+
 @pytest.fixture
 def calibrated(real_calibration, tmp_path, monkeypatch):
     """This machine's calibration is in the cache already."""
@@ -31,8 +40,7 @@ def calibrated(real_calibration, tmp_path, monkeypatch):
 def test_a_lesson_runs_and_saves_every_picture_that_it_names(lesson, tmp_path, monkeypatch, capsys, request):
     if "calibrate(" in lesson.path.read_text():
         request.getfixturevalue("calibrated")
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+    folder = tmp_path / "not" / "there"
     monkeypatch.chdir(ROOT)
     assert main(["run", str(lesson.number), "--out", str(folder)]) == 0
     pictures = set(re.findall(r'savefig\("(.+?)"', lesson.path.read_text()))
@@ -40,6 +48,31 @@ def test_a_lesson_runs_and_saves_every_picture_that_it_names(lesson, tmp_path, m
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     shown = capsys.readouterr().out
     assert all(name in shown for name in pictures)
+
+
+@pytest.mark.parametrize(
+    ("times", "slower", "rounds", "said"),
+    [
+        ([1e-3], 1.0, 1, []),
+        ([1e-3, 1e-3, 1e-3, 1e-3, 3e-3], 1.0, 2, ["BUSY", "200% longer", "`python -m lessons run 3`"]),
+        ([1e-3], 1.6, 1, ["another speed", "1.60 times", "simulator calibrate --refresh", "`python -m lessons run 3`"]),
+    ],
+    ids=["quiet", "busy", "slower"],
+)
+def test_lesson_3_says_how_noisy_the_machine_is_and_offers_to_run_again(times, slower, rounds, said, capsys):
+    first, *cells = [cell for cell in read_cells(LESSONS[2].path) if cell.kind == "code"]
+    (measuring,) = [cell for cell in cells if "def measure_all" in cell.source]
+    trained, time_of_a_step = [], itertools.cycle(times)
+    namespace = {"here": None, "calibrated": None}
+    exec(first.compile(LESSONS[2].path), namespace)
+    namespace["train"] = lambda *arguments, **options: trained.append(1) or Steps([next(time_of_a_step)])
+    namespace["simulate"] = lambda *arguments, **options: Steps([], 1e-3)
+    namespace["drift"] = lambda calibrated: slower
+    exec(measuring.compile(LESSONS[2].path), namespace)
+    assert len(trained) == rounds * 2 * (len(namespace["WIDTHS"]) * (len(namespace["MEASURED_BATCHES"]) + 1) + 1)
+    shown = capsys.readouterr().out
+    assert "how noisy this machine is" in shown and all(words in shown for words in said)
+    assert said or "again" not in shown
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)

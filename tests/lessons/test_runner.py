@@ -13,9 +13,10 @@ from rich.console import Console
 
 from lessons import progress
 from lessons.__main__ import main
-from lessons.catalog import Lesson, lesson
+from lessons.catalog import Lesson, lesson, lessons
 from lessons.check import Verdict, check
 from lessons.exercise import Exercise
+from lessons.percent import read_cells
 from lessons.run import run
 from minidl.commands.arguments import Refused
 from tests.leftovers import children, until
@@ -51,23 +52,56 @@ def refused(capsys, *arguments) -> str:
         (["run", "one"], "there is no lesson 'one'"),
         (["check", "-1"], "-1"),
         (["start", "1", "--bogus"], "--bogus"),
-        (["start", "1", "--out", "nowhere"], "nowhere is not a folder"),
-        (["run", "1", "--out", "nowhere"], "nowhere"),
+        (["start", "1", "--out", "file"], "cannot make the folder file: it is not a folder"),
+        (["run", "1", "--out", "file/below"], "cannot make the folder file/below: Not a directory"),
+        (["notebook", "99"], "there is no lesson '99'"),
         (["check", "1"], "lesson_01_autograd.py is not there: `python -m lessons start 1`"),
         (["hint", "1"], "lesson_01_autograd.py is not there"),
         (["check", "1", "missing.py"], "missing.py is not there"),
     ],
 )
 def test_bad_arguments_get_one_line_and_exit_code_2(folder, capsys, arguments, reason):
+    (folder / "file").touch()
     assert reason in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in ("list", "run", "start", "check", "hint"))])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([c, "--help"] for c in ("list", "run", "start", "check", "hint", "notebook"))]
+)
 def test_help_is_there_for_every_command(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
     assert "usage: python -m lessons" in capsys.readouterr().out
+
+
+def test_help_says_how_to_open_a_lesson_as_a_notebook(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("python -m lessons notebook 1", "VS Code", "JupyterLab", "jupytext"))
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_notebook_needs_jupytext_and_says_how_to_get_it(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    assert 'pip install "minidl[notebooks]"' in refused(capsys, "notebook", "1")
+
+
+def test_a_notebook_has_the_cells_of_the_lesson_and_never_overwrites(folder, capsys):
+    pytest.importorskip("jupytext")
+    assert main(["notebook", "1", "--out", "of/mine"]) == 0
+    file = folder / "of" / "mine" / "01_autograd.ipynb"
+    assert f"{file.relative_to(folder)} is lesson 1" in capsys.readouterr().out
+    cells = json.loads(file.read_text())["cells"]
+    expected = read_cells(lesson("1").path)
+    assert [("".join(cell["source"]), cell["cell_type"]) for cell in cells] == [(c.source, c.kind) for c in expected]
+    assert "is there already" in refused(capsys, "notebook", "1", "--out", "of/mine")
+
+
+def test_a_folder_that_is_not_there_is_made_with_those_above_it(folder, capsys):
+    assert main(["start", "1", "--out", "a/b"]) == 0
+    assert (folder / "a" / "b" / "lesson_01_autograd.py").exists()
 
 
 def test_start_gives_the_exercises_and_never_overwrites(folder, capsys):
@@ -89,16 +123,18 @@ def test_the_way_of_a_learner(folder, capsys):
 
     assert "not started" in say("list")
     say("start", "1")
-    assert "started, not checked" in say("list")
+    assert "not checked yet" in say("list")
     assert say("check", "1", code=1).count("Not written yet.") == 3
-    assert "0 of 3" in say("list")
+    assert "0 of 3 right" in say("list")
     assert "divide(), hint 1 of 3" in say("hint", "1")
     assert "divide(), hint 2 of 3" in say("hint", "1")
-    assert "0 of 3" in say("list")
+    assert "0 of 3 right" in say("list")
     (folder / "lesson_01_autograd.py").write_text(lesson("1").answer_path.read_text())
-    assert "started, not checked" in say("list")
+    shown = say("list")
+    assert "not checked yet" in shown and "\n0 of " in shown
     assert say("check", "1", "--json", "verdicts.json").count("right") == 3
-    assert "done" in say("list")
+    shown = say("list")
+    assert "done" in shown and "\n3 of " in shown
     assert "nothing to hint at" in say("hint", "1")
     report = json.loads((folder / "verdicts.json").read_text())
     assert report["passed"] is True
@@ -143,7 +179,7 @@ def test_a_corrupt_memory_is_forgotten(folder, capsys):
     ):  # fmt: skip
         (folder / progress.STATE_NAME).write_text(text)
         assert main(["list"]) == 0
-        assert "started, not checked" in capsys.readouterr().out
+        assert "not checked yet" in capsys.readouterr().out
         found = progress.recall(lesson("1"), folder / "lesson_01_autograd.py")
         assert found == {"hints": {}}
     (folder / progress.STATE_NAME).write_text(state(digest, [3, []]))
@@ -184,11 +220,23 @@ def test_where_the_verdicts_cannot_go_is_said_before_anything_is_checked(folder,
     assert "cannot write nowhere/x: No such file" in refused(capsys, "check", "1", "--json", "nowhere/x")
 
 
+def test_the_list_has_one_line_a_lesson_in_80_columns_and_counts_the_time_of_the_exercises(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    every = lessons().values()
+    assert len(lines) == len(every) + 3
+    for line, each in zip(lines[1:], every, strict=False):
+        assert f"{each.minutes} + {each.exercise_minutes} min" in line and each.title in line
+    both = sum(each.minutes for each in every), sum(each.exercise_minutes for each in every)
+    assert f"{both[0]} + {both[1]} min in all" in lines[-2]
+
+
 @pytest.mark.parametrize("columns", ["0", "20", "40"])
 def test_no_word_of_the_list_is_lost_on_a_narrow_terminal(folder, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     assert main(["list"]) == 0
-    assert {"parallelism,", "simulated", "started", "30", "min"} <= set(capsys.readouterr().out.split())
+    assert {"parallelism,", "simulated", "started", "30", "+", "40", "min"} <= set(capsys.readouterr().out.split())
 
 
 JUDGED = """
@@ -197,7 +245,7 @@ from lessons.exercise import Exercise
 def check_answer(answer):
     answer()
 
-EXERCISES = [Exercise("answer", check_answer, ("",), megabytes=64)]
+EXERCISES = [Exercise("answer", check_answer, ("",), None, megabytes=64)]
 """
 
 
@@ -211,7 +259,7 @@ def verdict(tmp_path, monkeypatch):
     def judge(body, seconds=10):
         file = tmp_path / "work.py"
         file.write_text(f"def answer():\n    {body}\n")
-        return check(lesson("1"), file, Exercise("answer", None, (), seconds))
+        return check(lesson("1"), file, Exercise("answer", None, (), None, seconds))
 
     return judge
 
@@ -222,6 +270,8 @@ def verdict(tmp_path, monkeypatch):
         ("raise NotImplementedError", "not written", "Not written yet."),
         ("return 1 / 0", "error", "ZeroDivisionError: division by zero (line 2 of work.py)"),
         ("return answer()", "recursion", "calls itself too deeply"),
+        ("import sys; sys.setrecursionlimit(10**6); return answer()", "recursion limit", "is no way out"),
+        ("import minidl; x = minidl.ones(1, requires_grad=True); x.sum().backward()", "borrowed", "by its autograd"),
         ("return bytearray(10**9)", "memory", "budget of 64 MB"),
         ("raise SystemExit", "error", "sys.exit()"),
         ("import os; os._exit(7)", "died", "exited with code 7"),
@@ -315,10 +365,8 @@ def test_an_error_in_a_lesson_shows_the_line_of_the_lesson(small_lesson, capsys,
 
 @pytest.mark.parametrize("kind", [*BROKEN, "ascii"])
 def test_a_lesson_goes_on_whatever_becomes_of_the_terminal(small_lesson, monkeypatch, tmp_path, kind):
-    small_lesson.path.write_text(
-        "# %% [markdown]\n# # Small ×\n# About 1 minutes\n\n# %%\nprint('first ×', flush=True)\n# %%\n"
-        "open('picture', 'w').close()\n"
-    )
+    head = "# %% [markdown]\n# # Small ×\n# About 1 minutes to read and run, and 1 for the exercises\n"
+    small_lesson.path.write_text(f"{head}\n# %%\nprint('first ×', flush=True)\n# %%\nopen('picture', 'w').close()\n")
     assert printed_on(monkeypatch, kind, main, ["run", "1"]) == CODES.get(kind, 0)
     assert (tmp_path / "picture").exists()
 

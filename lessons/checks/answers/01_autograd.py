@@ -1,8 +1,12 @@
 """Answers to lesson 1: `exercise` is right, `exercise__mistake` is wrong in the way that its name says."""
 
+import sys
 import time
 
 import numpy as np
+
+import minidl
+from minidl.ops.shape import unbroadcast as minidl_unbroadcast
 
 
 def divide(a, b):
@@ -27,6 +31,33 @@ def divide__form(a, b):
 
 def divide__value(a, b):
     return a // b, (1 / b, -a / b**2)
+
+
+def divide__lost_a(a, b):
+    return a / b, (1 / b, -1 / b**2)
+
+
+def divide__slope_in_a(a, b):
+    return a / b, (b, -a / b**2)
+
+
+def divide__slope_in_b(a, b):
+    return a / b, (1 / b, a)
+
+
+def divide__inexact(a, b, h=1e-3):
+    """By differences of five points, the best that a learner might try."""
+
+    def slope(f):
+        return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+
+    return a / b, (slope(lambda d: (a + d) / b), slope(lambda d: a / (b + d)))
+
+
+def divide__borrowed(a, b):
+    a, b = (minidl.tensor(x, requires_grad=True) for x in (a, b))
+    (a / b).backward()
+    return (a / b).item(), (a.grad.item(), b.grad.item())
 
 
 def backward(result):
@@ -77,6 +108,11 @@ def backward__recursion(result):
             parent.grad += value.grad * slope
 
 
+def backward__recursion_limit(result):
+    sys.setrecursionlimit(10**6)
+    backward__recursion(result)
+
+
 def _in_order(result, receive):
     """Topological, with `receive(parent, contribution)` in place of the sum."""
     users, values = {result: 0}, [result]
@@ -109,6 +145,12 @@ def backward__seed(result):
         parent.grad += contribution
 
     _in_order(result, receive)
+
+
+def backward__form(result):
+    backward__seed(result)
+    for parent in result.parents:
+        parent.grad = f"{parent.grad}"
 
 
 def backward__resends(result):
@@ -161,6 +203,40 @@ def unbroadcast__mean(grad, shape):
     grad = grad.mean(axis=tuple(range(added))) if added else grad
     stretched = tuple(d for d, n in enumerate(shape) if n == 1)
     return grad.mean(axis=stretched, keepdims=True) if stretched else grad
+
+
+def unbroadcast__form(grad, shape):
+    return "sum"
+
+
+def unbroadcast__first(grad, shape):
+    return np.ascontiguousarray(grad[(0,) * (grad.ndim - len(shape))][tuple(slice(n) for n in shape)])
+
+
+def unbroadcast__one_sum(grad, shape):
+    return grad.sum()
+
+
+def unbroadcast__in_place(grad, shape):
+    grad *= 2
+    return unbroadcast__mean(grad, shape)
+
+
+def unbroadcast__shape(grad, shape):
+    return grad.T
+
+
+def unbroadcast__value(grad, shape):
+    added = grad.ndim - len(shape)
+    return grad.max(axis=tuple(range(added))).max(axis=tuple(d for d, n in enumerate(shape) if n == 1), keepdims=True)
+
+
+def unbroadcast__error(grad, shape):
+    return grad.reshape(shape)
+
+
+def unbroadcast__borrowed(grad, shape):
+    return minidl_unbroadcast(np, grad, shape)
 
 
 def unbroadcast__memory(grad, shape):

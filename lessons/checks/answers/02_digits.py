@@ -2,6 +2,9 @@
 
 import numpy as np
 
+import minidl
+from minidl import metrics, nn, optim
+
 
 def sgd_step(parameter, gradient, velocity, lr, momentum):
     velocity = momentum * velocity + gradient
@@ -43,7 +46,44 @@ def sgd_step__in_place(parameter, gradient, velocity, lr, momentum):
 
 
 def sgd_step__form(parameter, gradient, velocity, lr, momentum):
-    return None
+    return parameter - lr * (momentum * velocity + gradient)
+
+
+def sgd_step__shape(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return parameter.mean() - lr * velocity.mean(), velocity.mean()
+
+
+def sgd_step__swapped(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return velocity, parameter - lr * velocity
+
+
+def sgd_step__negative(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity - lr * gradient
+    return parameter + velocity, velocity
+
+
+def sgd_step__nesterov(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return parameter - lr * (gradient + momentum * velocity), velocity
+
+
+def sgd_step__no_lr(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return parameter - velocity, velocity
+
+
+def sgd_step__parameter(parameter, gradient, velocity, lr, momentum):
+    velocity = momentum * velocity + gradient
+    return parameter - 0.1 * velocity, velocity
+
+
+def sgd_step__borrowed(parameter, gradient, velocity, lr, momentum):
+    whole = nn.Parameter(minidl.tensor(parameter))
+    whole.grad = minidl.tensor(gradient)
+    optim.SGD([whole], lr=lr, momentum=momentum).step()
+    return whole.detach().numpy(), momentum * velocity + gradient
 
 
 def _softmax(logits):
@@ -78,6 +118,67 @@ def cross_entropy_gradient__overflow(logits, labels):
     return (e / e.sum(axis=1, keepdims=True) - _truth(logits, labels)) / len(labels)
 
 
+def cross_entropy_gradient__form(logits, labels):
+    return ["p", "y"]
+
+
+def cross_entropy_gradient__in_place(logits, labels):
+    logits -= logits.max(axis=1, keepdims=True)
+    return (_softmax(logits) - _truth(logits, labels)) / len(labels)
+
+
+def cross_entropy_gradient__clipped(logits, labels):
+    e = np.exp(np.clip(logits, -500, 500))
+    return (e / e.sum(axis=1, keepdims=True) - _truth(logits, labels)) / len(labels)
+
+
+def cross_entropy_gradient__underflow(logits, labels):
+    e = np.exp(logits - np.maximum(0, logits.max(axis=1, keepdims=True)))
+    return (e / e.sum(axis=1, keepdims=True) - _truth(logits, labels)) / len(labels)
+
+
+def cross_entropy_gradient__inexact(logits, labels, h=1e-5):
+    """By finite differences of the loss."""
+
+    def loss(logits):
+        return -np.log(_softmax(logits)[np.arange(len(labels)), labels]).mean()
+
+    gradient = np.empty_like(logits)
+    for index in np.ndindex(logits.shape):
+        shift = np.zeros_like(logits)
+        shift[index] = h
+        gradient[index] = (loss(logits + shift) - loss(logits - shift)) / (2 * h)
+    return gradient
+
+
+def cross_entropy_gradient__borrowed(logits, labels):
+    leaf = minidl.tensor(logits, requires_grad=True)
+    nn.CrossEntropyLoss()(leaf, minidl.tensor(labels)).backward()
+    return leaf.grad.numpy()
+
+
+def cross_entropy_gradient__classes(logits, labels):
+    return (_softmax(logits) - _truth(logits, labels)) / logits.size
+
+
+def cross_entropy_gradient__all_rows(logits, labels):
+    gradient = _softmax(logits)
+    gradient[:, labels] -= 1
+    return gradient / len(labels)
+
+
+def cross_entropy_gradient__axis(logits, labels):
+    return (_softmax(logits.T).T - _truth(logits, labels)) / len(labels)
+
+
+def cross_entropy_gradient__number_of_the_class(logits, labels):
+    return (_softmax(logits) - labels[:, None]) / len(labels)
+
+
+def cross_entropy_gradient__value(logits, labels):
+    return (logits / logits.sum(axis=1, keepdims=True) - _truth(logits, labels)) / len(labels)
+
+
 def cross_entropy_gradient__batch_maximum(logits, labels):
     e = np.exp(logits - logits.max())
     return (e / e.sum(axis=1, keepdims=True) - _truth(logits, labels)) / len(labels)
@@ -109,3 +210,19 @@ def accuracy__form(logits, labels):
 
 def accuracy__axis(logits, labels):
     return (logits.argmax(axis=0) == labels).mean()
+
+
+def accuracy__rounded(logits, labels):
+    return (logits.argmax(axis=1) == labels).sum() // len(labels)
+
+
+def accuracy__classes(logits, labels):
+    return (logits.argmax(axis=1) == labels).sum() / logits.shape[1]
+
+
+def accuracy__value(logits, labels):
+    return (logits.argmin(axis=1) == labels).mean()
+
+
+def accuracy__borrowed(logits, labels):
+    return metrics.accuracy(logits, labels)

@@ -1,0 +1,18 @@
+"""A lesson as a notebook, by jupytext, the extra `notebooks`."""
+
+from pathlib import Path
+
+from lessons.catalog import Lesson
+from lessons.progress import new_file
+
+INSTALL = 'pip install "minidl[notebooks]"'
+
+
+def write(lesson: Lesson, folder: Path) -> Path:
+    """Put the lesson into `folder` as a notebook. ImportError without jupytext; Refused as `progress.start`."""
+    try:
+        import jupytext
+    except ImportError:
+        raise ImportError(f"to make a notebook, install the extra `notebooks`: {INSTALL}") from None
+    text = jupytext.writes(jupytext.read(lesson.path), fmt="ipynb")
+    return new_file(folder, f"{lesson.name}.ipynb", text)
