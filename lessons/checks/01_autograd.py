@@ -100,6 +100,8 @@ def check_backward(backward):
         graph.run(backward, graph.add(y, square) if swapped else graph.add(square, y))
         term = "y + y*y" if swapped else "y*y + y"
         seen = f"With y = x*x and z = {term} at x = 3, dz/dx is 114; yours is {x.grad:g}"
+        if x.grad == 0:
+            raise Mistake("shallow", f"{seen}: nothing has arrived there. Parents have parents, too.")
         if x.grad > 114:
             raise Mistake("resends", f"{seen}: a value sent its whole gradient on more than once.")
         if x.grad != 114:

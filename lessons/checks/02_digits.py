@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lessons.exercise import Exercise, Mistake, check_exact, numbers
+from lessons.exercise import Exercise, Mistake, check_exact, number, numbers
 
 
 def check_sgd_step(sgd_step):
@@ -162,9 +162,11 @@ def _explain_gradient(gradient, logits, labels):
             "It takes 1 away from a column as a whole: `p[:, labels]` is not one element of each row, "
             "`p[np.arange(len(p)), labels]` is.",
         )
-    down = _probabilities(logits.T).T - np.eye(classes)[labels]
-    if near(down, down / batch):
-        raise Mistake("axis", "Its probabilities add up to 1 in each column; they must in each row: axis=1.")
+    e = np.exp(logits)
+    for sums in e.sum(axis=0), e.sum():
+        wrong = e / sums - np.eye(classes)[labels]
+        if near(wrong, wrong / batch):
+            raise Mistake("axis", "Its probabilities must add up to 1 in each row, and do not: sum over axis=1.")
     if near(p - labels[:, None], (p - labels[:, None]) / batch):
         raise Mistake(
             "number of the class",
@@ -187,9 +189,7 @@ def check_accuracy(accuracy):
             raise Mistake(
                 "axis", f"With {rows} rows and 3 classes the shapes do not fit: take the largest of each row."
             ) from None
-        result = numbers(result)
-        if result.ndim:
-            raise Mistake("form", f"It returns something of shape {result.shape}; one number is wanted.")
+        result = number(result)
         if np.isclose(result, right / rows):
             continue
         if np.isclose(result, right):
@@ -200,7 +200,7 @@ def check_accuracy(accuracy):
             raise Mistake("error", f"It returns {result}, the share of wrong answers; wanted is that of right ones.")
         if np.isclose(result, right / 3):
             raise Mistake("classes", f"It returns {result}: it divides by the number of classes, not of rows.")
-        if np.isclose(result, right // rows) or np.isclose(result, np.round(right / rows)):
+        if result == np.round(right / rows) or (result == right // rows and result.dtype.kind in "bui"):
             raise Mistake("rounded", f"It returns {result}: a share is no whole number, so divide with `/`.")
         raise Mistake("value", f"{right} of {rows} rows are right, which is {right / rows}; it returns {result}.")
 

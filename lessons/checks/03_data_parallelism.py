@@ -39,6 +39,8 @@ def _explain_average(result, gradients, sizes):
         raise Mistake("undivided", f"{case}: the weighted sum is right; divide it by the number of all samples.")
     if np.allclose(result, weighted / len(sizes)):
         raise Mistake("count", f"{case}: it divides by the number of parts; divide by the number of samples.")
+    if np.allclose(result, np.floor(weighted / sum(sizes))):
+        raise Mistake("rounded", f"{case}: it rounds down: `//` does, divide with `/`.")
     raise Mistake("value", f"{case}: it is not the gradient of the whole batch.")
 
 
@@ -188,9 +190,11 @@ def _explain_ring(case, seconds, nbytes, workers, alpha, beta):
         raise Mistake("no latency", f"{case}: every message costs alpha as well, however short it is.")
     if is_(alpha + steps * chunk * beta):
         raise Mistake("one latency", f"{case}: alpha is paid in every one of the {steps} steps, not once.")
+    if is_(steps * alpha):
+        raise Mistake("no bytes", f"{case}: a message of s bytes takes s * beta seconds more than alpha.")
     if is_(steps * (alpha + chunk / beta)):
         raise Mistake("rate", f"{case}: beta is seconds per byte, not bytes per second: multiply by it.")
-    raise Mistake("value", f"{case} it gives {seconds:.3g} s, not {steps * (alpha + chunk * beta):.3g} s.")
+    raise Mistake("value", f"{case} it gives {seconds:.6g} s, not {steps * (alpha + chunk * beta):.6g} s.")
 
 
 def check_break_even_batch(break_even_batch):

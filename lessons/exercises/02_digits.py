@@ -3,6 +3,8 @@
 #
 # Replace each `raise NotImplementedError` by your answer. Then: `python -m lessons check 2`.
 # `python -m lessons hint 2` gives a hint for the first function that is not right yet.
+#
+# Write the answers out yourself: where a formula is asked, neither finite differences nor minidl's autograd will do.
 
 # %%
 import numpy as np  # noqa: F401
@@ -26,7 +28,7 @@ def sgd_step(parameter, gradient, velocity, lr, momentum):
 
 # %%
 def cross_entropy_gradient(logits, labels):
-    """The gradient of the mean cross-entropy of a batch with respect to its logits.
+    """The gradient of the mean cross-entropy of a batch with respect to its logits, by a formula.
 
     logits: (batch, classes), of any size, also 1000. labels: (batch,), the right class of each row, as integers.
     Returns (batch, classes).

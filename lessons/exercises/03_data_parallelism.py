@@ -71,7 +71,7 @@ def break_even_batch(seconds_per_sample, communication, workers):
     """The smallest batch, divisible by `workers`, that `workers` workers finish sooner than one worker does.
 
     One worker takes seconds_per_sample for each sample. Several share the samples evenly and then communicate for
-    `communication` seconds. workers is at least 2. Returns an int.
+    `communication` seconds. workers is at least 2. Returns an int: it is a count.
 
     Budget: no walk over batch sizes. The answer may be a million million.
     """

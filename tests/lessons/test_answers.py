@@ -51,7 +51,7 @@ def test_the_reference_answer_is_accepted(lesson, name, tmp_path):
 
 @pytest.mark.parametrize(("lesson", "name"), WRONG, ids=ids(WRONG))
 def test_a_known_mistake_is_named(lesson, name, tmp_path):
-    mistake = name.partition("__")[2].replace("_", " ")
+    mistake = name.split("__")[1].replace("_", " ")
     limits = {"seconds": 1} if mistake == "time" else {}
     verdict = verdict_on(lesson, name, tmp_path, **limits)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message

@@ -1,4 +1,7 @@
-"""Answers to lesson 1: `exercise` is right, `exercise__mistake` is wrong in the way that its name says."""
+"""Answers to lesson 1: `exercise` is right, `exercise__mistake` is wrong in the way that its name says.
+
+What comes after a second `__` tells two ways to the same mistake apart.
+"""
 
 import sys
 import time
@@ -89,6 +92,11 @@ def backward__eager(result):
             if parent not in seen:
                 seen.add(parent)
                 todo.append(parent)
+
+
+def backward__shallow(result):
+    for parent, slope in zip(result.parents, result.slopes, strict=True):
+        parent.grad += slope
 
 
 def backward__recursion(result):

@@ -1,4 +1,7 @@
-"""Answers to lesson 2: `exercise` is right, `exercise__mistake` is wrong in the way that its name says."""
+"""Answers to lesson 2: `exercise` is right, `exercise__mistake` is wrong in the way that its name says.
+
+What comes after a second `__` tells two ways to the same mistake apart.
+"""
 
 import numpy as np
 
@@ -169,6 +172,11 @@ def cross_entropy_gradient__all_rows(logits, labels):
 
 def cross_entropy_gradient__axis(logits, labels):
     return (_softmax(logits.T).T - _truth(logits, labels)) / len(labels)
+
+
+def cross_entropy_gradient__axis__whole_batch(logits, labels):
+    e = np.exp(logits - logits.max())
+    return (e / e.sum() - _truth(logits, labels)) / len(labels)
 
 
 def cross_entropy_gradient__number_of_the_class(logits, labels):

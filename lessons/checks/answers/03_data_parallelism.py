@@ -1,4 +1,7 @@
-"""Answers to lesson 3: `exercise` is right, `exercise__mistake` is wrong in the way that its name says."""
+"""Answers to lesson 3: `exercise` is right, `exercise__mistake` is wrong in the way that its name says.
+
+What comes after a second `__` tells two ways to the same mistake apart.
+"""
 
 import math
 
@@ -25,6 +28,10 @@ def average_gradients__undivided(gradients, sizes):
 
 def average_gradients__count(gradients, sizes):
     return average_gradients__undivided(gradients, sizes) / len(sizes)
+
+
+def average_gradients__rounded(gradients, sizes):
+    return average_gradients__undivided(gradients, sizes) // sum(sizes)
 
 
 def average_gradients__in_place(gradients, sizes):
@@ -193,6 +200,14 @@ def ring_all_reduce_seconds__rounded(nbytes, workers, alpha, beta):
 
 def ring_all_reduce_seconds__in_turn(nbytes, workers, alpha, beta):
     return 2 * (workers - 1) * (workers * alpha + nbytes * beta)
+
+
+def ring_all_reduce_seconds__rounded__up(nbytes, workers, alpha, beta):
+    return 2 * (workers - 1) * (alpha + math.ceil(nbytes / workers) * beta)
+
+
+def ring_all_reduce_seconds__no_bytes(nbytes, workers, alpha, beta):
+    return 2 * (workers - 1) * alpha
 
 
 def ring_all_reduce_seconds__rate(nbytes, workers, alpha, beta):
