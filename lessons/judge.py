@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lessons.catalog import load
 from lessons.exercise import Exercise, Foul, Mistake
-from lessons.rules import impose
+from lessons.rules import in_force
 from minidl.messages import Messages
 from minidl.processes import WorkerError
 from minidl.spawn import end_with
@@ -29,14 +29,13 @@ SHOWN = 60  # characters of a wrong result
 def main(parent: Messages, check_path: str, name: str, answer_path: str) -> None:
     exercise = next(e for e in load(Path(check_path)).EXERCISES if e.name == name)
     end_with(parent)
-    asked_for_depth = impose(exercise)
     _limit(exercise)
     sys.dont_write_bytecode = True  # the learner's folder is the learner's
     for stream in (sys.stdout, sys.stderr):  # what an answer printed before it was killed is seen
         stream.reconfigure(line_buffering=True)
     with lasting_streams():  # that nobody hears it, behind a closed pipe, say, is no mistake of the answer
         parent.send("ready", b"")
-        verdict = judge(exercise, Path(answer_path), asked_for_depth)
+        verdict = judge(exercise, Path(answer_path))
     parent.send("verdict", json.dumps(verdict).encode())
 
 
@@ -57,8 +56,14 @@ class Answer:
         return self.result
 
 
-def judge(exercise: Exercise, path: Path, asked_for_depth: list[int]) -> dict:
-    """Load the learner's file and check one exercise of it; whatever the answer raises becomes a sentence."""
+def judge(exercise: Exercise, path: Path) -> dict:
+    """Load the learner's file and check one exercise of it: the verdict, as it is sent."""
+    with in_force(exercise) as asked_for_depth:
+        return _judge(exercise, path, asked_for_depth)
+
+
+def _judge(exercise: Exercise, path: Path, asked_for_depth: list[int]) -> dict:
+    """Whatever the answer raises becomes a sentence."""
     answer = None
     try:
         function = getattr(load(path), exercise.name, None)

@@ -1,29 +1,40 @@
-"""What an answer finds changed in the process in which it is judged."""
+"""What an answer finds changed while it is judged."""
 
 import pkgutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from lessons.exercise import Exercise, Foul
 
 AUTOGRAD = "minidl.autograd.run_backward"  # what every walk over a tape goes through
 
 
-def impose(exercise: Exercise) -> list[int]:
-    """Put the rules of `exercise` in force in this process, for good; before the learner's file is loaded.
+@contextmanager
+def in_force(exercise: Exercise) -> Iterator[list[int]]:
+    """The rules of `exercise`, for the time in which the learner's file is loaded and judged.
 
     minidl's autograd and what is the exercise's `own` end the answer that calls them. Python's recursion limit stays
-    as it is: the list that is returned gets those that are asked for.
+    as it is: the list that is given gets those that are asked for.
     """
     asked: list[int] = []
-    sys.setrecursionlimit = asked.append
-    makers = {name: _forbidden(name) for name in exercise.own}
-    makers |= {AUTOGRAD: _forbidden("its autograd"), **exercise.stand_ins}
-    for name, make in makers.items():
-        owner, _, attribute = name.rpartition(".")
-        owner = pkgutil.resolve_name(owner)
-        setattr(owner, attribute, make(getattr(owner, attribute)))
-    return asked
+    makers = {"sys.setrecursionlimit": lambda original: asked.append, AUTOGRAD: _forbidden("its autograd")}
+    makers |= {name: _forbidden(name) for name in exercise.own} | exercise.stand_ins
+    with ExitStack() as stack:
+        for name, make in makers.items():
+            stack.enter_context(_replaced(name, make))
+        yield asked
+
+
+@contextmanager
+def _replaced(name: str, make: Callable[[Callable], Callable]) -> Iterator[None]:
+    owner_name, _, attribute = name.rpartition(".")
+    owner = pkgutil.resolve_name(owner_name)
+    original = getattr(owner, attribute)
+    setattr(owner, attribute, make(original))
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, original)
 
 
 def _forbidden(what: str) -> Callable[[Callable], Callable]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from lessons.exercise import Exercise, Mistake, number, numbers
 from lessons.launches import Launches
+from minidl.parallel import forkserver
 
 
 def check_average_gradients(average_gradients):
@@ -50,20 +51,16 @@ LAUNCHES = Launches()
 def check_parallel_gradient(parallel_gradient):
     generator = np.random.default_rng(0)
     x, y, w = generator.normal(size=(7, 4)), generator.normal(size=7), generator.normal(size=4)
-    for workers in 2, 3:
-        LAUNCHES.workers = 0
-        result = parallel_gradient(x.copy(), y.copy(), w.copy(), workers)
-        _explain_launch(workers)
-        if not isinstance(result, (list, tuple)) or len(result) != workers:
-            raise Mistake(
-                "list",
-                f"It is to return the whole list that `launch` gives, one gradient for each of the {workers} workers.",
-            )
-        for rank, gradient in enumerate(result):
-            _explain_gradient(f"Worker {rank} of {workers}", numbers(gradient), rank, x, y, w)
+    with forkserver():
+        for workers in 2, 3:
+            LAUNCHES.workers = 0
+            result = parallel_gradient(x.copy(), y.copy(), w.copy(), workers)
+            _explain_launch(workers, result)
+            for rank, gradient in enumerate(result):
+                _explain_gradient(f"Worker {rank} of {workers}", numbers(gradient), rank, x, y, w)
 
 
-def _explain_launch(workers):
+def _explain_launch(workers, result):
     if not LAUNCHES.workers:
         raise Mistake(
             "no launch",
@@ -83,6 +80,11 @@ def _explain_launch(workers):
                 f"Worker {rank} returns nothing: the function that is launched must `return` the gradient, in "
                 "every worker.",
             )
+    if not isinstance(result, (list, tuple)) or len(result) != workers:
+        raise Mistake(
+            "list",
+            f"It is to return the whole list that `launch` gives, one gradient for each of the {workers} workers.",
+        )
 
 
 def _explain_gradient(who, gradient, rank, x, y, w):

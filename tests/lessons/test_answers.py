@@ -7,7 +7,8 @@ from types import FunctionType
 import pytest
 
 from lessons.catalog import lessons, load
-from lessons.check import check
+from lessons.check import Verdict, check
+from lessons.judge import judge
 
 STYLES = Path(__file__).with_name("styles.py")
 
@@ -30,13 +31,17 @@ STYLED = [(lesson, name) for lesson in LESSONS for name in answers(lesson, STYLE
 RETURNING = [(lesson, exercise) for lesson in LESSONS for exercise in lesson.exercises() if exercise.returns]
 
 
-def verdict_on(lesson, name, folder, path=None, **limits):
-    """The verdict on a file of answers, the reference's by default, in which `name` stands for its exercise."""
+def work(lesson, name, folder, path):
+    """The exercise of the answer `name`, and a file of those in `path` in which that one stands for the exercise."""
     exercise_name = name.partition("__")[0]
     file = folder / lesson.work_name
-    file.write_text(f"{(path or lesson.answer_path).read_text()}\n\n{exercise_name} = {name}\n")
-    exercise = next(e for e in lesson.exercises() if e.name == exercise_name)
-    return check(lesson, file, replace(exercise, **limits))
+    file.write_text(f"{path.read_text()}\n\n{exercise_name} = {name}\n")
+    return next(e for e in lesson.exercises() if e.name == exercise_name), file
+
+
+def verdict_here(exercise, file):
+    """The verdict of a judge in this process, which is quicker than one of its own."""
+    return Verdict(exercise.name, **judge(exercise, file))
 
 
 def ids(cases):
@@ -45,22 +50,26 @@ def ids(cases):
 
 @pytest.mark.parametrize(("lesson", "name"), RIGHT, ids=ids(RIGHT))
 def test_the_reference_answer_is_accepted(lesson, name, tmp_path):
-    verdict = verdict_on(lesson, name, tmp_path)
+    exercise, file = work(lesson, name, tmp_path, lesson.answer_path)
+    verdict = check(lesson, file, exercise)
     assert verdict.passed, verdict.message
 
 
 @pytest.mark.parametrize(("lesson", "name"), WRONG, ids=ids(WRONG))
 def test_a_known_mistake_is_named(lesson, name, tmp_path):
     mistake = name.split("__")[1].replace("_", " ")
-    limits = {"seconds": 1} if mistake == "time" else {}
-    verdict = verdict_on(lesson, name, tmp_path, **limits)
+    exercise, file = work(lesson, name, tmp_path, lesson.answer_path)
+    if mistake in ("time", "memory"):
+        verdict = check(lesson, file, replace(exercise, seconds=1) if mistake == "time" else exercise)
+    else:
+        verdict = verdict_here(exercise, file)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     assert verdict.message.endswith((".", "?"))
 
 
 @pytest.mark.parametrize(("lesson", "name"), STYLED, ids=ids(STYLED))
 def test_a_right_answer_in_another_style_is_accepted(lesson, name, tmp_path):
-    verdict = verdict_on(lesson, name, tmp_path, STYLES)
+    verdict = verdict_here(*work(lesson, name, tmp_path, STYLES))
     assert verdict.passed, verdict.message
 
 
@@ -69,7 +78,7 @@ def test_a_forgotten_return_is_answered_as_such_in_every_exercise_that_returns_s
     file = tmp_path / lesson.work_name
     text = lesson.exercise_path.read_text()
     file.write_text(text.replace("raise NotImplementedError", "print('computed, but not returned')"))
-    verdict = check(lesson, file, exercise)
+    verdict = verdict_here(exercise, file)
     assert (verdict.passed, verdict.mistake) == (False, "no return")
     assert f"{exercise.name}() ends without a `return`" in verdict.message
 
