@@ -30,7 +30,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 14  # of the cache's form
+VERSION = 15  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
 
 SECONDS = schema.rising(schema.pair(schema.NOT_NEGATIVE, schema.POSITIVE))  # by bytes
