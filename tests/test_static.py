@@ -1,5 +1,7 @@
 """A captured graph computes what the function computes, counts what meta counts, and its buffers never overlap."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,6 +78,20 @@ def test_the_results_of_a_replay_are_not_overwritten_by_the_next():
     first = graph(minidl.zeros(3))
     graph(minidl.ones(3))
     np.testing.assert_allclose(first.numpy(), np.exp(1), rtol=1e-6)
+
+
+def test_a_replay_frees_what_it_needs_no_more_views_included():
+    def chain(x):
+        for _ in range(8):
+            x = nn.functional.relu(x.reshape(-1)).reshape(1000, -1)
+        return x.sum()
+
+    graph, x = minidl.capture(chain, minidl.randn(1000, 250)), minidl.randn(1000, 250)
+    tracemalloc.start()
+    graph(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2 * x.numpy().nbytes < peak < 2.5 * x.numpy().nbytes  # of each call of relu what it takes and what it gives
 
 
 def test_running_statistics_are_updated_by_each_replay():

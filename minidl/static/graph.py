@@ -156,6 +156,11 @@ class Graph:
         """The steps of a replay: kernel, getter of its arguments, places of its results, and what is dead after it."""
         self._start = [value.example if value.kind == "constant" else None for value in self.values]
         self._steps, nowhere = [], self._add_to_start(None)
+        dead: list[list[int]] = [[] for _ in self.nodes]
+        for place, value in enumerate(self.values):
+            last = self.last_use.get(self._owner(place), len(self.nodes))
+            if value.kind == "result" and last < len(self.nodes):
+                dead[last].append(place)  # with all other views of that memory: one alone would keep it
         for i, node in enumerate(self.nodes):
             kernel, arguments = node.kernel, list(node.arguments)
             if i in self._out:
@@ -168,12 +173,7 @@ class Graph:
                     arguments[places.index("out")] = out
             get = itemgetter(*arguments) if len(arguments) > 1 else _single(arguments)
             results = tuple(node.results) if node.several else node.results[0] if node.results else nowhere
-            dead = [
-                place
-                for place in {*node.arguments, *node.results}
-                if self.values[place].kind == "result" and self.last_use.get(self._owner(place), len(self.nodes)) == i
-            ]
-            self._steps.append((kernel, get, results, node.several, dead))
+            self._steps.append((kernel, get, results, node.several, dead[i]))
 
     def _add_to_start(self, value) -> int:
         self._start.append(value)
