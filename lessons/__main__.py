@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lessons import check, notebook, progress, run
 from lessons.catalog import lesson, lessons
-from minidl.commands.arguments import Parser, Refused, check_writable, print_table
+from minidl.commands.arguments import Parser, Refused, called, check_writable, print_table
 from minidl.commands.driver import Outcome, answer
 
 EPILOG = """\
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     top = Parser(
-        "python -m lessons",
+        called("lessons"),
         description="Lessons on deep learning and on training in parallel.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from minidl.commands import bench, profile, train
-from minidl.commands.arguments import Parser
+from minidl.commands.arguments import Parser, called
 from minidl.commands.driver import EXIT_CODES, answer
 
 EPILOG = f"""\
@@ -16,7 +16,7 @@ each command has its own --help. See also python -m simulator and python -m less
 
 def parser() -> Parser:
     top = Parser(
-        "python -m minidl",
+        called("minidl"),
         description="A small deep-learning framework that really trains in parallel.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

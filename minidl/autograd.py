@@ -209,7 +209,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, ...]:
     """The derivatives of `outputs`, weighted by `grad_outputs`, with respect to each of `inputs`; no `grad` is changed.
 
     RuntimeError if an input requires no gradient, or has no part in the outputs: with `allow_unused` its derivative is

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class Op:
     parents: list[Op | Leaf | None] | None = None  # the nodes of the inputs, None for one that wants no gradient
     order = 0  # the later recorded, the smaller; leaves come after all ops
     hooks: tuple = ()
-    kernels = None
+    kernels: Any = None
     kept = False  # the tape is to be walked again: backward must not write to what forward kept
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -203,6 +204,21 @@ class Tensor:
     """
 
     __slots__ = ("data", "grad", "node", "__weakref__")
+
+    if TYPE_CHECKING:  # what ops and autograd put here
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def __neg__(self) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+
+        __abs__ = __invert__ = __neg__
+        __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = __add__
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __add__
+        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
+        __and__ = __or__ = __xor__ = __rand__ = __ror__ = __rxor__ = __add__
 
     def __init__(self, data, requires_grad: bool = False):
         self.data = data

@@ -4,14 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from minidl.commands.arguments import Parser
+from minidl.commands.arguments import Parser, called
 from minidl.commands.driver import EXIT_CODES, answer
 from simulator.commands import calibrate, compare, predict
 
 
 def parser() -> Parser:
     top = Parser(
-        "python -m simulator", description="Predict how training scales.", epilog=EXIT_CODES,
+        called("simulator"), description="Predict how training scales.", epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = top.add_subparsers(required=True, metavar="COMMAND")

@@ -1,10 +1,14 @@
 """setup.cfg against the code: a plain `pip install` brings all that is needed, and nothing else."""
 
 import ast
+import importlib
+import re
 import sys
 from configparser import ConfigParser
 from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("minidl", "simulator", "lessons")
@@ -52,3 +56,24 @@ def test_every_file_of_the_packages_is_installed():
     ]
     assert len(files) > 3
     assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_console_script_is_called_by_its_name_in_usage_and_errors(name, monkeypatch, capsys):
+    scripts = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().split("\n"))
+    assert list(scripts) == list(PACKAGES)
+    module, function = scripts[name].split(":")
+    main = getattr(importlib.import_module(module), function)
+    for called, usage in ((f"/somewhere/bin/{name}", name), (f"/somewhere/{name}/__main__.py", f"python -m {name}")):
+        monkeypatch.setattr(sys, "argv", [called, "dance"])
+        assert main() == 2
+        assert capsys.readouterr().err.endswith(f" (see `{usage} --help`)\n")
+
+
+def test_type_checkers_read_the_annotations_of_every_package():
+    assert all((ROOT / package / "py.typed").exists() for package in PACKAGES)
+
+
+def test_the_description_has_no_link_that_needs_more_than_the_package():
+    assert "project_urls" not in SETUP["metadata"] and "url" not in SETUP["metadata"]
+    assert not re.search(r"\]\(|https?:|<img", SETUP["metadata"]["long_description"])

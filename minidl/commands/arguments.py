@@ -23,6 +23,11 @@ class Refused(Exception):
     """One clear sentence for the user, who asked for something that cannot be done."""
 
 
+def called(name: str) -> str:
+    """How the command line `name` was called: by its console script, or by `python -m`."""
+    return name if Path(sys.argv[0]).name == name else f"python -m {name}"
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments."""
 

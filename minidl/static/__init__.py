@@ -1,5 +1,4 @@
 """Static graphs: what a function computes, recorded once and replayed without a tape."""
 
 from minidl.static.capture import capture
-from minidl.static.draw import draw
 from minidl.static.graph import Graph

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from minidl.files import replacing
 from minidl.static.graph import Graph
@@ -33,13 +34,7 @@ class Block:
 
 
 def draw(graph: Graph, path: str | PathLike) -> None:
-    """Write a picture of the graph, in the format that the ending of `path` names (.png, .svg, .pdf).
-
-    A box is a kernel call, or in deep models all calls that a module makes, with the shapes of what it takes and gives.
-    Constants are left out; results that are the function's are green.
-    """
-    from matplotlib.figure import Figure  # takes half a second: only who draws pays for it
-
+    """See Graph.draw."""
     boxes = blocks(graph)
     box_of = {node: box for box, block in enumerate(boxes) for node in block.nodes}
     box_of |= {-1 - place: -1 - place for place in graph.inputs}
@@ -162,6 +157,3 @@ def _described(graph: Graph, block: Block) -> tuple[str, str]:
     taken = (p for node in nodes for p in node.arguments if p not in made and graph.values[p].is_array)
     takes = next((str(graph.values[place]) for place in taken if graph.values[place].kind != "constant"), "")
     return f"{block.label}, {len(nodes)} calls\n{takes} → {text}", kind
-
-
-Graph.draw = draw

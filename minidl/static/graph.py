@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from os import PathLike
 
 import numpy as np
 
@@ -204,6 +205,16 @@ class Graph:
         return sum(call.bytes_read + call.bytes_written for calls in self.calls for call in calls)
 
     # Reading
+
+    def draw(self, path: str | PathLike) -> None:
+        """Write a picture of the graph, in the format that the ending of `path` names (.png, .svg, .pdf).
+
+        A box is a kernel call, or in deep models all calls that a module makes, with the shapes of what it takes and
+        gives. Constants are left out; results that are the function's are green.
+        """
+        from minidl.static.draw import draw  # matplotlib takes half a second: only who draws pays for it
+
+        draw(self, path)
 
     def __str__(self) -> str:
         lines = [
