@@ -1,0 +1,40 @@
+"""simulator/catalog/README.md: its example is a cluster that is simulated, and it says what every figure means."""
+
+import re
+import shlex
+from pathlib import Path
+
+from simulator.__main__ import main
+from simulator.hardware import BYTES, CATALOG, DEVICE, LINK, Cluster
+
+PAGE = (CATALOG / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return found
+
+
+def test_the_example_is_predicted_by_the_command_beside_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my-cluster.toml").write_text(block("toml"))
+    assert Cluster.load("my-cluster.toml").devices == 8
+    assert main(shlex.split(block("sh"))[3:]) == 0
+    assert "boxes of two GPUs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_figure_is_explained_once():
+    cells = re.findall(r"^\| (.+?) \|", PAGE, re.MULTILINE)
+    explained = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    figures = [
+        "name",
+        "devices",
+        "devices",
+        "precision",
+        "peak_flops",
+        *DEVICE,
+        *LINK,
+    ]  # devices: in all, and of a node
+    assert sorted(explained) == sorted(figures)
+    assert all(f"`{precision}`" in PAGE for precision in BYTES)
+    assert set(Cluster.catalog()) == set(re.findall(r"`([\w-]+)\.toml`", PAGE)) - {"my-cluster"}
