@@ -39,8 +39,8 @@ class _Announce(event.Listener):
 
     def on_start(self, happening):
         if happening.data["dispatcher"].py_func.__module__.startswith("minidl."):
-            kept = "; they are kept for next time" if KEPT_IN else ""
-            warn_once(f"minidl compiles its kernels for this processor, which takes some seconds{kept}")
+            kept = ", once" if KEPT_IN else ""
+            warn_once(f"minidl compiles its kernels for this processor: some seconds{kept}")
 
     def on_end(self, happening):
         pass
