@@ -32,6 +32,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return [content for found, content in FENCED.findall(text) if found == language]
 
 
+OF_FILES = {block.split()[1]: block for block in blocks("python") if re.match(r"# \w+\.py$", block, re.MULTILINE)}
 SECTIONS = [found for section in re.split(r"^## ", README, flags=re.MULTILINE) if (found := blocks("python", section))]
 
 
@@ -125,6 +126,8 @@ def test_a_command_runs_as_printed(command, tmp_path, calibrated, nothing_is_lef
         folder, variables = tmp_path, environment(PYTHON, PYTHONPATH=ROOT, MINIDL_CACHE=calibrated)
     if "--vs torch" in command:
         pytest.importorskip("torch", reason="to compare with PyTorch, it must be installed")
+    for name, content in OF_FILES.items():
+        (tmp_path / name).write_text(content)
     for part in command.split(" && "):
         done = run(["bash", "-c", part], folder, variables)
         if part.startswith(OURS):

@@ -20,7 +20,7 @@ def test_the_example_is_predicted_by_the_command_beside_it(tmp_path, monkeypatch
     Path("my-cluster.toml").write_text(block("toml"))
     assert Cluster.load("my-cluster.toml").devices == 8
     assert main(shlex.split(block("sh"))[3:]) == 0
-    assert "boxes of two GPUs" in " ".join(capsys.readouterr().out.split())
+    assert "8 devices (4 twin-GPU)" in capsys.readouterr().out
 
 
 def test_every_entry_of_a_file_is_explained():
