@@ -5,13 +5,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import Progress
 from rich.table import Table
 
 from minidl import files
@@ -107,17 +104,6 @@ def _finite(value):
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def progress_bar(console: Console, *columns) -> Iterator[Progress]:
-    """A progress display that leaves nothing behind; without a terminal to show it on it does nothing."""
-    progress = Progress(*columns, console=console, transient=True)
-    if console.is_terminal:
-        with progress:
-            yield progress
-    else:
-        yield progress
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -1,17 +1,18 @@
 """`python -m minidl bench parallel`: what parallel training gains and costs on this machine."""
 
 import argparse
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from minidl.bench import parallel
 from minidl.bench.machine import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, print_table, progress_bar
+from minidl.commands.arguments import check_writable, count, print_table
 from minidl.commands.driver import Outcome
+from minidl.commands.progress import progress
 from minidl.units import duration
 
 BUSY = 0.3  # load average of the last minute from which a benchmark is not to be trusted
@@ -42,10 +43,9 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Measure."""
     check_writable(chosen.json)
     here = machine()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with progress_bar(console, *columns) as progress:
-        task = progress.add_task("", total=parallel.parts(chosen.rounds), completed=-1)
-        results = parallel.measure(chosen.rounds, lambda what: progress.update(task, description=what, advance=1))
+    done, total = itertools.count(), parallel.parts(chosen.rounds)
+    with progress() as tell:
+        results = parallel.measure(chosen.rounds, lambda what: tell(what, next(done), total))
     files = [(chosen.json, document(here, chosen.rounds, results))]
     return Outcome(files, lambda console: show(console, here, results))
 

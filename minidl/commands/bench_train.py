@@ -1,18 +1,19 @@
 """`python -m minidl bench train`: how fast training steps are, against PyTorch where it is installed."""
 
 import argparse
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from minidl.bench import train
 from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
-from minidl.commands.arguments import Refused, check_writable, count, print_table, progress_bar
+from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import Outcome
+from minidl.commands.progress import progress
 
 THREADS = (1, 2)
 TRAIN = f"""\
@@ -47,12 +48,11 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     if chosen.vs and not train.has_torch():
         raise Refused("--vs torch needs PyTorch: pip install torch==2.13.0")
     here = machine() | {"blas": train.blas()}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with progress_bar(console, *columns) as progress:
-        task = progress.add_task("", total=len(chosen.workloads) * len(chosen.threads) + 1, completed=-1)
+    done, total = itertools.count(), len(chosen.workloads) * len(chosen.threads) + 1
+    with progress() as tell:
 
         def report(what: str) -> None:
-            progress.update(task, description=what, advance=1)
+            tell(what, next(done), total)
 
         rows = train.measure(chosen.workloads, chosen.threads, chosen.rounds, bool(chosen.vs), report)
         report("starting processes")

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from minidl.commands.arguments import check_writable, print_table, progress_bar
+from minidl.commands.arguments import check_writable, print_table
 from minidl.commands.driver import Outcome
+from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.units import counted, duration, scaled
 from simulator.calibrate import Calibration, cache_path, calibration
-from simulator.commands.progress import CALIBRATING, PROGRESS
 
 
 def add_parser(commands) -> None:
@@ -26,9 +26,8 @@ def add_parser(commands) -> None:
 
 def run(options, console: Console) -> Outcome:
     check_writable(options.json)
-    with progress_bar(console, *PROGRESS) as bar:
-        task = bar.add_task(CALIBRATING, total=None)
-        found = calibration(options.refresh, lambda what: bar.update(task, description=f"calibrating: {what}"))
+    with progress() as tell:
+        found = calibration(options.refresh, lambda what: tell(f"calibrating: {what}"))
     return Outcome([(options.json, asdict(found))], lambda console: _show_calibration(found, console))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from minidl.commands.arguments import check_writable, print_table, progress_bar
+from minidl.commands.arguments import check_writable, print_table
 from minidl.commands.driver import Outcome
+from minidl.commands.progress import progress
 from simulator import plots
 from simulator.calibrate import BUSY, calibration, drift
-from simulator.commands.progress import CALIBRATING, PROGRESS
 from simulator.compare import Comparison, compare
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
@@ -35,18 +35,15 @@ def run(options, console: Console) -> Outcome:
     rows = options.out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
-    with progress_bar(console, *PROGRESS) as bar:
-        task = bar.add_task(CALIBRATING, total=None)
+    with progress() as tell:
 
         def calibrating(what: str) -> None:
-            bar.update(task, description=f"calibrating: {what}")
+            tell(f"calibrating: {what}")
 
         found = calibration(options.refresh, calibrating)
         if abs(drift(found) - 1) > STALE:
             found = calibration(True, calibrating)
-        result = compare(
-            found, lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-        )
+        result = compare(found, tell)
     seconds = time.monotonic() - began
     traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
 

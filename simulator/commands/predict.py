@@ -12,11 +12,12 @@ from rich.text import Text
 
 from minidl import models
 from minidl.bench.machine import cores
-from minidl.commands.arguments import Refused, amount, check_writable, count, print_table, progress_bar
+from minidl.commands.arguments import Refused, amount, check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.own import HELP, OwnModel, blamed, model_name
 from minidl.commands.plans import add_plan_options, chosen_plan, crowding
+from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
 from minidl.parallel.plan import Plan
@@ -25,7 +26,6 @@ from minidl.tensor import device
 from minidl.units import counted
 from simulator import report
 from simulator.calibrate import calibration
-from simulator.commands.progress import CALIBRATING, PROGRESS
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
@@ -121,7 +121,7 @@ def run(options, console: Console) -> Outcome:
             build, settings["loss"] = own.build, own.loss()
             with device("meta"):
                 settings["example"] = own.example(build_on_meta(build, plan.mesh()), 1)
-        cluster = _load(options, plan, console)
+        cluster = _load(options, plan)
         p = simulate(build, plan, cluster, options.batch_size, **settings)
     if options.tokens and not p.sequence:
         raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
@@ -168,7 +168,7 @@ def _plan(options) -> Plan:
     return plan
 
 
-def _load(options, plan: Plan, console: Console) -> Cluster:
+def _load(options, plan: Plan) -> Cluster:
     """The cluster, with as many devices as were asked for."""
     if options.cluster != THIS_MACHINE:
         return Cluster.load(options.cluster, devices=options.devices or plan.workers, precision=options.precision)
@@ -178,9 +178,8 @@ def _load(options, plan: Plan, console: Console) -> Cluster:
         raise Refused(
             f"this machine has {counted(cores(), 'core')}: --devices {options.devices} needs another --cluster"
         )
-    with progress_bar(console, *PROGRESS) as bar:
-        task = bar.add_task(CALIBRATING, total=None)
-        return calibration(progress=lambda what: bar.update(task, description=f"calibrating: {what}")).cluster()
+    with progress() as tell:
+        return calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
 
 
 def _document(model: str, p: Prediction, tokens: float | None) -> dict[str, object]:
