@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from minidl import data, models, nn, optim
+from minidl.data import Dataset
 from minidl.parallel import Plan, Run, train
 from minidl.trace import Trace
 from simulator.calibrate import Calibration, drift
+from simulator.experiments import ROUNDS, Experiment, experiments, sgd
 from simulator.predict import Prediction, simulate
 
-BATCH_SIZE = 256
-ROUNDS = 3  # all plans in turn, so that a slow minute of the machine falls on all of them
+PROBES_A_ROUND = 2  # of how fast the machine is just now
+RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the prediction, but not fewer than these
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """A model, by the name it has in the table, and the plans to try on it; the first is what speedups refer to."""
-
-    name: str
-    build: Callable
-    plans: tuple[Plan, ...]
-    steps: int
-
-
-def experiments() -> tuple[Experiment, ...]:
-    """Perceptron and convolutional network on the digits, with 1, 2 and 4 workers."""
-    return (
-        Experiment(
-            "mlp 64-512-512-512-512-512-10",
-            lambda mesh: models.mlp((64, 512, 512, 512, 512, 512, 10), mesh),
-            (
-                Plan(),
-                Plan(data=2),
-                Plan(data=2, sharding="optimizer"),
-                Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
-                Plan(pipeline=2, micro_batches=4, schedule="1f1b"),
-                Plan(tensor=2),
-                Plan(data=4),
-                Plan(data=2, pipeline=2, micro_batches=2),
-                Plan(data=2, tensor=2),
-                Plan(tensor=4),
-            ),
-            30,
-        ),
-        Experiment("cnn", models.builder("cnn-digits"), (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4)), 30),
-    )
+MEASURES = {  # what table and picture show, by name
+    "plan": "×4: in 4 micro-batches; sharded: each replica updates its share",
+    "speedup": "the step time of one worker over that of the plan",
+    "step time": "of one training step, the median of a run",
+    "error": "of the simulated step time, against the measured one",
+    "exposed comm.": "% of a step in which a worker communicates and does not compute",
+    "idle": "% of a step in which a worker does neither",
+    "memory": "simulated, of the fullest worker: what it holds for the training",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +38,8 @@ class Row:
 
     drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe. The
     simulated seconds are for the machine as it was during the comparison: they contain the median drift of all rows.
+    null_step_seconds: what a person would have guessed, had one worker been measured: its step, over the workers that
+    can run at once. simulated_memory_bytes: of the fullest worker; no such thing is measured.
     """
 
     model: str
@@ -75,11 +55,29 @@ class Row:
     measured_exposed_communication_seconds: float
     simulated_exposed_communication_seconds: float
     drift: float
+    null_step_seconds: float
+    simulated_memory_bytes: float
+
+    @property
+    def label(self) -> str:
+        """The plan in few characters: "×4" are 4 micro-batches."""
+        return re.sub(r", (\d+) micro-batches", r" ×\1", self.plan).replace("sharded optimizer", "sharded")
 
     @property
     def error(self) -> float:
         """Of the simulated step time, relative to the measured one; negative where the simulator is too fast."""
         return self.simulated_step_seconds / self.measured_step_seconds - 1
+
+    @property
+    def null_error(self) -> float:
+        """The same of the null model: 0 for one worker, which it has been told."""
+        return self.null_step_seconds / self.measured_step_seconds - 1
+
+    def shares(self, kind: str) -> tuple[float, float, float]:
+        """Shares of a step, "measured" or "simulated": a worker computes; only communicates; does neither (mean)."""
+        exposed = getattr(self, f"{kind}_exposed_communication_seconds") / getattr(self, f"{kind}_step_seconds")
+        idle = getattr(self, f"{kind}_bubble_fraction")
+        return max(0.0, 1 - exposed - idle), exposed, idle
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,12 @@ class Comparison:
 
     def mean_error(self, oversubscribed: bool) -> float | None:
         """Mean absolute error of the step time over the rows that are (not) oversubscribed; None if there are none."""
-        errors = [abs(row.error) for row in self.rows if row.oversubscribed == oversubscribed]
-        return statistics.mean(errors) if errors else None
+        return _mean_absolute(row.error for row in self.rows if row.oversubscribed == oversubscribed)
+
+    def mean_errors_of_several(self, oversubscribed: bool) -> tuple[float | None, float | None]:
+        """The same without the rows of one worker, of which the null model is told: the simulator's and its."""
+        rows = [row for row in self.rows if row.oversubscribed == oversubscribed and row.workers > 1]
+        return _mean_absolute(row.error for row in rows), _mean_absolute(row.null_error for row in rows)
 
     def as_dict(self) -> dict[str, object]:
         """For programs: the machine and the rows."""
@@ -114,50 +116,74 @@ def compare(
     calibration: Calibration,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     chosen: Sequence[Experiment] | None = None,
+    rounds: int = ROUNDS,
 ) -> Comparison:
-    """Measure and simulate every plan. progress: told what runs, how many runs are done, and of how many."""
-    chosen = chosen or experiments()
+    """Simulate and measure every plan, all of them in turn for some rounds, of which a row shows the median run.
+
+    progress: told what runs, how many runs are done, and of how many.
+    """
     cluster = calibration.cluster()
     cores = calibration.machine["cores"]
-    train_set, _ = data.digits()
-    settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
-    jobs = [(e, plan) for e in chosen for plan in e.plans]
-    measured: list[list[Run]] = [[] for _ in jobs]
-    drifts: list[list[float]] = [[] for _ in jobs]
-    total = ROUNDS * len(jobs)
-    for turn in range(ROUNDS):
-        for i, (experiment, plan) in enumerate(jobs):
-            progress(f"{experiment.name}: {plan}", turn * len(jobs) + i, total)
-            if i % 4 == 0:
-                drift_now = drift(calibration)
-            run = train(
-                experiment.build, train_set, plan, batch_size=BATCH_SIZE, steps=experiment.steps, progress=False,
-                **settings,
+    jobs = []
+    for experiment in chosen or experiments():
+        dataset, _ = experiment.load()
+        for plan in experiment.plans:
+            prediction = simulate(
+                experiment.build, plan, cluster, experiment.batch_size, example=dataset[np.arange(1)],
+                loss=experiment.loss, optimizer=sgd,
             )  # fmt: skip
-            measured[i].append(run)
-            drifts[i].append(drift_now)
+            jobs.append(_Job(experiment, dataset, plan, prediction))
 
-    slower = statistics.median(itertools.chain(*drifts))
-    rows, runs, predictions = [], [], []
-    baseline: tuple[float, float] = (0.0, 0.0)
-    example = train_set[np.arange(1)]
-    for (experiment, plan), tries, beside in zip(jobs, measured, drifts, strict=True):
-        prediction = simulate(experiment.build, plan, cluster, BATCH_SIZE, example=example, **settings)
-        run = sorted(tries, key=lambda run: run.step_seconds)[len(tries) // 2]  # the median try
-        if plan == experiment.plans[0]:
-            baseline = (run.step_seconds, prediction.step_seconds)
+    for turn in range(rounds):
+        for i, job in enumerate(jobs):
+            progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
+            if i % math.ceil(len(jobs) / PROBES_A_ROUND) == 0:
+                drift_now = drift(calibration)
+            job.measure(drift_now)
+
+    slower = statistics.median(itertools.chain(*(job.drifts for job in jobs)))
+    rows = []
+    for job in jobs:
+        run, prediction = job.run, job.prediction
+        if job.plan == job.experiment.plans[0]:
+            one = job
         rows.append(Row(
-            experiment.name, str(plan), plan.workers, plan.workers > cores,
+            job.experiment.name, str(job.plan), job.plan.workers, job.plan.workers > cores,
             run.step_seconds, prediction.step_seconds * slower,
-            baseline[0] / run.step_seconds, baseline[1] / prediction.step_seconds,
+            one.run.step_seconds / run.step_seconds, one.prediction.step_seconds / prediction.step_seconds,
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
-            statistics.median(beside),
+            statistics.median(job.drifts), one.run.step_seconds / min(job.plan.workers, cores), prediction.memory_bytes,
         ))  # fmt: skip
-        runs.append(run)
-        predictions.append(prediction)
-    return Comparison(calibration.machine, rows, runs, predictions)
+    return Comparison(calibration.machine, rows, [job.run for job in jobs], [job.prediction for job in jobs])
 
 
-def _sgd(parameters):
-    return optim.SGD(parameters, lr=0.05, momentum=0.9)
+@dataclass
+class _Job:
+    """A plan of an experiment: what is predicted, and what is measured in each round."""
+
+    experiment: Experiment
+    dataset: Dataset
+    plan: Plan
+    prediction: Prediction
+    runs: list[Run] = field(default_factory=list)
+    drifts: list[float] = field(default_factory=list)
+
+    def measure(self, drift_now: float) -> None:
+        steps = max(LEAST_STEPS, int(RUN_SECONDS / self.prediction.step_seconds))
+        self.runs.append(train(
+            self.experiment.build, self.dataset, self.plan, batch_size=self.experiment.batch_size,
+            steps=min(self.experiment.steps, steps), drop_last=True, loss=self.experiment.loss, optimizer=sgd,
+            progress=False,
+        ))  # fmt: skip
+        self.drifts.append(drift_now)
+
+    @property
+    def run(self) -> Run:
+        """The median run."""
+        return sorted(self.runs, key=lambda run: run.step_seconds)[len(self.runs) // 2]
+
+
+def _mean_absolute(errors: Iterable[float]) -> float | None:
+    errors = [abs(error) for error in errors]
+    return statistics.mean(errors) if errors else None

@@ -107,4 +107,6 @@ class Plan:
             axes += f", {self.schedule}"
         if self.optimizer_shards > 1:
             axes += ", sharded optimizer"
+        if self.data > 1 and self.bucket_mb != type(self).bucket_mb:
+            axes += f", buckets of {self.bucket_mb:g} MiB"
         return axes + (f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else "")

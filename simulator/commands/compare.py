@@ -2,94 +2,112 @@
 
 from __future__ import annotations
 
+import argparse
 import time
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from minidl.commands.arguments import check_writable, print_table
+from minidl.commands.arguments import check_writable
 from minidl.commands.driver import Outcome
+from minidl.commands.plans import CHOICES, COUNTS
 from minidl.commands.progress import progress
-from simulator import plots
-from simulator.calibrate import BUSY, calibration, drift
-from simulator.compare import Comparison, compare
+from minidl.parallel import Plan
+from simulator.calibrate import calibration, drift
+from simulator.commands.comparison_table import show_comparison
+from simulator.compare import compare
+from simulator.experiments import CNN, FEW_PLANS, MODELS, OWN, PLANS, QUICK_PLANS, QUICK_ROUNDS, ROUNDS, experiments
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
 PICTURES = (".png", ".svg")
-CAPTION = "* more workers than cores: ranks wait for their turns on a core, priced by a measured mean"
+DESCRIPTION = """\
+Train a model here under several plans, simulate the same programs on a
+calibrated model of this machine, and set the two side by side: in a table, in
+compare.png and .svg, in compare.json for a program to read, and as a trace of
+each run (open one in https://ui.perfetto.dev). Nothing that is measured of a
+training goes into the simulation. The first comparison also calibrates this
+machine, as `python -m simulator calibrate` does.
+"""
+EPILOG = f"""\
+a plan is written with the fields of minidl.parallel.Plan:
+{chr(10).join(f"  {f'{name}=N':18}{what}" for name, what in COUNTS.items())}
+{chr(10).join(f"  {f'{name}=NAME':18}{what}: {', '.join(names)}" for name, (names, what) in CHOICES.items())}
+  bucket_mb=X       MiB of gradients that replicas reduce at once
+Its workers are data × pipeline × tensor. One worker always comes first:
+speedups refer to it.
+
+examples:
+  python -m simulator compare            {len(PLANS)} plans of {OWN}, {len(FEW_PLANS)} of {CNN}
+  python -m simulator compare --quick    {len(QUICK_PLANS)} plans, each run once
+  python -m simulator compare --plan data=2 --plan "data=2 sharding=optimizer"
+  python -m simulator compare --model lstm-digits --model vae-digits --out here
+  python -m simulator compare --model gpt-tiny --quick \\
+      --plan "data=2 pipeline=2 micro_batches=2 schedule=gpipe"
+"""
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("compare", help="train here under several plans, simulate the same programs, compare")
+    parser = commands.add_parser(
+        "compare", help="train here under several plans, simulate the same programs, compare", description=DESCRIPTION,
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     add = parser.add_argument
+    add("--quick", action="store_true", help=f"{len(QUICK_PLANS)} plans, each run once instead of {ROUNDS} times")
+    add("--model", action="append", choices=MODELS, default=[], metavar="NAME",
+        help=f"a model to train, may be repeated: {', '.join(MODELS)} (default: {OWN}, a perceptron, and without "
+        f"--quick and --plan {CNN})")  # fmt: skip
+    add("--plan", action="append", type=_plan, default=[], metavar='"FIELD=VALUE ..."',
+        help=f"a plan to try, may be repeated (default: those of {len(PLANS)} that fit the model)")  # fmt: skip
     add("--out", type=Path, default=Path(), metavar="DIR",
         help="folder for compare.png, .svg, .json and the traces (default: here)")  # fmt: skip
     add("--refresh", action="store_true", help="calibrate this machine again first")
     parser.set_defaults(run=run)
 
 
+def _plan(text: str) -> Plan:
+    try:
+        return Plan.parse(text)
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def run(options, console: Console) -> Outcome:
+    chosen = experiments(options.model, options.plan, options.quick)
     options.out.mkdir(parents=True, exist_ok=True)
     pictures = [options.out / f"compare{ending}" for ending in PICTURES]
     rows = options.out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
+    phases: list[str] = []
     with progress() as tell:
 
-        def calibrating(what: str) -> None:
-            tell(f"calibrating: {what}")
+        def calibrating(phase: str) -> None:
+            phases.append(phase)
+            tell(f"calibrating: {phase}")
 
         found = calibration(options.refresh, calibrating)
-        if abs(drift(found) - 1) > STALE:
+        if not phases and abs(drift(found) - 1) > STALE:
             found = calibration(True, calibrating)
-        result = compare(found, tell)
-    seconds = time.monotonic() - began
+        result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
     traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
 
+    @cache
+    def figure():
+        from simulator.figures import comparison_figure  # late: matplotlib takes long to load
+
+        return comparison_figure(result)
+
     def draw(path: Path) -> None:
-        plots.save(plots.comparison_figure(result), path)
+        from simulator import plots
+
+        plots.save(figure(), path)
 
     def show(console: Console) -> None:
-        print_table(console, _comparison_table(result))
-        _print_errors(result, console)
+        show_comparison(result, console)
+        if options.plan and all(plan.workers > 1 for plan in options.plan):
+            console.print("One worker, to which speedups refer, was added to the plans.")
         console.print(f"{', '.join(map(str, (*pictures, rows)))} and {len(traces)} traces (trace-*.json)"
-                      f" after {seconds:.0f} s")  # fmt: skip
+                      f" after {time.monotonic() - began:.0f} s", highlight=False)  # fmt: skip
 
     return Outcome([(rows, result.as_dict()), *traces, *((path, draw) for path in pictures)], show)
-
-
-def _comparison_table(result: Comparison) -> Table:
-    table = Table(title="The same programs, measured / simulated", caption=CAPTION, padding=(0, 0, 0, 1))
-    table.add_column("plan")
-    for column in ("workers", "step, ms", "error", "speedup", "bubble, %", "exposed comm., ms"):
-        table.add_column(column, justify="right")
-    model = None
-    for r in result.rows:
-        if r.model != model:
-            model = r.model
-            table.add_section()
-            table.add_row(f"[bold]{model}")
-        pairs = (
-            (r.measured_bubble_fraction * 100, r.simulated_bubble_fraction * 100, "{:.0f} / {:.0f}"),
-            (r.measured_exposed_communication_seconds * 1e3, r.simulated_exposed_communication_seconds * 1e3,
-             "{:.2f} / {:.2f}"),
-        )  # fmt: skip
-        table.add_row(
-            r.plan, f"{r.workers}{' *' if r.oversubscribed else ''}",
-            f"{r.measured_step_seconds * 1e3:.1f} / {r.simulated_step_seconds * 1e3:.1f}", f"{r.error:+.0%}",
-            f"{r.measured_speedup:.2f} / {r.simulated_speedup:.2f}",
-            *(form.format(measured, simulated) for measured, simulated, form in pairs),
-        )  # fmt: skip
-    return table
-
-
-def _print_errors(result: Comparison, console: Console) -> None:
-    for oversubscribed, which in ((False, "workers within the cores"), (True, "more workers than cores")):
-        if (error := result.mean_error(oversubscribed)) is not None:
-            console.print(f"mean absolute error of the step, {which}: {error:.1%}")
-    drifts = [r.drift for r in result.rows]
-    console.print(f"the machine was x{min(drifts):.2f} to x{max(drifts):.2f} as slow as when it was calibrated, by a "
-                  "fixed probe between the runs; simulated times are scaled by it")  # fmt: skip
-    if max(drifts) > BUSY * min(drifts):
-        console.print("other programs kept this machine busy meanwhile: the comparison says little; run it again")

@@ -1,0 +1,102 @@
+"""A comparison as text: a table for each model, what its columns are, and how large the errors are."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from minidl.commands.arguments import print_table
+from minidl.units import duration, scaled
+from simulator.calibrate import BUSY
+from simulator.compare import MEASURES, Comparison, Row
+
+COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")
+PAIRS = "a/b: a is measured, b simulated."
+NULL = "null model: one worker's measured step, over the workers that can run at once"
+
+
+def show_comparison(result: Comparison, console: Console) -> None:
+    """Print all of it."""
+    cells = [_cells(row) for row in result.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    by_model = groupby(zip(result.rows, result.predictions, cells, strict=True), key=lambda group: group[0].model)
+    for model, group in by_model:
+        lines = list(group)
+        console.print(f"[bold]{model}[/], {lines[0][1].batch_size} samples a step", highlight=False)
+        print_table(console, _table([(row, line) for row, _, line in lines], widths))
+        console.print()
+    _say(console, PAIRS)
+    for name, meaning in MEASURES.items():
+        _say(console, f"{name + ':':15}{meaning}")
+    most, cores = max(row.workers for row in result.rows), result.machine["cores"]
+    if most > cores:
+        _say(console, f"More workers than the {cores} cores take turns on them, priced by a measured mean.")
+    console.print()
+    _print_errors(result, console)
+    _print_drift(result, console)
+
+
+def _table(lines: list[tuple[Row, tuple[str, ...]]], widths: list[int]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for name, width in zip(COLUMNS, widths, strict=True):
+        table.add_column(name, justify="left" if name == "plan" else "right", min_width=width)
+    for workers, group in groupby(lines, key=lambda line: line[0].workers):
+        if workers > 1:
+            table.add_row(f"[dim]{workers} workers")
+        for _, cells in group:
+            table.add_row(*cells)
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    shares = zip(row.shares("measured"), row.shares("simulated"), strict=True)
+    _, exposed, idle = (f"{100 * measured:.0f}/{100 * simulated:.0f}" for measured, simulated in shares)
+    return (
+        f" {row.label}" if row.workers > 1 else row.label,
+        f"{row.measured_speedup:.2f}/{row.simulated_speedup:.2f}", _times(row), f"{row.error:+.0%}", exposed, idle,
+        scaled(row.simulated_memory_bytes, "B"),
+    )  # fmt: skip
+
+
+def _times(row: Row) -> str:
+    """The measured and the simulated step time; the unit once, if it is the same."""
+    (measured, unit), (simulated, other) = (
+        duration(seconds).rsplit(" ", 1) for seconds in (row.measured_step_seconds, row.simulated_step_seconds)
+    )
+    return f"{measured}/{simulated} {unit}" if unit == other else f"{measured} {unit}/{simulated} {other}"
+
+
+def _print_errors(result: Comparison, console: Console) -> None:
+    """The mean absolute errors; beside the null model's those of the same rows."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name in ("mean absolute error of the step time", "rows", "simulator", "null model"):
+        table.add_column(name, justify="right" if table.columns else "left")
+    for oversubscribed, which in ((False, "workers within the cores"), (True, "more workers than cores")):
+        rows = [row for row in result.rows if row.oversubscribed == oversubscribed]
+        several = sum(row.workers > 1 for row in rows)
+        if several < len(rows):
+            table.add_row(which, str(len(rows)), _percent(result.mean_error(oversubscribed)))
+            which = "  those of several workers"
+        if several:
+            table.add_row(which, str(several), *map(_percent, result.mean_errors_of_several(oversubscribed)))
+    print_table(console, table)
+    _say(console, NULL)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _print_drift(result: Comparison, console: Console) -> None:
+    drifts = [row.drift for row in result.rows]
+    least, most = min(drifts), max(drifts)
+    _say(console, f"A fixed probe took {least:.2f} to {most:.2f} times as long as at calibration: the simulated times "
+         "contain that.")  # fmt: skip
+    if most > BUSY * least:
+        _say(console, "Other programs kept this machine busy meanwhile: the comparison says little; run it again.")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False)

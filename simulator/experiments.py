@@ -1,0 +1,125 @@
+"""What a comparison tries: models that train here, and plans for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from minidl import data, models, nn, optim
+from minidl.commands.tasks import TASKS, loss_of
+from minidl.parallel import Plan
+from minidl.parallel.partition import layout
+from simulator.predict import profile_model
+
+ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
+
+PLANS = (
+    Plan(),
+    Plan(data=2),
+    Plan(data=2, sharding="optimizer"),
+    Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
+    Plan(pipeline=2, micro_batches=4, schedule="1f1b"),
+    Plan(tensor=2),
+    Plan(data=4),
+    Plan(data=2, pipeline=2, micro_batches=2),
+    Plan(data=2, tensor=2),
+    Plan(tensor=4),
+)
+FEW_PLANS = (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4))
+QUICK_PLANS = (*FEW_PLANS, Plan(tensor=2), Plan(data=4))
+
+MLP = (64, 512, 512, 512, 512, 512, 10)
+OWN = "mlp"  # the name of that one; the others are trained by `python -m minidl train`, on what comes with minidl
+MODELS = (OWN, *(name for name, task in TASKS.items() if not task.in_folder))
+CNN = "cnn-digits"
+BATCH_SIZES = {"gpt-tiny": 16}  # where it is not that of an Experiment by default
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, by the name it has in the table, and the plans to try on it; the first is what speedups refer to.
+
+    steps: of each run, at most. batch_size: samples of a global batch. load: gives the data to train on, and others.
+    """
+
+    name: str
+    build: Callable
+    plans: tuple[Plan, ...] = ()
+    steps: int = 30
+    batch_size: int = 256
+    load: Callable[[], tuple] = data.digits
+    loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)
+
+    def check(self, plan: Plan) -> None:
+        """ValueError unless the model can be trained under the plan."""
+        plan.check_batch(self.batch_size)
+        example = self.load()[0][np.arange(1)]
+        profile = profile_model(self.build, plan, self.batch_size, example, self.loss, sgd)
+        layout(plan, profile.costs, profile.parameter_bytes)
+
+
+def sgd(parameters) -> optim.SGD:
+    """The optimizer of all experiments."""
+    return optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def experiments(names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bool = False) -> tuple[Experiment, ...]:
+    """The experiments on the models of MODELS that are named, each under `plans`.
+
+    Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under. Without names: on
+    the perceptron and, unless there are plans or it is to be quick, on a convolutional network. ValueError if a model
+    cannot be trained under a plan that is given, or if something is given twice.
+    """
+    _check_distinct("model", names)
+    _check_distinct("plan", plans)
+    if names or plans or quick:
+        chosen = {name: QUICK_PLANS if quick else PLANS for name in names or (OWN,)}
+    else:
+        chosen = {OWN: PLANS, CNN: FEW_PLANS}
+    made = [(_experiment(name), otherwise) for name, otherwise in chosen.items()]
+    return tuple(
+        replace(experiment, plans=_checked(experiment, plans) if plans else _fitting(experiment, otherwise))
+        for experiment, otherwise in made
+    )
+
+
+def with_one_worker(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """The plans, the first of one worker at their head; if there is none, `Plan()`."""
+    first = next((plan for plan in plans if plan.workers == 1), Plan())
+    return (first, *(plan for plan in plans if plan != first))
+
+
+def _experiment(name: str) -> Experiment:
+    if name == OWN:
+        return Experiment(f"{OWN} {'-'.join(map(str, MLP))}", lambda mesh: models.mlp(MLP, mesh))
+    made = Experiment(name, models.builder(name), load=TASKS[name].load, loss=loss_of(name))
+    return replace(made, batch_size=BATCH_SIZES.get(name, made.batch_size))
+
+
+def _checked(experiment: Experiment, plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    for plan in plans:
+        try:
+            experiment.check(plan)
+        except ValueError as error:
+            raise ValueError(f"{experiment.name} cannot be trained under the plan {plan}: {error}") from None
+    return with_one_worker(plans)
+
+
+def _fitting(experiment: Experiment, plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    fitting = []
+    for plan in plans:
+        try:
+            experiment.check(plan)
+        except ValueError:
+            continue
+        fitting.append(plan)
+    return tuple(fitting)
+
+
+def _check_distinct(what: str, given: Iterable[object]) -> None:
+    texts = [str(item) for item in given]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ValueError(f"the {what} {text} is given twice")

@@ -1,0 +1,63 @@
+"""What is compared, by default and when asked."""
+
+import pytest
+
+from minidl.parallel import Plan
+from simulator.experiments import CNN, FEW_PLANS, MODELS, OWN, PLANS, QUICK_PLANS, experiments, with_one_worker
+
+
+def test_by_default_two_models_are_compared_with_1_2_and_4_workers_on_every_axis():
+    perceptron, convolutions = experiments()
+    assert (perceptron.plans, convolutions.plans) == (PLANS, FEW_PLANS)
+    assert convolutions.name == CNN
+    assert {plan.workers for plan in PLANS} == {1, 2, 4}
+    for axis in ("data", "pipeline", "tensor"):
+        assert any(getattr(plan, axis) > 1 for plan in PLANS)
+    assert PLANS[0].workers == FEW_PLANS[0].workers == QUICK_PLANS[0].workers == 1  # what speedups refer to
+
+
+def test_quick_is_one_model_under_few_plans_one_of_them_with_more_workers_than_two_cores():
+    (experiment,) = experiments(quick=True)
+    assert experiment.plans == QUICK_PLANS and experiment.name == experiments()[0].name
+    assert {plan.workers for plan in QUICK_PLANS} == {1, 2, 4}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_tried_under_the_plans_that_fit_it(name):
+    (experiment,) = experiments([name])
+    plans = experiment.plans
+    splits = name in (OWN, "mlp-digits", "gpt-tiny")
+    assert plans == tuple(plan for plan in PLANS if splits or plan.tensor == 1)
+    for plan in plans:
+        experiment.check(plan)
+
+
+def test_plans_that_are_given_replace_those_by_default_and_one_worker_comes_first():
+    two, split, several = Plan(data=2), Plan(tensor=2), Plan(micro_batches=4)
+    (experiment,) = experiments(plans=[two, split])
+    assert experiment.plans == (Plan(), two, split) and experiment.name == experiments()[0].name
+    assert with_one_worker([two, several, split]) == (several, two, split)
+    assert experiments([CNN], [two], quick=True)[0].plans == (Plan(), two)
+
+
+@pytest.mark.parametrize(
+    ("names", "plans", "reason"),
+    [
+        ([CNN], [Plan(tensor=2)], "cnn-digits cannot be trained under the plan tensor 2: tensor=2, but the builder"),
+        ([], [Plan(data=3)], "the plan data 3: batch_size 256 is not divisible by data=3 × micro_batches=1"),
+        ([], [Plan(pipeline=99)], "pipeline=99 needs at least 99 blocks, the model has"),
+        ([], [Plan(tensor=3)], "512 is not divisible by tensor=3"),
+        ([], [Plan(data=2), Plan(tensor=2), Plan(data=2)], "the plan data 2 is given twice"),
+        ([], [Plan(data=2), Plan(data=2, schedule="gpipe")], "the plan data 2 is given twice"),  # nothing is scheduled
+        ([OWN, OWN], [], "the model mlp is given twice"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(names, plans, reason):
+    with pytest.raises(ValueError, match=reason):
+        experiments(names, plans)
+
+
+def test_plans_that_differ_in_their_buckets_alone_are_two():
+    plans = [Plan(data=2), Plan(data=2, bucket_mb=0.25)]
+    assert experiments(plans=plans)[0].plans[1:] == tuple(plans)
+    assert str(plans[1]) == "data 2, buckets of 0.25 MiB"
