@@ -92,10 +92,9 @@ def _percent(share: float) -> str:
 def _print_drift(result: Comparison, console: Console) -> None:
     drifts = [row.drift for row in result.rows]
     least, most = min(drifts), max(drifts)
-    _say(console, f"A fixed probe took {least:.2f} to {most:.2f} times as long as at calibration: the simulated times "
-         "contain that.")  # fmt: skip
+    _say(console, f"A probe took {least:.2f} to {most:.2f} times its calibrated time; simulated times follow it.")
     if most > BUSY * least:
-        _say(console, "Other programs kept this machine busy meanwhile: the comparison says little; run it again.")
+        _say(console, "Other programs kept this machine busy: the comparison says little; run it again.")
 
 
 def _say(console: Console, line: str) -> None:
