@@ -9,9 +9,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
-
-from minidl.data import Dataset
 from minidl.parallel import Plan, Run, train
 from minidl.trace import Trace
 from simulator.calibrate import Calibration, drift
@@ -126,13 +123,12 @@ def compare(
     cores = calibration.machine["cores"]
     jobs = []
     for experiment in chosen or experiments():
-        dataset, _ = experiment.load()
         for plan in experiment.plans:
             prediction = simulate(
-                experiment.build, plan, cluster, experiment.batch_size, example=dataset[np.arange(1)],
+                experiment.build, plan, cluster, experiment.batch_size, example=experiment.example,
                 loss=experiment.loss, optimizer=sgd,
             )  # fmt: skip
-            jobs.append(_Job(experiment, dataset, plan, prediction))
+            jobs.append(_Job(experiment, plan, prediction))
 
     for turn in range(rounds):
         for i, job in enumerate(jobs):
@@ -163,7 +159,6 @@ class _Job:
     """A plan of an experiment: what is predicted, and what is measured in each round."""
 
     experiment: Experiment
-    dataset: Dataset
     plan: Plan
     prediction: Prediction
     runs: list[Run] = field(default_factory=list)
@@ -172,7 +167,7 @@ class _Job:
     def measure(self, drift_now: float) -> None:
         steps = max(LEAST_STEPS, int(RUN_SECONDS / self.prediction.step_seconds))
         self.runs.append(train(
-            self.experiment.build, self.dataset, self.plan, batch_size=self.experiment.batch_size,
+            self.experiment.build, self.experiment.train_set, self.plan, batch_size=self.experiment.batch_size,
             steps=min(self.experiment.steps, steps), drop_last=True, loss=self.experiment.loss, optimizer=sgd,
             progress=False,
         ))  # fmt: skip

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from minidl import data, models, nn, optim
-from minidl.commands.tasks import TASKS, loss_of
+from minidl import models, nn, optim
+from minidl.commands.own import blamed
+from minidl.commands.tasks import SOURCES, task
+from minidl.data import Dataset, digits
 from minidl.parallel import Plan
 from minidl.parallel.partition import layout
 from simulator.predict import profile_model
@@ -30,10 +33,9 @@ PLANS = (
 FEW_PLANS = (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4))
 QUICK_PLANS = (*FEW_PLANS, Plan(tensor=2), Plan(data=4))
 
-MLP = (64, 512, 512, 512, 512, 512, 10)
-OWN = "mlp"  # the name of that one; the others are trained by `python -m minidl train`, on what comes with minidl
-MODELS = (OWN, *(name for name, task in TASKS.items() if not task.in_folder))
+PERCEPTRON, SIZES = "mlp", (64, 512, 512, 512, 512, 512, 10)
 CNN = "cnn-digits"
+MODELS = (PERCEPTRON, *(name for name, source in SOURCES.items() if not source.in_folder))
 BATCH_SIZES = {"gpt-tiny": 16}  # where it is not that of an Experiment by default
 
 
@@ -41,7 +43,7 @@ BATCH_SIZES = {"gpt-tiny": 16}  # where it is not that of an Experiment by defau
 class Experiment:
     """A model, by the name it has in the table, and the plans to try on it; the first is what speedups refer to.
 
-    steps: of each run, at most. batch_size: samples of a global batch. load: gives the data to train on, and others.
+    steps: of each run, at most. batch_size: samples of a global batch. file: the user's, which the model comes from.
     """
 
     name: str
@@ -49,14 +51,21 @@ class Experiment:
     plans: tuple[Plan, ...] = ()
     steps: int = 30
     batch_size: int = 256
-    load: Callable[[], tuple] = data.digits
+    train_set: Dataset = field(default_factory=lambda: digits()[0])
     loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)
+    file: Path | None = None
+
+    @property
+    def example(self) -> tuple:
+        """Input and target of one sample."""
+        return self.train_set[np.arange(1)]
 
     def check(self, plan: Plan) -> None:
         """ValueError unless the model can be trained under the plan."""
         plan.check_batch(self.batch_size)
-        example = self.load()[0][np.arange(1)]
-        profile = profile_model(self.build, plan, self.batch_size, example, self.loss, sgd)
+        if len(self.train_set) < self.batch_size:
+            raise ValueError(f"a step takes {self.batch_size} samples, the data set has {len(self.train_set)}")
+        profile = profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
         layout(plan, profile.costs, profile.parameter_bytes)
 
 
@@ -66,7 +75,7 @@ def sgd(parameters) -> optim.SGD:
 
 
 def experiments(names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bool = False) -> tuple[Experiment, ...]:
-    """The experiments on the models of MODELS that are named, each under `plans`.
+    """The experiments on the models that are named, of MODELS or `file.py:build`, each under `plans`.
 
     Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under. Without names: on
     the perceptron and, unless there are plans or it is to be quick, on a convolutional network. ValueError if a model
@@ -75,9 +84,9 @@ def experiments(names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bo
     _check_distinct("model", names)
     _check_distinct("plan", plans)
     if names or plans or quick:
-        chosen = {name: QUICK_PLANS if quick else PLANS for name in names or (OWN,)}
+        chosen = {name: QUICK_PLANS if quick else PLANS for name in names or (PERCEPTRON,)}
     else:
-        chosen = {OWN: PLANS, CNN: FEW_PLANS}
+        chosen = {PERCEPTRON: PLANS, CNN: FEW_PLANS}
     made = [(_experiment(name), otherwise) for name, otherwise in chosen.items()]
     return tuple(
         replace(experiment, plans=_checked(experiment, plans) if plans else _fitting(experiment, otherwise))
@@ -92,16 +101,20 @@ def with_one_worker(plans: Sequence[Plan]) -> tuple[Plan, ...]:
 
 
 def _experiment(name: str) -> Experiment:
-    if name == OWN:
-        return Experiment(f"{OWN} {'-'.join(map(str, MLP))}", lambda mesh: models.mlp(MLP, mesh))
-    made = Experiment(name, models.builder(name), load=TASKS[name].load, loss=loss_of(name))
+    if name == PERCEPTRON:
+        return Experiment(f"{name} {'-'.join(map(str, SIZES))}", lambda mesh: models.mlp(SIZES, mesh))
+    if name not in MODELS and ":" not in name:
+        raise ValueError(f"unknown model {name!r}: there are {', '.join(MODELS)}")
+    found = task(name, Plan(), None, False)
+    made = Experiment(name, found.build, train_set=found.train_set, loss=found.loss, file=found.file)
     return replace(made, batch_size=BATCH_SIZES.get(name, made.batch_size))
 
 
 def _checked(experiment: Experiment, plans: Sequence[Plan]) -> tuple[Plan, ...]:
     for plan in plans:
         try:
-            experiment.check(plan)
+            with blamed(experiment.file):
+                experiment.check(plan)
         except ValueError as error:
             raise ValueError(f"{experiment.name} cannot be trained under the plan {plan}: {error}") from None
     return with_one_worker(plans)

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from minidl.parallel import Plan
-from minidl.units import duration, scaled
+from minidl.units import counted, duration, scaled
 from simulator.compare import MEASURES, Comparison, Row
 from simulator.predict import Prediction
 
@@ -81,7 +81,7 @@ def _speedups(axes: Axes, group: Group, cores: int) -> None:
     if counts[-1] > cores:
         least = math.log2(min(count for count in counts if count > cores))
         axes.axvspan(least - 0.5, edges[1], color="0.94", zorder=0)
-        axes.text(edges[1] - 0.04, 0.02 * top, f"more workers than the {cores} cores", ha="right", va="bottom",
+        axes.text(edges[1] - 0.04, 0.02 * top, "more workers than cores", ha="right", va="bottom",
                   fontsize=SMALL, color="0.3")  # fmt: skip
     axes.set_xlim(*edges)
     axes.set_ylim(0, 1.08 * top)
@@ -118,7 +118,7 @@ def _legend(figure: SubFigure, kinds: set[str], machine: dict) -> None:
     figure.text(
         0.995,
         0.975,
-        f"{machine['processor']}, {machine['cores']} cores",
+        f"{machine['processor']}, {counted(machine['cores'], 'core')}",
         ha="right",
         va="top",
         fontsize=SMALL,
@@ -138,7 +138,7 @@ def _plans(panels: Sequence[Axes], group: Group) -> None:
         labels = [duration(s) + error for s, error in zip(seconds, errors, strict=True)]
         step.bar_label(bars, labels, padding=3, fontsize=SMALL)
         _stacks(parts, ys, 0.36, [[100 * share for share in row.shares(kind)] for row in rows], TONES[kind])
-    held = [asdict(max(prediction.memory, key=lambda memory: memory.total)) for _, prediction in group]
+    held = [asdict(prediction.memory[prediction.fullest_stage]) for _, prediction in group]
     bars = _stacks(memory, range(len(rows)), 0.5, [[of[kind] for kind in KINDS] for of in held], list(KINDS.values()))
     memory.bar_label(bars, [scaled(row.simulated_memory_bytes, "B") for row in rows], padding=3, fontsize=SMALL)
 

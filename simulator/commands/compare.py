@@ -11,13 +11,24 @@ from rich.console import Console
 
 from minidl.commands.arguments import check_writable
 from minidl.commands.driver import Outcome
+from minidl.commands.own import model_name
 from minidl.commands.plans import CHOICES, COUNTS
 from minidl.commands.progress import progress
 from minidl.parallel import Plan
 from simulator.calibrate import calibration, drift
 from simulator.commands.comparison_table import show_comparison
 from simulator.compare import compare
-from simulator.experiments import CNN, FEW_PLANS, MODELS, OWN, PLANS, QUICK_PLANS, QUICK_ROUNDS, ROUNDS, experiments
+from simulator.experiments import (
+    CNN,
+    FEW_PLANS,
+    MODELS,
+    PERCEPTRON,
+    PLANS,
+    QUICK_PLANS,
+    QUICK_ROUNDS,
+    ROUNDS,
+    experiments,
+)
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
 PICTURES = (".png", ".svg")
@@ -38,7 +49,7 @@ Its workers are data × pipeline × tensor. One worker always comes first:
 speedups refer to it.
 
 examples:
-  python -m simulator compare            {len(PLANS)} plans of {OWN}, {len(FEW_PLANS)} of {CNN}
+  python -m simulator compare            {len(PLANS)} plans of {PERCEPTRON}, {len(FEW_PLANS)} of {CNN}
   python -m simulator compare --quick    {len(QUICK_PLANS)} plans, each run once
   python -m simulator compare --plan data=2 --plan "data=2 sharding=optimizer"
   python -m simulator compare --model lstm-digits --model vae-digits --out here
@@ -54,9 +65,9 @@ def add_parser(commands) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("--quick", action="store_true", help=f"{len(QUICK_PLANS)} plans, each run once instead of {ROUNDS} times")
-    add("--model", action="append", choices=MODELS, default=[], metavar="NAME",
-        help=f"a model to train, may be repeated: {', '.join(MODELS)} (default: {OWN}, a perceptron, and without "
-        f"--quick and --plan {CNN})")  # fmt: skip
+    add("--model", action="append", type=model_name(MODELS), default=[], metavar="NAME",
+        help=f"a model to train, may be repeated: {', '.join(MODELS)}, or your own FILE.py:BUILD as `python -m minidl "
+        f"train` takes it (default: {PERCEPTRON}, a perceptron, and without --quick and --plan {CNN})")  # fmt: skip
     add("--plan", action="append", type=_plan, default=[], metavar='"FIELD=VALUE ..."',
         help=f"a plan to try, may be repeated (default: those of {len(PLANS)} that fit the model)")  # fmt: skip
     add("--out", type=Path, default=Path(), metavar="DIR",

@@ -6,8 +6,10 @@ from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from minidl.commands.arguments import print_table
+from minidl.commands.plans import crowding
 from minidl.units import duration, scaled
 from simulator.calibrate import BUSY
 from simulator.compare import MEASURES, Comparison, Row
@@ -24,15 +26,14 @@ def show_comparison(result: Comparison, console: Console) -> None:
     by_model = groupby(zip(result.rows, result.predictions, cells, strict=True), key=lambda group: group[0].model)
     for model, group in by_model:
         lines = list(group)
-        console.print(f"[bold]{model}[/], {lines[0][1].batch_size} samples a step", highlight=False)
+        console.print(Text.assemble((model, "bold"), f", {lines[0][1].batch_size} samples a step"))
         print_table(console, _table([(row, line) for row, _, line in lines], widths))
         console.print()
     _say(console, PAIRS)
     for name, meaning in MEASURES.items():
         _say(console, f"{name + ':':15}{meaning}")
-    most, cores = max(row.workers for row in result.rows), result.machine["cores"]
-    if most > cores:
-        _say(console, f"More workers than the {cores} cores take turns on them, priced by a measured mean.")
+    if crowded := crowding(max(row.workers for row in result.rows), result.machine["cores"]):
+        _say(console, crowded)
     console.print()
     _print_errors(result, console)
     _print_drift(result, console)

@@ -173,7 +173,10 @@ def test_help_is_complete(capsys):
 
 REFUSED = {
     "a file for a folder": ("--out {tmp}/file", "file: File exists"),
-    "an unknown model": ("--model gpt5", "--model: invalid choice: 'gpt5'"),
+    "an unknown model": (
+        "--model gpt5",
+        "--model: no model 'gpt5': neither a function FILE.py:BUILD nor one of mlp, mlp-digits",
+    ),
     "a model given twice": ("--model mlp --model mlp", "the model mlp is given twice"),
     "a plan of unknown fields": ("--plan date=2", "--plan: 'date=2' is no field of a plan: write name=value"),
     "a plan in words": ("--plan data=two", "--plan: data=two: 'two' is not a number"),
@@ -183,6 +186,7 @@ REFUSED = {
     "a batch that does not divide": ("--plan data=3", "batch_size 256 is not divisible by data=3"),
     "more stages than blocks": ("--plan pipeline=99", "pipeline=99 needs at least 99 blocks"),
     "a model that is not split": ("--model cnn-digits --plan tensor=2", "the builder splits no layer"),
+    "a file that is not there": ("--model nowhere.py:build", "no file 'nowhere.py' for the model nowhere.py:build"),
     "more ranks than a layer has parts": ("--plan tensor=1024", "512 is not divisible by tensor=1024"),
 }
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from minidl import nn
+from minidl.commands.arguments import Refused
 from minidl.parallel import Plan
-from simulator.experiments import CNN, FEW_PLANS, MODELS, OWN, PLANS, QUICK_PLANS, experiments, with_one_worker
+from simulator.experiments import CNN, FEW_PLANS, MODELS, PERCEPTRON, PLANS, QUICK_PLANS, experiments, with_one_worker
 
 
 def test_by_default_two_models_are_compared_with_1_2_and_4_workers_on_every_axis():
@@ -26,7 +28,7 @@ def test_quick_is_one_model_under_few_plans_one_of_them_with_more_workers_than_t
 def test_every_model_is_tried_under_the_plans_that_fit_it(name):
     (experiment,) = experiments([name])
     plans = experiment.plans
-    splits = name in (OWN, "mlp-digits", "gpt-tiny")
+    splits = name in (PERCEPTRON, "mlp-digits", "gpt-tiny")
     assert plans == tuple(plan for plan in PLANS if splits or plan.tensor == 1)
     for plan in plans:
         experiment.check(plan)
@@ -49,7 +51,7 @@ def test_plans_that_are_given_replace_those_by_default_and_one_worker_comes_firs
         ([], [Plan(tensor=3)], "512 is not divisible by tensor=3"),
         ([], [Plan(data=2), Plan(tensor=2), Plan(data=2)], "the plan data 2 is given twice"),
         ([], [Plan(data=2), Plan(data=2, schedule="gpipe")], "the plan data 2 is given twice"),  # nothing is scheduled
-        ([OWN, OWN], [], "the model mlp is given twice"),
+        ([PERCEPTRON, PERCEPTRON], [], "the model mlp is given twice"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(names, plans, reason):
@@ -61,3 +63,34 @@ def test_plans_that_differ_in_their_buckets_alone_are_two():
     plans = [Plan(data=2), Plan(data=2, bucket_mb=0.25)]
     assert experiments(plans=plans)[0].plans[1:] == tuple(plans)
     assert str(plans[1]) == "data 2, buckets of 0.25 MiB"
+
+
+NET = """
+import numpy as np
+from minidl import nn
+from minidl.data import ArrayDataset
+
+def build(mesh):
+    assert mesh.size("pipeline") < 3, "too deep"
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+
+def data():
+    return [ArrayDataset(np.zeros((n, 3), "f4"), np.zeros((n, 1), "f4")) for n in (SAMPLES, 1)]
+
+loss = nn.MSELoss()
+"""
+
+
+def test_a_model_of_ones_own_is_compared_on_its_own_data_and_refused_where_that_cannot_be(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(NET.replace("SAMPLES", "300"))
+    name = f"{file}:build"
+    (experiment,) = experiments([name], [Plan(data=2)])
+    assert experiment.name == name and len(experiment.train_set) == 300 and isinstance(experiment.loss, nn.MSELoss)
+    with pytest.raises(Refused, match="net.py, line 7: AssertionError: too deep"):
+        experiments([name], [Plan(pipeline=3)])
+    file.write_text(NET.replace("SAMPLES", "200"))
+    with pytest.raises(ValueError, match="a step takes 256 samples, the data set has 200"):
+        experiments([name], [Plan(data=2)])
+    with pytest.raises(ValueError, match="unknown model 'lenet': there are mlp, mlp-digits"):
+        experiments(["lenet"])
