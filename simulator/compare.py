@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from minidl.parallel import Plan, Run, train
+from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
 from simulator.calibrate import Calibration, drift
 from simulator.experiments import ROUNDS, Experiment, experiments, sgd
 from simulator.predict import Prediction, simulate
 
-PROBES_A_ROUND = 2  # of how fast the machine is just now
+WARM_UP = 2  # steps of each run that are not timed
+PROBED = 4  # before every so many runs it is found how fast the machine is just now
 RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the prediction, but not fewer than these
 
 MEASURES = {  # what table and picture show, by name
@@ -130,12 +130,13 @@ def compare(
             )  # fmt: skip
             jobs.append(_Job(experiment, plan, prediction))
 
-    for turn in range(rounds):
-        for i, job in enumerate(jobs):
-            progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
-            if i % math.ceil(len(jobs) / PROBES_A_ROUND) == 0:
-                drift_now = drift(calibration)
-            job.measure(drift_now)
+    with forkserver():
+        for turn in range(rounds):
+            for i, job in enumerate(jobs):
+                progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
+                if i % PROBED == 0:
+                    drift_now = drift(calibration)
+                job.measure(drift_now)
 
     slower = statistics.median(itertools.chain(*(job.drifts for job in jobs)))
     rows = []
@@ -145,11 +146,11 @@ def compare(
             one = job
         rows.append(Row(
             job.experiment.name, str(job.plan), job.plan.workers, job.plan.workers > cores,
-            run.step_seconds, prediction.step_seconds * slower,
-            one.run.step_seconds / run.step_seconds, one.prediction.step_seconds / prediction.step_seconds,
+            job.seconds, prediction.step_seconds * slower,
+            one.seconds / job.seconds, one.prediction.step_seconds / prediction.step_seconds,
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
-            statistics.median(job.drifts), one.run.step_seconds / min(job.plan.workers, cores), prediction.memory_bytes,
+            statistics.median(job.drifts), one.seconds / min(job.plan.workers, cores), prediction.memory_bytes,
         ))  # fmt: skip
     return Comparison(calibration.machine, rows, [job.run for job in jobs], [job.prediction for job in jobs])
 
@@ -176,7 +177,17 @@ class _Job:
     @property
     def run(self) -> Run:
         """The median run."""
-        return sorted(self.runs, key=lambda run: run.step_seconds)[len(self.runs) // 2]
+        return sorted(self.runs, key=_step_seconds)[len(self.runs) // 2]
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, in that run."""
+        return _step_seconds(self.run)
+
+
+def _step_seconds(run: Run) -> float:
+    """The median of the steps that are timed."""
+    return statistics.median(run.step_times[WARM_UP:])
 
 
 def _mean_absolute(errors: Iterable[float]) -> float | None:

@@ -14,6 +14,7 @@ from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
 from minidl.parallel import Plan
 from minidl.parallel.partition import layout
+from minidl.parallel.profile import ChainProfile
 from simulator.predict import profile_model
 
 ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
@@ -49,7 +50,7 @@ class Experiment:
     name: str
     build: Callable
     plans: tuple[Plan, ...] = ()
-    steps: int = 30
+    steps: int = 24
     batch_size: int = 256
     train_set: Dataset = field(default_factory=lambda: digits()[0])
     loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)
@@ -65,8 +66,12 @@ class Experiment:
         plan.check_batch(self.batch_size)
         if len(self.train_set) < self.batch_size:
             raise ValueError(f"a step takes {self.batch_size} samples, the data set has {len(self.train_set)}")
-        profile = profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
+        profile = self.profile(plan)
         layout(plan, profile.costs, profile.parameter_bytes)
+
+    def profile(self, plan: Plan) -> ChainProfile:
+        """What a micro-batch calls."""
+        return profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
 
 
 def sgd(parameters) -> optim.SGD:

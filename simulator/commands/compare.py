@@ -14,8 +14,8 @@ from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
 from minidl.commands.plans import CHOICES, COUNTS
 from minidl.commands.progress import progress
-from minidl.parallel import Plan
-from simulator.calibrate import calibration, drift
+from minidl.parallel import Plan, forkserver
+from simulator.calibrate import FULL, calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
 from simulator.compare import compare
 from simulator.experiments import (
@@ -91,15 +91,16 @@ def run(options, console: Console) -> Outcome:
     check_writable(rows, *pictures)
     began = time.monotonic()
     phases: list[str] = []
-    with progress() as tell:
+    effort = quick(e.profile(plan) for e in chosen for plan in e.plans) if options.quick else FULL
+    with progress() as tell, forkserver():
 
         def calibrating(phase: str) -> None:
             phases.append(phase)
             tell(f"calibrating: {phase}")
 
-        found = calibration(options.refresh, calibrating)
+        found = calibration(options.refresh, calibrating, effort)
         if not phases and abs(drift(found) - 1) > STALE:
-            found = calibration(True, calibrating)
+            found = calibration(True, calibrating, effort)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
     traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
 

@@ -133,7 +133,7 @@ def test_the_options_choose_models_plans_and_rounds(monkeypatch, tmp_path, capsy
 def test_what_was_just_calibrated_is_not_calibrated_again(monkeypatch, tmp_path, capsys, comparison):
     measured = []
 
-    def calibration(refresh, progress):
+    def calibration(refresh, progress, effort):
         if refresh:
             measured.append(refresh)
             progress("kernels")
