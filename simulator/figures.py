@@ -98,7 +98,7 @@ def _marker(shape: str, kind: str, x: float = 0.0, y: float = 0.0) -> Line2D:
     colour = TONES[kind][0]
     return Line2D(
         [x], [y], linestyle="", marker=shape, markersize=6.5, markeredgewidth=1.5, markeredgecolor=colour,
-        markerfacecolor=colour if kind == "measured" else "white", zorder=3, label=kind,
+        markerfacecolor=colour if kind == "measured" else "none", zorder=3, label=kind,
     )  # fmt: skip
 
 
