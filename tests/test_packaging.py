@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("minidl", "simulator", "lessons")
-OPTIONAL = {"IPython", "mpi4py", "tensorboardX", "torch"}  # used where they are there, or brought by an extra
+OPTIONAL = {
+    "IPython",
+    "jupytext",
+    "mpi4py",
+    "tensorboardX",
+    "torch",
+}  # used where they are there, or brought by an extra
 OTHERS = {"tomllib", "llvmlite", "inputs"}  # Python's since 3.11, numba's, and beside the script that imports it
 
 SETUP = ConfigParser()
