@@ -7,6 +7,7 @@ is not: any parallel training run. Nothing is fitted to the step of a model.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -62,7 +63,7 @@ class Effort:
     communicate. kernels: that are timed, by the names of `compute.timed_as`, None for all.
     """
 
-    contention: int = 3
+    contention: int = 8
     iterations: int = 31
     launches: int = 2
     kernels: Collection[str] | None = None
@@ -73,7 +74,7 @@ FULL = Effort()
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
     """The effort for a calibration that is used once, to simulate what has these profiles: a third of the time."""
-    return Effort(contention=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+    return Effort(contention=2, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
 def called(profile: ChainProfile) -> set[str]:
@@ -223,15 +224,9 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
 
 
 def _contention(cores: int, rounds: int) -> tuple[list[float], float]:
-    """How much slower kernels are while all cores are busy: by bytes, and a matrix product.
-
-    Other programs, and workers that for a while land on one core, only make times longer: the shortest of all rounds.
-    """
-    alone, together = [], []
-    for _ in range(rounds):
-        alone += launch(probes.contention, 1)
-        together.append(np.mean(launch(probes.contention, cores), axis=0))
-    *slower, product_slower = np.maximum(1.0, np.min(together, axis=0) / np.min(alone, axis=0)).tolist()
+    """How much slower kernels are while all cores are busy: by bytes, and a matrix product."""
+    ratios = itertools.chain(*launch(probes.contention, cores, (rounds,)))
+    *slower, product_slower = np.maximum(1.0, np.median(list(ratios), axis=0)).tolist()
     return slower, product_slower
 
 

@@ -5,17 +5,23 @@ Nothing here trains in parallel. How long the other kernels take is found in ker
 
 from __future__ import annotations
 
+import itertools
+import operator
 import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
 
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor
+from simulator.compute import SMALL
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
+GEMM_ROUNDS = 3
+GEMM_POOL, GEMM_PLACES = 16 << 20, 16  # bytes, more than the caches of a core; places in it
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
@@ -39,29 +45,59 @@ def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: in
 
 
 def gemm_seconds(group: ProcessGroup) -> list[float]:
-    """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest."""
-    generator = np.random.default_rng(0)
-    times = []
-    for m, n, k in product(GEMM_SIZES, repeat=3):
-        a, b = generator.random((m, k), np.float32), generator.random((n, k), np.float32).T
-        times.append(median_seconds(lambda a=a, b=b: a @ b))
-    return times
+    """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest.
+
+    As in training, no product finds its operands where the one before left its own: in a core's nearest caches. The
+    sizes are gone through GEMM_ROUNDS times, so that a slow moment of the machine does not decide any of them.
+    """
+    pool = np.ones(GEMM_POOL // 4, np.float32)
+    rounds = [
+        [_product_seconds(pool, m, n, k) for m, n, k in product(GEMM_SIZES, repeat=3)] for _ in range(GEMM_ROUNDS)
+    ]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:
+    """Of one product, whose operands are taken from one place of the pool after another; small ones from the first."""
+    size = (m + n) * k
+    places = min(GEMM_PLACES, pool.size // size) if 4 * size > SMALL else 1
+    parts = [pool[i * size : (i + 1) * size] for i in range(places)]
+    operands = itertools.cycle([(part[: m * k].reshape(m, k), part[m * k :].reshape(n, k).T) for part in parts])
+    results: deque[np.ndarray] = deque(maxlen=places)
+    return median_seconds(lambda: results.append(operator.matmul(*next(operands))), 1.5e-3)
 
 
 # All cores at once
 
 
-def contention(group: ProcessGroup) -> list[float]:
-    """Times of adding arrays of CONTENTION_BYTES (all three together), and last of a matrix product."""
-    times = []
+def contention(group: ProcessGroup, rounds: int) -> list[list[float]]:
+    """How many times longer a rank takes when all compute than alone: of adding arrays of CONTENTION_BYTES (all three
+    together), and last of a matrix product; for each round in which this rank was the one to compute alone.
+
+    Alone and together follow one another, so that a slow moment of the machine falls on both.
+    """
+    ratios: list[list[float]] = []
+    for turn in range(rounds):
+        found = []
+        for action, seconds in _contended():
+            group.barrier()
+            if group.rank == turn % group.size:
+                alone = median_seconds(action, seconds, 10**6)
+            group.barrier()
+            together = median_seconds(action, seconds, 10**6)
+            if group.rank == turn % group.size:
+                found.append(together / alone)
+        ratios += [found] if found else []
+    return ratios
+
+
+def _contended() -> Iterator[tuple[Callable[[], object], float]]:
+    """What is timed, and for how many seconds."""
     for nbytes in CONTENTION_BYTES:
         a, b, out = (np.ones(nbytes // 12, np.float32) for _ in range(3))
-        group.barrier()
-        times.append(median_seconds(lambda a=a, b=b, out=out: np.add(a, b, out=out), 2e-2, 10**6))
-    a = np.ones((256, 1024), np.float32)
-    b = np.ones((1024, 1024), np.float32)
-    group.barrier()
-    return [*times, median_seconds(lambda: a @ b, 5e-2, 10**6)]
+        yield lambda a=a, b=b, out=out: np.add(a, b, out=out), 2e-2
+    a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    yield lambda: a @ b, 5e-2
 
 
 def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
