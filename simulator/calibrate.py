@@ -50,8 +50,8 @@ FILE = schema.table({
         "collectives": schema.table_of(SECONDS, needed=("all_reduce", "alone")), "send": SECONDS, "receive": SECONDS,
     }),
     "memory_bytes": schema.POSITIVE, "peak_flops": schema.POSITIVE, "sharing": schema.FACTOR,
-    "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.POSITIVE, "quiet": schema.boolean,
-    "version": schema.COUNT,
+    "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),
+    "quiet": schema.boolean, "version": schema.COUNT,
 })  # fmt: skip
 
 
@@ -59,11 +59,12 @@ FILE = schema.table({
 class Effort:
     """How thoroughly this machine is measured; by default so that the calibration is worth to be kept.
 
-    contention: rounds in which all cores are busy. iterations: with two ranks on each core. launches: in which workers
-    communicate. kernels: that are timed, by the names of `compute.timed_as`, None for all.
+    contention: rounds, before each phase, in which a core computes alone and then all do. iterations: with two ranks on
+    each core. launches: in which workers communicate. kernels: that are timed, by the names of `compute.timed_as`, None
+    for all.
     """
 
-    contention: int = 8
+    contention: int = 2
     iterations: int = 31
     launches: int = 2
     kernels: Collection[str] | None = None
@@ -74,7 +75,7 @@ FULL = Effort()
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
     """The effort for a calibration that is used once, to simulate what has these profiles: a third of the time."""
-    return Effort(contention=2, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+    return Effort(contention=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
 def called(profile: ChainProfile) -> set[str]:
@@ -88,7 +89,8 @@ def called(profile: ChainProfile) -> set[str]:
 class Calibration:
     """What was measured, as it is cached.
 
-    sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, to tell how the machine drifts.
+    sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, on one core and on all at once, to
+    tell how the machine drifts.
     quiet: nothing else kept the machine busy; otherwise the calibration is used but not kept.
     """
 
@@ -99,7 +101,7 @@ class Calibration:
     peak_flops: float
     sharing: float
     turn_seconds: float
-    probe_seconds: float
+    probe_seconds: tuple[float, float]
     quiet: bool = True
     version: int = VERSION
 
@@ -168,9 +170,16 @@ def _read(path: Path) -> Calibration | None:
     return Calibration(**table) if table["machine"] == identity() else None
 
 
-def drift(calibration: Calibration) -> float:
-    """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then."""
-    return launch(probes.speed_probe, 1)[0] / calibration.probe_seconds
+def drift(calibration: Calibration, together: bool = False) -> float:
+    """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then.
+
+    together: the time of all cores at once, which may vary where that of one does not.
+    """
+    return _probed(calibration.machine["cores"] if together else 1) / calibration.probe_seconds[together]
+
+
+def _probed(ranks: int) -> float:
+    return statistics.mean(launch(probes.speed_probe, ranks))
 
 
 def measure(progress: Callable[[str], None], effort: Effort = FULL) -> Calibration:
@@ -182,11 +191,15 @@ def measure(progress: Callable[[str], None], effort: Effort = FULL) -> Calibrati
 def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     machine = identity()
     cores = machine["cores"]
-    speeds: list[float] = []  # of the speed probe before each phase
+    alone: list[float] = []  # of the speed probe before each phase; what lasts a second decides nothing
+    together: list[float] = []
+    ratios: list[list[float]] = []
 
     def begin(phase: str) -> None:
         progress(phase)
-        speeds.extend(launch(probes.speed_probe, 1))
+        alone.append(_probed(1))
+        together.append(_probed(cores))
+        ratios.extend(itertools.chain(*launch(probes.contention, cores, (effort.contention,))))
 
     begin("compiled kernels")
     launch(kernel_probes.compile_kernels, min(2, cores), (effort.kernels,))
@@ -195,7 +208,6 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     begin("kernels and the tape")
     ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1, (effort.kernels,))
     begin("busy cores")
-    slower, product_slower = _contention(cores, effort.contention)
     sharing, turn_seconds = _sharing(cores, effort.iterations)
     begin("collectives and messages")
     launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
@@ -203,6 +215,8 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
     network["alone"] = [(64, launch(probes.alone_seconds, 1)[0])]
+    begin("instructions")
+    *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
     compute = {
         "gemm_sizes": list(probes.GEMM_SIZES),
         "gemm_seconds": gemm,
@@ -213,21 +227,14 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         "instruction_seconds": 0.0,
     }
     largest = probes.GEMM_SIZES[-1]
-    begin("instructions")
     found = Calibration(
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         memory_bytes() / cores, 2 * largest**3 / gemm[-1],
-        sharing, turn_seconds, statistics.median(speeds), quiet=max(speeds) < BUSY * min(speeds),
+        sharing, turn_seconds, (statistics.median(alone), statistics.median(together)),
+        quiet=max(alone) < BUSY * min(alone),
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
-
-
-def _contention(cores: int, rounds: int) -> tuple[list[float], float]:
-    """How much slower kernels are while all cores are busy: by bytes, and a matrix product."""
-    ratios = itertools.chain(*launch(probes.contention, cores, (rounds,)))
-    *slower, product_slower = np.maximum(1.0, np.median(list(ratios), axis=0)).tolist()
-    return slower, product_slower
 
 
 def _sharing(cores: int, iterations: int) -> tuple[float, float]:

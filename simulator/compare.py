@@ -33,8 +33,9 @@ MEASURES = {  # what table and picture show, by name
 class Row:
     """One plan, measured and simulated. Names are those of compare.json.
 
-    drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe. The
-    simulated seconds are for the machine as it was during the comparison: they contain the median drift of all rows.
+    drift: how much slower the machine was beside this measurement than when it was calibrated, by a fixed probe, on one
+    core for one worker and on all at once for several. The simulated seconds are for the machine as it was during the
+    comparison: they contain the median drift of all rows of the kind.
     null_step_seconds: what a person would have guessed, had one worker been measured: its step, over the workers that
     can run at once. simulated_memory_bytes: of the fullest worker; no such thing is measured.
     """
@@ -135,19 +136,20 @@ def compare(
             for i, job in enumerate(jobs):
                 progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
                 if i % PROBED == 0:
-                    drift_now = drift(calibration)
-                job.measure(drift_now)
+                    drifts = [drift(calibration, together) for together in (False, True)]
+                job.measure(drifts[job.plan.workers > 1])
 
-    slower = statistics.median(itertools.chain(*(job.drifts for job in jobs)))
     rows = []
     for job in jobs:
+        alike = (other.drifts for other in jobs if (other.plan.workers > 1) == (job.plan.workers > 1))
+        slower = statistics.median(itertools.chain(*alike))
         run, prediction = job.run, job.prediction
         if job.plan == job.experiment.plans[0]:
-            one = job
+            one, one_simulated = job, prediction.step_seconds * slower
         rows.append(Row(
             job.experiment.name, str(job.plan), job.plan.workers, job.plan.workers > cores,
             job.seconds, prediction.step_seconds * slower,
-            one.seconds / job.seconds, one.prediction.step_seconds / prediction.step_seconds,
+            one.seconds / job.seconds, one_simulated / (prediction.step_seconds * slower),
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
             statistics.median(job.drifts), one.seconds / min(job.plan.workers, cores), prediction.memory_bytes,
