@@ -101,7 +101,7 @@ class Calibration:
     peak_flops: float
     sharing: float
     turn_seconds: float
-    probe_seconds: tuple[float, float]
+    probe_seconds: list[float]
     quiet: bool = True
     version: int = VERSION
 

@@ -114,6 +114,6 @@ def made_up(**changes) -> Calibration:
             "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6,
         },
         network={"collectives": {"all_reduce": POINTS, "alone": POINTS}, "send": POINTS, "receive": POINTS},
-        memory_bytes=1e9, peak_flops=1e11, probe_seconds=(1e-3, 1e-3),
+        memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
     return Calibration(**figures | changes)
