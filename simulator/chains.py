@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import kernels, nn, optim
 from minidl.kernels import meta
+from minidl.kernels.cpu.blocks import COMPILED_FROM
 from minidl.kernels.meta import MetaArray
 from minidl.models.gpt import gpt
 from minidl.models.lstm import lstm_classifier
@@ -20,6 +21,7 @@ from minidl.tensor import Tensor, device
 from simulator.compute import timed_as
 
 UPDATE_SIZES = (1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21)  # elements: compiled code for large ones
+FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once
 OTHER_OPTIMIZERS = (optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB)  # than a TrainingStep has
 
 
@@ -95,7 +97,15 @@ class Doubled(nn.Module):
 
 def dense() -> Iterator[Chain]:
     """Perceptrons."""
-    for width, batch in ((32, 8), (64, 32), (256, 64), (512, 256), (1024, 256), (1024, 1024)):
+    for width, batch in (
+        (32, 8),
+        (64, 32),
+        (256, 64),
+        (512, FEW // 512),
+        (512, FEW // 512 + 1),
+        (1024, 256),
+        (1024, 1024),
+    ):
         yield Chain(lambda w=width: [
             nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), Doubled(), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
@@ -104,8 +114,8 @@ def dense() -> Iterator[Chain]:
 def images() -> Iterator[Chain]:
     """Convolutions, in each of the ways in which they are computed."""
     convolutions = (
-        (1, 8, 8, 16), (1, 16, 8, 128), (16, 32, 16, 32), (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24),
-        (1, 32, 28, 100), (3, 32, 32, 64),
+        (1, 8, 8, 16), (1, 16, 8, FEW // 1024), (1, 16, 8, FEW // 1024 + 1), (16, 32, 16, 32),
+        (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24), (1, 32, 28, 100), (3, 32, 32, 64),
     )  # fmt: skip
     for channels, width, size, batch in convolutions:
         yield Chain(lambda c=channels, w=width, s=size: [

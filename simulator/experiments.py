@@ -50,7 +50,7 @@ class Experiment:
     name: str
     build: Callable
     plans: tuple[Plan, ...] = ()
-    steps: int = 24
+    steps: int = 18
     batch_size: int = 256
     train_set: Dataset = field(default_factory=lambda: digits()[0])
     loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)
