@@ -214,16 +214,16 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, [], 0.0)
     kernels = {name: _beyond_product(base, points) for name, points in kernels.items()}
     network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
-    network["alone"] = [(64, launch(probes.alone_seconds, 1)[0])]
+    network["alone"] = [[64, launch(probes.alone_seconds, 1)[0]]]
     begin("instructions")
     *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
     compute = {
         "gemm_sizes": list(probes.GEMM_SIZES),
         "gemm_seconds": gemm,
         "kernels": kernels,
-        "contention": list(zip(probes.CONTENTION_BYTES, slower, strict=True)),
+        "contention": [list(pair) for pair in zip(probes.CONTENTION_BYTES, slower, strict=True)],
         "matmul_contention": product_slower,
-        "python": python,
+        "python": [list(point) for point in python],
         "instruction_seconds": 0.0,
     }
     largest = probes.GEMM_SIZES[-1]
@@ -258,21 +258,24 @@ def _tiny(mesh):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
-def _beyond_product(base: Measured, points) -> list[tuple[float, float]]:
+def _beyond_product(base: Measured, points) -> list[list[float]]:
     """A kernel's points; for a convolution the time it takes beyond its matrix products, by its `rest`."""
-    if isinstance(points[0][0], Convolution):
-        return sorted((c.rest, max(t - base.matmul_seconds(*c.product), 0.02 * t)) for c, t in points)
-    return points
+    if not isinstance(points[0][0], Convolution):
+        return [[moved, seconds] for moved, seconds in points]
+    by_rest: dict[int, list[float]] = {}
+    for c, seconds in points:
+        by_rest.setdefault(c.rest, []).append(max(seconds - base.matmul_seconds(*c.product), 0.02 * seconds))
+    return [[rest, statistics.median(times)] for rest, times in sorted(by_rest.items())]
 
 
 def _sgd(parameters):
     return optim.SGD(parameters, lr=1e-3, momentum=0.9)
 
 
-def _points(launches, name: str, ranks: tuple[int, ...]) -> list[tuple[float, float]]:
+def _points(launches, name: str, ranks: tuple[int, ...]) -> list[list[float]]:
     """(bytes, seconds) of an action: the mean over the ranks and the launches."""
     columns = [sides[rank][name] for sides in launches for rank in ranks]
-    return [(points[0][0], statistics.mean(t for _, t in points)) for points in zip(*columns, strict=True)]
+    return [[points[0][0], statistics.mean(t for _, t in points)] for points in zip(*columns, strict=True)]
 
 
 def identity() -> dict[str, object]:

@@ -6,6 +6,7 @@ Nothing here trains in parallel. How long the other kernels take is found in ker
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import statistics
 import time
@@ -24,6 +25,7 @@ GEMM_ROUNDS = 3
 GEMM_POOL, GEMM_PLACES = 16 << 20, 16  # bytes, more than the caches of a core; places in it
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+CHUNK_SECONDS = 1e-2
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 
@@ -71,38 +73,51 @@ def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:
 
 
 def contention(group: ProcessGroup, rounds: int) -> list[list[float]]:
-    """How many times longer a rank takes when all compute than alone: of adding arrays of CONTENTION_BYTES (all three
-    together), and last of a matrix product; for each round in which this rank was the one to compute alone.
+    """How many times longer work takes until all ranks have done theirs, than this rank's alone: by kind of work.
 
-    Alone and together follow one another, so that a slow moment of the machine falls on both.
+    The kinds are adding arrays of CONTENTION_BYTES (all three together), and last matrix products; each takes about
+    CHUNK_SECONDS, as ranks compute for some milliseconds before they wait for one another. A list for each round in
+    which this rank was the one to work alone. Alone and together follow one another, so that a slow moment of the
+    machine falls on both.
     """
     ratios: list[list[float]] = []
+    calls = group.empty((1,))
     for turn in range(rounds):
-        found = []
-        for action, seconds in _contended():
-            group.barrier()
-            if group.rank == turn % group.size:
-                alone = median_seconds(action, seconds, 10**6)
-            group.barrier()
-            together = median_seconds(action, seconds, 10**6)
-            if group.rank == turn % group.size:
-                found.append(together / alone)
-        ratios += [found] if found else []
+        mine, found = group.rank == turn % group.size, []
+        for action in _contended():
+            calls.data[0] = CHUNK_SECONDS / median_seconds(action)
+            group.all_reduce(calls)
+            times = math.ceil(calls.data[0] / group.size)
+            alone, together = (_done_seconds(group, action, times * working) for working in (mine, True))
+            found.append(together / alone)
+        if mine:
+            ratios.append(found)
     return ratios
 
 
-def _contended() -> Iterator[tuple[Callable[[], object], float]]:
-    """What is timed, and for how many seconds."""
+def _contended() -> Iterator[Callable[[], object]]:
     for nbytes in CONTENTION_BYTES:
         a, b, out = (np.ones(nbytes // 12, np.float32) for _ in range(3))
-        yield lambda a=a, b=b, out=out: np.add(a, b, out=out), 1e-2
-    a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
-    yield lambda: a @ b, 2e-2
+        yield lambda a=a, b=b, out=out: np.add(a, b, out=out)
+    a, b = np.ones((128, 512), np.float32), np.ones((512, 512), np.float32)
+    yield lambda: a @ b
+
+
+def _done_seconds(group: ProcessGroup, action: Callable[[], object], times: int) -> float:
+    """Until all ranks have done `action` as often as they shall."""
+    group.barrier()
+    start = time.perf_counter()
+    for _ in range(times):
+        action()
+    group.barrier()
+    return time.perf_counter() - start
 
 
 def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
-    """Median time of an iteration of products on 12 MiB that ends in an all-reduce of a third of it; and with
-    MORE_COLLECTIVES all-reduces of a number in between."""
+    """Median time of an iteration, and of one with MORE_COLLECTIVES all-reduces of a number in between.
+
+    An iteration computes products on 12 MiB and ends in an all-reduce of a third of it.
+    """
     weights, velocities = (np.zeros((4, 512, 512), np.float32) for _ in range(2))
     gradients, number = group.empty((4, 512, 512)).data, group.empty((1,)).data
     x = np.zeros((64, 512), np.float32)
