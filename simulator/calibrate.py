@@ -231,7 +231,7 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         memory_bytes() / cores, 2 * largest**3 / gemm[-1],
-        sharing, turn_seconds, (statistics.median(alone), statistics.median(together)),
+        sharing, turn_seconds, [statistics.median(alone), statistics.median(together)],
         quiet=max(alone) < BUSY * min(alone),
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
