@@ -13,10 +13,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
 
 from minidl import spawn
 from minidl.messages import Messages
+from minidl.streams import fill_standard_streams
 
 IMPORTED = ("minidl.data.worker", "minidl.models", "minidl.parallel.runtime.child")
 
@@ -28,10 +31,14 @@ def forkserver() -> Iterator[None]:
     """Inside, workers with one BLAS thread begin as copies of a process that has imported minidl and Numba.
 
     For programs that launch many times, as `python -m simulator compare` does: a launch takes some 30 ms instead of
-    500, and the first use of a compiled kernel 50 ms instead of 1,000. Only on Linux; elsewhere they start as ever. A
-    worker sees the environment, the folder and the path of the process that launches it, as they are then.
+    500, and the first use of a compiled kernel 50 ms instead of 1,000. Only on Linux; elsewhere, and where no copy can
+    be had, they start as ever.
+
+    A worker sees the environment, folder, path and cores of the process that launches it, as they are then. As they
+    were when the block was entered it has the umask, the limits (`ulimit`), and what BLAS and Numba read from the
+    environment as they are imported. As it ends it runs no `atexit` function and waits for no thread.
     """
-    if _current() or not hasattr(os, "pidfd_open"):
+    if _current() or not _can_watch():
         yield
         return
     server = ForkServer()
@@ -53,18 +60,28 @@ def serving(server: ForkServer) -> Iterator[None]:
         _server = before
 
 
+def _can_watch() -> bool:
+    """Whether the system has descriptors of processes, which take both a Python and a kernel that know them."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
 def _current() -> ForkServer | None:
     """The server of this process: a fork of it has none."""
     return _server if _server and _server.owner == os.getpid() else None
 
 
 def start(module: str, fds: Sequence[int], arguments: Sequence, threads: int, own_group: bool):
-    """As `spawn.start`; the process is forked where there is a server for it."""
+    """As `spawn.start`; the process is forked where there is a server for it, and it can."""
     server = _current()
-    if server is None or threads != ForkServer.THREADS:
-        return spawn.start(module, fds, arguments, threads, own_group)
-    request = module, arguments, spawn.environment(threads), own_group, os.getcwd(), sys.path
-    return Forked(server.requests, fds, request)
+    if server is not None and threads == ForkServer.THREADS:
+        with suppress(OSError):  # the server has died or is at a limit, or so large an environment cannot be sent
+            world = spawn.environment(threads), os.getcwd(), sys.path, os.sched_getaffinity(0)
+            return Forked(server.requests, fds, (module, arguments, own_group, *world))
+    return spawn.start(module, fds, arguments, threads, own_group)
 
 
 def exit_code(process: subprocess.Popen | Forked) -> int | None:
@@ -78,6 +95,7 @@ class ForkServer:
     THREADS = 1  # of BLAS, which heeds them as it is imported
 
     def __init__(self):
+        fill_standard_streams()
         self.owner = os.getpid()
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -90,7 +108,7 @@ class ForkServer:
 
 
 class Forked:
-    """A process that the server has forked, seen from here."""
+    """A process that the server has forked, seen from here. OSError: it has not."""
 
     def __init__(self, requests: socket.socket, fds: Sequence[int], request: tuple):
         self._status, theirs = os.pipe()
@@ -102,28 +120,31 @@ class Forked:
                 os.close(theirs)
             pid = self._number()
             if pid is None:
-                raise ConnectionError("the process that workers are forked from has ended")
+                raise ConnectionError("the process that workers are forked from has ended, or cannot fork")
         except BaseException:  # a process that was forked finds its connection closed, and ends
             os.close(self._status)
             raise
         self.pid = pid
+        self._tells = select.poll()
+        self._tells.register(self._status, select.POLLIN)
 
     def exit_code(self) -> int | None:
         """How it ended, None as long as it runs."""
-        if self._code is None and select.select([self._status], [], [], 0)[0]:
+        if self._code is None and self._tells.poll(0):
             code = self._number()
             self._code = -signal.SIGKILL if code is None else code  # with the server dies all that it has forked
             os.close(self._status)
         return self._code
 
     def _number(self) -> int | None:
-        """The next number that the server tells, None if it has ended."""
+        """The next number that the server tells, None if it has closed its end."""
         content = os.read(self._status, 4)
         return int.from_bytes(content, "little", signed=True) if len(content) == 4 else None
 
 
 def main(parent: Messages) -> None:
     """The server: fork a process for each request until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, nobody learns how a process ends
     requests, events = socket.socket(fileno=os.dup(parent.fileno())), selectors.DefaultSelector()
     parent.close()
     for name in IMPORTED:
@@ -141,23 +162,39 @@ def main(parent: Messages) -> None:
                 events.unregister(key.fileobj)
                 _tell_end(key.fileobj, *running.pop(key.fileobj))
                 continue
-            request, fds, *_ = socket.recv_fds(requests, 1 << 20, 64)
+            request, fds, flags, _ = socket.recv_fds(requests, 1 << 20, 64)
             if not request:
                 os._exit(0)
-            server, (status, *given) = os.getpid(), fds
-            pid = os.fork()
-            if not pid:
-                events.close()
-                requests.close()
-                for fd in (status, *running, *(other for _, other in running.values())):
-                    os.close(fd)
-                _become(server, given, *pickle.loads(request))
-            _tell(status, pid)
-            for fd in given:
+            if not flags & socket.MSG_CTRUNC:  # else there were no descriptors left for some of `fds`
+                with suppress(OSError):  # whoever asked finds `status` closed
+                    _fork(request, fds, requests, events, running)
+            for fd in fds:
                 os.close(fd)
-            pidfd = os.pidfd_open(pid)
-            running[pidfd] = pid, status
-            events.register(pidfd, selectors.EVENT_READ)
+
+
+def _fork(request: bytes, fds: Sequence[int], requests, events, running: dict[int, tuple[int, int]]) -> None:
+    """Fork the process of a request, watch it and tell its number. OSError: what that takes is not to be had."""
+    server, pid = os.getpid(), os.fork()
+    if not pid:
+        try:
+            events.close()
+            requests.close()
+            for fd in (fds[0], *running, *(status for _, status in running.values())):
+                os.close(fd)
+            _become(server, fds[1:], *pickle.loads(request))
+        finally:
+            os._exit(1)
+    with ExitStack() as undo:
+        undo.callback(os.waitpid, pid, 0)
+        undo.callback(os.kill, pid, signal.SIGKILL)
+        pidfd = os.pidfd_open(pid)
+        undo.callback(os.close, pidfd)
+        status = os.dup(fds[0])
+        undo.callback(os.close, status)
+        events.register(pidfd, selectors.EVENT_READ)
+        undo.pop_all()
+    running[pidfd] = pid, status
+    _tell(status, pid)
 
 
 def _tell_end(pidfd: int, pid: int, status: int) -> None:
@@ -175,25 +212,29 @@ def _tell(status: int, number: int) -> None:
         os.write(status, number.to_bytes(4, "little", signed=True))
 
 
-def _become(server: int, fds, module, arguments, environment, own_group, folder, path) -> None:
+def _become(server: int, fds, module, arguments, own_group, environment, folder, path, cores) -> None:
     """The server's copy becomes the process that was asked for. fds: its output, its errors, and its files."""
     output, errors, *files = fds
     os.dup2(output, 1)
     os.dup2(errors, 2)
     os.close(output)
     os.close(errors)
-    if own_group:
-        os.setsid()
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path[:] = path
+    code = 1
     try:
+        if own_group:
+            os.setsid()
+        os.chdir(folder)
+        os.sched_setaffinity(0, cores)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+        np.random.seed()  # else all copies draw the same; Python's `random` sees to it by itself
         spawn.enter(module, server, files, *arguments)
+        code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        os._exit(1)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(0)  # Python, as it ends, would touch all that was copied: many times as long
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # its disk is full, or it has been closed
+                stream.flush()
+        os._exit(code)  # Python, as it ends, would touch all that was copied: many times as long

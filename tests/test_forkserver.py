@@ -1,17 +1,23 @@
 """Forked workers do what spawned ones do, in the world as it is when they start; and none is left."""
 
+import errno
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minidl import forkserver as module
 from minidl.forkserver import forkserver
 from minidl.parallel import WorkerError, launch
+from minidl.processes import ChildProcess
 from tests.leftovers import alive, until
 
 pytestmark = [
@@ -77,7 +83,7 @@ def test_forked_workers_that_raise_exit_or_are_killed_end_the_run_as_spawned_one
         assert launch(lambda group: group.rank, 2) == [0, 1]
 
 
-def test_when_the_server_dies_its_workers_do_and_the_next_launch_says_so():
+def test_when_the_server_dies_its_workers_do_and_later_ones_are_spawned():
     def work(group):
         os.kill(os.getppid(), signal.SIGKILL)
         threading.Event().wait()
@@ -85,8 +91,101 @@ def test_when_the_server_dies_its_workers_do_and_the_next_launch_says_so():
     with forkserver():
         with pytest.raises(WorkerError, match="rank 0 of 1 was killed by SIGKILL"):
             launch(work, 1)
-        with pytest.raises(OSError, match="cannot start a process for rank 0 of 1"):
-            launch(work, 1)
+        assert parent_of_worker() == os.getpid()
+
+
+def test_each_worker_of_each_launch_draws_random_numbers_of_its_own():
+    def draw(group):
+        return np.random.rand(), random.random()
+
+    with forkserver():
+        drawn = launch(draw, 2) + launch(draw, 2)
+    assert len({x for x, _ in drawn}) == len({x for _, x in drawn}) == 4
+
+
+def test_a_forked_worker_may_run_where_the_launcher_may_now():
+    cores = os.sched_getaffinity(0)
+    with forkserver():
+        launch(lambda group: None, 1)  # the server runs
+        try:
+            os.sched_setaffinity(0, {max(cores)})
+            assert launch(lambda group: os.sched_getaffinity(0), 1) == [{max(cores)}]
+        finally:
+            os.sched_setaffinity(0, cores)
+
+
+def test_with_many_files_open_workers_are_forked_still():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1200
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < wanted:
+        pytest.skip("this process may not have as many files open")
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, limits[0]), limits[1]))
+    try:
+        with forkserver():
+            server = parent_of_worker()
+            opened += [os.dup(0) for _ in range(1100)]
+            assert parent_of_worker() == server
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_when_the_server_lacks_descriptors_workers_are_spawned_and_it_lives_on():
+    with forkserver():
+        server = parent_of_worker()
+        limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        opened = {int(entry.name) for entry in Path(f"/proc/{server}/fd").iterdir()}
+        found = set()
+        for more in range(8):  # as many as it takes, or too few for one thing or another
+            resource.prlimit(server, resource.RLIMIT_NOFILE, (max(opened) + 1 + more, limits[1]))
+            found.add(parent_of_worker())
+        resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
+        assert found == {os.getpid(), server}
+        assert parent_of_worker() == server
+        until(lambda: {int(entry.name) for entry in Path(f"/proc/{server}/fd").iterdir()} == opened)
+
+
+def test_workers_are_forked_where_sigchld_is_ignored():
+    script = """
+        import os, signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        from minidl.parallel import forkserver, launch
+
+        with forkserver():
+            first, second = [launch(lambda group: os.getppid(), 1)[0] for _ in range(2)]
+            print(first == second != os.getpid())
+    """
+    assert subprocess.check_output([sys.executable, "-c", textwrap.dedent(script)], text=True) == "True\n"
+
+
+def test_where_the_system_has_no_descriptors_of_processes_workers_are_spawned(monkeypatch):
+    def refuse(pid):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with forkserver():
+        assert parent_of_worker() == os.getpid()
+
+
+def test_with_an_environment_too_large_to_send_workers_are_spawned(monkeypatch):
+    for i in range(4):
+        monkeypatch.setenv(f"MINIDL_TEST_LARGE_{i}", "x" * 100_000)
+    with forkserver():
+        assert parent_of_worker() == os.getpid()
+
+
+def test_what_a_forked_process_printed_before_it_failed_is_seen(tmp_path, monkeypatch, capfd):
+    (tmp_path / "fails.py").write_text("def main(parent):\n    print('before')\n    1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with forkserver():
+        process = ChildProcess("fails", "a process that fails", 0)
+        process.close()
+    assert process.how_it_ended() == "exited with code 1"
+    printed = capfd.readouterr()
+    assert printed.out == "before\n"
+    assert "ZeroDivisionError" in printed.err
 
 
 def test_a_fork_of_this_process_does_not_use_its_server():
