@@ -109,7 +109,7 @@ def test_a_forked_worker_may_run_where_the_launcher_may_now():
         launch(lambda group: None, 1)  # the server runs
         try:
             os.sched_setaffinity(0, {max(cores)})
-            assert launch(lambda group: os.sched_getaffinity(0), 1) == [{max(cores)}]
+            assert launch(lambda group: os.sched_getaffinity(0), 1, pin=False) == [{max(cores)}]
         finally:
             os.sched_setaffinity(0, cores)
 
@@ -179,6 +179,7 @@ def test_with_an_environment_too_large_to_send_workers_are_spawned(monkeypatch):
 def test_what_a_forked_process_printed_before_it_failed_is_seen(tmp_path, monkeypatch, capfd):
     (tmp_path / "fails.py").write_text("def main(parent):\n    print('before')\n    1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with forkserver():
         process = ChildProcess("fails", "a process that fails", 0)
         process.close()
