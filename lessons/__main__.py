@@ -14,7 +14,7 @@ from lessons.catalog import lesson, lessons
 from minidl.commands.arguments import Parser, Refused, called, check_writable, print_table
 from minidl.commands.driver import Outcome, answer
 
-EPILOG = """\
+EPILOG = f"""\
 a lesson, from beginning to end:
   python -m lessons run 1      read it and run its experiment; its pictures go
                                into the current folder
@@ -24,7 +24,7 @@ a lesson, from beginning to end:
                                yet; again for the next hint
 
 a lesson as a notebook:
-  pip install "minidl[notebooks]"
+  {notebook.INSTALL}       in the folder of minidl's source
   python -m lessons notebook 1     makes 01_autograd.ipynb
 Lessons and exercises are Python files in percent format: VS Code runs their
 cells as they are, JupyterLab with jupytext opens them as notebooks.

@@ -5,7 +5,7 @@ from pathlib import Path
 from lessons.catalog import Lesson
 from lessons.progress import new_file
 
-INSTALL = 'pip install "minidl[notebooks]"'
+INSTALL = "pip install '.[notebooks]'"  # in the folder of minidl's source
 
 
 def write(lesson: Lesson, folder: Path) -> Path:
@@ -13,6 +13,8 @@ def write(lesson: Lesson, folder: Path) -> Path:
     try:
         import jupytext
     except ImportError:
-        raise ImportError(f"to make a notebook, install the extra `notebooks`: {INSTALL}") from None
+        raise ImportError(
+            f"to make a notebook, install the extra `notebooks`, in the folder of minidl's source: {INSTALL}"
+        ) from None
     text = jupytext.writes(jupytext.read(lesson.path), fmt="ipynb")
     return new_file(folder, f"{lesson.name}.ipynb", text)

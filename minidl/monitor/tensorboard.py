@@ -13,7 +13,8 @@ try:
     from tensorboardX.proto.summary_pb2 import Summary
 except ImportError:
     raise ImportError(
-        'to log for TensorBoard, install the extra `tensorboard`: pip install "minidl[tensorboard]"'
+        "to log for TensorBoard, install the extra `tensorboard`, in the folder of minidl's source: "
+        "pip install '.[tensorboard]'"
     ) from None
 
 

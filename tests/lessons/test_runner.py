@@ -78,13 +78,16 @@ def test_help_says_how_to_open_a_lesson_as_a_notebook(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("python -m lessons notebook 1", "VS Code", "JupyterLab", "jupytext"))
+    assert all(
+        name in shown
+        for name in ("pip install '.[notebooks]'", "python -m lessons notebook 1", "VS Code", "JupyterLab", "jupytext")
+    )
     assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_notebook_needs_jupytext_and_says_how_to_get_it(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jupytext", None)
-    assert 'pip install "minidl[notebooks]"' in refused(capsys, "notebook", "1")
+    assert "in the folder of minidl's source: pip install '.[notebooks]'" in refused(capsys, "notebook", "1")
 
 
 def test_a_notebook_has_the_cells_of_the_lesson_and_never_overwrites(folder, capsys):
