@@ -55,7 +55,10 @@ def _printed(shown: Displayed) -> Console:
 
 
 def cut(items: Sequence[Item], most: int) -> list[Item | str]:
-    """The items; of more than `most`, an even number, the first and the last ones, and how many lie between."""
+    """The items; of more than `most`, only the first and the last ones. Between these stands how many are left out.
+
+    most: an even number.
+    """
     left_out = len(items) - most
     if left_out <= 0:
         return list(items)

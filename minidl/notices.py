@@ -6,7 +6,7 @@ _said: set[str] = set()
 
 
 def warn_once(text: str) -> None:
-    """Log a warning, unless this process has; one that comes from a worker is held against `is_new` by its launcher."""
+    """Log a warning, unless this process has. The launcher drops one that a worker logs, if it has been said."""
     if is_new(text):
         logging.getLogger("minidl").warning(text, extra={"once": text})
 
