@@ -20,18 +20,20 @@ def duration(seconds: float) -> str:
     """In µs, ms, s, min, h or days; "0 s" of none."""
     if not math.isfinite(seconds):
         return f"{seconds} s"
+    rounded = _rounded(seconds)
     for length, name in LONGER:
-        if abs(seconds) >= 2 * length:
+        if abs(rounded) >= 2 * length:
             return f"{_three_digits(seconds / length)} {name}"
     for length, name in ((1.0, "s"), (1e-3, "ms")):
-        if abs(seconds) >= 0.9995 * length:
-            return f"{_three_digits(seconds / length)} {name}"
-    return f"{_three_digits(seconds / 1e-6)} µs" if seconds else "0 s"
+        if abs(rounded) >= length:
+            return f"{_three_digits(rounded / length)} {name}"
+    return f"{_three_digits(rounded / 1e-6)} µs" if seconds else "0 s"
 
 
 def rate(per_second: float, what: str) -> str:
-    """`rate(12345.6, "samples")` is "12,300 samples/s"."""
-    return f"{_three_digits(per_second)} {what}/s"
+    """`rate(12345.6, "samples")` is "12,300 samples/s"; from a million on in words, "1.5 billion samples/s"."""
+    many = abs(_rounded(per_second)) >= 1e6
+    return f"{in_words(per_second, what) if many else f'{_three_digits(per_second)} {what}'}/s"
 
 
 def counted(number: int, what: str) -> str:
@@ -48,14 +50,18 @@ def in_words(number: float, what: str) -> str:
 def _shortened(number: float, names: Sequence[str]) -> tuple[float, str]:
     """The number in thousands of thousands, and what so many of them are called."""
     size = 0
-    while abs(number) >= 999.5 and size < len(names) - 1:
+    while 1000 <= abs(_rounded(number)) < math.inf and size < len(names) - 1:
         number, size = number / 1000, size + 1
     return number, names[size]
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.3g}")
 
 
 def _three_digits(number: float) -> str:
     """To three digits, never with an exponent where there are that many before the point."""
     if not math.isfinite(number) or number == 0 or abs(number) < 1e-3:
         return f"{number:.3g}"
-    rounded = float(f"{number:.3g}")
+    rounded = _rounded(number)
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"

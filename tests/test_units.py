@@ -16,8 +16,9 @@ def test_sizes_have_three_digits_and_a_prefix(number, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (3e-9, "0.003 µs"), (1.5e-5, "15 µs"), (9.996e-4, "1 ms"), (0.01234, "12.3 ms"), (0.9996, "1 s"),
-     (119, "119 s"), (120, "2 min"), (7200, "2 h"), (86400, "24 h"), (2 * 86400, "2 days"),
+    [(0, "0 s"), (3e-9, "0.003 µs"), (1.5e-5, "15 µs"), (9.995e-4, "999 µs"),
+     (9.996e-4, "1 ms"), (0.01234, "12.3 ms"), (0.9996, "1 s"),
+     (119, "119 s"), (119.9, "2 min"), (120, "2 min"), (7200, "2 h"), (86400, "24 h"), (2 * 86400, "2 days"),
      (86400 * 1234.5, "1,230 days"), (-0.004, "-4 ms"), (float("nan"), "nan s"), (float("inf"), "inf s")],
 )  # fmt: skip
 def test_times_have_three_digits_in_the_unit_that_fits(seconds, text):
@@ -25,8 +26,9 @@ def test_times_have_three_digits_in_the_unit_that_fits(seconds, text):
 
 
 def test_a_rate_names_what_is_counted():
-    assert [rate(n, "samples") for n in (0.1234, 12345.6, 1e9)] == [
-        "0.123 samples/s", "12,300 samples/s", "1,000,000,000 samples/s"
+    assert [rate(n, "samples") for n in (0.1234, 12345.6, 999_499, 999_501, 1.5e9, float("inf"))] == [
+        "0.123 samples/s", "12,300 samples/s", "999,000 samples/s", "1 million samples/s", "1.5 billion samples/s",
+        "inf samples/s",
     ]  # fmt: skip
 
 
