@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from minidl.checks import check_count, check_positive
+from minidl.display import Displayed
 from minidl.parallel.mesh import AXES, Mesh
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 SCHEDULES = ("naive", "gpipe", "1f1b")
 SHARDINGS = ("none", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Displayed):
     """Sizes of the mesh axes and the way a step is scheduled. The number of workers is the product of the axes.
 
     data: replicas of the model; each takes its share of every batch.
@@ -64,7 +69,8 @@ class Plan:
             try:
                 found[name] = types[name](value)
             except ValueError:
-                raise ValueError(f"{name}={value}: {value!r} is not a number") from None
+                needed = "whole number" if types[name] is int else "number"
+                raise ValueError(f"{name}={value}: {value!r} is not a {needed}") from None
         return cls(**found)
 
     @property
@@ -100,6 +106,11 @@ class Plan:
         given = ((field.name, getattr(self, field.name)) for field in fields(self))
         changed = (f"{name}={value!r}" for name, value in given if value != getattr(type(self), name))
         return f"Plan({', '.join(changed)})"
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        return Text(str(self))
 
     def __str__(self) -> str:
         axes = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import rich
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,14 @@ def test_the_repr_of_a_plan_has_the_fields_that_are_not_as_by_default():
     assert repr(Plan(pipeline=np.int64(2), bucket_mb=np.float32(0.5))) == "Plan(pipeline=2, bucket_mb=0.5)"
 
 
+def test_wherever_a_plan_is_shown_it_is_its_label(capsys):
+    plan = Plan(data=2, pipeline=2)
+    assert str(plan) == "pipeline 2 × data 2, 1f1b"
+    assert plan._repr_html_().count(str(plan)) == 1
+    rich.print(plan)
+    assert capsys.readouterr().out == f"{plan}\n"
+
+
 def test_an_empty_text_is_one_worker():
     assert Plan.parse("") == Plan.parse("  ") == Plan()
 
@@ -42,7 +51,9 @@ def test_an_empty_text_is_one_worker():
         ("dat=2", "'dat=2' is no field of a plan: write name=value, with one of data, pipeline"),
         ("data", "'data' is no field of a plan"),
         ("data=2 data=3", "data is given twice"),
-        ("data=two", "data=two: 'two' is not a number"),
+        ("data=two", "data=two: 'two' is not a whole number"),
+        ("data=2.5", "data=2.5: '2.5' is not a whole number"),
+        ("bucket_mb=two", "bucket_mb=two: 'two' is not a number"),
         ("data=0", "data"),
         ("schedule=fast", "unknown schedule 'fast'"),
         ("bucket_mb=-1", "bucket_mb"),

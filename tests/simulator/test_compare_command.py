@@ -179,7 +179,7 @@ REFUSED = {
     ),
     "a model given twice": ("--model mlp --model mlp", "the model mlp is given twice"),
     "a plan of unknown fields": ("--plan date=2", "--plan: 'date=2' is no field of a plan: write name=value"),
-    "a plan in words": ("--plan data=two", "--plan: data=two: 'two' is not a number"),
+    "a plan in words": ("--plan data=two", "--plan: data=two: 'two' is not a whole number"),
     "no worker at all": ("--plan data=0", "--plan: data"),
     "an unknown schedule": ("--plan pipeline=2,schedule=best", "--plan: "),
     "a plan given twice": ("--plan data=2 --plan data=2", "the plan data 2 is given twice"),
