@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from heapq import heappop, heappush
+from typing import Literal, overload
 
 import numpy as np
 
@@ -202,14 +203,28 @@ def backward(
         run_backward([root], bool(retain_graph), create_graph)
 
 
+Tensors = Tensor | Sequence[Tensor]
+Weights = Tensor | Sequence[Tensor | None] | None
+
+
+@overload
 def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
-    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    outputs: Tensors, inputs: Tensors, grad_outputs: Weights = None, retain_graph: bool | None = None,
+    create_graph: bool = False, allow_unused: Literal[False] = False,
+) -> tuple[Tensor, ...]: ...  # fmt: skip
+@overload
+def grad(
+    outputs: Tensors, inputs: Tensors, grad_outputs: Weights = None, retain_graph: bool | None = None,
+    create_graph: bool = False, allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]: ...  # fmt: skip
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Weights = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     """The derivatives of `outputs`, weighted by `grad_outputs`, with respect to each of `inputs`; no `grad` is changed.
 
     RuntimeError if an input requires no gradient, or has no part in the outputs: with `allow_unused` its derivative is

@@ -1,7 +1,13 @@
 """Derivatives of derivatives, hooks, gradients without leaves, and what a changed array refuses."""
 
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +118,34 @@ def test_grad_of_several_outputs_is_the_weighted_sum():
     y = x * 2
     (g,) = autograd.grad([y, y, x * 3], x, [minidl.ones(2), minidl.ones(2), minidl.tensor([1.0, 10.0])])
     np.testing.assert_allclose(g.numpy(), [7, 34])
+
+
+@pytest.mark.skipif(not find_spec("mypy"), reason="needs mypy, which the extra `dev` brings")
+def test_a_type_checker_knows_that_grad_gives_none_only_where_that_is_allowed(tmp_path, request):
+    (tmp_path / "grads.py").write_text("""\
+import minidl
+from minidl.autograd import grad
+
+x = minidl.ones(1, requires_grad=True)
+allowed = bool(x.numel())
+reveal_type(grad(x, x))
+reveal_type(grad(x, x, None, None, False, False))
+reveal_type(grad(x, x, allow_unused=True))
+reveal_type(grad(x, x, None, None, False, True))
+reveal_type(grad(x, x, allow_unused=allowed))
+""")
+    cache = request.config.cache.mkdir("mypy") if hasattr(request.config, "cache") else tmp_path
+    check = [sys.executable, "-m", "mypy", "--check-untyped-defs", "--cache-dir", str(cache), "."]  # as README is
+    done = subprocess.run(
+        check,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(minidl.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    found = re.findall(r'note: Revealed type is "(.*)"', done.stdout)
+    shown = [text.replace("builtins.", "").replace("minidl.tensor.", "") for text in found]
+    assert shown == ["tuple[Tensor, ...]"] * 2 + ["tuple[Tensor | None, ...]"] * 3, done.stdout + done.stderr
 
 
 def test_what_has_no_part_in_the_outputs_is_refused_unless_allowed():
