@@ -144,7 +144,7 @@ class Forked:
 
 def main(parent: Messages) -> None:
     """The server: fork a process for each request until the other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, nobody learns how a process ends
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, as may be inherited, waitid fails
     requests, events = socket.socket(fileno=os.dup(parent.fileno())), selectors.DefaultSelector()
     parent.close()
     for name in IMPORTED:
