@@ -41,22 +41,29 @@ class Event(NamedTuple):
 
 
 class Trace(Displayed):
-    """All events of one run. `kind` says whether they were "measured" or "simulated"."""
+    """All events of one run. `kind` says whether they were "measured" or "simulated".
 
-    def __init__(self, events: Iterable[Event], kind: str = "measured"):
+    workers: of the run, where these are events of some of them alone.
+    """
+
+    def __init__(self, events: Iterable[Event], kind: str = "measured", workers: int | None = None):
         self.events = sorted(events, key=lambda e: e.start)
         self.kind = kind
+        ranks = len(self.ranks)
+        self.workers = ranks if workers is None else workers
+        if self.workers < ranks:
+            raise ValueError(f"there are events of {ranks} ranks, and only {counted(self.workers, 'worker')}")
 
     @property
     def ranks(self) -> list[int]:
         return sorted({e.rank for e in self.events})
 
     def of_step(self, step: int) -> Trace:
-        return Trace((e for e in self.events if e.step == step), self.kind)
+        return Trace((e for e in self.events if e.step == step), self.kind, self.workers)
 
     def steps(self) -> list[Trace]:
         """The trace of each step, in order."""
-        return [Trace(events, self.kind) for _, events in sorted(_grouped(self.events, "step").items())]
+        return [Trace(events, self.kind, self.workers) for _, events in sorted(_grouped(self.events, "step").items())]
 
     @property
     def step_seconds(self) -> float:
@@ -67,9 +74,11 @@ class Trace(Displayed):
 
     def busy_fraction(self, rank: int) -> float:
         """Share of a step in which the compute lane of `rank` is busy: median over the steps."""
-        return self._busy_fractions().get(rank, 0.0)
+        return self.busy_fractions.get(rank, 0.0)
 
-    def _busy_fractions(self) -> dict[int, float]:
+    @property
+    def busy_fractions(self) -> dict[int, float]:
+        """The `busy_fraction` of every rank, found in one pass over the events."""
         steps = self._of_each_rank(lambda events, span: _share(_busy(events, COMPUTE), span))
         return dict(zip(self.ranks, map(_median, zip(*steps, strict=True)), strict=True))
 
@@ -88,7 +97,7 @@ class Trace(Displayed):
     @property
     def idle_name(self) -> str:
         """What the share that is `bubble_fraction` is called: one worker waits for no other, and has no bubbles."""
-        return idle_name(len(self.ranks))
+        return idle_name(self.workers)
 
     def _of_each_rank(self, number: Callable[[list[Event], float], float]) -> Iterator[list[float]]:
         """For each step, what `number` gives for each rank's events and the seconds of the step."""
@@ -105,10 +114,10 @@ class Trace(Displayed):
     def __rich__(self) -> RenderableType:
         if not self.events:
             return facts(f"Trace, {self.kind}: no events", ())
-        busy = list(self._busy_fractions().values())
+        busy = list(self.busy_fractions.values())
         by_rank = ", ".join(cut([f"{share:.1%}" for share in busy], SHOWN_RANKS))
         return facts(f"Trace, {self.kind}", [
-            ("ranks", f"{len(self.ranks):,}"),
+            ("ranks", f"{len(busy):,}" + (f" of {self.workers:,}" if len(busy) < self.workers else "")),
             ("steps", f"{len(self.steps()):,}, of {counted(len(self.events), 'event')}"),
             ("step time, median", duration(self.step_seconds)),
             ("busy", f"{_mean(busy):.1%} of a step" + (f"; by rank {by_rank}" if len(busy) > 1 else "")),
@@ -135,7 +144,11 @@ class Trace(Displayed):
                 "ph": "X", "name": e.name, "cat": self.kind, "pid": e.rank, "tid": LANES.index(e.lane),
                 "ts": (e.start - zero) * 1e6, "dur": (e.end - e.start) * 1e6, "args": {"step": e.step},
             })  # fmt: skip
-        document = {"traceEvents": rows, "displayTimeUnit": "ms", "otherData": {"kind": self.kind}}
+        document = {
+            "traceEvents": rows,
+            "displayTimeUnit": "ms",
+            "otherData": {"kind": self.kind, "workers": self.workers},
+        }
         files.write(path, json.dumps(document))
 
     @classmethod
@@ -144,10 +157,10 @@ class Trace(Displayed):
         document = json_files.read_json(path)
         try:
             match document:
-                case {"traceEvents": list(rows), "otherData": {"kind": str(kind)}}:
+                case {"traceEvents": list(rows), "otherData": {"kind": str(kind), "workers": int(workers)}}:
                     lanes = _lanes(rows)
-                    return cls([_event(row, lanes) for row in rows if not _is_description(row)], kind)
-            raise ValueError("there is no list traceEvents, or no otherData with the kind")
+                    return cls([_event(row, lanes) for row in rows if not _is_description(row)], kind, workers)
+            raise ValueError("there is no list traceEvents, or no otherData with the kind and the number of workers")
         except ValueError as error:
             raise ValueError(f"{path} is not a trace that minidl saved: {error}") from None
 

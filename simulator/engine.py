@@ -123,7 +123,7 @@ class Engine:
                 call, stop = segment.collective, start + segment.seconds
                 events.append(Event(rank, COMMUNICATION if call else lane, call.name if call else name, start, stop))
                 start = stop
-        return Trace(events, "simulated")
+        return Trace(events, "simulated", self.program.world_size)
 
     # One rank
 

@@ -111,7 +111,7 @@ class Prediction(Displayed):
     @cached_property
     def breakdown(self) -> dict[str, float]:
         """Seconds of the step by what a rank does: mean over the ranks; they sum to step_seconds."""
-        busy = [self.trace.busy_fraction(rank) for rank in self.trace.ranks]
+        busy = self.trace.busy_fractions.values()
         compute = self.step_seconds * sum(busy) / len(busy)
         exposed = self.trace.exposed_communication
         return {

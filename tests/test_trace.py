@@ -96,7 +96,7 @@ def test_a_trace_that_is_saved_and_loaded_is_the_same(tmp_path_factory, events, 
     original = Trace(events, kind)
     original.save(path)
     loaded = Trace.load(path)
-    assert loaded.kind == kind and len(loaded.events) == len(events)
+    assert (loaded.kind, loaded.workers) == (kind, original.workers) and len(loaded.events) == len(events)
     zero = min((e.start for e in events), default=0)
     for before, after in zip(original.events, loaded.events, strict=True):
         assert before[:3] == after[:3] and before.step == after.step
@@ -215,3 +215,13 @@ def test_a_trace_in_one_line_says_how_much_it_holds():
 
 def test_one_worker_is_idle_where_several_have_bubbles():
     assert [idle_name(workers) for workers in (1, 2, 1024)] == ["idle", "bubble", "bubble"]
+
+
+def test_events_of_one_rank_of_several_workers_are_told_from_those_of_one_worker(tmp_path):
+    some = Trace(ONE_OF_EIGHT := [e for e in HALF_HIDDEN if e.rank == 0], workers=8)
+    some.save(tmp_path / "t.json")
+    for t in (some, Trace.load(tmp_path / "t.json"), some.of_step(0), *some.steps()):
+        assert t.idle_name == "bubble" and "ranks 1 of 8 steps" in " ".join(str(t).split())
+    assert Trace(ONE_OF_EIGHT).idle_name == "idle"
+    with pytest.raises(ValueError, match="there are events of 2 ranks, and only 1 worker"):
+        Trace(HALF_HIDDEN, workers=1)

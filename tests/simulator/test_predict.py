@@ -42,6 +42,13 @@ def test_a_step_of_gpt3_is_finite_and_its_figures_agree():
     assert p.breakdown["exposed communication"] == pytest.approx(p.trace.exposed_communication)
 
 
+def test_workers_that_are_alike_have_bubbles_though_one_of_them_is_in_the_trace():
+    where = Cluster.load("dgx-a100", devices=8)
+    several, single = (simulate(models.builder("mlp-digits"), Plan(data=n), where, 64) for n in (8, 1))
+    for p, name in ((several, "bubble"), (single, "idle")):
+        assert p.trace.ranks == [0] and f" {name} " in f"{p}".replace("\n", " ") and f"\n{name} " in f"{p.trace}"
+
+
 def test_a_prediction_is_one_line_of_its_own_figures():
     p = gpt3()
     line = f"<Prediction of {p.plan} on DGX A100 cluster: {duration(p.step_seconds)} a step, {p.mfu:.1%} MFU, fits>"
