@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.status import Status
 
 from minidl import random
@@ -19,6 +17,7 @@ from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.display import Displayed
 from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.monitor.terminal import error_console
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
@@ -26,7 +25,6 @@ from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
 from minidl.profile_table import profile_table
-from minidl.streams import Lasting
 from minidl.tensor import Tensor, device
 
 if TYPE_CHECKING:
@@ -90,8 +88,7 @@ def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool =
     for name, value, least in (("depth", depth, 0), ("repeats", repeats, 1)):
         check_count(f"profile: {name}", value, least)
     x = (input if isinstance(input, Tensor) else tensor(input)).data
-    console = Console(file=Lasting(sys.stderr), force_jupyter=False)  # in a notebook rich would need ipywidgets
-    with _undisturbed(model), console.status("") as status:
+    with _undisturbed(model), error_console(notebook=False).status("") as status:
         walk = _Walk(repeats, status)
         walk.block("", model, x, False, depth)
         rows, walk.rows = walk.rows, []

@@ -142,17 +142,18 @@ def test_the_model_and_the_random_numbers_are_left_as_they_were():
     assert not any(module._hooks for module in model.modules())
 
 
-def test_the_table_is_printed_and_a_program_gets_numbers(capsys):
+def test_the_table_is_printed_and_a_program_gets_numbers(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
     model = models.builder("mlp-digits")()
     found = profile(model, model.example(4)[0], repeats=1)
-    text = capsys.readouterr().out
-    assert text.rstrip("\n") == str(found)
+    text, status = capsys.readouterr()
+    assert text.rstrip("\n") == str(found) and status == ""
     for shown in (
         "parameters",
         "FLOPs",
         "moved",
         "kept",
-        "GFLOP/s",
+        "FLOP/s",
         "1 ColumnParallelLinear",
         "4×128",
         "8,320",

@@ -1,18 +1,12 @@
 """Progress of commands: where it shows, and in which form."""
 
-import io
 import sys
 
 import pytest
 
 from minidl.commands.progress import progress
 from minidl.streams import lasting_streams
-from tests.terminals import BROKEN, terminal
-
-
-class Screen(io.StringIO):
-    def isatty(self):
-        return True
+from tests.terminals import BROKEN, Screen, terminal
 
 
 def say() -> None:
@@ -22,7 +16,10 @@ def say() -> None:
         tell("tensor 2", 1, 2)
 
 
-def test_piped_it_is_a_plain_line_for_each_part_on_stderr(capsys):
+@pytest.mark.parametrize("color", [None, "1"])
+def test_piped_it_is_a_plain_line_for_each_part_on_stderr(monkeypatch, capsys, color):
+    if color:
+        monkeypatch.setenv("FORCE_COLOR", color)
     say()
     assert capsys.readouterr() == ("", "calibrating: kernels\n1 of 2: [data 2]\n2 of 2: tensor 2\n")
 

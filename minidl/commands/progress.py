@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from minidl.monitor.terminal import error_console
 
 
 class Tell(Protocol):
@@ -18,8 +19,8 @@ class Tell(Protocol):
 @contextmanager
 def progress() -> Iterator[Tell]:
     """Gives the function to tell. The bar leaves nothing behind; the standard streams must be lasting (driver.py)."""
-    console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
+    console = error_console(notebook=False)
+    if not console.is_interactive:
         yield lambda what, done=0, total=None: print(_line(what, done, total), file=sys.stderr, flush=True)
         return
     columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn()

@@ -21,9 +21,14 @@ SECONDS_PER_LOOK = 0.1  # between two changes of what is shown live
 LINES = 10  # of a training whose progress is wanted where it cannot be shown live
 
 
-def error_console() -> Console:
-    """A console on standard error, by which no run ends."""
-    return Console(file=Lasting(sys.stderr))
+def error_console(notebook: bool = True) -> Console:
+    """A console on standard error, by which no run ends.
+
+    notebook: whether it writes into the cell where it is in one; rich's own displays need ipywidgets for that.
+    """
+    file = Lasting(sys.stderr)
+    live = None if file.isatty() else False  # else rich draws in a pipe, too, where FORCE_COLOR is set
+    return Console(file=file, force_terminal=live, force_jupyter=None if notebook else False)
 
 
 class Terminal:
@@ -49,17 +54,17 @@ class Terminal:
         self.last = step, time.monotonic()
         if self.first is None:
             self.first = self.last
-            self.live = self._live()
+            self.live = self._begin_live() if self.can_be_live else None
         if self._is_due():
             self._show()
 
-    def _live(self) -> _Bar | _Cell | None:
-        """What shows progress live; None where nothing can, or where another display of rich is at it already."""
-        if self.console.is_jupyter:
-            return _Cell(self.total)
-        if self.console.is_interactive and not isinstance(sys.stderr, FileProxy):
-            return _Bar(self.total, self.console, self.transient)
-        return None
+    @property
+    def can_be_live(self) -> bool:
+        """Whether its output is a terminal that no other display of rich is at, or a notebook."""
+        return self.console.is_jupyter or self.console.is_interactive and not isinstance(sys.stderr, FileProxy)
+
+    def _begin_live(self) -> _Bar | _Cell:
+        return _Cell(self.total) if self.console.is_jupyter else _Bar(self.total, self.console, self.transient)
 
     def _is_due(self) -> bool:
         step, now = self.last
@@ -143,12 +148,10 @@ def training_progress(total: int, wanted: bool | None) -> Iterator[list[Callable
 
     wanted: None for on a terminal and in a notebook alone, and not where another display is live.
     """
-    console = error_console()
-    live = console.is_jupyter or console.is_interactive and console.file.isatty()
-    if wanted is False or wanted is None and not live:
+    terminal = Terminal(total, error_console(), transient=True, lines=LINES if wanted else 0)
+    if wanted is False or wanted is None and not terminal.can_be_live:
         yield []
         return
-    terminal = Terminal(total, console, transient=True, lines=LINES if wanted else 0)
     try:
         yield [lambda record: terminal.write(record.step, {"loss": record.loss})]
     finally:

@@ -67,7 +67,8 @@ def test_where_no_terminal_is_nothing_is_shown_unless_asked_for(monkeypatch, pro
 
 
 @pytest.mark.parametrize(("steps", "shown"), [(30, range(3, 31, 3)), (4, range(1, 5)), (1, [1])])
-def test_a_pipe_gets_ten_plain_lines_when_asked_for(steps, shown):
+def test_a_pipe_gets_ten_plain_lines_when_asked_for(monkeypatch, steps, shown):
+    monkeypatch.setenv("FORCE_COLOR", "1")
     losses = run(pipe := io.StringIO(), steps, progress=True).losses
     lines = pipe.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == [f"{step}/{steps}" for step in shown]
