@@ -28,7 +28,7 @@ def profile_table(profile: Profile) -> Table:
     )  # fmt: skip
     table.add_column("block\n  output")
     timed = profile.total.forward_seconds is not None
-    for name in ("parameters", "FLOPs", "moved", "kept", *(("time", "GFLOP/s") if timed else ())):
+    for name in ("parameters", "FLOPs", "moved", "kept", *(("time", "FLOP/s") if timed else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for row, count in rows:
         if row is profile.total:
@@ -88,4 +88,4 @@ def _cells(row: Row, count: int, timed: bool) -> Iterator[str]:
         return
     yield f"{duration(forward)}\n{duration(backward)}"
     work = row.forward_flops + row.backward_flops
-    yield f"{work / (forward + backward) / 1e9:.3g}" if forward + backward and work else ""
+    yield scaled(work / (forward + backward)) if forward + backward and work else ""

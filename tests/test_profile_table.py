@@ -58,7 +58,7 @@ def test_the_table_of_a_large_model_is_short_fits_80_columns_and_says_what_it_co
         model = models.builder("gpt3-175b")()
         text = str(profile(model, model.example(1)[0], show=False))
     assert len(text.splitlines()) < 15 and max(map(len, text.splitlines())) <= 80
-    assert "1…96 GPTBlock ×96" in text and "×n: n blocks alike" in text and "time GFLOP/s" not in text
+    assert "1…96 GPTBlock ×96" in text and "×n: n blocks alike" in text and "FLOP/s" not in text
 
 
 def test_the_widest_rows_of_measured_times_fit_80_columns():
@@ -66,6 +66,12 @@ def test_the_widest_rows_of_measured_times_fit_80_columns():
     text = str(Profile((wide,), wide))
     assert max(map(len, text.splitlines())) <= 80 and "119 s" in text and "1,812,099,072" in text
     assert "×n" not in text  # nothing was folded
+
+
+def test_work_a_second_has_no_exponent_however_much_it_is():
+    for flops, rate in ((10**12, "1 T"), (617 * 10**9, "617 G"), (1234567 * 10**6, "1.23 T"), (100, "100")):
+        one = Row("0", "Linear", (2, 3), 5, flops, flops, 8, 8, 4, 1.0, 1.0)
+        assert str(Profile((one,), one)).splitlines()[2].endswith(f" {rate}")
 
 
 def test_no_word_is_cut_where_a_name_is_long():

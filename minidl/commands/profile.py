@@ -14,7 +14,7 @@ from minidl.models import BUILDERS, builder
 from minidl.parallel import Plan
 from minidl.profile import Profile, profile
 from minidl.profile_table import profile_table
-from minidl.units import counted
+from minidl.units import counted, scaled
 
 DESCRIPTION = """\
 What each block of a model costs in forward and backward: parameters, FLOPs,
@@ -80,6 +80,6 @@ def _check_memory(name: str, found: Profile) -> None:
     there = memory_bytes()
     if needed > there:
         raise Refused(
-            f"{name} needs about {needed / 1e9:.0f} GB, this machine has {there / 1e9:.0f}: a smaller --batch, or "
+            f"{name} needs about {scaled(needed, 'B')}, this machine has {scaled(there, 'B')}: a smaller --batch, or "
             "--no-time to count only"
         )
