@@ -499,6 +499,15 @@ def test_profile_prints_a_table_and_writes_it(folder, capsys, time):
     assert (result["total"]["forward_seconds"] is None) == bool(time)
 
 
+def test_a_model_too_large_to_be_measured_is_refused_with_what_it_needs_and_what_there_is(folder, capsys, monkeypatch):
+    monkeypatch.setattr("minidl.commands.profile.memory_bytes", lambda: 50_000)
+    assert main(["profile", "mlp-digits", "--batch", "2"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"mlp-digits needs about [0-9.]+ kB, this machine has 50 kB: a smaller --batch, or --no-time", said
+    )
+
+
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
     monkeypatch.setattr(parallel, "STEPS", 3)
     monkeypatch.setattr(parallel, "BLOCKS", 3)
