@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minidl import nn, optim
+from minidl import optim
 from minidl.checks import check_positive
 from minidl.display import Displayed, facts
 from minidl.kernels.meta import MetaArray
@@ -17,7 +17,7 @@ from minidl.parallel.check import check
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, flops, profile_chain, sequence_length
+from minidl.parallel.profile import ChainProfile, build_on_meta, flops, loss_of, profile_chain, sequence_length
 from minidl.parallel.schedules import Program, training_program
 from minidl.tensor import Tensor, device
 from minidl.trace import Trace
@@ -187,5 +187,5 @@ def profile_model(model, plan: Plan, batch_size: int, example=None, loss=None, o
             x, y = (tensor.data for tensor in chain.example(samples))
     else:
         raise ValueError("the model carries no example input: give simulate(…, example=(x, y))")
-    loss = loss or getattr(chain, "loss", nn.CrossEntropyLoss)()
+    loss = loss or loss_of(chain)
     return profile_chain(chain, x, y, loss, optimizer or optim.Adam)

@@ -20,9 +20,11 @@ from minidl.data import Dataset, digits
 from minidl.models.catalog import Builder
 from minidl.nn.losses import Loss
 from minidl.nn.module import Module
+from minidl.parallel import Plan
 from minidl.parallel.arguments import check_builder, check_dataset, check_loss
+from minidl.parallel.profile import build_on_meta, loss_of
 from minidl.processes import WorkerError
-from minidl.tensor import Tensor, float32
+from minidl.tensor import Tensor, device, float32
 
 HELP = """\
 a model of your own is FILE.py:BUILD, a function build() or build(mesh):
@@ -111,7 +113,17 @@ class OwnModel:
                 raise Refused(f"{reason}: {error}") from error
         return x, y
 
-    def loss(self) -> Loss | None:
+    def sample_and_loss(self, plan: Plan) -> tuple[tuple[Tensor, Tensor], Loss]:
+        """An `example` of one sample, without values, and the loss: the file's, else the model's own or cross-entropy.
+
+        Nothing is allocated. Refused if the model, as it is built for the plan, does not take the sample.
+        """
+        model = build_on_meta(self.build, plan.mesh())
+        with device("meta"):
+            sample = self.example(model, 1)
+        return sample, self._loss() or loss_of(model)
+
+    def _loss(self) -> Loss | None:
         """The file's loss; None if it has none."""
         loss = getattr(self._module, "loss", None)
         if not isinstance(loss, Loss) and callable(loss):

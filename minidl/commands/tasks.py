@@ -11,8 +11,7 @@ from minidl.commands.arguments import Refused
 from minidl.commands.own import OwnModel, blamed
 from minidl.models.catalog import Builder
 from minidl.parallel import Plan
-from minidl.parallel.profile import build_on_meta
-from minidl.tensor import device
+from minidl.parallel.profile import build_on_meta, loss_of
 
 Pair = tuple[data.Dataset, data.Dataset]  # to train on, to test on
 
@@ -90,12 +89,5 @@ def task(model: str, plan: Plan, folder: Path | None, download: bool) -> Task:
         raise Refused(f"{model} is trained on the digits, or what its file's data() gives: no --folder, no --download")
     own = OwnModel(model)
     with blamed(own.path):
-        built = build_on_meta(own.build, plan.mesh())
-        with device("meta"):
-            own.example(built, 1)  # refused if the model does not take it
-        return Task(own.build, *(own.data_sets or data.digits()), own.loss() or loss_of(built), own.path)
-
-
-def loss_of(model: nn.Module) -> nn.Loss:
-    """The loss that the model carries, or cross-entropy."""
-    return getattr(model, "loss", nn.CrossEntropyLoss)()
+        _, loss = own.sample_and_loss(plan)
+        return Task(own.build, *(own.data_sets or data.digits()), loss, own.path)

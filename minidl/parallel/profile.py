@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.containers import Sequential
+from minidl.nn.losses import CrossEntropyLoss, Loss
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder, make_optimizer
@@ -89,6 +90,11 @@ class ChainProfile:
 def chain_of(model: Module) -> list[Module]:
     """The blocks of `model`: those of a Sequential, or the model itself as the only one."""
     return model.blocks if isinstance(model, Sequential) else [model]
+
+
+def loss_of(model: Module) -> Loss:
+    """The loss that the model carries, or cross-entropy."""
+    return getattr(model, "loss", CrossEntropyLoss)()
 
 
 def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:

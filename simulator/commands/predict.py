@@ -21,8 +21,6 @@ from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import build_on_meta
-from minidl.tensor import device
 from minidl.units import counted
 from simulator import report
 from simulator.calibrate import calibration
@@ -118,9 +116,8 @@ def run(options, console: Console) -> Outcome:
         elif changes:
             raise Refused(f"{options.model} is built as its file says: no --{' and no --'.join(changes)}")
         else:
-            build, settings["loss"] = own.build, own.loss()
-            with device("meta"):
-                settings["example"] = own.example(build_on_meta(build, plan.mesh()), 1)
+            build = own.build
+            settings["example"], settings["loss"] = own.sample_and_loss(plan)
         cluster = _load(options, plan)
         p = simulate(build, plan, cluster, options.batch_size, **settings)
     if options.tokens and not p.sequence:
