@@ -8,13 +8,13 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from minidl.commands.own import blamed
 from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
 from simulator.calibrate import Calibration, drift
-from simulator.experiments import ROUNDS, Experiment, experiments, sgd
+from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
 from simulator.predict import Prediction, simulate
 
-WARM_UP = 2  # steps of each run that are not timed
 PROBED = 4  # before every so many runs it is found how fast the machine is just now
 RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the prediction, but not fewer than these
 
@@ -38,6 +38,8 @@ class Row:
     comparison: they contain the median drift of all rows of the kind.
     null_step_seconds: what a person would have guessed, had one worker been measured: its step, over the workers that
     can run at once. simulated_memory_bytes: of the fullest worker; no such thing is measured.
+    bubble_fraction, exposed_communication_seconds: over all steps of a run, the first WARM_UP too, which step_seconds
+    leave out.
     """
 
     model: str
@@ -68,7 +70,7 @@ class Row:
 
     @property
     def null_error(self) -> float:
-        """The same of the null model: 0 for one worker, which it has been told."""
+        """The same of the null model: 0 for the first plan, of one worker, whose time it has been told."""
         return self.null_step_seconds / self.measured_step_seconds - 1
 
     def shares(self, kind: str) -> tuple[float, float, float]:
@@ -125,10 +127,11 @@ def compare(
     jobs = []
     for experiment in chosen or experiments():
         for plan in experiment.plans:
-            prediction = simulate(
-                experiment.build, plan, cluster, experiment.batch_size, example=experiment.example,
-                loss=experiment.loss, optimizer=sgd,
-            )  # fmt: skip
+            with blamed(experiment.file):
+                prediction = simulate(
+                    experiment.build, plan, cluster, experiment.batch_size, example=experiment.example,
+                    loss=experiment.loss, optimizer=sgd,
+                )  # fmt: skip
             jobs.append(_Job(experiment, plan, prediction))
 
     with forkserver():
@@ -169,11 +172,12 @@ class _Job:
 
     def measure(self, drift_now: float) -> None:
         steps = max(LEAST_STEPS, int(RUN_SECONDS / self.prediction.step_seconds))
-        self.runs.append(train(
-            self.experiment.build, self.experiment.train_set, self.plan, batch_size=self.experiment.batch_size,
-            steps=min(self.experiment.steps, steps), drop_last=True, loss=self.experiment.loss, optimizer=sgd,
-            progress=False,
-        ))  # fmt: skip
+        with blamed(self.experiment.file):
+            self.runs.append(train(
+                self.experiment.build, self.experiment.train_set, self.plan, batch_size=self.experiment.batch_size,
+                steps=min(self.experiment.steps, steps), drop_last=True, loss=self.experiment.loss, optimizer=sgd,
+                progress=False,
+            ))  # fmt: skip
         self.drifts.append(drift_now)
 
     @property

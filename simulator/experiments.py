@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from minidl import models, nn, optim
+from minidl.commands.arguments import Refused
 from minidl.commands.own import blamed
 from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
@@ -17,6 +19,7 @@ from minidl.parallel.partition import layout
 from minidl.parallel.profile import ChainProfile
 from simulator.predict import profile_model
 
+WARM_UP = 2  # steps of each run that are not timed
 ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
 
 PLANS = (
@@ -44,7 +47,8 @@ BATCH_SIZES = {"gpt-tiny": 16}  # where it is not that of an Experiment by defau
 class Experiment:
     """A model, by the name it has in the table, and the plans to try on it; the first is what speedups refer to.
 
-    steps: of each run, at most. batch_size: samples of a global batch. file: the user's, which the model comes from.
+    steps: of each run, at most; more than the WARM_UP that are not timed. batch_size: samples of a global batch. file:
+    the user's, which the model comes from; the methods refuse what goes wrong in its code.
     """
 
     name: str
@@ -56,10 +60,15 @@ class Experiment:
     loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)
     file: Path | None = None
 
+    def __post_init__(self):
+        if self.steps <= WARM_UP:
+            raise ValueError(f"steps={self.steps}: the first {WARM_UP} are not timed, so there must be more")
+
     @property
     def example(self) -> tuple:
         """Input and target of one sample."""
-        return self.train_set[np.arange(1)]
+        with blamed(self.file):
+            return self.train_set[np.arange(1)]
 
     def check(self, plan: Plan) -> None:
         """ValueError unless the model can be trained under the plan."""
@@ -71,7 +80,8 @@ class Experiment:
 
     def profile(self, plan: Plan) -> ChainProfile:
         """What a micro-batch calls."""
-        return profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
+        with blamed(self.file):
+            return profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
 
 
 def sgd(parameters) -> optim.SGD:
@@ -84,7 +94,8 @@ def experiments(names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bo
 
     Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under. Without names: on
     the perceptron and, unless there are plans or it is to be quick, on a convolutional network. ValueError if a model
-    cannot be trained under a plan that is given, or if something is given twice.
+    cannot be trained by one worker or under a plan that is given, or if something is given twice. Refused if a file of
+    the user's is not as `minidl.commands.own` says, or its code raises an error then.
     """
     _check_distinct("model", names)
     _check_distinct("plan", plans)
@@ -116,24 +127,29 @@ def _experiment(name: str) -> Experiment:
 
 
 def _checked(experiment: Experiment, plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    plans = with_one_worker(plans)
     for plan in plans:
-        try:
-            with blamed(experiment.file):
-                experiment.check(plan)
-        except ValueError as error:
-            raise ValueError(f"{experiment.name} cannot be trained under the plan {plan}: {error}") from None
-    return with_one_worker(plans)
+        _check(experiment, plan)
+    return plans
 
 
 def _fitting(experiment: Experiment, plans: Sequence[Plan]) -> tuple[Plan, ...]:
-    fitting = []
-    for plan in plans:
-        try:
+    """The plan of one worker, which must fit, and those of the others that do."""
+    one, *others = plans
+    _check(experiment, one)
+    fitting = [one]
+    for plan in others:
+        with suppress(ValueError, Refused):
             experiment.check(plan)
-        except ValueError:
-            continue
-        fitting.append(plan)
+            fitting.append(plan)
     return tuple(fitting)
+
+
+def _check(experiment: Experiment, plan: Plan) -> None:
+    try:
+        experiment.check(plan)
+    except ValueError as error:
+        raise ValueError(f"{experiment.name} cannot be trained under the plan {plan}: {error}") from None
 
 
 def _check_distinct(what: str, given: Iterable[object]) -> None:

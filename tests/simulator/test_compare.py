@@ -10,8 +10,8 @@ import pytest
 
 from minidl.parallel import Plan
 from minidl.trace import Trace
-from simulator.compare import LEAST_STEPS, WARM_UP, Comparison, Row, compare
-from simulator.experiments import Experiment
+from simulator.compare import LEAST_STEPS, Comparison, Row, compare
+from simulator.experiments import WARM_UP, Experiment
 from tests.simulator.comparisons import PLANS, TINY, tiny_comparison
 from tests.simulator.hand_made import made_up
 

@@ -2,10 +2,21 @@
 
 import pytest
 
-from minidl import nn
+from minidl import models, nn
 from minidl.commands.arguments import Refused
 from minidl.parallel import Plan
-from simulator.experiments import CNN, FEW_PLANS, MODELS, PERCEPTRON, PLANS, QUICK_PLANS, experiments, with_one_worker
+from simulator.experiments import (
+    CNN,
+    FEW_PLANS,
+    MODELS,
+    PERCEPTRON,
+    PLANS,
+    QUICK_PLANS,
+    WARM_UP,
+    Experiment,
+    experiments,
+    with_one_worker,
+)
 
 
 def test_by_default_two_models_are_compared_with_1_2_and_4_workers_on_every_axis():
@@ -67,7 +78,7 @@ def test_plans_that_differ_in_their_buckets_alone_are_two():
 
 NET = """
 import numpy as np
-from minidl import nn
+from minidl import models, nn
 from minidl.data import ArrayDataset
 
 def build(mesh):
@@ -94,3 +105,36 @@ def test_a_model_of_ones_own_is_compared_on_its_own_data_and_refused_where_that_
         experiments([name], [Plan(data=2)])
     with pytest.raises(ValueError, match="unknown model 'lenet': there are mlp, mlp-digits"):
         experiments(["lenet"])
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_without_plans_a_model_that_one_worker_cannot_train_is_refused(tmp_path, quick):
+    file = tmp_path / "net.py"
+    file.write_text(NET.replace("SAMPLES", "200"))
+    reason = "under the plan one worker: a step takes 256 samples, the data set has 200"
+    with pytest.raises(ValueError, match=reason):
+        experiments([f"{file}:build"], quick=quick)
+    file.write_text(NET.replace("SAMPLES", "300").replace("< 3", "< 1"))
+    with pytest.raises(Refused, match="net.py, line 7: AssertionError: too deep"):
+        experiments([f"{file}:build"], quick=quick)
+
+
+def test_a_plan_by_default_that_the_code_of_a_model_of_ones_own_refuses_is_left_out(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(NET.replace("SAMPLES", "300").replace("< 3", "< 2"))
+    (experiment,) = experiments([f"{file}:build"])
+    assert experiment.plans == (Plan(), Plan(data=2), Plan(data=2, sharding="optimizer"), Plan(data=4))
+    with pytest.raises(Refused, match="net.py, line 7: AssertionError: too deep"):
+        experiment.profile(Plan(pipeline=2))
+
+
+def test_one_worker_is_checked_also_where_it_is_added_to_the_plans_that_are_given(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(NET.replace("SAMPLES", "300").replace('mesh.size("pipeline") < 3', 'mesh.size("data") == 2'))
+    with pytest.raises(Refused, match="net.py, line 7: AssertionError: too deep"):
+        experiments([f"{file}:build"], [Plan(data=2)])
+
+
+def test_a_run_of_no_more_steps_than_are_left_untimed_is_refused():
+    with pytest.raises(ValueError, match="steps=2: the first 2 are not timed"):
+        Experiment("short", models.builder("mlp-digits"), steps=WARM_UP)
