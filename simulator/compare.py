@@ -59,11 +59,6 @@ class Row:
     simulated_memory_bytes: float
 
     @property
-    def label(self) -> str:
-        """The plan in few characters: "×4" are 4 micro-batches."""
-        return re.sub(r", (\d+) micro-batches", r" ×\1", self.plan).replace("sharded optimizer", "sharded")
-
-    @property
     def error(self) -> float:
         """Of the simulated step time, relative to the measured one; negative where the simulator is too fast."""
         return self.simulated_step_seconds / self.measured_step_seconds - 1
@@ -103,10 +98,14 @@ class Comparison:
         return {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
 
     def traces(self) -> dict[str, Trace]:
-        """The measured and the simulated trace of each row, by names for their files."""
-        found = {}
+        """The measured and the simulated trace of each row, by names for their files, each row's another."""
+        found: dict[str, Trace] = {}
+        taken: set[str] = set()
         for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
-            name = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())
+            plain = re.sub("[^a-z0-9.]+", "-", f"{row.model} {row.plan}".lower())
+            numbered = (f"{plain}-{number}" for number in itertools.count(2))
+            name = next(name for name in itertools.chain([plain], numbered) if name not in taken)
+            taken.add(name)
             for trace in (run.trace, prediction.trace):
                 found[f"trace-{name}-{trace.kind}.json"] = trace
         return found

@@ -144,7 +144,7 @@ def _plans(panels: Sequence[Axes], group: Group) -> None:
 
     step.set_xlim(0, 1.3 * max(max(row.measured_step_seconds, row.simulated_step_seconds) for row in rows))
     step.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    step.set_yticks(range(len(rows)), [row.label for row in rows])
+    step.set_yticks(range(len(rows)), [prediction.plan.label for _, prediction in group])
     parts.set_xlim(0, 100)
     memory.set_xlim(0, 1.25 * max(row.simulated_memory_bytes for row in rows))
     memory.xaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: scaled(nbytes, "B")))

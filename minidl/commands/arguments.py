@@ -107,11 +107,14 @@ def _finite(value):
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table as narrow as the terminal, if that needs to cut no word; else its lines are longer, and wrap."""
+    """Print a table as narrow as the terminal, if that needs to cut no word; else its lines are longer, and wrap.
+
+    No column is narrower than its min_width.
+    """
     unlimited = console.options.update(max_width=sys.maxsize)
     for column in table.columns:
         sizes = [Measurement.get(console, unlimited, cell) for cell in (column.header, *column.cells)]
-        column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+        column.min_width = max(column.min_width or 0, *(s.maximum if column.no_wrap else s.minimum for s in sizes))
     least = Measurement.get(console, unlimited, table).minimum
     if console.width < least:
         table.width = least

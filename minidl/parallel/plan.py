@@ -113,11 +113,19 @@ class Plan(Displayed):
         return Text(str(self))
 
     def __str__(self) -> str:
-        axes = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
+        return self._in_words("sharded optimizer", ", {} micro-batches")
+
+    @property
+    def label(self) -> str:
+        """As `str` in fewer characters, for a table: "×4" are 4 micro-batches."""
+        return self._in_words("sharded", " ×{}")
+
+    def _in_words(self, sharded: str, micro_batches: str) -> str:
+        text = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
         if self.pipeline > 1:
-            axes += f", {self.schedule}"
+            text += f", {self.schedule}"
         if self.optimizer_shards > 1:
-            axes += ", sharded optimizer"
+            text += f", {sharded}"
         if self.data > 1 and self.bucket_mb != type(self).bucket_mb:
-            axes += f", buckets of {self.bucket_mb:g} MiB"
-        return axes + (f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else "")
+            text += f", buckets of {self.bucket_mb:g} MiB"
+        return text + (micro_batches.format(self.micro_batches) if self.micro_batches > 1 else "")

@@ -10,24 +10,30 @@ from rich.text import Text
 
 from minidl.commands.arguments import print_table
 from minidl.commands.plans import crowding
+from minidl.parallel import Plan
 from minidl.units import duration, scaled
 from simulator.calibrate import BUSY
 from simulator.compare import MEASURES, Comparison, Row
 
 COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")
+LEAST_LABEL = 16  # characters of a plan, however narrow the terminal is
 PAIRS = "a/b: a is measured, b simulated."
 NULL = "null model: one worker's measured step, over the workers that can run at once"
 
 
 def show_comparison(result: Comparison, console: Console) -> None:
     """Print all of it."""
-    cells = [_cells(row) for row in result.rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [_cells(row, prediction.plan) for row, prediction in zip(result.rows, result.predictions, strict=True)]
+    columns = zip(COLUMNS, zip(*cells, strict=True), strict=True)
+    widths = [max(map(len, (*name.split("\n"), *column))) for name, column in columns]
+    widths[0] = min(widths[0], max(LEAST_LABEL, console.width - sum(widths[1:]) - len(widths[1:])))
     by_model = groupby(zip(result.rows, result.predictions, cells, strict=True), key=lambda group: group[0].model)
     for model, group in by_model:
         lines = list(group)
         console.print(Text.assemble((model, "bold"), f", {lines[0][1].batch_size} samples a step"))
         print_table(console, _table([(row, line) for row, _, line in lines], widths))
+        for label, *_ in (line for *_, line in lines if len(line[0]) > widths[0]):
+            _say(console, f"…: {label.strip()}")
         console.print()
     _say(console, PAIRS)
     for name, meaning in MEASURES.items():
@@ -40,22 +46,23 @@ def show_comparison(result: Comparison, console: Console) -> None:
 
 
 def _table(lines: list[tuple[Row, tuple[str, ...]]], widths: list[int]) -> Table:
+    """One line a row: a label that is wider than its column is cut."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name, width in zip(COLUMNS, widths, strict=True):
         table.add_column(name, justify="left" if name == "plan" else "right", min_width=width)
     for workers, group in groupby(lines, key=lambda line: line[0].workers):
         if workers > 1:
             table.add_row(f"[dim]{workers} workers")
-        for _, cells in group:
-            table.add_row(*cells)
+        for _, (label, *cells) in group:
+            table.add_row(label if len(label) <= widths[0] else f"{label[: widths[0] - 1]}…", *cells)
     return table
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, plan: Plan) -> tuple[str, ...]:
     shares = zip(row.shares("measured"), row.shares("simulated"), strict=True)
     _, exposed, idle = (f"{100 * measured:.0f}/{100 * simulated:.0f}" for measured, simulated in shares)
     return (
-        f" {row.label}" if row.workers > 1 else row.label,
+        f" {plan.label}" if row.workers > 1 else plan.label,
         f"{row.measured_speedup:.2f}/{row.simulated_speedup:.2f}", _times(row), f"{row.error:+.0%}", exposed, idle,
         scaled(row.simulated_memory_bytes, "B"),
     )  # fmt: skip

@@ -62,3 +62,15 @@ def test_an_empty_text_is_one_worker():
 def test_what_is_no_plan_is_refused_in_one_sentence(text, message):
     with pytest.raises(ValueError, match=message):
         Plan.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("plan", "label"),
+    [
+        (Plan(), "one worker"),
+        (Plan(data=2, sharding="optimizer"), "data 2, sharded"),
+        (Plan(data=2, pipeline=2, micro_batches=4, schedule="gpipe"), "pipeline 2 × data 2, gpipe ×4"),
+    ],
+)
+def test_a_plan_has_a_short_label(plan, label):
+    assert plan.label == label

@@ -104,16 +104,15 @@ def test_the_shares_of_a_step_are_computing_exposed_communication_and_idle():
     assert made.shares("measured") == (0.5, 0.25, 0.25) and made.shares("simulated") == (1, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("plan", "label"),
-    [
-        (Plan(), "one worker"),
-        (Plan(data=2, sharding="optimizer"), "data 2, sharded"),
-        (Plan(data=2, pipeline=2, micro_batches=4, schedule="gpipe"), "pipeline 2 × data 2, gpipe ×4"),
-    ],
-)
-def test_a_plan_has_a_short_label(plan, label):
-    assert row(plan=str(plan)).label == label
+def test_names_of_traces_differ_also_where_those_of_models_are_alike(comparison):
+    first = comparison.rows[0]
+    rows = [replace(first, model=name) for name in ("net.py:a_b", "net.py:a-b", "net.py:A b 2", "other")]
+    plain = "net.py-a-b"
+    assert [name.removeprefix("trace-") for name in replace(comparison, rows=rows).traces()] == [
+        f"{name}-{kind}.json"
+        for name in (f"{plain}-one-worker", f"{plain}-one-worker-2", f"{plain}-2-one-worker", "other-one-worker")
+        for kind in ("measured", "simulated")
+    ]
 
 
 def test_a_row_shows_the_median_run_and_a_long_step_is_run_less_often(monkeypatch, comparison):

@@ -44,6 +44,15 @@ def fails(error):
     return fail
 
 
+def under(plan: Plan, comparison: Comparison) -> Comparison:
+    """All its rows of this plan, oversubscribed."""
+    rows = [
+        dataclasses.replace(row, plan=str(plan), workers=plan.workers, oversubscribed=True) for row in comparison.rows
+    ]
+    predictions = [dataclasses.replace(prediction, plan=plan) for prediction in comparison.predictions]
+    return dataclasses.replace(comparison, rows=rows, predictions=predictions)
+
+
 def shown(monkeypatch, tmp_path, capsys, result: Comparison, *arguments: str) -> str:
     """What the command prints of a comparison; no picture is drawn."""
     monkeypatch.setattr(COMMAND, "compare", lambda *_: result)
@@ -72,16 +81,39 @@ def test_it_writes_pictures_rows_and_traces_and_prints_a_table(monkeypatch, tmp_
 def test_the_table_has_a_line_for_each_plan_in_80_columns_and_a_line_for_each_measure(
     monkeypatch, tmp_path, capsys, comparison
 ):
-    longest = str(Plan(data=2, pipeline=2, micro_batches=2))
-    rows = [dataclasses.replace(row, plan=longest, workers=4, oversubscribed=True) for row in comparison.rows]
     monkeypatch.chdir(tmp_path)
-    printed = shown(monkeypatch, tmp_path, capsys, dataclasses.replace(comparison, rows=rows))
+    longest = Plan(data=2, pipeline=2, micro_batches=2)
+    printed = shown(monkeypatch, tmp_path, capsys, under(longest, comparison))
     lines = printed.splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("pipeline 2 × data 2, 1f1b ×2" in line and "%" in line for line in lines) == len(PLANS)
     for name, meaning in MEASURES.items():
         assert any(line.startswith(f"{name}:") and line.endswith(meaning) for line in lines)
     assert printed.count("take turns") == 1 and "4 workers" in printed  # said once
+
+
+def test_a_plan_that_is_too_long_for_its_line_is_cut_and_stands_whole_below_the_table(
+    monkeypatch, tmp_path, capsys, comparison
+):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(data=2, pipeline=2, tensor=2, sharding="optimizer", bucket_mb=0.25, micro_batches=16)
+    printed = shown(monkeypatch, tmp_path, capsys, under(plan, comparison))
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith(" pipeline 2 × data 2") and "…" in line and "%" in line for line in lines) == len(PLANS)
+    assert lines.count(f"…: {plan.label}") == len(PLANS)
+
+
+def test_the_columns_of_two_models_line_up(monkeypatch, tmp_path, capsys, comparison):
+    monkeypatch.chdir(tmp_path)
+    one = dataclasses.replace(comparison.rows[0], model="other")
+    runs, predictions = comparison.runs, comparison.predictions
+    changed = dataclasses.replace(
+        comparison, rows=[*comparison.rows, one], runs=[*runs, runs[0]], predictions=[*predictions, predictions[0]]
+    )
+    lines = shown(monkeypatch, tmp_path, capsys, changed).splitlines()
+    first, second = (line for line in lines if line.startswith("plan "))
+    assert first == second and len(first) > 40
 
 
 def test_the_errors_stand_beside_those_of_the_null_model(monkeypatch, tmp_path, capsys, comparison):

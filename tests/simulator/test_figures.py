@@ -57,8 +57,8 @@ def test_panels_show_the_measures_of_the_table_each_explained(comparison):
     for name, meaning in MEASURES.items():
         assert f"{name}: {meaning}" in everything
         assert name in titles or name == "plan"
-    for row in comparison.rows:
-        assert row.label in everything and f"{row.error:+.0%}" in everything
+    for row, prediction in zip(comparison.rows, comparison.predictions, strict=True):
+        assert prediction.plan.label in everything and f"{row.error:+.0%}" in everything
 
 
 @pytest.mark.parametrize("names", [["one"], ["mlp 64-512-512-512-512-512-10", "two", "three"]], ids=len)
