@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from minidl.commands.arguments import check_writable, print_table
 from minidl.commands.driver import Outcome
 from minidl.commands.progress import progress
 from minidl.display import fact_table
+from minidl.json_files import read_json
 from minidl.units import counted, duration, scaled
 from simulator.calibrate import Calibration, cache_path, calibration
 
@@ -52,8 +54,17 @@ def _show_calibration(found: Calibration, console: Console) -> None:
         rows += [(name, ", ".join(f"{_binary(nbytes)} {duration(seconds)}" for nbytes, seconds in points[1::2]))]
     console.print(Text(f"{found.machine['processor']}, {counted(found.machine['cores'], 'core')}", style="bold"))
     print_table(console, fact_table(rows))
-    if path := cache_path():
+    if path := _kept(found):
         console.print(f"kept in {path}")
+
+
+def _kept(found: Calibration) -> Path | None:
+    """Where this calibration is kept; None for one that is used once, or could not be written."""
+    path = cache_path()
+    try:
+        return path if path and read_json(path) == json.loads(json.dumps(asdict(found))) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _binary(nbytes: int) -> str:

@@ -1,6 +1,7 @@
 """`python -m simulator calibrate`: what it prints and writes, and how it refuses."""
 
 import json
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -14,15 +15,16 @@ from tests.terminals import printed_on
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
+POINTS = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
+NETWORK = {"collectives": {n: POINTS for n in (*probes.COLLECTIVES, "alone")}, "send": POINTS, "receive": POINTS}
+
 
 def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path, capsys):
     sizes = probes.GEMM_SIZES
-    points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
     seconds = [1e-6] * len(sizes) ** 3
     seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
     compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
-    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
-    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=network))))
+    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=NETWORK))))
     assert printed_on(monkeypatch, "closed pipe", main, ["calibrate", "--json", str(tmp_path / "unread.json")]) == 0
     assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
     assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
@@ -32,6 +34,22 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
     table = printed.splitlines()[:-1]
     assert len(table) > 12 and max(map(len, table)) <= 80
     assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
+
+
+def test_a_calibration_that_is_not_kept_is_not_said_to_be(monkeypatch, tmp_path, capsys):
+    def measured(**changes):
+        found = made_up(network=NETWORK, **changes)
+        monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: found)
+        assert main(["calibrate", "--refresh"]) == 0
+        return capsys.readouterr()
+
+    assert "kept in" in measured(sharing=1.25).out  # it replaces the one that was there
+    printed, said = measured(quiet=False, sharing=1.5)
+    assert "kept in" not in printed and "used only this once" in said
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "file"))
+    printed, said = measured(sharing=1.75)
+    assert "kept in" not in printed and "cannot be cached" in said
 
 
 def test_help_names_every_option(capsys):
