@@ -65,6 +65,7 @@ def test_the_widest_rows_of_measured_times_fit_80_columns():
     wide = Row("10…95", "TransformerBlock", (64, 2048, 12288), 1_812_099_072, *[999 * 10**9] * 4, 10**12, 1e-3, 119.0)
     text = str(Profile((wide,), wide))
     assert max(map(len, text.splitlines())) <= 80 and "119 s" in text and "1,812,099,072" in text
+    assert " 16.8 G\n" in text  # FLOP/s
     assert "×n" not in text  # nothing was folded
 
 
