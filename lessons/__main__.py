@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lessons import check, notebook, progress, run
 from lessons.catalog import lesson, lessons
-from minidl.commands.arguments import Parser, Refused, called, check_writable, print_table
+from minidl.commands.arguments import Parser, called, check_writable, made_folder, print_table
 from minidl.commands.driver import Outcome, answer
 
 EPILOG = f"""\
@@ -118,12 +118,12 @@ def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
 
 def run_lesson(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    return Outcome(code=0 if run.run(about, _folder(chosen.out), chosen.step, console) else 1)
+    return Outcome(code=0 if run.run(about, made_folder(chosen.out), chosen.step, console) else 1)
 
 
 def start_exercises(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    target = progress.start(about, _folder(chosen.out))
+    target = progress.start(about, made_folder(chosen.out))
     names = ", ".join(f"{exercise.name}()" for exercise in about.exercises())
     return _said(f"{target} is yours: write {names}; then `python -m lessons check {about.number}`.")
 
@@ -168,18 +168,8 @@ def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
 
 def make_notebook(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    target = notebook.write(about, _folder(chosen.out))
+    target = notebook.write(about, made_folder(chosen.out))
     return _said(f"{target} is lesson {about.number}: open it in JupyterLab or VS Code.")
-
-
-def _folder(path: Path) -> Path:
-    """The folder of `--out`, made with those above it; Refused where that is not possible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "it is not a folder" if path.exists() else error.strerror
-        raise Refused(f"cannot make the folder {path}: {reason}") from None
-    return path
 
 
 def _said(*lines: str) -> Outcome:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 WORDS = ("", "thousand", "million", "billion", "trillion")
-LONGER = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))  # from twice one of these on, a time is given in it
+DAY = 86400.0  # seconds
+LONGER = ((DAY, "days"), (3600.0, "h"), (60.0, "min"))  # from twice one of these on, a time is given in it
 
 
 def scaled(number: float, unit: str = "") -> str:

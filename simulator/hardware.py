@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,9 +150,6 @@ class Cluster(Displayed):
             return _from_table(table, devices, precision)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-
-    def with_devices(self, devices: int) -> Cluster:
-        return replace(self, devices=devices)
 
 
 def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:

@@ -93,6 +93,16 @@ def check_writable(*paths: Path | None) -> None:
         files_given.add(target)
 
 
+def made_folder(path: Path) -> Path:
+    """A folder to write to, made with those above it; Refused where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is not a folder" if path.exists() else error.strerror
+        raise Refused(f"cannot make the folder {path}: {reason}") from None
+    return path
+
+
 def write_json(path: Path, document: dict) -> None:
     """Write `document` as JSON; a number that is not finite, which JSON lacks, becomes null."""
     files.write(path, json.dumps(_finite(document), indent=1, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from minidl.commands.arguments import check_writable
+from minidl.commands.arguments import check_writable, made_folder
 from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
 from minidl.commands.plans import CHOICES, COUNTS
@@ -17,6 +17,7 @@ from minidl.commands.progress import progress
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import FULL, calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
+from simulator.commands.pictures import ENDINGS
 from simulator.compare import compare
 from simulator.experiments import (
     CNN,
@@ -31,7 +32,6 @@ from simulator.experiments import (
 )
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
-PICTURES = (".png", ".svg")
 DESCRIPTION = """\
 Train a model here under several plans, simulate the same programs on a
 calibrated model of this machine, and set the two side by side: in a table, in
@@ -85,34 +85,33 @@ def _plan(text: str) -> Plan:
 
 def run(options, console: Console) -> Outcome:
     chosen = experiments(options.model, options.plan, options.quick)
-    options.out.mkdir(parents=True, exist_ok=True)
-    pictures = [options.out / f"compare{ending}" for ending in PICTURES]
-    rows = options.out / "compare.json"
+    out = made_folder(options.out)
+    pictures = [out / f"compare{ending}" for ending in ENDINGS]
+    rows = out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
-    phases: list[str] = []
     effort = quick(e.profile(plan) for e in chosen for plan in e.plans) if options.quick else FULL
+    calibrated = False
     with progress() as tell, forkserver():
+        # matplotlib takes as long to load as what the fork server imports meanwhile; nothing is timed yet
+        from simulator import figures, plots
 
         def calibrating(phase: str) -> None:
-            phases.append(phase)
+            nonlocal calibrated
+            calibrated = True
             tell(f"calibrating: {phase}")
 
         found = calibration(options.refresh, calibrating, effort)
-        if not phases and abs(drift(found) - 1) > STALE:
+        if not calibrated and abs(drift(found) - 1) > STALE:
             found = calibration(True, calibrating, effort)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
-    traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
+    traces = [(out / file, trace.save) for file, trace in result.traces().items()]
 
     @cache
     def figure():
-        from simulator.figures import comparison_figure  # late: matplotlib takes long to load
-
-        return comparison_figure(result)
+        return figures.comparison_figure(result)
 
     def draw(path: Path) -> None:
-        from simulator import plots
-
         plots.save(figure(), path)
 
     def show(console: Console) -> None:

@@ -21,16 +21,15 @@ from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
 from minidl.parallel.plan import Plan
-from minidl.units import counted
+from minidl.units import DAY, counted
 from simulator import report
 from simulator.calibrate import calibration
+from simulator.commands.pictures import picture
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
 THIS_MACHINE = "this-machine"
-PICTURES = (".png", ".svg")
 OPTIMIZER = "adam"
-DAY = 86400.0
 SMALLER = "More --pipeline, --tensor or --micro-batches hold less, or --sharding optimizer."
 DESCRIPTION = """\
 Predict one training step of a model on a cluster: its time and where that goes,
@@ -68,7 +67,8 @@ def add_parser(commands) -> None:
 
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--cluster", type=_cluster, default=THIS_MACHINE, metavar="NAME",
-                         help=f"a TOML file, or one of {_clusters()} (default: {THIS_MACHINE})")  # fmt: skip
+                         help=f"one of {_clusters()} (default: {THIS_MACHINE}), or a TOML file (how to write one: "
+                         "README.md beside the catalog, in simulator/catalog/)")  # fmt: skip
     cluster.add_argument("--devices", type=count, metavar="N",
                          help="how many there are: without --data, the replicas are as many as fill them, with it the "
                          "plan may use fewer (default: as many as the plan has workers)")  # fmt: skip
@@ -81,7 +81,7 @@ def add_parser(commands) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
     files.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
-    files.add_argument("--timeline", type=_picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
+    files.add_argument("--timeline", type=picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
     parser.set_defaults(run=run)
 
 
@@ -93,13 +93,6 @@ def _cluster(text: str) -> str:
     if text != THIS_MACHINE and text not in Cluster.catalog() and not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"no cluster {text!r}: neither a file nor one of {_clusters()}")
     return text
-
-
-def _picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(PICTURES)}")
-    return path
 
 
 def run(options, console: Console) -> Outcome:

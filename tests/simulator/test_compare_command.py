@@ -204,7 +204,7 @@ def test_help_is_complete(capsys):
 
 
 REFUSED = {
-    "a file for a folder": ("--out {tmp}/file", "file: File exists"),
+    "a file for a folder": ("--out {tmp}/file", "cannot make the folder .*/file: it is not a folder"),
     "an unknown model": (
         "--model gpt5",
         "--model: no model 'gpt5': neither a function FILE.py:BUILD nor one of mlp, mlp-digits",

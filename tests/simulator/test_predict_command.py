@@ -169,6 +169,7 @@ def test_help_names_every_option_and_what_there_is_to_choose_from(capsys):
         "--cluster", "--precision", "--data", "--tensor", "--pipeline", "--micro-batches", "--schedule", "--batch-size",
         "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b", "replicas", "stages", "share a layer",
         "slices", "of the pipeline", "--optimizer", "--sequence", "--layers", "--devices", "--tokens",
+        "README.md beside the catalog",
     ):  # fmt: skip
         assert piece in said
 
