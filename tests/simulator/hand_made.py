@@ -7,6 +7,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.partition import Layout
 from minidl.parallel.schedules import Program, training_program
+from simulator import probes
 from simulator.calibrate import Calibration, identity
 from simulator.compute import Roofline
 from simulator.engine import Engine
@@ -117,3 +118,14 @@ def made_up(**changes) -> Calibration:
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
     return Calibration(**figures | changes)
+
+
+def made_up_whole(**changes) -> Calibration:
+    """A made-up calibration with all sizes, of which `python -m simulator calibrate` prints some: 77 GFLOP/s at 64³."""
+    sizes = probes.GEMM_SIZES
+    points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
+    seconds = [1e-6] * len(sizes) ** 3
+    seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
+    compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
+    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
+    return made_up(**{"compute": compute, "network": network} | changes)

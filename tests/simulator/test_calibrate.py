@@ -14,6 +14,7 @@ from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan
 from simulator import chains, probes, simulate
+from simulator.__main__ import main
 from simulator.calibrate import Calibration, cache_path, calibration, called, identity, quick
 from simulator.predict import profile_model
 from tests.simulator.hand_made import made_up
@@ -232,6 +233,16 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
     assert found.compute["matmul_contention"] >= 1 and found.sharing >= 1 and found.turn_seconds >= 0
     assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and min(found.probe_seconds) > 0
     assert Calibration(**json.loads(json.dumps(asdict(real[0])))) == real[0]
+
+
+def test_a_real_calibration_is_printed_within_80_columns(real, cache_folder, monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # a command may change it
+    monkeypatch.setenv("COLUMNS", "80")
+    cache_folder.mkdir()
+    cache_path().write_text(json.dumps(asdict(real[0])))
+    assert main(["calibrate"]) == 0
+    printed = capsys.readouterr().out
+    assert "matrix product 1024" in printed and max(map(len, printed.splitlines())) <= 80
 
 
 def test_every_kernel_of_the_models_has_been_timed(real):

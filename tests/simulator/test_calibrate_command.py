@@ -6,25 +6,18 @@ from dataclasses import asdict
 
 import pytest
 
-from simulator import probes
 from simulator.__main__ import main
 from simulator.calibrate import cache_path
 from tests.simulator.command import check_refused, help_text
-from tests.simulator.hand_made import made_up
+from tests.simulator.hand_made import made_up_whole
 from tests.terminals import printed_on
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
-POINTS = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
-NETWORK = {"collectives": {n: POINTS for n in (*probes.COLLECTIVES, "alone")}, "send": POINTS, "receive": POINTS}
-
 
 def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path, capsys):
-    sizes = probes.GEMM_SIZES
-    seconds = [1e-6] * len(sizes) ** 3
-    seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
-    compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
-    cache_path().write_text(json.dumps(asdict(made_up(compute=compute, network=NETWORK))))
+    whole = json.dumps(asdict(made_up_whole()))
+    cache_path().write_text(whole)
     assert printed_on(monkeypatch, "closed pipe", main, ["calibrate", "--json", str(tmp_path / "unread.json")]) == 0
     assert main(["calibrate", "--json", str(tmp_path / "c.json")]) == 0
     assert (tmp_path / "unread.json").read_text() == (tmp_path / "c.json").read_text()
@@ -33,12 +26,12 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
         assert piece in printed
     table = printed.splitlines()[:-1]
     assert len(table) > 12 and max(map(len, table)) <= 80
-    assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(json.dumps(compute))
+    assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(whole)["compute"]
 
 
 def test_a_calibration_that_is_not_kept_is_not_said_to_be(monkeypatch, tmp_path, capsys):
     def measured(**changes):
-        found = made_up(network=NETWORK, **changes)
+        found = made_up_whole(**changes)
         monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: found)
         assert main(["calibrate", "--refresh"]) == 0
         return capsys.readouterr()
