@@ -47,7 +47,8 @@ FILE = schema.table({
         "instruction_seconds": schema.NOT_NEGATIVE,
     }),
     "network": schema.table({
-        "collectives": schema.table_of(SECONDS, needed=("all_reduce", "alone")), "send": SECONDS, "receive": SECONDS,
+        "collectives": schema.table_of(SECONDS, needed=(*probes.COLLECTIVES, "alone")),
+        "send": SECONDS, "receive": SECONDS,
     }),
     "memory_bytes": schema.POSITIVE, "peak_flops": schema.POSITIVE, "sharing": schema.FACTOR,
     "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),

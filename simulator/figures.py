@@ -29,6 +29,7 @@ WIDTH, SPEEDUPS, MODEL, ROW, NOTES = 10.4, 3.6, 0.75, 0.4, 1.45  # inches
 SPREAD = 0.32  # of plans with as many workers, to either side, where twice as many are 1 away
 IDEAL = "the speedup, if as many workers as can run at once did all the work and nothing else"
 PLAIN, SMALL = 9, 8  # points
+LABEL = 30  # letters of a plan; the rest is cut off
 GREY = "0.45"
 
 
@@ -81,7 +82,7 @@ def _speedups(axes: Axes, group: Group, cores: int) -> None:
     if counts[-1] > cores:
         least = math.log2(min(count for count in counts if count > cores))
         axes.axvspan(least - 0.5, edges[1], color="0.94", zorder=0)
-        axes.text(edges[1] - 0.04, 0.02 * top, "more workers than cores", ha="right", va="bottom",
+        axes.text(edges[1] - 0.04, 1.06 * top, "more workers than cores", ha="right", va="top",
                   fontsize=SMALL, color="0.3")  # fmt: skip
     axes.set_xlim(*edges)
     axes.set_ylim(0, 1.08 * top)
@@ -144,7 +145,8 @@ def _plans(panels: Sequence[Axes], group: Group) -> None:
 
     step.set_xlim(0, 1.3 * max(max(row.measured_step_seconds, row.simulated_step_seconds) for row in rows))
     step.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    step.set_yticks(range(len(rows)), [prediction.plan.label for _, prediction in group])
+    plans = [prediction.plan.label for _, prediction in group]
+    step.set_yticks(range(len(rows)), [plan if len(plan) <= LABEL else f"{plan[: LABEL - 1]}…" for plan in plans])
     parts.set_xlim(0, 100)
     memory.set_xlim(0, 1.25 * max(row.simulated_memory_bytes for row in rows))
     memory.xaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: scaled(nbytes, "B")))
