@@ -114,7 +114,9 @@ def made_up(**changes) -> Calibration:
             "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],
             "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6,
         },
-        network={"collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS), "send": POINTS, "receive": POINTS},
+        network={
+            "collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS), "send": POINTS, "receive": POINTS,
+        },
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
     return Calibration(**figures | changes)
