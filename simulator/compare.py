@@ -153,7 +153,7 @@ def compare(
             job.seconds, prediction.step_seconds * slower,
             one.seconds / job.seconds, one_simulated / (prediction.step_seconds * slower),
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
-            run.trace.exposed_communication, prediction.trace.exposed_communication * slower,
+            _exposed(run.trace, job.seconds), _exposed(prediction.trace, prediction.step_seconds * slower),
             statistics.median(job.drifts), one.seconds / min(job.plan.workers, cores), prediction.memory_bytes,
         ))  # fmt: skip
     return Comparison(calibration.machine, rows, [job.run for job in jobs], [job.prediction for job in jobs])
@@ -193,6 +193,11 @@ class _Job:
 def _step_seconds(run: Run) -> float:
     """The median of the steps that are timed."""
     return statistics.median(run.step_times[WARM_UP:])
+
+
+def _exposed(trace: Trace, seconds: float) -> float:
+    """Exposed communication of a step of `seconds`: its share is the trace's, whose steps may overlap and be longer."""
+    return trace.exposed_communication / trace.step_seconds * seconds
 
 
 def _mean_absolute(errors: Iterable[float]) -> float | None:

@@ -101,8 +101,9 @@ class Cluster(Displayed):
         count = counted(self.devices, "device" if self.processors is None else "core")
         if self.node is None:
             return f"{count} of {self.name}"
-        nodes = self.devices / self.node.devices
-        return f"{count} ({nodes:,g} {self.node.name})" if nodes >= 1 else f"{count} of one {self.node.name}"
+        if self.devices < self.node.devices:
+            return f"{count} of one {self.node.name}"
+        return f"{count} ({-(-self.devices // self.node.devices):,} {self.node.name})"
 
     def __repr__(self) -> str:
         each = f"{scaled(self.memory_bytes, 'B')} and {scaled(self.peak_flops, 'FLOP/s')} each"

@@ -63,7 +63,7 @@ def test_a_cluster_has_as_many_devices_as_one_asks_for():
     [
         ("dgx-a100", 1024, "1,024 devices (128 DGX A100)"),
         ("dgx-a100", 8, "8 devices (1 DGX A100)"),
-        ("dgx-a100", 12, "12 devices (1.5 DGX A100)"),
+        ("dgx-a100", 12, "12 devices (2 DGX A100)"),
         ("dgx-a100", 1, "1 device of one DGX A100"),
         ("tpu-v4", 64, "64 devices of one TPU v4 pod"),
     ],

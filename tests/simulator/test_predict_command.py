@@ -96,7 +96,7 @@ def test_replicas_fill_the_devices_unless_they_are_given(tmp_path, capsys):
         ("--devices 16", 8, 16, "16 devices (2 DGX A100), predicted"),
         ("--devices 2", 1, 2, "2 devices of one DGX A100, predicted"),
         ("--devices 16 --data 4", 4, 16, "16 devices (2 DGX A100), 8 used, predicted"),
-        ("--devices 17 --data 1", 1, 17, "17 devices (2.125 DGX A100), 2 used, predicted"),
+        ("--devices 17 --data 1", 1, 17, "17 devices (3 DGX A100), 2 used, predicted"),
         ("", 1, 2, "2 devices of one DGX A100, predicted"),
     ):
         document = predicted(tmp_path, f"{line} {options}")
