@@ -66,7 +66,7 @@ class Effort:
     """
 
     contention: int = 2
-    iterations: int = 31
+    iterations: int = 25
     launches: int = 2
     kernels: Collection[str] | None = None
 

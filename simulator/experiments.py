@@ -54,7 +54,7 @@ class Experiment:
     name: str
     build: Callable
     plans: tuple[Plan, ...] = ()
-    steps: int = 18
+    steps: int = 16
     batch_size: int = 256
     train_set: Dataset = field(default_factory=lambda: digits()[0])
     loss: nn.Loss = field(default_factory=nn.CrossEntropyLoss)

@@ -358,7 +358,7 @@ def test_without_the_extra_an_error_names_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     monkeypatch.delitem(sys.modules, "minidl.monitor.tensorboard", raising=False)
-    with pytest.raises(ImportError, match=r'pip install "minidl\[tensorboard\]"'):
+    with pytest.raises(ImportError, match=r"pip install '\.\[tensorboard\]'"):
         quiet(tensorboard="a")
 
 
