@@ -80,7 +80,7 @@ def fact_table(rows: Iterable[tuple[str, str]]) -> Table:
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", overflow="fold")
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", min_width=1)  # a mark that combines with the letter before it has no width
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     return table

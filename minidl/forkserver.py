@@ -31,7 +31,7 @@ def forkserver() -> Iterator[None]:
     """Inside, workers with one BLAS thread begin as copies of a process that has imported minidl and Numba.
 
     For programs that launch many times, as `python -m simulator compare` does: a launch takes some 30 ms instead of
-    500, and the first use of a compiled kernel 50 ms instead of 1,000. Only on Linux; elsewhere, and where no copy can
+    500, and the first use of compiled kernels 150 ms instead of 1,000. Only on Linux; elsewhere, and where no copy can
     be had, they start as ever.
 
     A worker sees the environment, folder, path and cores of the process that launches it, as they are then. As they

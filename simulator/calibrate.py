@@ -58,7 +58,7 @@ FILE = schema.table({
 
 @dataclass(frozen=True)
 class Effort:
-    """How thoroughly this machine is measured; by default so that the calibration is worth to be kept.
+    """How thoroughly this machine is measured; by default so that the calibration is worth keeping.
 
     contention: rounds, before each phase, in which a core computes alone and then all do. iterations: with two ranks on
     each core. launches: in which workers communicate. kernels: that are timed, by the names of `compute.timed_as`, None
@@ -75,7 +75,7 @@ FULL = Effort()
 
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
-    """The effort for a calibration that is used once, to simulate what has these profiles: a third of the time."""
+    """The effort for a calibration that is used once, to simulate what has these profiles: about half the time."""
     return Effort(contention=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
@@ -91,8 +91,8 @@ class Calibration:
     """What was measured, as it is cached.
 
     sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, on one core and on all at once, to
-    tell how the machine drifts.
-    quiet: nothing else kept the machine busy; otherwise the calibration is used but not kept.
+    tell how the machine drifts. quiet: nothing else kept the machine busy; otherwise the calibration is used but not
+    kept.
     """
 
     machine: dict[str, object]

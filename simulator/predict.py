@@ -18,6 +18,7 @@ from minidl.parallel.mesh import Mesh
 from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, flops, loss_of, profile_chain, sequence_length
+from minidl.parallel.result import Throughput
 from minidl.parallel.schedules import Program, training_program
 from minidl.tensor import Tensor, device
 from minidl.trace import Trace
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Prediction(Displayed):
+class Prediction(Throughput, Displayed):
     """What a plan would do on a cluster. All of it is predicted, nothing measured.
 
     step_seconds: of one step. throughput: samples per second. mfu: FLOPs of forward and backward over what the devices
@@ -70,15 +71,6 @@ class Prediction(Displayed):
             "optimizer": self.optimizer,
             "loss": self.loss,
         }
-
-    @property
-    def throughput(self) -> float:
-        return self.batch_size / self.step_seconds
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """None where samples are no sequences of tokens."""
-        return self.throughput * self.sequence if self.sequence else None
 
     def seconds_for(self, tokens: float) -> float:
         """How long it takes to train on so many tokens. ValueError where samples are no sequences of tokens."""

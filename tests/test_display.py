@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -31,6 +31,7 @@ PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) 
 
 
 @given(PRINTABLE, PRINTABLE)
+@example("", "\u07eb")  # a mark without width
 def test_no_line_is_longer_than_its_columns_and_no_character_is_lost(title, value):
     text = str(Shown(title, [("name", value)]))
     console = Console(width=1000)

@@ -39,8 +39,27 @@ class StepRecord:
     evaluation: Evaluation | None = None
 
 
+class Throughput:
+    """What follows from the time of a step, measured or predicted.
+
+    batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
+    """
+
+    batch_size: int
+    sequence: int | None
+
+    @property
+    def throughput(self) -> float:
+        return self.batch_size / self.step_seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None where samples are no sequences of tokens."""
+        return self.throughput * self.sequence if self.sequence else None
+
+
 @dataclass(kw_only=True)
-class Run(Displayed):
+class Run(Throughput, Displayed):
     """The result of `train`. losses and step_times have one entry a step; step_seconds is their median, nan of none.
 
     batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
@@ -65,15 +84,6 @@ class Run(Displayed):
     @property
     def step_seconds(self) -> float:
         return statistics.median(self.step_times) if self.step_times else math.nan
-
-    @property
-    def throughput(self) -> float:
-        return self.batch_size / self.step_seconds
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """None where samples are no sequences of tokens."""
-        return self.throughput * self.sequence if self.sequence else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""
