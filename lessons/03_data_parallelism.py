@@ -349,7 +349,7 @@ simulated = {
 }
 print(f"measuring took {duration(measuring)}, simulating {duration(time.perf_counter() - start)}")
 
-slower, busy = drift(calibrated), noise() > QUIET
+(slower, _), busy = drift(calibrated), noise() > QUIET
 how_noisy = f"the same case, measured {len(repeated)} times, took up to {noise():.0%} longer than its quickest"
 print(f"how noisy this machine is: {how_noisy}")
 print(f"a fixed probe takes {slower:.2f} times as long as when this machine was calibrated; the lines are for then")

@@ -60,12 +60,13 @@ FILE = schema.table({
 class Effort:
     """How thoroughly this machine is measured; by default so that the calibration is worth keeping.
 
-    contention: rounds, before each phase, in which a core computes alone and then all do. iterations: with two ranks on
-    each core. launches: in which workers communicate. kernels: that are timed, by the names of `compute.timed_as`, None
-    for all.
+    contention: rounds, before each phase, in which a core computes alone and then all do. products: rounds through the
+    sizes of matrix products. iterations: with two ranks on each core. launches: in which workers communicate. kernels:
+    that are timed, by the names of `compute.timed_as`, None for all.
     """
 
     contention: int = 2
+    products: int = 3
     iterations: int = 25
     launches: int = 2
     kernels: Collection[str] | None = None
@@ -76,7 +77,7 @@ FULL = Effort()
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
     """The effort for a calibration that is used once, to simulate what has these profiles: about half the time."""
-    return Effort(contention=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+    return Effort(contention=1, products=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
 def called(profile: ChainProfile) -> set[str]:
@@ -171,16 +172,19 @@ def _read(path: Path) -> Calibration | None:
     return Calibration(**table) if table["machine"] == identity() else None
 
 
-def drift(calibration: Calibration, together: bool = False) -> float:
+def drift(calibration: Calibration) -> tuple[float, float]:
     """How much slower this machine is now than when it was calibrated: a fixed probe's time over its time then.
 
-    together: the time of all cores at once, which may vary where that of one does not.
+    On one core, and on all at once, whose time may vary where that of one does not.
     """
-    return _probed(calibration.machine["cores"] if together else 1) / calibration.probe_seconds[together]
+    now = _speed(launch(probes.speed_probe, calibration.machine["cores"]))
+    alone, together = (t / then for t, then in zip(now, calibration.probe_seconds, strict=True))
+    return alone, together
 
 
-def _probed(ranks: int) -> float:
-    return statistics.mean(launch(probes.speed_probe, ranks))
+def _speed(ranks: list[tuple[float, float]]) -> tuple[float, float]:
+    """Seconds alone, and together, of what the ranks return from `speed_probe`."""
+    return ranks[0][0], statistics.mean(together for _, together in ranks)
 
 
 def measure(progress: Callable[[str], None], effort: Effort = FULL) -> Calibration:
@@ -192,20 +196,19 @@ def measure(progress: Callable[[str], None], effort: Effort = FULL) -> Calibrati
 def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     machine = identity()
     cores = machine["cores"]
-    alone: list[float] = []  # of the speed probe before each phase; what lasts a second decides nothing
-    together: list[float] = []
+    speeds: list[tuple[float, float]] = []  # before each phase; what lasts a second decides nothing
     ratios: list[list[float]] = []
 
     def begin(phase: str) -> None:
         progress(phase)
-        alone.append(_probed(1))
-        together.append(_probed(cores))
-        ratios.extend(itertools.chain(*launch(probes.contention, cores, (effort.contention,))))
+        found, slower = zip(*launch(probes.speed_and_contention, cores, (effort.contention,)), strict=True)
+        speeds.append(_speed(found))
+        ratios.extend(itertools.chain(*slower))
 
     begin("compiled kernels")
     launch(kernel_probes.compile_kernels, min(2, cores), (effort.kernels,))
     begin("matrix products")
-    (gemm,) = launch(probes.gemm_seconds, 1)
+    (gemm,) = launch(probes.gemm_seconds, 1, (effort.products,))
     begin("kernels and the tape")
     ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1, (effort.kernels,))
     begin("busy cores")
@@ -227,6 +230,7 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         "python": [list(point) for point in python],
         "instruction_seconds": 0.0,
     }
+    alone, together = zip(*speeds, strict=True)
     largest = probes.GEMM_SIZES[-1]
     found = Calibration(
         machine, compute,

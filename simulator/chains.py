@@ -22,7 +22,12 @@ from simulator.compute import timed_as
 
 UPDATE_SIZES = (1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21)  # elements: compiled code for large ones
 FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once
-OTHER_OPTIMIZERS = (optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB)  # than a TrainingStep has
+OTHER_OPTIMIZERS = (  # than a TrainingStep has
+    optim.Adam, optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB,
+)  # fmt: skip
+DENSE = (  # width, batch
+    (32, 8), (64, 32), (256, 64), (512, FEW // 512), (512, FEW // 512 + 1), (1024, 256), (1024, 1024),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,14 @@ class Update:
 
 
 class TrainingStep:
-    """One training step of a chain on arrays of any device, block by block as the worker takes it; with two updates."""
+    """One training step of a chain on arrays of any device, block by block as the worker takes it."""
 
     def __init__(self, chain: list[Module]):
         self.chain, self.loss = chain, nn.CrossEntropyLoss()
         self.parameters = [p for block in chain for p in block.parameters()]
         for p in self.parameters:
             p.gradient_buffer = p.kernels.full(p.shape, 0, p.dtype)
-        self.optimizers = optim.SGD(self.parameters, lr=1e-9, momentum=0.9), optim.Adam(self.parameters, lr=1e-9)
+        self.optimizer = optim.SGD(self.parameters, lr=1e-9, momentum=0.9)
 
     def __call__(self, x) -> None:
         saved = []
@@ -84,30 +89,29 @@ class TrainingStep:
             p.grad = None
         for kept in reversed(saved):
             gradient = kept.backward(gradient)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizer.step()
 
 
 class Doubled(nn.Module):
-    """x + x: additions are what any kernel is priced as that has not been timed."""
+    """x + x, of a copy: copies, which split layers make; additions, as which any kernel is priced that is not timed."""
 
     def forward(self, x):
-        return x + x
+        return x.clone() + x
 
 
 def dense() -> Iterator[Chain]:
     """Perceptrons."""
-    for width, batch in (
-        (32, 8),
-        (64, 32),
-        (256, 64),
-        (512, FEW // 512),
-        (512, FEW // 512 + 1),
-        (1024, 256),
-        (1024, 1024),
-    ):
+    for width, batch in DENSE:
         yield Chain(lambda w=width: [
-            nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.GELU("tanh"), nn.LayerNorm(w), Doubled(), nn.Linear(w, 10)
+            nn.Linear(w, w), nn.ReLU(), Doubled(), nn.Linear(w, 10)
+        ], (batch, width))  # fmt: skip
+
+
+def activated() -> Iterator[Chain]:
+    """What stands between the products of transformers."""
+    for width, batch in DENSE:
+        yield Chain(lambda w=width: [
+            Doubled(), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
 
 
@@ -163,7 +167,7 @@ def updates() -> Iterator[Update]:
 
 
 OF_IMAGES = (images, normalized)
-KINDS = (dense, *OF_IMAGES, sequences, recurrent, coders, updates)
+KINDS = (dense, activated, *OF_IMAGES, sequences, recurrent, coders, updates)
 
 
 def kinds(called: Collection[str] | None = None) -> list[Callable[[], Iterator[Chain | Update]]]:

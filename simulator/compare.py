@@ -138,7 +138,7 @@ def compare(
             for i, job in enumerate(jobs):
                 progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
                 if i % PROBED == 0:
-                    drifts = [drift(calibration, together) for together in (False, True)]
+                    drifts = drift(calibration)
                 job.measure(drifts[job.plan.workers > 1])
 
     rows = []

@@ -21,11 +21,11 @@ from minidl.tensor import Tensor
 from simulator.compute import SMALL
 
 GEMM_SIZES = (4, 16, 64, 256, 1024)
-GEMM_ROUNDS = 3
 GEMM_POOL, GEMM_PLACES = 16 << 20, 16  # bytes, more than the caches of a core; places in it
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CHUNK_SECONDS = 1e-2
+PROBE_SECONDS = 4e-2
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 
@@ -46,17 +46,16 @@ def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: in
 # One worker
 
 
-def gemm_seconds(group: ProcessGroup) -> list[float]:
+def gemm_seconds(group: ProcessGroup, rounds: int) -> list[float]:
     """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest.
 
     As in training, no product finds its operands where the one before left its own: in a core's nearest caches. The
-    sizes are gone through GEMM_ROUNDS times, so that a slow moment of the machine does not decide any of them.
+    sizes are gone through for some rounds, so that a slow moment of the machine does not decide any of them.
     """
     pool = np.ones(GEMM_POOL // 4, np.float32)
-    rounds = [
-        [_product_seconds(pool, m, n, k) for m, n, k in product(GEMM_SIZES, repeat=3)] for _ in range(GEMM_ROUNDS)
-    ]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+    sizes = list(product(GEMM_SIZES, repeat=3))
+    times = [[_product_seconds(pool, *size) for size in sizes] for _ in range(rounds)]
+    return [statistics.median(of_size) for of_size in zip(*times, strict=True)]
 
 
 def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:
@@ -142,8 +141,11 @@ def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
     return few, more
 
 
-def speed_probe(group: ProcessGroup) -> float:
-    """Seconds of a fixed mix of arithmetic and memory traffic, by all ranks at once: how fast this machine is now."""
+def speed_probe(group: ProcessGroup) -> tuple[float, float]:
+    """How fast this machine is now: seconds of a fixed mix of arithmetic and memory traffic.
+
+    By rank 0 alone (0 on the others), and by all ranks at once.
+    """
     a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
     x = np.ones(1 << 20, np.float32)
 
@@ -152,7 +154,14 @@ def speed_probe(group: ProcessGroup) -> float:
         np.add(x, x, out=x[:])
 
     group.barrier()
-    return median_seconds(mix, 4e-2, 10**6)
+    alone = median_seconds(mix, PROBE_SECONDS, 10**6) if group.rank == 0 else 0.0
+    group.barrier()
+    return alone, median_seconds(mix, PROBE_SECONDS, 10**6)
+
+
+def speed_and_contention(group: ProcessGroup, rounds: int) -> tuple[tuple[float, float], list[list[float]]]:
+    """`speed_probe` and `contention` in one launch."""
+    return speed_probe(group), contention(group, rounds)
 
 
 # Two workers: collectives and messages

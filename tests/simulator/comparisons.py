@@ -17,5 +17,5 @@ TINY = (Experiment("tiny net", models.builder("mlp-digits"), PLANS, 3),)
 def tiny_comparison(progress=lambda what, done, total: None, **options) -> Comparison:
     """It, on a made-up calibration; the speed probe has found nothing changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["simulator.compare"], "drift", lambda *_: 1.0)
+        patch.setattr(sys.modules["simulator.compare"], "drift", lambda _: (1.0, 1.0))
         return compare(made_up(), progress, TINY, **options)

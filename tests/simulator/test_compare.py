@@ -126,6 +126,6 @@ def test_a_row_shows_the_median_run_and_a_long_step_is_run_less_often(monkeypatc
     monkeypatch.setattr(COMPARE, "train", train)
     monkeypatch.setattr(COMPARE, "RUN_SECONDS", 0.0)
     drifts = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(COMPARE, "drift", lambda _, together: 9.0 if together else next(drifts))
+    monkeypatch.setattr(COMPARE, "drift", lambda _: (next(drifts), 9.0))
     (row,) = compare(made_up(), chosen=[Experiment("m", TINY[0].build, (Plan(),))], rounds=3).rows
     assert calls == [LEAST_STEPS] * 3 and row.measured_step_seconds == 2.0 and row.drift == 2.0

@@ -29,7 +29,7 @@ COMMAND = sys.modules["simulator.commands.compare"]
 @pytest.fixture(autouse=True)
 def steady(monkeypatch):
     for module in (COMPARE, COMMAND):
-        monkeypatch.setattr(module, "drift", lambda *_: 1.0)
+        monkeypatch.setattr(module, "drift", lambda _: (1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_what_was_just_calibrated_is_not_calibrated_again(monkeypatch, tmp_path,
         return made_up()
 
     monkeypatch.setattr(COMMAND, "calibration", calibration)
-    monkeypatch.setattr(COMMAND, "drift", lambda *_: 2.0)
+    monkeypatch.setattr(COMMAND, "drift", lambda _: (2.0, 2.0))
     shown(monkeypatch, tmp_path, capsys, comparison)
     assert measured == [True]  # it was kept, and the machine has become slower
     shown(monkeypatch, tmp_path, capsys, comparison, "--refresh")
@@ -256,7 +256,7 @@ def test_ctrl_c_ends_a_comparison_with_130_and_no_traceback(tmp_path):
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    while True: pass\n"
         "compare.train = interrupted\n"
-        "compare.drift = simulator.commands.compare.drift = lambda *_: 1.0\n"
+        "compare.drift = simulator.commands.compare.drift = lambda _: (1.0, 1.0)\n"
         "sys.exit(command.main(['compare', '--quick']))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
