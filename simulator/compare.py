@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from minidl.commands.own import blamed
 from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
-from simulator.calibrate import Calibration, drift
+from simulator.calibrate import BUSY, Calibration, drift
 from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
 from simulator.predict import Prediction, simulate
 
 PROBED = 4  # before every so many runs it is found how fast the machine is just now
 RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the prediction, but not fewer than these
 
+WAS_BUSY = "Other programs kept this machine busy: the comparison says little; run it again."
 MEASURES = {  # what table and picture show, by name
     "plan": "×4: in 4 micro-batches; sharded: each replica updates its share",
     "speedup": "the step time of one worker over that of the plan",
@@ -83,6 +84,12 @@ class Comparison:
     rows: list[Row]
     runs: list[Run]
     predictions: list[Prediction]
+
+    @property
+    def busy(self) -> bool:
+        """Whether the probe beside the runs varied so much that the comparison says little."""
+        drifts = [row.drift for row in self.rows]
+        return max(drifts) > BUSY * min(drifts)
 
     def mean_error(self, oversubscribed: bool) -> float | None:
         """Mean absolute error of the step time over the rows that are (not) oversubscribed; None if there are none."""

@@ -15,7 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from minidl.parallel import Plan
 from minidl.units import counted, duration, scaled
-from simulator.compare import MEASURES, Comparison, Row
+from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
 from simulator.predict import Prediction
 
 Group = Sequence[tuple[Row, Prediction]]  # of one model
@@ -53,7 +53,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     grid = below.subplots(len(groups), 3, squeeze=False, height_ratios=heights, width_ratios=(4, 3, 3))
     for line, group in zip(grid, groups, strict=True):
         _plans(line, group)
-    _notes(notes)
+    _notes(notes, comparison.busy)
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")  # the places are found; to save it in two formats need not find them again
     return figure
@@ -172,13 +172,14 @@ def _stacks(axes: Axes, ys: Sequence[float], height: float, widths: Sequence[Seq
     return bars
 
 
-def _notes(figure: SubFigure) -> None:
-    """What colours and words mean."""
+def _notes(figure: SubFigure, busy: bool) -> None:
+    """What colours and words mean, and whether it is worth much."""
     for x, colours, title in ((0.8, PARTS, "% of a step"), (0.995, KINDS, "memory")):
         handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
         figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(x, 1), title=title, title_fontsize=SMALL,
                       alignment="left", frameon=False, fontsize=SMALL)  # fmt: skip
     lines = [f"{name}: {meaning}" for name, meaning in (MEASURES | {"ideal": IDEAL}).items()]
+    lines += [WAS_BUSY] * busy
     figure.text(0.005, 0.97, "\n".join(lines), fontsize=SMALL, va="top", color="0.3", linespacing=1.4)
 
 

@@ -28,7 +28,14 @@ CATALOG = Path(__file__).parent / "catalog"
 
 def _figure(of: Schema) -> Schema:
     """A table {value, source}; a file of one's own may leave the source out."""
-    return schema.table({"value": of, "source": schema.text}, optional=("source",))
+    entry = schema.table({"value": of, "source": schema.text}, optional=("source",))
+
+    def check(place: str, value: object) -> None:
+        if isinstance(value, int | float):
+            raise ValueError(f"{place} = {value} is not a table: write {{ value = {value} }}")
+        entry(place, value)
+
+    return check
 
 
 def _figures(**schemas: Schema) -> dict[str, Schema]:

@@ -7,11 +7,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
 
 from minidl.files import replacing
 from minidl.trace import COMMUNICATION, Trace
+from minidl.units import duration
 
-COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", "loss": "#b0b0b0", COMMUNICATION: "#d9534f"}
+COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", COMMUNICATION: "#d9534f"}
+OTHER = "#c0c0c0"
+NAMES = {"forward": COLOURS["F"], "backward": COLOURS["B"], "update": COLOURS["update"], "other computing": OTHER,
+         "communication": COLOURS[COMMUNICATION]}  # fmt: skip
 
 
 def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None) -> Figure:
@@ -31,8 +36,8 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         rows = {rank: row for row, rank in enumerate(trace.ranks)}
         bars: dict[tuple[int, str, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
         for event in trace.events:
-            colour = COLOURS.get(event.name.rstrip("0123456789"), COLOURS.get(event.lane, "#c8c8c8"))
-            bar = ((event.start - zero) * 1e3, (event.end - event.start) * 1e3)
+            colour = COLOURS.get(event.name.rstrip("0123456789"), COLOURS.get(event.lane, OTHER))
+            bar = event.start - zero, event.end - event.start
             bars.setdefault((rows[event.rank], event.lane, colour), []).append(bar)
         dense = len(trace.events) > 100 * len(rows)  # then edges, and rounding to pixels, would hide bars
         for (row, lane, colour), spans in bars.items():
@@ -43,10 +48,9 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_title(title, fontsize=10, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-    axes[-1][0].set_xlabel("ms")
-    names = {"F": "forward", "B": "backward", "update": "update", COMMUNICATION: "communication"}
-    handles = [Rectangle((0, 0), 1, 1, color=COLOURS[key]) for key in names]
-    figure.legend(handles, names.values(), loc="outside lower right", ncols=4, frameon=False, fontsize=9)
+    axes[-1][0].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in NAMES.values()]
+    figure.legend(handles, NAMES, loc="outside lower right", ncols=len(NAMES), frameon=False, fontsize=9)
     return figure
 
 

@@ -399,7 +399,8 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
     done = len(result["losses"])
     line = (
         f"ended with Ctrl-C after step {done} of 100000000; "
-        "what there is is in x.safetensors, trace.json, result.json; go on with --resume x.safetensors"
+        "what there is is in x.safetensors, trace.json, result.json; "
+        "go on with the same options and --resume x.safetensors"
     )
     left, clean = left_on(shown.decode())
     assert (run.returncode, printed, clean) == (130, b"", True)
@@ -442,7 +443,8 @@ def test_bare_parameters_take_the_place_of_no_checkpoint(folder, capsys):
     older = Path("x").read_bytes()
     capsys.readouterr()
     assert main(["train", *steps, "3", "--save", "x"]) == 2
-    assert "x is a checkpoint: go on with --resume x, or save to another file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "x is a checkpoint: go on with the same options and --resume x, or save to another file" in said
     assert main(["train", *steps, "3", "--resume", "x", "--save", "y"]) == 0
     assert Path("x").read_bytes() == older and minidl.load("y")["step"] == 3
     assert main(["train", *steps, "3", "--resume", "x"]) == 0
@@ -472,7 +474,7 @@ def failed(error, saved_step, state, save_error=None):
         (failed(WorkerError("rank 0 died", 0), None, {}), 1, "rank 0 died\n"),
         (failed(FULL, 1, SOME, FULL), 1, "minidl: cannot write x y: No space left on device\n"),
         (failed(KeyboardInterrupt(), None, {}), 130, "ended with Ctrl-C\n"),
-        (failed(KeyboardInterrupt(), 2, SOME), 130, "what there is is in x y, a; go on with --resume 'x y'\n"),
+        (failed(KeyboardInterrupt(), 2, SOME), 130, "in x y, a; go on with the same options and --resume 'x y'\n"),
         (failed(KeyboardInterrupt(), 1, SOME, FULL), 130, "cannot write x y: No space left on device\n\nminidl: "),
         (failed(KeyboardInterrupt(), 1, SOME, FULL), 130, "after step 2 of 9; what there is is in a\n"),
         (failed(OSError("no process to be had"), None, {}), 2, "minidl: no process to be had\n"),

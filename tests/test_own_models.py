@@ -131,6 +131,9 @@ WRONG = {
     "forward.py:Net": (
         "from minidl import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return x.gone\n",
         "forward.py, line 4: AttributeError: 'Tensor' object has no attribute 'gone'"),
+    "few.py:build": (
+        "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n",
+        "few.py:build has 5 outputs: for classes 0 to 4, the labels of the data go from 0 to 9"),
     "shape.py:build": (
         "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Linear(3, 2))\n",
         "shape.py:build does not take the digits, (1, 1, 8, 8), and shape.py has no data(): linear: the input has"),

@@ -16,15 +16,16 @@ import numpy as np
 
 from minidl.commands.arguments import Refused
 from minidl.creation import tensor
-from minidl.data import Dataset, digits
+from minidl.data import ArrayDataset, Dataset, digits
 from minidl.models.catalog import Builder
-from minidl.nn.losses import Loss
+from minidl.nn.losses import Loss, NLLLoss
 from minidl.nn.module import Module
 from minidl.parallel import Plan
 from minidl.parallel.arguments import check_builder, check_dataset, check_loss
 from minidl.parallel.profile import build_on_meta, loss_of
 from minidl.processes import WorkerError
 from minidl.tensor import Tensor, device, float32
+from minidl.units import counted
 
 HELP = """\
 a model of your own is FILE.py:BUILD, a function build() or build(mesh):
@@ -116,12 +117,28 @@ class OwnModel:
     def sample_and_loss(self, plan: Plan) -> tuple[tuple[Tensor, Tensor], Loss]:
         """An `example` of one sample, without values, and the loss: the file's, else the model's own or cross-entropy.
 
-        Nothing is allocated. Refused if the model, as it is built for the plan, does not take the sample.
+        Nothing is allocated. Refused if the model, as it is built for the plan, does not take the sample, or has no
+        output for a label of the data.
         """
         model = build_on_meta(self.build, plan.mesh())
         with device("meta"):
             sample = self.example(model, 1)
-        return sample, self._loss() or loss_of(model)
+            loss = self._loss() or loss_of(model)
+            self._check_labels(model(sample[0]).shape, loss)
+        return sample, loss
+
+    def _check_labels(self, output: tuple[int, ...], loss: Loss) -> None:
+        """Refused if a label of the training data, as far as they lie in an array, is none of the model's classes."""
+        train_set, _ = self.data_sets or digits()
+        if not (isinstance(loss, NLLLoss) and isinstance(train_set, ArrayDataset) and train_set.y.dtype.kind in "iu"):
+            return
+        labels = train_set.y[train_set.y != loss.ignore_index]
+        classes = output[loss.dim]
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise Refused(
+                f"{self.name} has {counted(classes, 'output')}: for classes 0 to {classes - 1}, the labels of the data "
+                f"go from {labels.min()} to {labels.max()}"
+            )
 
     def _loss(self) -> Loss | None:
         """The file's loss; None if it has none."""

@@ -120,7 +120,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
     checkpoints = bool(chosen.save_every or chosen.resume)
     chosen.save = chosen.save or chosen.resume
-    go_on = f"go on with --resume {shlex.quote(str(chosen.save))}"
+    go_on = f"go on with the same options and --resume {shlex.quote(str(chosen.save))}"
     if chosen.save_every and not chosen.save:
         raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
     if chosen.save and not checkpoints and is_checkpoint(chosen.save):

@@ -12,8 +12,7 @@ from minidl.commands.arguments import print_table
 from minidl.commands.plans import crowding
 from minidl.parallel import Plan
 from minidl.units import duration, scaled
-from simulator.calibrate import BUSY
-from simulator.compare import MEASURES, Comparison, Row
+from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
 
 COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")
 LEAST_LABEL = 16  # characters of a plan, however narrow the terminal is
@@ -99,10 +98,10 @@ def _percent(share: float) -> str:
 
 def _print_drift(result: Comparison, console: Console) -> None:
     drifts = [row.drift for row in result.rows]
-    least, most = min(drifts), max(drifts)
-    _say(console, f"A probe took {least:.2f} to {most:.2f} times its calibrated time; simulated times follow it.")
-    if most > BUSY * least:
-        _say(console, "Other programs kept this machine busy: the comparison says little; run it again.")
+    times = " to ".join(dict.fromkeys(f"{share:.2f}" for share in (min(drifts), max(drifts))))
+    _say(console, f"A probe took {times} times its calibrated time; simulated times follow it.")
+    if result.busy:
+        _say(console, WAS_BUSY)
 
 
 def _say(console: Console, line: str) -> None:

@@ -155,6 +155,11 @@ def _plan(options) -> Plan:
             f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
             f"(= {one.workers}): say how many replicas there are with --data"
         )
+    if options.data is None:
+        try:
+            plan.check_batch(options.batch_size)
+        except ValueError as error:
+            raise Refused(f"{error}; data={data} fills --devices {devices}") from None
     return plan
 
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from simulator.compare import MEASURES, Comparison
+from simulator.compare import MEASURES, WAS_BUSY, Comparison
 from simulator.figures import MARKERS, comparison_figure
 from tests.simulator.comparisons import PLANS, tiny_comparison
 
@@ -75,6 +75,13 @@ def test_no_text_lies_on_another_and_none_is_cut(comparison, names):
     for (text, box), (other, place) in combinations(boxes, 2):
         common = Bbox.intersection(box, place)
         assert common is None or min(common.size) < 2, (text, other)
+
+
+def test_a_picture_of_a_busy_machine_says_so(comparison):
+    first, *others = comparison.rows
+    busy = replace(comparison, rows=[replace(first, drift=2.0), *others])
+    said = ["\n".join(text.get_text() for text in texts(comparison_figure(shown))) for shown in (comparison, busy)]
+    assert [WAS_BUSY in everything for everything in said] == [False, True]
 
 
 def test_the_memory_of_the_fullest_worker_is_cut_by_what_it_holds(comparison):

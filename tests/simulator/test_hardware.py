@@ -162,7 +162,7 @@ def test_a_precision_that_the_device_does_not_have_is_refused():
         ("gemm_units", "gemm_unit", "device has an unknown 'gemm_unit': it may have memory_gb, "),
         ("tfloat32", "tfloat64", "device.peak_flops has an unknown 'tfloat64': it may have float32, "),
         ("value = 80,", "valve = 80,", "device.memory_gb has an unknown 'valve': it may have value, source"),
-        ("launch_us = {", "launch_us = 4 #", "device.launch_us = 4 is not a table"),
+        ("launch_us = {", "launch_us = 4 #", "device.launch_us = 4 is not a table: write { value = 4 }"),
         ("devices = 8\n", "devices = 0\n", "devices = 0 is not a whole number of at least 1"),
         ('source = "NVIDIA', 'source = 2021 } # "', "memory_gb.source = 2021 is not a text"),
         (

@@ -193,6 +193,9 @@ REFUSED = {
     "devices that the plan does not fill": (
         "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --tensor 2 --pipeline 2 --devices 6",
         r"--devices 6 is not divisible by pipeline=2 × tensor=2 \(= 4\): say how many replicas there are with --data"),
+    "a batch that cannot be cut over the devices": (
+        "predict gpt-tiny --batch-size 6 --cluster dgx-a100 --tensor 2 --devices 8",
+        r"batch_size 6 is not divisible by data=4 × micro_batches=1 \(= 4\); data=4 fills --devices 8"),
     "fewer devices than the plan needs": (
         "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --data 2 --pipeline 4 --devices 7",
         "the plan pipeline 4 × data 2, 1f1b needs 8 devices: --devices gives 7"),
