@@ -60,13 +60,13 @@ FILE = schema.table({
 class Effort:
     """How thoroughly this machine is measured; by default so that the calibration is worth keeping.
 
-    contention: rounds, before each phase, in which a core computes alone and then all do. products: rounds through the
-    sizes of matrix products. iterations: with two ranks on each core. launches: in which workers communicate. kernels:
-    that are timed, by the names of `compute.timed_as`, None for all.
+    contention: rounds, before each phase, in which a core computes alone and then all do. rounds: through matrix
+    products and kernels. iterations: with two ranks on each core. launches: in which workers communicate. kernels: that
+    are timed, by the names of `compute.timed_as`, None for all.
     """
 
     contention: int = 2
-    products: int = 3
+    rounds: int = 4
     iterations: int = 25
     launches: int = 2
     kernels: Collection[str] | None = None
@@ -77,7 +77,7 @@ FULL = Effort()
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
     """The effort for a calibration that is used once, to simulate what has these profiles: about half the time."""
-    return Effort(contention=1, products=1, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+    return Effort(contention=1, rounds=2, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
 def called(profile: ChainProfile) -> set[str]:
@@ -142,10 +142,7 @@ def calibration(
     if effort != FULL:
         return found
     if not found.quiet:
-        warnings.warn(
-            "this machine was busy with something else: the calibration may be far off, and is used only this once",
-            stacklevel=2,
-        )
+        warnings.warn("other programs kept this machine busy: the calibration is not kept", stacklevel=2)
     elif path is None:
         warnings.warn("the calibration is not kept: there is no home, name a folder in MINIDL_CACHE", stacklevel=2)
     else:
@@ -201,16 +198,14 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
 
     def begin(phase: str) -> None:
         progress(phase)
-        found, slower = zip(*launch(probes.speed_and_contention, cores, (effort.contention,)), strict=True)
+        slower, found = zip(*launch(probes.contention_and_speed, cores, (effort.contention,)), strict=True)
         speeds.append(_speed(found))
         ratios.extend(itertools.chain(*slower))
 
     begin("compiled kernels")
     launch(kernel_probes.compile_kernels, min(2, cores), (effort.kernels,))
-    begin("matrix products")
-    (gemm,) = launch(probes.gemm_seconds, 1, (effort.products,))
-    begin("kernels and the tape")
-    ((kernels, python),) = launch(kernel_probes.kernel_seconds, 1, (effort.kernels,))
+    begin("matrix products and kernels")
+    ((gemm, kernels, python),) = launch(kernel_probes.seconds_alone, 1, (effort.rounds, effort.kernels))
     begin("busy cores")
     sharing, turn_seconds = _sharing(cores, effort.iterations)
     begin("collectives and messages")
@@ -231,13 +226,14 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         "instruction_seconds": 0.0,
     }
     alone, together = zip(*speeds, strict=True)
+    _, *usual, _ = sorted(alone)  # one moment that is another decides nothing: what is kept are medians
     largest = probes.GEMM_SIZES[-1]
     found = Calibration(
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         memory_bytes() / cores, 2 * largest**3 / gemm[-1],
         sharing, turn_seconds, [statistics.median(alone), statistics.median(together)],
-        quiet=max(alone) < BUSY * min(alone),
+        quiet=usual[-1] < BUSY * usual[0],
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
 

@@ -1,7 +1,9 @@
-"""How long each kernel takes, and Python after it: timed where they are used, not one by one.
+"""How long matrix products, kernels and Python after them take on one core.
 
-Small chains of blocks take a training step on the CPU with every kernel call timed, and the same step on meta says,
-call by call, what each of them did.
+Kernels are timed where they are used, not one by one: small chains of blocks take a training step on the CPU with every
+kernel call timed, and the same step on meta says, call by call, what each of them did. All is gone through for some
+rounds: a machine may be half as fast for a second, as when another one shares its cores, and no time may be of one such
+second alone.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from minidl import kernels
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.group import ProcessGroup
+from simulator import probes
 from simulator.chains import OF_IMAGES, Chain, Update, kinds
 from simulator.compute import convolution, timed_as
 
-CASE_SECONDS = 0.2  # after which a step is timed no more, once there are enough times
-Samples = dict[str, dict[object, list[float]]]  # kernel -> bytes moved, or a Convolution -> times
+TIMES = 2  # that a step is timed in a round
+CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
+Points = list[tuple[object, float]]  # (bytes moved, or a Convolution; seconds)
 
 
 def compile_kernels(group: ProcessGroup, called: Collection[str] | None = None) -> None:
-    """Take each step that `kernel_seconds` will time, so that its kernels are compiled: two ranks take half of them."""
+    """Take each step that will be timed, so that its kernels are compiled: two ranks take half of them."""
     gc.disable()  # Numba makes many objects, few of which are garbage
     for kind in kinds(called):
         if group.size == 1 or (kind in OF_IMAGES) == (group.rank == 0):
@@ -35,62 +39,77 @@ def compile_kernels(group: ProcessGroup, called: Collection[str] | None = None) 
                 case.step("cpu")
 
 
-def kernel_seconds(
-    group: ProcessGroup, called: Collection[str] | None = None
-) -> tuple[dict[str, list[tuple[object, float]]], list[tuple[float, float]]]:
-    """For each kernel (bytes moved, seconds), or (Convolution, seconds); and of Python after a call (bytes, seconds).
+def seconds_alone(
+    group: ProcessGroup, rounds: int, called: Collection[str] | None = None
+) -> tuple[list[float], dict[str, Points], list[tuple[float, float]]]:
+    """`probes.gemm_seconds`; for each kernel its points; and of Python after a call (bytes moved, seconds).
 
     Python takes several times as long after a kernel that has moved much, and with it Python's data out of the caches.
     called: the kernels that matter, by the names of `timed_as`; all by default.
     """
-    samples: Samples = {}
+    timed = [_TimedStep(case) for kind in kinds(called) for case in kind()]
+    products: list[list[float]] = []
+    for _ in range(rounds):
+        products.append(probes.gemm_seconds())
+        for step in timed:
+            step.time()
+    samples: dict[str, dict[object, list[float]]] = {}
     pauses: dict[int, list[float]] = {}  # by powers of 4 of the bytes that the call before moved
-    spying = _spy_seconds()
-    for kind in kinds(called):
-        for case in kind():
-            found = _time_case(case, samples)
-            if isinstance(case, Chain):
-                for moved, seconds in found:
-                    pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(seconds)
+    for step in timed:
+        step.add_kernels(samples)
+        step.add_pauses(pauses)
     points = {
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
     }
+    spying = _spy_seconds()
     python = [(4.0**power, max(statistics.mean(times) - spying, 1e-8)) for power, times in sorted(pauses.items())]
-    return points, python
+    return [statistics.median(times) for times in zip(*products, strict=True)], points, python
 
 
-def _time_case(case: Chain | Update, samples: Samples) -> list[tuple[float, float]]:
-    """Add the times of a step's kernel calls to `samples`; returns (bytes moved, seconds till the next) of each.
+class _TimedStep:
+    """A step of a case: what its calls are, and the times of each and of the pause after it, once for every run."""
 
-    Medians of nine runs, of five where these take long.
-    """
-    on_meta, on_cpu = case.step("meta"), case.step("cpu")
-    with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
-        on_meta()
-    expected = [(name, profile[before:after]) for name, before, after in spied]
+    def __init__(self, case: Chain | Update):
+        on_meta, self.run = case.step("meta"), case.step("cpu")
+        with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
+            on_meta()
+        self.names = [name for name, *_ in spied]
+        self.calls = [profile[before:after] for _, before, after in spied]
+        self.is_chain = isinstance(case, Chain)
+        self.seconds: list[list[float]] = []
+        self.pauses: list[list[float]] = []
 
-    timed: list[list[float]] = []
-    pauses: list[list[float]] = []
-    end = time.perf_counter() + CASE_SECONDS
-    while len(timed) < 5 or (len(timed) < 9 and time.perf_counter() < end):
-        with _spied(np.ndarray, time.perf_counter) as spied:
-            on_cpu()
-            done = time.perf_counter()
-        called, known = [name for name, *_ in spied], [name for name, _ in expected]
-        if called != known:
-            raise RuntimeError(f"cpu and meta call different kernels: {called} and {known}")
-        timed.append([end - start for _, start, end in spied])
-        starts = [start for _, start, _ in spied[1:]] + [done]
-        pauses.append([start - end for start, (_, _, end) in zip(starts, spied, strict=True)])
-    times, after = ([statistics.median(t) for t in zip(*runs, strict=True)] for runs in (timed, pauses))
-    for (_, calls), seconds in zip(expected, times, strict=True):
-        if len(calls) == 1 and calls[0].name != "matmul":
-            call = calls[0]
-            size = convolution(call) or call.bytes_read + call.bytes_written
-            samples.setdefault(timed_as(call), {}).setdefault(size, []).append(seconds)
-    moved = (sum(call.bytes_read + call.bytes_written for call in calls) for _, calls in expected)
-    return list(zip(moved, after, strict=True))
+    def time(self) -> None:
+        """Time it, after a run that does not count, which finds the caches full of something else."""
+        self.run()
+        end = time.perf_counter() + CASE_SECONDS
+        for _ in range(TIMES):
+            with _spied(np.ndarray, time.perf_counter) as spied:
+                self.run()
+                done = time.perf_counter()
+            if (called := [name for name, *_ in spied]) != self.names:
+                raise RuntimeError(f"cpu and meta call different kernels: {called} and {self.names}")
+            self.seconds.append([after - before for _, before, after in spied])
+            starts = [*(before for _, before, _ in spied[1:]), done]
+            self.pauses.append([start - after for start, (_, _, after) in zip(starts, spied, strict=True)])
+            if time.perf_counter() > end:
+                break
+
+    def add_kernels(self, samples: dict[str, dict[object, list[float]]]) -> None:
+        """The median times of its kernels, by their names and by bytes moved, or by Convolution."""
+        for calls, seconds in zip(self.calls, zip(*self.seconds, strict=True), strict=True):
+            if len(calls) == 1 and calls[0].name != "matmul":
+                call = calls[0]
+                size = convolution(call) or call.bytes_read + call.bytes_written
+                samples.setdefault(timed_as(call), {}).setdefault(size, []).append(statistics.median(seconds))
+
+    def add_pauses(self, pauses: dict[int, list[float]]) -> None:
+        """The median pauses after its calls; those of an optimizer alone are of no training step."""
+        for calls, seconds in zip(self.calls, zip(*self.pauses, strict=True), strict=True):
+            moved = sum(call.bytes_read + call.bytes_written for call in calls)
+            if self.is_chain:
+                pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(statistics.median(seconds))
 
 
 def _spy_seconds() -> float:

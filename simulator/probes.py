@@ -46,16 +46,13 @@ def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: in
 # One worker
 
 
-def gemm_seconds(group: ProcessGroup, rounds: int) -> list[float]:
+def gemm_seconds() -> list[float]:
     """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest.
 
-    As in training, no product finds its operands where the one before left its own: in a core's nearest caches. The
-    sizes are gone through for some rounds, so that a slow moment of the machine does not decide any of them.
+    As in training, no product finds its operands where the one before left its own: in a core's nearest caches.
     """
     pool = np.ones(GEMM_POOL // 4, np.float32)
-    sizes = list(product(GEMM_SIZES, repeat=3))
-    times = [[_product_seconds(pool, *size) for size in sizes] for _ in range(rounds)]
-    return [statistics.median(of_size) for of_size in zip(*times, strict=True)]
+    return [_product_seconds(pool, m, n, k) for m, n, k in product(GEMM_SIZES, repeat=3)]
 
 
 def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:
@@ -159,9 +156,9 @@ def speed_probe(group: ProcessGroup) -> tuple[float, float]:
     return alone, median_seconds(mix, PROBE_SECONDS, 10**6)
 
 
-def speed_and_contention(group: ProcessGroup, rounds: int) -> tuple[tuple[float, float], list[list[float]]]:
-    """`speed_probe` and `contention` in one launch."""
-    return speed_probe(group), contention(group, rounds)
+def contention_and_speed(group: ProcessGroup, rounds: int) -> tuple[list[list[float]], tuple[float, float]]:
+    """`contention` and `speed_probe` in one launch."""
+    return contention(group, rounds), speed_probe(group)
 
 
 # Two workers: collectives and messages

@@ -155,7 +155,7 @@ def fresh(tmp_path_factory):
     checkout = folder / "checkout"
     shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "__pycache__", "build"))
     venv.create(folder / "venv", with_pip=True)
-    variables = environment(folder / "venv" / "bin", MINIDL_CACHE=home)
+    variables = environment(folder / "venv" / "bin", MINIDL_CACHE=home, VIRTUAL_ENV=folder / "venv")
     return checkout, {name: value for name, value in variables.items() if name != "PYTHONPATH"}
 
 

@@ -220,7 +220,7 @@ def real(real_calibration):
 
 def test_a_real_calibration_is_of_positive_finite_times(real):
     found, said = deepcopy(real)
-    assert len(said) == 6 and found.machine == identity()
+    assert len(said) == 5 and found.machine == identity()
     may_be_zero = found.compute.pop("instruction_seconds")
     assert may_be_zero >= 0 and math.isfinite(may_be_zero)
     points = [found.compute["python"], *found.compute["kernels"].values(), *found.network["collectives"].values()]
