@@ -8,7 +8,9 @@ from collections.abc import Sequence
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 WORDS = ("", "thousand", "million", "billion", "trillion")
 DAY = 86400.0  # seconds
-LONGER = ((DAY, "days"), (3600.0, "h"), (60.0, "min"))  # from twice one of these on, a time is given in it
+TIMES = (  # name, seconds, and from how many of it on a time is given in it
+    ("days", DAY, 2), ("h", 3600.0, 2), ("min", 60.0, 2), ("s", 1.0, 1), ("ms", 1e-3, 1), ("µs", 1e-6, 0),
+)  # fmt: skip
 
 
 def scaled(number: float, unit: str = "") -> str:
@@ -19,16 +21,16 @@ def scaled(number: float, unit: str = "") -> str:
 
 def duration(seconds: float) -> str:
     """In µs, ms, s, min, h or days; "0 s" of none."""
-    if not math.isfinite(seconds):
-        return f"{seconds} s"
-    rounded = _rounded(seconds)
-    for length, name in LONGER:
-        if abs(rounded) >= 2 * length:
-            return f"{_three_digits(seconds / length)} {name}"
-    for length, name in ((1.0, "s"), (1e-3, "ms")):
-        if abs(rounded) >= length:
-            return f"{_three_digits(rounded / length)} {name}"
-    return f"{_three_digits(rounded / 1e-6)} µs" if seconds else "0 s"
+    if not seconds or not math.isfinite(seconds):
+        return f"{seconds or 0} s"
+    name, length = time_unit(seconds)
+    return f"{_three_digits((seconds if length > 1 else _rounded(seconds)) / length)} {name}"
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit in which `duration` gives so long a time: its name, and its seconds."""
+    rounded = abs(_rounded(seconds))
+    return next((name, length) for name, length, least in TIMES if rounded >= least * length)
 
 
 def rate(per_second: float, what: str) -> str:

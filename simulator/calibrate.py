@@ -12,7 +12,7 @@ import json
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from simulator.network import SharedMemory
 from simulator.predict import simulate
 
 VERSION = 15  # of the cache's form
-BUSY = 1.3  # by how much a probe may vary during a calibration that is kept
+BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
 
 SECONDS = schema.rising(schema.pair(schema.NOT_NEGATIVE, schema.POSITIVE))  # by bytes
 FILE = schema.table({
@@ -77,7 +77,7 @@ FULL = Effort()
 
 def quick(profiles: Iterable[ChainProfile]) -> Effort:
     """The effort for a calibration that is used once, to simulate what has these profiles: about half the time."""
-    return Effort(contention=1, rounds=2, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
+    return Effort(contention=1, rounds=3, iterations=11, launches=1, kernels=set().union(*map(called, profiles)))
 
 
 def called(profile: ChainProfile) -> set[str]:
@@ -142,7 +142,7 @@ def calibration(
     if effort != FULL:
         return found
     if not found.quiet:
-        warnings.warn("other programs kept this machine busy: the calibration is not kept", stacklevel=2)
+        warnings.warn("this machine was busy: the calibration may be far off, and is not kept", stacklevel=2)
     elif path is None:
         warnings.warn("the calibration is not kept: there is no home, name a folder in MINIDL_CACHE", stacklevel=2)
     else:
@@ -179,7 +179,13 @@ def drift(calibration: Calibration) -> tuple[float, float]:
     return alone, together
 
 
-def _speed(ranks: list[tuple[float, float]]) -> tuple[float, float]:
+def _quiet(times: Iterable[float]) -> bool:
+    """Whether a probe's times are alike, but for the slowest: nothing that is kept is of one moment alone."""
+    *usual, _ = sorted(times)
+    return usual[-1] < BUSY * usual[0]
+
+
+def _speed(ranks: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Seconds alone, and together, of what the ranks return from `speed_probe`."""
     return ranks[0][0], statistics.mean(together for _, together in ranks)
 
@@ -198,14 +204,14 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
 
     def begin(phase: str) -> None:
         progress(phase)
-        slower, found = zip(*launch(probes.contention_and_speed, cores, (effort.contention,)), strict=True)
-        speeds.append(_speed(found))
-        ratios.extend(itertools.chain(*slower))
+        contended, speed = zip(*launch(probes.contention_and_speed, cores, (effort.contention,)), strict=True)
+        ratios.extend(itertools.chain(*contended))
+        speeds.append(_speed(speed))
 
     begin("compiled kernels")
     launch(kernel_probes.compile_kernels, min(2, cores), (effort.kernels,))
     begin("matrix products and kernels")
-    ((gemm, kernels, python),) = launch(kernel_probes.seconds_alone, 1, (effort.rounds, effort.kernels))
+    ((gemm, kernels, python),) = launch(kernel_probes.products_and_kernels, 1, (effort.rounds, effort.kernels))
     begin("busy cores")
     sharing, turn_seconds = _sharing(cores, effort.iterations)
     begin("collectives and messages")
@@ -226,14 +232,13 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         "instruction_seconds": 0.0,
     }
     alone, together = zip(*speeds, strict=True)
-    _, *usual, _ = sorted(alone)  # one moment that is another decides nothing: what is kept are medians
     largest = probes.GEMM_SIZES[-1]
     found = Calibration(
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         memory_bytes() / cores, 2 * largest**3 / gemm[-1],
         sharing, turn_seconds, [statistics.median(alone), statistics.median(together)],
-        quiet=usual[-1] < BUSY * usual[0],
+        quiet=_quiet(alone),
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
 

@@ -39,7 +39,7 @@ class Chain:
     tokens: bool = False
 
     def step(self, where: str) -> Callable[[], object]:
-        """A training step on device `where`, after the first one, which makes the state of the optimizers."""
+        """A training step on device `where`, after the first one, which makes the state of the optimizer."""
         with device(where):
             step = TrainingStep(self.build())
         if where == "meta":
@@ -92,8 +92,8 @@ class TrainingStep:
         self.optimizer.step()
 
 
-class Doubled(nn.Module):
-    """x + x, of a copy: copies, which split layers make; additions, as which any kernel is priced that is not timed."""
+class CopyAndAdd(nn.Module):
+    """x.clone() + x: for the times of copies, and of additions, as which a kernel is priced that has no times."""
 
     def forward(self, x):
         return x.clone() + x
@@ -103,15 +103,15 @@ def dense() -> Iterator[Chain]:
     """Perceptrons."""
     for width, batch in DENSE:
         yield Chain(lambda w=width: [
-            nn.Linear(w, w), nn.ReLU(), Doubled(), nn.Linear(w, 10)
+            nn.Linear(w, w), nn.ReLU(), CopyAndAdd(), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
 
 
 def activated() -> Iterator[Chain]:
-    """What stands between the products of transformers."""
+    """GELU and layer norm, with a block before them: nobody wants the gradient of the first one's input."""
     for width, batch in DENSE:
         yield Chain(lambda w=width: [
-            Doubled(), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
+            CopyAndAdd(), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
 
 

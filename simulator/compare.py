@@ -145,8 +145,8 @@ def compare(
             for i, job in enumerate(jobs):
                 progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
                 if i % PROBED == 0:
-                    drifts = drift(calibration)
-                job.measure(drifts[job.plan.workers > 1])
+                    alone, together = drift(calibration)
+                job.measure(together if job.plan.workers > 1 else alone)
 
     rows = []
     for job in jobs:

@@ -25,7 +25,7 @@ TONES = {"measured": ("#0072b2", "#7fb8d8", "#d3e7f2"), "simulated": ("#d55e00",
 PARTS = {"computing": "#606060", "exposed comm.": "#a8a8a8", "idle": "#dedede"}
 KINDS = {"parameters": "#7a3300", "gradients": "#d55e00", "optimizer": "#eeae7a", "activations": "#fadfca"}
 MARKERS = {"data": "o", "pipeline": "s", "tensor": "^", "several axes": "D"}
-WIDTH, SPEEDUPS, MODEL, ROW, NOTES = 10.4, 3.6, 0.75, 0.4, 1.45  # inches
+WIDTH, SPEEDUPS, MODEL, ROW, NOTE = 10.4, 3.6, 0.75, 0.4, 0.17  # inches
 SPREAD = 0.32  # of plans with as many workers, to either side, where twice as many are 1 away
 IDEAL = "the speedup, if as many workers as can run at once did all the work and nothing else"
 PLAIN, SMALL = 9, 8  # points
@@ -39,8 +39,10 @@ def comparison_figure(comparison: Comparison) -> Figure:
     names = dict.fromkeys(row.model for row in comparison.rows)
     groups = [[pair for pair in pairs if pair[0].model == name] for name in names]
     lines, machine = math.ceil(len(groups) / 2), comparison.machine
+    explained = [f"{name}: {meaning}" for name, meaning in (MEASURES | {"ideal": IDEAL}).items()]
+    explained += [WAS_BUSY] * comparison.busy
     heights = [MODEL + ROW * len(group) for group in groups]
-    parts = [SPEEDUPS * lines, sum(heights), NOTES]
+    parts = [SPEEDUPS * lines, sum(heights), NOTE * (len(explained) + 0.5)]
     figure = Figure(figsize=(WIDTH, sum(parts)), layout="constrained")
     above, below, notes = figure.subfigures(3, 1, height_ratios=parts)
 
@@ -53,7 +55,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     grid = below.subplots(len(groups), 3, squeeze=False, height_ratios=heights, width_ratios=(4, 3, 3))
     for line, group in zip(grid, groups, strict=True):
         _plans(line, group)
-    _notes(notes, comparison.busy)
+    _notes(notes, explained)
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")  # the places are found; to save it in two formats need not find them again
     return figure
@@ -172,14 +174,12 @@ def _stacks(axes: Axes, ys: Sequence[float], height: float, widths: Sequence[Seq
     return bars
 
 
-def _notes(figure: SubFigure, busy: bool) -> None:
-    """What colours and words mean, and whether it is worth much."""
+def _notes(figure: SubFigure, lines: Sequence[str]) -> None:
+    """What colours mean, and beside it the lines."""
     for x, colours, title in ((0.8, PARTS, "% of a step"), (0.995, KINDS, "memory")):
         handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
         figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(x, 1), title=title, title_fontsize=SMALL,
                       alignment="left", frameon=False, fontsize=SMALL)  # fmt: skip
-    lines = [f"{name}: {meaning}" for name, meaning in (MEASURES | {"ideal": IDEAL}).items()]
-    lines += [WAS_BUSY] * busy
     figure.text(0.005, 0.97, "\n".join(lines), fontsize=SMALL, va="top", color="0.3", linespacing=1.4)
 
 

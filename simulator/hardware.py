@@ -31,7 +31,7 @@ def _figure(of: Schema) -> Schema:
     entry = schema.table({"value": of, "source": schema.text}, optional=("source",))
 
     def check(place: str, value: object) -> None:
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             raise ValueError(f"{place} = {value} is not a table: write {{ value = {value} }}")
         entry(place, value)
 

@@ -39,25 +39,28 @@ def compile_kernels(group: ProcessGroup, called: Collection[str] | None = None) 
                 case.step("cpu")
 
 
-def seconds_alone(
+def products_and_kernels(
     group: ProcessGroup, rounds: int, called: Collection[str] | None = None
 ) -> tuple[list[float], dict[str, Points], list[tuple[float, float]]]:
-    """`probes.gemm_seconds`; for each kernel its points; and of Python after a call (bytes moved, seconds).
+    """Seconds of products, as in `probes.gemm_seconds`; each kernel's points; and Python after a call (bytes, seconds).
 
-    Python takes several times as long after a kernel that has moved much, and with it Python's data out of the caches.
-    called: the kernels that matter, by the names of `timed_as`; all by default.
+    Medians over some rounds through all of them. Python takes several times as long after a kernel that has moved much,
+    and with it Python's data out of the caches. called: the kernels that matter, by the names of `timed_as`; all by
+    default. All steps are held at once: half a gigabyte.
     """
-    timed = [_TimedStep(case) for kind in kinds(called) for case in kind()]
+    cases = [case for kind in kinds(called) for case in kind()]
+    timed = [_TimedStep(case) for case in cases]
     products: list[list[float]] = []
     for _ in range(rounds):
         products.append(probes.gemm_seconds())
         for step in timed:
-            step.time()
+            step.run_timed()
     samples: dict[str, dict[object, list[float]]] = {}
     pauses: dict[int, list[float]] = {}  # by powers of 4 of the bytes that the call before moved
-    for step in timed:
+    for case, step in zip(cases, timed, strict=True):
         step.add_kernels(samples)
-        step.add_pauses(pauses)
+        if isinstance(case, Chain):  # an optimizer alone is no training step
+            step.add_pauses(pauses)
     points = {
         name: sorted((size, statistics.median(times)) for size, times in sizes.items())
         for name, sizes in samples.items()
@@ -76,11 +79,10 @@ class _TimedStep:
             on_meta()
         self.names = [name for name, *_ in spied]
         self.calls = [profile[before:after] for _, before, after in spied]
-        self.is_chain = isinstance(case, Chain)
         self.seconds: list[list[float]] = []
         self.pauses: list[list[float]] = []
 
-    def time(self) -> None:
+    def run_timed(self) -> None:
         """Time it, after a run that does not count, which finds the caches full of something else."""
         self.run()
         end = time.perf_counter() + CASE_SECONDS
@@ -105,11 +107,10 @@ class _TimedStep:
                 samples.setdefault(timed_as(call), {}).setdefault(size, []).append(statistics.median(seconds))
 
     def add_pauses(self, pauses: dict[int, list[float]]) -> None:
-        """The median pauses after its calls; those of an optimizer alone are of no training step."""
+        """The median pauses after its calls."""
         for calls, seconds in zip(self.calls, zip(*self.pauses, strict=True), strict=True):
             moved = sum(call.bytes_read + call.bytes_written for call in calls)
-            if self.is_chain:
-                pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(statistics.median(seconds))
+            pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(statistics.median(seconds))
 
 
 def _spy_seconds() -> float:

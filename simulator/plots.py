@@ -7,16 +7,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 
 from minidl.files import replacing
 from minidl.trace import COMMUNICATION, Trace
-from minidl.units import duration
+from minidl.units import time_unit
 
 COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", COMMUNICATION: "#d9534f"}
 OTHER = "#c0c0c0"
-NAMES = {"forward": COLOURS["F"], "backward": COLOURS["B"], "update": COLOURS["update"], "other computing": OTHER,
-         "communication": COLOURS[COMMUNICATION]}  # fmt: skip
+LEGEND = {"forward": COLOURS["F"], "backward": COLOURS["B"], "update": COLOURS["update"], "other": OTHER,
+          "communication": COLOURS[COMMUNICATION]}  # fmt: skip
 
 
 def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None) -> Figure:
@@ -28,6 +27,7 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
     for title, trace in traces:
         numbers = sorted({e.step for e in trace.events})
         steps.append((title, trace.of_step(step if step is not None else numbers[len(numbers) // 2])))
+    unit, unit_seconds = time_unit(max(trace.events[-1].end - trace.events[0].start for _, trace in steps))
     heights = [len(trace.ranks) for _, trace in steps]
     figure = Figure(figsize=(12, 1 + 0.55 * sum(heights)), layout="constrained")
     axes = figure.subplots(len(steps), 1, squeeze=False, sharex=True, height_ratios=heights)
@@ -37,7 +37,7 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         bars: dict[tuple[int, str, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
         for event in trace.events:
             colour = COLOURS.get(event.name.rstrip("0123456789"), COLOURS.get(event.lane, OTHER))
-            bar = event.start - zero, event.end - event.start
+            bar = (event.start - zero) / unit_seconds, (event.end - event.start) / unit_seconds
             bars.setdefault((rows[event.rank], event.lane, colour), []).append(bar)
         dense = len(trace.events) > 100 * len(rows)  # then edges, and rounding to pixels, would hide bars
         for (row, lane, colour), spans in bars.items():
@@ -48,9 +48,9 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]], step: int | None = None
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_title(title, fontsize=10, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-    axes[-1][0].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in NAMES.values()]
-    figure.legend(handles, NAMES, loc="outside lower right", ncols=len(NAMES), frameon=False, fontsize=9)
+    axes[-1][0].set_xlabel(unit)
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in LEGEND.values()]
+    figure.legend(handles, LEGEND.keys(), loc="outside lower right", ncols=len(LEGEND), frameon=False, fontsize=9)
     return figure
 
 

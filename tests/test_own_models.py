@@ -133,7 +133,7 @@ WRONG = {
         "forward.py, line 4: AttributeError: 'Tensor' object has no attribute 'gone'"),
     "few.py:build": (
         "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n",
-        "few.py:build has 5 outputs: for classes 0 to 4, the labels of the data go from 0 to 9"),
+        "few.py:build has 5 outputs, for the classes 0 to 4: the labels of the data go from 0 to 9"),
     "shape.py:build": (
         "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Linear(3, 2))\n",
         "shape.py:build does not take the digits, (1, 1, 8, 8), and shape.py has no data(): linear: the input has"),
@@ -159,6 +159,46 @@ def test_what_is_wrong_with_a_file_is_one_sentence_and_exit_code_2(folder, capsy
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("minidl: ") and captured.err.count("\n") == 1
     assert reason in captured.err
+
+
+LABELS = """
+import numpy as np
+from minidl import data, nn
+x, y = np.zeros((64, 8), "float32"), np.arange(64) % 3
+def build():
+    return nn.Linear(8, 3)
+def data():
+    from minidl.data import ArrayDataset, Subset
+    return {data}
+loss = nn.CrossEntropyLoss({loss})
+"""
+
+
+@pytest.mark.parametrize(("data", "loss", "worst"), [
+    ("ArrayDataset(x, y), ArrayDataset(x, y)", "", None),
+    ("ArrayDataset(x, np.where(y, y, -100)), ArrayDataset(x, y)", "", None),
+    ("ArrayDataset(x, np.where(y, y, 9)), ArrayDataset(x, y)", "ignore_index=9", None),
+    ("ArrayDataset(x, np.eye(3, dtype='float32')[y]), ArrayDataset(x, np.eye(3, dtype='float32')[y])", "", None),
+    ("Subset(ArrayDataset(x, y + 1), np.flatnonzero(y < 2)), ArrayDataset(x, y)", "", None),
+    ("Subset(ArrayDataset(x, y + 1), np.arange(32)), ArrayDataset(x, y)", "", "1 to 3"),
+    ("ArrayDataset(x, y), ArrayDataset(x, 2 * y)", "", "0 to 4"),
+    ("ArrayDataset(x, y - 1), ArrayDataset(x, y)", "", "-1 to 1"),
+])  # fmt: skip
+def test_labels_that_are_none_of_the_models_classes_are_refused_and_no_others(folder, capsys, data, loss, worst):
+    Path("labels.py").write_text(LABELS.format(data=data, loss=loss))
+    code = main(["train", "--model", "labels.py:build", "--steps", "2", "--batch-size", "8"])
+    said = capsys.readouterr().err
+    assert code == (2 if worst else 0)
+    refused = "labels.py:build has 3 outputs, for the classes 0 to 2: the labels of the data go from "
+    assert (f"{refused}{worst}\n" in said) is bool(worst)
+
+
+def test_labels_of_data_that_are_not_used_matter_to_nobody(folder, capsys):
+    Path("ex.py").write_text(
+        "import minidl\nfrom minidl import nn\nclass Net(nn.Linear):\n    def example(self, n):\n"
+        "        return minidl.zeros((n, 7)), minidl.zeros((n,), dtype='int64')\ndef build():\n    return Net(7, 3)\n"
+    )
+    assert simulate("predict ex.py:build --cluster tpu-v4 --batch-size 8".split()) == 0
 
 
 def test_profile_and_predict_refuse_a_wrong_file_and_what_has_no_use_as_train_does(folder, capsys):

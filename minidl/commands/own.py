@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl.commands.arguments import Refused
 from minidl.creation import tensor
-from minidl.data import ArrayDataset, Dataset, digits
+from minidl.data import ArrayDataset, Dataset, Subset, digits
 from minidl.models.catalog import Builder
 from minidl.nn.losses import Loss, NLLLoss
 from minidl.nn.module import Module
@@ -117,27 +117,34 @@ class OwnModel:
     def sample_and_loss(self, plan: Plan) -> tuple[tuple[Tensor, Tensor], Loss]:
         """An `example` of one sample, without values, and the loss: the file's, else the model's own or cross-entropy.
 
-        Nothing is allocated. Refused if the model, as it is built for the plan, does not take the sample, or has no
-        output for a label of the data.
+        Nothing is allocated. Refused if the model, as it is built for the plan, does not take the sample.
         """
         model = build_on_meta(self.build, plan.mesh())
         with device("meta"):
             sample = self.example(model, 1)
-            loss = self._loss() or loss_of(model)
-            self._check_labels(model(sample[0]).shape, loss)
-        return sample, loss
+        return sample, self._loss() or loss_of(model)
 
-    def _check_labels(self, output: tuple[int, ...], loss: Loss) -> None:
-        """Refused if a label of the training data, as far as they lie in an array, is none of the model's classes."""
-        train_set, _ = self.data_sets or digits()
-        if not (isinstance(loss, NLLLoss) and isinstance(train_set, ArrayDataset) and train_set.y.dtype.kind in "iu"):
+    def data_and_loss(self, plan: Plan) -> tuple[Dataset, Dataset, Loss]:
+        """The data sets to train and to test on, and the loss. Refused where the model lacks the class of a label."""
+        (x, _), loss = self.sample_and_loss(plan)
+        data_sets = self.data_sets or digits()
+        if isinstance(loss, NLLLoss):
+            with device("meta"):
+                output = build_on_meta(self.build, plan.mesh())(x)
+            for data_set in data_sets:
+                self._check_labels(data_set, output, loss)
+        return *data_sets, loss
+
+    def _check_labels(self, data_set: Dataset, output: object, loss: NLLLoss) -> None:
+        """Refuse labels beyond the classes of `output`, if they lie in an array; other outputs `train` refuses."""
+        labels = _labels(data_set)
+        if labels is None or not isinstance(output, Tensor) or not -output.ndim <= loss.dim < output.ndim:
             return
-        labels = train_set.y[train_set.y != loss.ignore_index]
-        classes = output[loss.dim]
-        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        labels, classes = labels[labels != loss.ignore_index], output.shape[loss.dim]
+        if labels.size and not 0 <= labels.min() <= labels.max() < classes:
             raise Refused(
-                f"{self.name} has {counted(classes, 'output')}: for classes 0 to {classes - 1}, the labels of the data "
-                f"go from {labels.min()} to {labels.max()}"
+                f"{self.name} has {counted(classes, 'output')}, for the classes 0 to {classes - 1}: the labels of the "
+                f"data go from {labels.min()} to {labels.max()}"
             )
 
     def _loss(self) -> Loss | None:
@@ -183,6 +190,14 @@ class OwnModel:
 
     def _is_own(self, value: object) -> bool:
         return callable(value) and getattr(value, "__module__", None) == self._module.__name__
+
+
+def _labels(data_set: Dataset) -> np.ndarray | None:
+    """Its targets, where they are integers in an array."""
+    if isinstance(data_set, Subset):
+        labels = _labels(data_set.dataset)
+        return None if labels is None else labels[data_set.indices]
+    return data_set.y if isinstance(data_set, ArrayDataset) and data_set.y.dtype.kind == "i" else None
 
 
 def _imported(path: Path) -> ModuleType:

@@ -89,5 +89,4 @@ def task(model: str, plan: Plan, folder: Path | None, download: bool) -> Task:
         raise Refused(f"{model} is trained on the digits, or what its file's data() gives: no --folder, no --download")
     own = OwnModel(model)
     with blamed(own.path):
-        _, loss = own.sample_and_loss(plan)
-        return Task(own.build, *(own.data_sets or data.digits()), loss, own.path)
+        return Task(own.build, *own.data_and_loss(plan), own.path)

@@ -102,8 +102,10 @@ def run(options, console: Console) -> Outcome:
             tell(f"calibrating: {phase}")
 
         found = calibration(options.refresh, calibrating, effort)
-        if not calibrated and abs(drift(found)[0] - 1) > STALE:
-            found = calibration(True, calibrating, effort)
+        if not calibrated:
+            alone, _ = drift(found)
+            if abs(alone - 1) > STALE:
+                found = calibration(True, calibrating, effort)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
     traces = [(out / file, trace.save) for file, trace in result.traces().items()]
 

@@ -98,7 +98,8 @@ def _percent(share: float) -> str:
 
 def _print_drift(result: Comparison, console: Console) -> None:
     drifts = [row.drift for row in result.rows]
-    times = " to ".join(dict.fromkeys(f"{share:.2f}" for share in (min(drifts), max(drifts))))
+    least, most = f"{min(drifts):.2f}", f"{max(drifts):.2f}"
+    times = least if least == most else f"{least} to {most}"
     _say(console, f"A probe took {times} times its calibrated time; simulated times follow it.")
     if result.busy:
         _say(console, WAS_BUSY)

@@ -150,12 +150,12 @@ def _plan(options) -> Plan:
         return plan
     if plan.workers > devices:
         raise Refused(f"the plan {plan} needs {plan.workers:,} devices: --devices gives {devices:,}")
-    if options.data is None and devices % one.workers:
-        raise Refused(
-            f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
-            f"(= {one.workers}): say how many replicas there are with --data"
-        )
     if options.data is None:
+        if devices % one.workers:
+            raise Refused(
+                f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
+                f"(= {one.workers}): say how many replicas there are with --data"
+            )
         try:
             plan.check_batch(options.batch_size)
         except ValueError as error:

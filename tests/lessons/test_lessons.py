@@ -67,7 +67,7 @@ def test_lesson_3_says_how_noisy_the_machine_is_and_offers_to_run_again(times, s
     exec(first.compile(LESSONS[2].path), namespace)
     namespace["train"] = lambda *arguments, **options: trained.append(1) or Steps([next(time_of_a_step)])
     namespace["simulate"] = lambda *arguments, **options: Steps([], 1e-3)
-    namespace["drift"] = lambda calibrated: (slower, slower)
+    namespace["drift"] = lambda calibrated: (slower, 9.0)
     exec(measuring.compile(LESSONS[2].path), namespace)
     assert len(trained) == rounds * 2 * (len(namespace["WIDTHS"]) * (len(namespace["MEASURED_BATCHES"]) + 1) + 1)
     shown = capsys.readouterr().out

@@ -13,7 +13,7 @@ import simulator
 from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan
-from simulator import chains, probes, simulate
+from simulator import chains, kernel_probes, probes, simulate
 from simulator.__main__ import main
 from simulator.calibrate import Calibration, cache_path, calibration, called, identity, quick
 from simulator.predict import profile_model
@@ -211,6 +211,34 @@ def test_without_a_home_the_calibration_is_measured_and_not_kept(measured, monke
 
 
 # For real
+
+
+@pytest.mark.parametrize(("times", "quiet"), [
+    ([1.0, 1.1, 1.2, 1.0, 1.2], True), ([1.0, 1.0, 5.0, 1.0, 1.0], True), ([1.0, 1.0, 2.0, 2.0, 1.0], False),
+    ([1.0, 2.0, 2.0, 2.0, 2.0], False),
+])  # fmt: skip
+def test_a_machine_is_quiet_if_all_probes_but_the_slowest_take_as_long(times, quiet):
+    assert MODULE._quiet(times) is quiet
+
+
+def test_the_speed_is_that_of_rank_0_alone_and_of_all_together():
+    assert MODULE._speed([(1.0, 2.0), (0.0, 4.0)]) == (1.0, 3.0)
+
+
+def test_no_time_of_a_kernel_is_of_one_slow_round():
+    (chain, *_) = chains.dense()
+    step = kernel_probes._TimedStep(chain)
+    for _ in range(3):
+        step.run_timed()
+    assert len(step.seconds) == len(step.pauses) == 3 * kernel_probes.TIMES
+    calm = [[1.0] * len(step.calls)] * 2 * kernel_probes.TIMES
+    step.seconds = step.pauses = [*calm, *([[1e3] * len(step.calls)] * kernel_probes.TIMES)]
+    samples, pauses = {}, {}
+    step.add_kernels(samples)
+    step.add_pauses(pauses)
+    assert {"relu", "relu_grad", "copy", "add", "sgd_update"} <= samples.keys()
+    assert {t for sizes in samples.values() for times in sizes.values() for t in times} == {1.0}
+    assert {t for times in pauses.values() for t in times} == {1.0}
 
 
 @pytest.fixture(scope="module")

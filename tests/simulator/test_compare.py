@@ -129,3 +129,12 @@ def test_a_row_shows_the_median_run_and_a_long_step_is_run_less_often(monkeypatc
     monkeypatch.setattr(COMPARE, "drift", lambda _: (next(drifts), 9.0))
     (row,) = compare(made_up(), chosen=[Experiment("m", TINY[0].build, (Plan(),))], rounds=3).rows
     assert calls == [LEAST_STEPS] * 3 and row.measured_step_seconds == 2.0 and row.drift == 2.0
+
+
+def test_rows_of_several_workers_follow_the_speed_of_all_cores_and_that_of_one_that_of_one(monkeypatch, comparison):
+    monkeypatch.setattr(COMPARE, "train", lambda *_, **__: comparison.runs[0])
+    monkeypatch.setattr(COMPARE, "drift", lambda _: (2.0, 3.0))
+    found = compare(made_up(), chosen=[Experiment("m", TINY[0].build, (Plan(), Plan(data=2)))], rounds=1)
+    assert [row.drift for row in found.rows] == [2.0, 3.0]
+    predicted = [p.step_seconds for p in found.predictions]
+    assert [row.simulated_step_seconds for row in found.rows] == [2 * predicted[0], 3 * predicted[1]]

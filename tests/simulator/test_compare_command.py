@@ -172,7 +172,7 @@ def test_what_was_just_calibrated_is_not_calibrated_again(monkeypatch, tmp_path,
         return made_up()
 
     monkeypatch.setattr(COMMAND, "calibration", calibration)
-    monkeypatch.setattr(COMMAND, "drift", lambda _: (2.0, 2.0))
+    monkeypatch.setattr(COMMAND, "drift", lambda _: (2.0, 1.0))
     shown(monkeypatch, tmp_path, capsys, comparison)
     assert measured == [True]  # it was kept, and the machine has become slower
     shown(monkeypatch, tmp_path, capsys, comparison, "--refresh")

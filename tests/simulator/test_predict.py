@@ -11,9 +11,10 @@ import pytest
 from minidl import models, nn, optim
 from minidl.parallel import Plan
 from minidl.parallel.profile import build_on_meta
-from minidl.trace import COMMUNICATION, Trace
+from minidl.trace import COMMUNICATION, Event, Trace
 from minidl.units import duration
 from simulator import Cluster, simulate
+from simulator.plots import timeline_figure
 from tests.simulator.hand_made import cluster
 
 LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
@@ -134,6 +135,18 @@ def test_the_timeline_of_gpt3_opens_again(tmp_path):
     inside = [e for e in again.events if e.name == "all_reduce" and e.rank == rank]
     layers = 6  # of the stage: two collectives forward and two backward in each, for each micro-batch
     assert len(inside) == 24 * layers * 4 and {e.lane for e in inside} == {COMMUNICATION}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "end"), [(4e-5, "µs", 40), (0.25, "ms", 250), (20, "s", 20), (1e4, "h", 2.778)]
+)
+def test_the_axis_of_a_timeline_has_the_unit_that_fits(seconds, unit, end):
+    middle = 5.0 + seconds / 2
+    trace = Trace([Event(0, "compute", "F0", 5.0, middle), Event(0, "compute", "B0", middle, 5.0 + seconds)])
+    (axes,) = timeline_figure([("title", trace)]).axes
+    assert axes.get_xlabel() == unit
+    bars = [path.get_extents() for bars in axes.collections for path in bars.get_paths()]
+    assert sorted(x for bar in bars for x in bar.intervalx) == pytest.approx([0, end / 2, end / 2, end], rel=1e-3)
 
 
 # What a prediction says of itself
