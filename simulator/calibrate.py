@@ -33,6 +33,8 @@ from simulator.predict import simulate
 
 VERSION = 15  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
+WAS_BUSY = """this machine was busy as it was calibrated, and predictions may be far off:
+`python -m simulator calibrate --refresh` measures it again"""
 
 SECONDS = schema.rising(schema.pair(schema.NOT_NEGATIVE, schema.POSITIVE))  # by bytes
 FILE = schema.table({
@@ -92,8 +94,7 @@ class Calibration:
     """What was measured, as it is cached.
 
     sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, on one core and on all at once, to
-    tell how the machine drifts. quiet: nothing else kept the machine busy; otherwise the calibration is used but not
-    kept.
+    tell how the machine drifts. quiet: nothing else kept the machine busy; otherwise who uses it is warned.
     """
 
     machine: dict[str, object]
@@ -135,15 +136,13 @@ def calibration(
     if path and not refresh:
         try:
             if kept := _read(path):
-                return kept
+                return _warned(kept)
         except (OSError, ValueError) as error:
             warnings.warn(f"the calibration cache {path} cannot be used ({error}): measuring again", stacklevel=2)
     found = measure(progress or (lambda what: None), effort)
     if effort != FULL:
         return found
-    if not found.quiet:
-        warnings.warn("this machine was busy: the calibration may be far off, and is not kept", stacklevel=2)
-    elif path is None:
+    if path is None:
         warnings.warn("the calibration is not kept: there is no home, name a folder in MINIDL_CACHE", stacklevel=2)
     else:
         try:
@@ -151,6 +150,13 @@ def calibration(
             files.write(path, json.dumps(asdict(found)))
         except OSError as error:
             warnings.warn(f"the calibration cannot be cached in {path}: {error}", stacklevel=2)
+    return _warned(found)
+
+
+def _warned(found: Calibration) -> Calibration:
+    """The calibration, after a warning if it is not worth much."""
+    if not found.quiet:
+        warnings.warn(WAS_BUSY, stacklevel=3)
     return found
 
 

@@ -143,7 +143,7 @@ def compare(
     with forkserver():
         for turn in range(rounds):
             for i, job in enumerate(jobs):
-                progress(f"{job.plan}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
+                progress(f"{job.plan.label}, {job.experiment.name}", turn * len(jobs) + i, rounds * len(jobs))
                 if i % PROBED == 0:
                     alone, together = drift(calibration)
                 job.measure(together if job.plan.workers > 1 else alone)

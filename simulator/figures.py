@@ -39,8 +39,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
     names = dict.fromkeys(row.model for row in comparison.rows)
     groups = [[pair for pair in pairs if pair[0].model == name] for name in names]
     lines, machine = math.ceil(len(groups) / 2), comparison.machine
-    explained = [f"{name}: {meaning}" for name, meaning in (MEASURES | {"ideal": IDEAL}).items()]
-    explained += [WAS_BUSY] * comparison.busy
+    explained = [WAS_BUSY] * comparison.busy
+    explained += [f"{name}: {meaning}" for name, meaning in (MEASURES | {"ideal": IDEAL}).items()]
     heights = [MODEL + ROW * len(group) for group in groups]
     parts = [SPEEDUPS * lines, sum(heights), NOTE * (len(explained) + 0.5)]
     figure = Figure(figsize=(WIDTH, sum(parts)), layout="constrained")

@@ -14,7 +14,7 @@ from minidl.units import time_unit
 
 COLOURS = {"F": "#4c8fbd", "B": "#8c6bb1", "update": "#5aa469", COMMUNICATION: "#d9534f"}
 OTHER = "#c0c0c0"
-LEGEND = {"forward": COLOURS["F"], "backward": COLOURS["B"], "update": COLOURS["update"], "other": OTHER,
+LEGEND = {"forward": COLOURS["F"], "backward": COLOURS["B"], "update": COLOURS["update"], "loss, other": OTHER,
           "communication": COLOURS[COMMUNICATION]}  # fmt: skip
 
 

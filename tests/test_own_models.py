@@ -125,7 +125,7 @@ WRONG = {
     "import.py:build": ("\nimport nothing_of_that_name", "import.py, line 2: ModuleNotFoundError: No module named"),
     "exit.py:build": ("raise SystemExit(3)", "exit.py, line 1: SystemExit: 3"),
     "raises.py:build": ("def build():\n    return 1 / 0\n", "raises.py, line 2: ZeroDivisionError: division by zero"),
-    "text.py:build": ("def build():\n    return 'model'\n", "text.py:build returned a str, not a Module"),
+    "text.py:build": ("def build():\n    return 'model'\n", "text.py:build returned a str, not a minidl.nn.Module"),
     "built.py:net": ("from minidl import nn\nnet = nn.ReLU()", "built.py: the model must be given as a builder"),
     "two.py:build": ("def build(a, b): pass", "two.py: build must take a mesh, or nothing: missing a required arg"),
     "forward.py:Net": (
@@ -134,6 +134,17 @@ WRONG = {
     "few.py:build": (
         "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n",
         "few.py:build has 5 outputs, for the classes 0 to 4: the labels of the data go from 0 to 9"),
+    "uint8.py:build": (
+        f"{NET}\ndef data():\n    import numpy as np\n    x = np.zeros((9, 64), 'float32')\n"
+        "    return (data_set := data_of(x, np.zeros(9, 'uint8'))), data_set\n"
+        "from minidl.data import ArrayDataset as data_of\n",
+        "uint8.py: what data() gives to train on: dtype uint8 is not supported: use float32, float64, int64"),
+    "floats.py:build": (
+        f"{NET}\ndef data():\n    import numpy as np\n    x = np.zeros((99, 64), 'float32')\n"
+        "    return (data_set := data_of(x, np.zeros(99, 'float32'))), data_set\n"
+        "from minidl.data import ArrayDataset as data_of\n", "not (64,); labels are integers (int64)"),
+    "torch.py:build": (
+        "class Net:\n    pass\nNet.__module__ = 'torch.nn'\nbuild = Net\n", "returned a torch.nn.Net, not a minidl"),
     "shape.py:build": (
         "from minidl import nn\ndef build():\n    return nn.Sequential(nn.Linear(3, 2))\n",
         "shape.py:build does not take the digits, (1, 1, 8, 8), and shape.py has no data(): linear: the input has"),

@@ -38,7 +38,8 @@ a model of your own is FILE.py:BUILD, a function build() or build(mesh):
                            nn.Linear(32, 10))
 
 Its data are the digits, or what a function data() of the file gives: a data set
-to train on and one to test on. Its loss is the file's loss, an nn.Loss or a
+to train on and one to test on, say minidl.data.ArrayDataset(x, y) of arrays of
+float32 and, for labels, int64. Its loss is the file's loss, an nn.Loss or a
 function that makes one; else the model's own attribute loss, or cross-entropy.
 """
 
@@ -105,7 +106,10 @@ class OwnModel:
             return model.example(samples)
         train_set, _ = self.data_sets or digits()
         arrays = train_set[np.arange(samples) % len(train_set)]
-        x, y = (tensor(array, float32 if array.dtype.kind == "f" else None) for array in arrays)
+        try:
+            x, y = (tensor(array, float32 if array.dtype.kind == "f" else None) for array in arrays)
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{self.path}: what data() gives to train on: {error}") from None
         if self.data_sets is None:
             try:
                 model(x)
@@ -231,7 +235,9 @@ def _builder(text: str, function: Callable) -> Builder:
     def build(mesh):
         model = function(*(mesh for _ in inputs), **dict.fromkeys(options, mesh))
         if not isinstance(model, Module):
-            raise TypeError(f"{text} returned a {type(model).__name__}, not a Module")
+            kind = type(model)
+            name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+            raise TypeError(f"{text} returned a {name}, not a minidl.nn.Module")
         return model
 
     return build

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import random
 from minidl.tensor import Tensor
+from minidl.units import counted
 
 
 class Dataset(Protocol):
@@ -39,6 +40,10 @@ class ArrayDataset:
             )
         if len(self.x) != len(self.y):
             raise ValueError(f"ArrayDataset: x has {len(self.x)} samples, y has {len(self.y)}")
+
+    def __repr__(self) -> str:
+        x, y = (f"{array.shape[1:]} {array.dtype}" for array in (self.x, self.y))
+        return f"<ArrayDataset of {counted(len(self), 'sample')}: x {x}, y {y}>"
 
     def __len__(self) -> int:
         return len(self.x)

@@ -70,7 +70,8 @@ class Plan(Displayed):
                 found[name] = types[name](value)
             except ValueError:
                 needed = "whole number" if types[name] is int else "number"
-                raise ValueError(f"{name}={value}: {value!r} is not a {needed}") from None
+                hint = "; fields are parted by spaces" if "," in value else ""
+                raise ValueError(f"{name}={value}: {value!r} is not a {needed}{hint}") from None
         return cls(**found)
 
     @property

@@ -103,7 +103,7 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     with device("meta"):
         model = build(mesh)
     if not isinstance(model, Module):
-        raise TypeError(f"the builder returned a {type(model).__name__}, not a Module")
+        raise TypeError(f"the builder returned a {type(model).__name__}, not a minidl.nn.Module")
     for name, parameter in model.named_parameters():
         parameter.name, parameter.data = name, MetaArray(parameter.shape, dtype)
     for buffer in model.buffers():

@@ -121,7 +121,9 @@ def run(options, console: Console) -> Outcome:
     def draw(path: Path) -> None:
         from simulator import plots  # loaded late: matplotlib takes as long as the rest
 
-        plots.save(plots.timeline_figure([(title, p.trace)]), path)
+        drawn = len(p.trace.ranks)
+        others = f", {drawn} of {plan.workers:,} ranks: the others do the same" if drawn < plan.workers else ""
+        plots.save(plots.timeline_figure([(title + others, p.trace)]), path)
 
     def show(console: Console) -> None:
         console.print(Text(title, style="bold"))

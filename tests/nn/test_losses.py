@@ -164,7 +164,7 @@ ROWS, LABELS = minidl.ones(2, 3), minidl.tensor([0, 1])
         (lambda: nn.CrossEntropyLoss(minidl.ones(2))(ROWS, LABELS), r"weight has shape \(2,\).*is \(3,\)"),
         (lambda: nn.CrossEntropyLoss()(ROWS, minidl.tensor([1])), r"dimension 1 needs targets \(2,\), not \(1,\)$"),
         (lambda: nn.CrossEntropyLoss()(minidl.ones(2, 3, 4), minidl.zeros(2, 4, dtype="int64")), "say dim=1"),
-        (lambda: nn.CrossEntropyLoss()(ROWS, minidl.ones(2)), r"\(2, 3\), the target \(2,\)"),
+        (lambda: nn.CrossEntropyLoss()(ROWS, minidl.ones(2)), r"\(2, 3\), not \(2,\); labels are integers"),
         (lambda: nn.FocalLoss(alpha=1.5), "alpha=1.5, it must be between 0 and 1"),
         (lambda: nn.KLDivLoss(reduction="batch"), "batchmean"),
         (lambda: nn.IoULoss()(ROWS, ROWS), r"needs boxes \(..., 4\) of corners"),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from simulator.__main__ import main
-from simulator.calibrate import cache_path
+from simulator.calibrate import WAS_BUSY, cache_path
 from tests.simulator.command import check_refused, help_text
 from tests.simulator.hand_made import made_up_whole
 from tests.terminals import printed_on
@@ -29,7 +29,7 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
     assert json.loads((tmp_path / "c.json").read_text())["compute"] == json.loads(whole)["compute"]
 
 
-def test_a_calibration_that_is_not_kept_is_not_said_to_be(monkeypatch, tmp_path, capsys):
+def test_a_calibration_says_where_it_is_kept_and_whether_it_is_worth_much(monkeypatch, tmp_path, capsys):
     def measured(**changes):
         found = made_up_whole(**changes)
         monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: found)
@@ -38,7 +38,9 @@ def test_a_calibration_that_is_not_kept_is_not_said_to_be(monkeypatch, tmp_path,
 
     assert "kept in" in measured(sharing=1.25).out  # it replaces the one that was there
     printed, said = measured(quiet=False, sharing=1.5)
-    assert "kept in" not in printed and "the calibration may be far off, and is not kept" in said
+    assert "kept in" in printed and WAS_BUSY in said
+    assert main("predict mlp-digits --batch-size 8".split()) == 0  # with it
+    assert WAS_BUSY in capsys.readouterr().err
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "file"))
     printed, said = measured(sharing=1.75)

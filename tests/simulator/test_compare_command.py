@@ -70,7 +70,7 @@ def test_it_writes_pictures_rows_and_traces_and_prints_a_table(monkeypatch, tmp_
     printed, progress = capsys.readouterr()
     for piece in ("tiny net, 256 samples a step", "pipeline 2, 1f1b ×2", "tensor 2", "speedup", "mean absolute error"):
         assert piece in printed
-    assert progress.splitlines() == [f"{i + 1} of 4: {plan}, tiny net" for i, plan in enumerate(PLANS)]
+    assert progress.splitlines() == [f"{i + 1} of 4: {plan.label}, tiny net" for i, plan in enumerate(PLANS)]
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "compare.png").stat().st_size > 10_000
     assert b"<svg" in (out / "compare.svg").read_bytes()[:1000]

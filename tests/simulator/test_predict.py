@@ -210,7 +210,7 @@ def test_arguments_that_do_not_fit_together_are_refused_in_one_sentence():
 def test_a_model_instead_of_a_builder_is_refused():
     with pytest.raises(TypeError, match="given as a builder, .*not as a int"):
         simulate(3, Plan(), cluster(), 8)
-    with pytest.raises(TypeError, match="the builder returned a str, not a Module"):
+    with pytest.raises(TypeError, match="the builder returned a str, not a minidl.nn.Module"):
         simulate(lambda mesh: "model", Plan(), cluster(), 8)
 
 

@@ -128,7 +128,11 @@ class CrossEntropyLoss(NLLLoss):
         return elements, weight
 
     def _of_distributions(self, output: Tensor, target: Tensor) -> tuple[Tensor, float]:
-        check_same_shape(self, output, target)
+        if target.shape != output.shape:
+            raise ValueError(
+                f"CrossEntropyLoss: a target of floats gives each class its part, and has the shape of the output, "
+                f"{output.shape}, not {target.shape}; labels are integers (int64)"
+            )
         if self.ignore_index >= 0:
             raise ValueError(f"CrossEntropyLoss: ignore_index={self.ignore_index}, but targets of floats have no index")
         output = self._classes_last(output, target, distributions=True)
