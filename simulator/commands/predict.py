@@ -122,7 +122,7 @@ def run(options, console: Console) -> Outcome:
         from simulator import plots  # loaded late: matplotlib takes as long as the rest
 
         drawn = len(p.trace.ranks)
-        others = f", {drawn} of {plan.workers:,} ranks: the others do the same" if drawn < plan.workers else ""
+        others = f"; {drawn} of {plan.workers:,} ranks: the others do the same" if drawn < plan.workers else ""
         plots.save(plots.timeline_figure([(title + others, p.trace)]), path)
 
     def show(console: Console) -> None:
