@@ -130,13 +130,15 @@ def test_type_checkers_find_nothing_wrong_with_the_python_blocks(tmp_path, reque
 @pytest.mark.parametrize(
     "command", [pytest.param(c, marks=pytest.mark.slow) if SLOW.search(c) else c for c in commands()]
 )
-def test_a_command_runs_as_printed(command, tmp_path, nothing_is_left, request):
+def test_a_command_runs_as_printed(command, tmp_path, request):
     before = files()
     if command.startswith("pip install"):
         folder, variables = request.getfixturevalue("fresh")
     else:
         cache = request.getfixturevalue("calibrated" if "simulator compare" in command else "made_up")
         folder, variables = tmp_path, environment(PYTHON, PYTHONPATH=ROOT, MINIDL_CACHE=cache)
+    marker = request.getfixturevalue("nothing_is_left")  # of the command: what fixtures have started goes on
+    variables = variables | {"MINIDL_TEST_MARKER": marker}
     if "--vs torch" in command:
         pytest.importorskip("torch", reason="to compare with PyTorch, it must be installed")
     for name, content in OF_FILES.items():
