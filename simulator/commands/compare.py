@@ -64,7 +64,9 @@ def add_parser(commands) -> None:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--quick", action="store_true", help=f"{len(QUICK_PLANS)} plans, each run once instead of {ROUNDS} times")
+    add("--quick", action="store_true",
+        help=f"{len(QUICK_PLANS)} plans, each run once instead of {ROUNDS} times; where this machine is not calibrated "
+        "yet, that is done for them alone, and not kept")  # fmt: skip
     add("--model", action="append", type=model_name(MODELS), default=[], metavar="NAME",
         help=f"a model to train, may be repeated: {', '.join(MODELS)}, or your own FILE.py:BUILD as `python -m minidl "
         f"train` takes it (default: {PERCEPTRON}, a perceptron, and without --quick and --plan {CNN})")  # fmt: skip
