@@ -132,7 +132,7 @@ class OwnModel:
         """The data sets to train and to test on, and the loss. Refused where the model lacks the class of a label."""
         (x, _), loss = self.sample_and_loss(plan)
         data_sets = self.data_sets or digits()
-        if isinstance(loss, NLLLoss):
+        if isinstance(loss, NLLLoss):  # of other losses any target may be right
             with device("meta"):
                 output = build_on_meta(self.build, plan.mesh())(x)
             for data_set in data_sets:

@@ -165,7 +165,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     facts = summary(chosen, lr, result, asked)
     return Outcome(
         files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
-        show=lambda console: show(console, chosen, result),
+        show=lambda console: show(console, chosen.model, result),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
         stopped=f"step {facts['steps']} of {steps}" if stopped else None,
         go_on=go_on if stopped and chosen.save and not result.save_error else None,
@@ -188,16 +188,14 @@ def until_it_fails(log: Callable[[StepRecord], None]) -> Callable[[StepRecord], 
     return call
 
 
-def show(console: Console, chosen: argparse.Namespace, result: Run) -> None:
+def show(console: Console, model: str, result: Run) -> None:
     """What was trained, what came out, and what is to be said of it."""
-    console.print(Text(chosen.model, style="bold"))
+    console.print(Text(model, style="bold"))
     console.print(result, highlight=False)
     if crowded := crowding(result.plan.workers, cores()):
         console.print(crowded, highlight=False)
     if not math.isfinite(result.losses[-1]):
         console.print("The loss is no longer a number: try a smaller --lr.")
-    if files := [str(path) for path in (chosen.save, chosen.trace, chosen.log, chosen.json) if path]:
-        console.print(f"written: {', '.join(files)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(chosen: argparse.Namespace, lr: float, result: Run, asked: Task) -> dict[str, object]:
