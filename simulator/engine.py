@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from minidl.parallel import instructions as I
-from minidl.parallel.schedules import Program
+from minidl.parallel.program import Program
 from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace
 from simulator.clock import Clock, SharedCores
 from simulator.prices import Prices, Segment

@@ -15,7 +15,7 @@ from minidl.commands.own import blamed
 from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
 from minidl.parallel import Plan
-from minidl.parallel.partition import layout
+from minidl.parallel.layout import layout
 from minidl.parallel.profile import ChainProfile
 from simulator.predict import profile_model
 

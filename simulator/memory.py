@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from minidl.parallel.partition import Layout
+from minidl.parallel.layout import Layout
 from minidl.parallel.profile import ChainProfile
 
 

@@ -14,12 +14,12 @@ from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.check import check
+from minidl.parallel.layout import layout
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, flops, loss_of, profile_chain, sequence_length
+from minidl.parallel.program import Program, training_program
 from minidl.parallel.result import Throughput
-from minidl.parallel.schedules import Program, training_program
 from minidl.tensor import Tensor, device
 from minidl.trace import Trace
 from minidl.units import duration

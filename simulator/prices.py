@@ -9,8 +9,8 @@ from typing import NamedTuple
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
 from minidl.parallel.group import CollectiveCall
+from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.partition import Layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import Call, ChainProfile
 from simulator.hardware import Cluster

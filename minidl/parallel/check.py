@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
-from minidl.parallel.schedules import Program
+from minidl.parallel.program import Program
 
 CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
 EVERY_RANK = 64  # workers up to which every rank is run

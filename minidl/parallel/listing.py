@@ -15,7 +15,7 @@ from minidl.parallel.instructions import COMPUTE, Backward, Instruction
 from minidl.units import counted
 
 if TYPE_CHECKING:
-    from minidl.parallel.schedules import Program, RankProgram
+    from minidl.parallel.program import Program, RankProgram
 
 SHOWN_LISTS, SHOWN_INSTRUCTIONS = 6, 32  # of more, those in the middle are left out
 LANES = "Indented: the communication lane."

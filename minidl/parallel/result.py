@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.display import Displayed, facts
 from minidl.parallel.plan import Plan
-from minidl.parallel.schedules import Program
+from minidl.parallel.program import Program
 from minidl.trace import Trace
 from minidl.units import counted, duration, rate
 

@@ -23,16 +23,16 @@ from minidl.parallel.arguments import (
 )
 from minidl.parallel.check import check
 from minidl.parallel.checkpoint import CheckpointFile, describe, steps_done
+from minidl.parallel.layout import layout
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.partition import layout
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import build_on_meta, chain_of, profile_chain, sequence_length
+from minidl.parallel.program import evaluation_program, training_program
 from minidl.parallel.rank_state import RankState, whole_model
 from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.steps import Job, run_rank
 from minidl.parallel.runtime.stopping import EndAtOnce
-from minidl.parallel.schedules import evaluation_program, training_program
 from minidl.structure import take_apart
 from minidl.tensor import dtype_of
 from minidl.trace import Event, Trace

@@ -8,10 +8,10 @@ import pytest
 from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel import instructions as I
 from minidl.parallel.check import CHANNEL_MESSAGES, RULES
-from minidl.parallel.partition import layout
+from minidl.parallel.layout import layout
+from minidl.parallel.program import Program, RankProgram, evaluation_program, training_program
 from minidl.parallel.runtime.channel import SLOTS
 from minidl.parallel.runtime.worker import COMMUNICATION_HANDLERS, COMPUTE_HANDLERS
-from minidl.parallel.schedules import Program, RankProgram, evaluation_program, training_program
 
 BLOCKS = 8
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from minidl.parallel import Plan
 from minidl.parallel.instructions import Instruction, LoadInput, OptimizerStep
-from minidl.parallel.partition import layout
-from minidl.parallel.schedules import Program, RankProgram, evaluation_program, training_program
+from minidl.parallel.layout import layout
+from minidl.parallel.program import Program, RankProgram, evaluation_program, training_program
 from tests.parallel.test_plan import PLANS
 
 INDENTED = "Indented: the communication lane."

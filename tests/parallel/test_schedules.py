@@ -4,8 +4,9 @@ import pytest
 
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
-from minidl.parallel.partition import layout
-from minidl.parallel.schedules import SCHEDULES, evaluation_program, training_program
+from minidl.parallel.layout import layout
+from minidl.parallel.program import evaluation_program, training_program
+from minidl.parallel.schedules import SCHEDULES
 
 
 def order(schedule, stage, stages, micro_batches):

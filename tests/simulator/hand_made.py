@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
-from minidl.parallel.partition import Layout
-from minidl.parallel.schedules import Program, training_program
+from minidl.parallel.layout import Layout
+from minidl.parallel.program import Program, training_program
 from simulator import probes
 from simulator.calibrate import Calibration, identity
 from simulator.compute import Roofline

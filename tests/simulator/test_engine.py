@@ -10,7 +10,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.check import ProgramError
 from minidl.parallel.collectives import ring_all_reduce_cost
-from minidl.parallel.schedules import Program
+from minidl.parallel.program import Program
 from minidl.trace import COMMUNICATION, COMPUTE
 from simulator import Cluster, simulate
 from simulator.engine import HANDLERS, Engine, SimulationError

@@ -18,7 +18,7 @@ import numpy as np
 from minidl.arena import LINE
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
-from minidl.parallel.partition import share_elements
+from minidl.parallel.layout import share_elements
 from minidl.parallel.runtime.announcements import NUMBER_BITS
 from minidl.parallel.runtime.channel import Channel, channel_bytes
 from minidl.parallel.runtime.process import GROUPS, Process, has_returned

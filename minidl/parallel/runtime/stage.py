@@ -7,8 +7,8 @@ import numpy as np
 from minidl.nn.containers import Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.parallel.layout import Layout, share_elements
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.partition import Layout, share_elements
 from minidl.parallel.profile import chain_of
 
 

@@ -18,14 +18,14 @@ from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
+from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import AXES, LAYER_AXES, Mesh
-from minidl.parallel.partition import Layout
 from minidl.parallel.plan import Plan
+from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.result import Evaluation, StepRecord
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
-from minidl.parallel.schedules import Program
 from minidl.tensor import device as default_device
 from minidl.trace import Event
 

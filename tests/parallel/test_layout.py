@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.parallel import Plan
-from minidl.parallel.partition import SHARE_ELEMENTS, buckets, layout, partition, share_elements
+from minidl.parallel.layout import SHARE_ELEMENTS, buckets, layout, partition, share_elements
 
 COSTS = st.lists(st.one_of(st.integers(0, 20), st.floats(0, 1e15)), min_size=1, max_size=9)
 
