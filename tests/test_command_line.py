@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -77,6 +78,9 @@ def folder(tmp_path, monkeypatch):
         (["train", "--seed", "-1"], "'-1' is not a whole number of at least 0"),
         (["train", "--dtype", "float8"], "'float32', 'float64'"),
         (["train", "--schedule", "best"], "'naive', 'gpipe', '1f1b'"),
+        (["train", "--sharding", "all"], "--sharding: invalid choice: 'all'"),
+        (["train", "--bucket-mb", "0"], "--bucket-mb: '0' is not a positive number"),
+        (["train", "--tensor", "1.5"], "--tensor: '1.5' is not a whole number of at least 1"),
         (["train", "--data", "3"], "batch_size 64 is not divisible by data=3 × micro_batches=1 (= 3)"),
         (["train", "--pipeline", "11"], "pipeline=11 needs at least 11 blocks"),
         (["train", "--tensor", "3"], "128 is not divisible by tensor=3"),
@@ -112,8 +116,8 @@ def test_help_names_every_option_of_every_command(capsys, command):
         "": ["train", "profile", "bench", "exit code"],
         "profile": "MODEL gpt3-175b --model net.py:build --batch --depth --repeats --no-time --json".split(),
         "train": "--model net.py:build data() --folder --download --data --pipeline --tensor --micro-batches "
-        "--schedule --batch-size --drop-last --epochs --steps --lr --optimizer --seed --dtype --save --save-every "
-        "--resume --trace --log --json".split(),
+        "--schedule --bucket-mb --sharding --batch-size --drop-last --epochs --steps --lr --optimizer --seed --dtype "
+        "--save --save-every --resume --trace --log --json".split(),
         "bench": ["parallel", "train"],
         "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
@@ -168,6 +172,17 @@ def test_every_option_of_train_reaches_the_run(folder):
                        "--seed 1", "--dtype float64", "--batch-size 1000 --drop-last")
     ]  # fmt: skip
     assert all(other[2] != plain[2] for other in others)
+
+
+def test_every_field_of_a_plan_is_an_option(folder):
+    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --bucket-mb 2.5 --sharding optimizer"
+    assert main(["train", "--steps", "1", "--json", "result.json", "--data", "2", *options.split()]) == 0
+    found = json.loads(Path("result.json").read_text())["plan"]
+    assert found == {
+        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "bucket_mb": 2.5,
+        "sharding": "optimizer",
+    }  # fmt: skip
+    assert [name for name, default in asdict(Plan()).items() if found[name] == default] == []
 
 
 def test_more_workers_than_cores_are_said_once_in_one_sentence(folder, capsys, monkeypatch):

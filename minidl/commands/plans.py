@@ -1,34 +1,40 @@
-"""The options by which a command is told a plan: one for each field of Plan that people choose."""
+"""The options by which a command is told a plan: one for each field of Plan."""
 
 import argparse
+from dataclasses import fields
 
-from minidl.commands.arguments import count
-from minidl.parallel.plan import SCHEDULES, SHARDINGS, Plan
+from minidl.commands.arguments import count, positive
+from minidl.parallel.plan import Plan
 from minidl.units import counted
 
-COUNTS = {
-    "data": "replicas of the model",
-    "pipeline": "stages of the model",
-    "tensor": "ranks that share a layer",
-    "micro_batches": "slices of a replica's batch",
-}
-CHOICES = {"schedule": (SCHEDULES, "of the pipeline"), "sharding": (SHARDINGS, "what replicas share")}
+NUMBERS = {int: (count, "N"), float: (positive, "X")}  # how a field whose default is such a number is read and written
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Add --data, --pipeline and so on, in a group of their own."""
     group = parser.add_argument_group("plan")
-    for name, what in COUNTS.items():
-        least = getattr(Plan, name)
-        group.add_argument(_option(name), type=count, default=least, metavar="N", help=f"{what} (default: {least})")
-    for name, (choices, what) in CHOICES.items():
-        first = getattr(Plan, name)
-        group.add_argument(_option(name), choices=choices, default=first, help=f"{what} (default: {first})")
+    for field in fields(Plan):
+        read, written = NUMBERS.get(type(field.default), (str, None))
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", type=read, default=field.default, metavar=written,
+            choices=field.metadata["choices"], help=f"{field.metadata['help']} (default: {field.default})",
+        )  # fmt: skip
 
 
 def chosen_plan(options: argparse.Namespace, **changes: int) -> Plan:
     """The plan that the options of `add_plan_options` describe, but for the fields given here."""
-    return Plan(**{name: getattr(options, name) for name in (*COUNTS, *CHOICES)} | changes)
+    return Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)} | changes)
+
+
+def fields_in_words() -> str:
+    """For a help text, a line for each field: how it is written in the text of a plan, and what it says."""
+    lines = []
+    for field in fields(Plan):
+        _, written = NUMBERS.get(type(field.default), (str, "NAME"))
+        what, choices = field.metadata["help"], field.metadata["choices"]
+        said = f"{what}: {', '.join(choices)}" if choices else what
+        lines.append(f"  {f'{field.name}={written}':18}{said}")
+    return "\n".join(lines)
 
 
 def crowding(workers: int, cores: int) -> str | None:
@@ -37,7 +43,3 @@ def crowding(workers: int, cores: int) -> str | None:
         return None
     shared = f"{counted(workers, 'worker')} share {counted(cores, 'core')}"
     return f"{shared}: they take turns, and more of them are no faster here."
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl.checks import check_count, check_positive
 from minidl.display import Displayed
@@ -17,7 +17,15 @@ SCHEDULES = ("naive", "gpipe", "1f1b")
 SHARDINGS = ("none", "optimizer")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _field(default: int | float | str, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field of a plan, which is checked, read from text and made an option of a command by what is said here.
+
+    The type of the default says what it holds: a whole number of at least 1, a positive number, or one of `choices`.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan(Displayed):
     """Sizes of the mesh axes and the way a step is scheduled. The number of workers is the product of the axes.
 
@@ -33,24 +41,25 @@ class Plan(Displayed):
         replica has nothing to share.
     """
 
-    data: int = 1
-    pipeline: int = 1
-    tensor: int = 1
-    micro_batches: int = 1
-    schedule: str = "1f1b"
-    bucket_mb: float = 1.0
-    sharding: str = "none"
+    data: int = _field(1, "replicas of the model")
+    pipeline: int = _field(1, "stages of the model")
+    tensor: int = _field(1, "ranks that share a layer")
+    micro_batches: int = _field(1, "slices of a replica's batch")
+    schedule: str = _field("1f1b", "of the pipeline", SCHEDULES)
+    bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
+    sharding: str = _field("none", "what replicas share", SHARDINGS)
 
     def __post_init__(self):
-        for name in ("data", "pipeline", "tensor", "micro_batches"):
-            check_count(name, getattr(self, name))
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        if self.sharding not in SHARDINGS:
-            raise ValueError(f"unknown sharding {self.sharding!r}: choose one of {', '.join(SHARDINGS)}")
-        check_positive("bucket_mb", self.bucket_mb)
-        for field in fields(self):  # NumPy's numbers and texts, which are as good, become Python's own
-            object.__setattr__(self, field.name, type(field.default)(getattr(self, field.name)))
+        for field in dataclasses.fields(self):
+            name, kind, choices = field.name, type(field.default), field.metadata["choices"]
+            value = getattr(self, name)
+            if kind is int:
+                check_count(name, value)
+            elif kind is float:
+                check_positive(name, value)
+            elif value not in choices:
+                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+            object.__setattr__(self, name, kind(value))  # Python's own, of NumPy's numbers and texts, which are as good
 
     @classmethod
     def parse(cls, text: str) -> Plan:
@@ -58,7 +67,7 @@ class Plan(Displayed):
 
         ValueError says what is wrong with it.
         """
-        types = {field.name: type(field.default) for field in fields(cls)}
+        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         found: dict[str, object] = {}
         for part in text.split():
             name, equals, value = part.partition("=")
@@ -104,7 +113,7 @@ class Plan(Displayed):
 
     def __repr__(self) -> str:
         """The call that makes it, of the fields that are not as by default."""
-        given = ((field.name, getattr(self, field.name)) for field in fields(self))
+        given = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         changed = (f"{name}={value!r}" for name, value in given if value != getattr(type(self), name))
         return f"Plan({', '.join(changed)})"
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from minidl.commands.arguments import check_writable, made_folder
 from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
-from minidl.commands.plans import CHOICES, COUNTS
+from minidl.commands.plans import fields_in_words
 from minidl.commands.progress import progress
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import FULL, calibration, drift, quick
@@ -42,9 +42,7 @@ machine, as `python -m simulator calibrate` does.
 """
 EPILOG = f"""\
 a plan is written with the fields of minidl.parallel.Plan:
-{chr(10).join(f"  {f'{name}=N':18}{what}" for name, what in COUNTS.items())}
-{chr(10).join(f"  {f'{name}=NAME':18}{what}: {', '.join(names)}" for name, (names, what) in CHOICES.items())}
-  bucket_mb=X       MiB of gradients that replicas reduce at once
+{fields_in_words()}
 Its workers are data × pipeline × tensor. One worker always comes first:
 speedups refer to it.
 

@@ -1,6 +1,6 @@
 """A plan written as text, or as its repr, is the plan."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -62,6 +62,13 @@ def test_an_empty_text_is_one_worker():
 def test_what_is_no_plan_is_refused_in_one_sentence(text, message):
     with pytest.raises(ValueError, match=message):
         Plan.parse(text)
+
+
+@pytest.mark.parametrize("field", fields(Plan), ids=lambda field: field.name)
+def test_every_field_refuses_what_it_cannot_be(field):
+    for wrong in (0, -1, True, None, "many", float("nan")):
+        with pytest.raises(ValueError, match=f"{field.name}.*{wrong!r}"):
+            Plan(**{field.name: wrong})
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,9 @@ def test_help_is_complete(capsys):
     for piece in ("compare", "predict", "calibrate", "exit code"):
         assert piece in help_text(capsys)
     printed = help_text(capsys, "compare")
-    for piece in ("--out", "--refresh", "--quick", "--model", "--plan", "micro_batches=N", "bucket_mb", "gpipe",
-                  "sharding=optimizer", *MODELS):  # fmt: skip
+    fields = [f"{field.name}=" for field in dataclasses.fields(Plan)]
+    for piece in ("--out", "--refresh", "--quick", "--model", "--plan", "micro_batches=N", "bucket_mb=X", "gpipe",
+                  "sharding=optimizer", *fields, *MODELS):  # fmt: skip
         assert piece in printed
 
 

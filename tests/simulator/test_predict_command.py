@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from minidl.parallel import Plan
 from minidl.trace import Trace
 from minidl.units import counted, scaled
 from simulator.__main__ import main
@@ -79,6 +81,16 @@ def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
     assert 1.5 < parameters[1] / parameters[0] / 2 < 2  # twice the bytes; the embedding is the same
     vae = predicted(tmp_path, "vae-digits --cluster dgx-a100 --batch-size 4")
     assert vae["assumptions"]["loss"] == "VAELoss" and vae["assumptions"]["sequence"] is None
+
+
+def test_every_field_of_a_plan_is_an_option(tmp_path):
+    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --bucket-mb 2.5 --sharding optimizer"
+    found = predicted(tmp_path, f"gpt-tiny --cluster dgx-a100 --batch-size 8 --data 2 {options}")["plan"]
+    assert found == {
+        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "bucket_mb": 2.5,
+        "sharding": "optimizer",
+    }  # fmt: skip
+    assert [name for name, default in asdict(Plan()).items() if found[name] == default] == []
 
 
 def test_tokens_give_a_rate_and_the_time_for_as_many_as_are_asked_for(tmp_path):
@@ -167,9 +179,9 @@ def test_help_names_every_option_and_what_there_is_to_choose_from(capsys):
     said = help_text(capsys, "predict")
     for piece in (
         "--cluster", "--precision", "--data", "--tensor", "--pipeline", "--micro-batches", "--schedule", "--batch-size",
-        "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b", "replicas", "stages", "share a layer",
-        "slices", "of the pipeline", "--optimizer", "--sequence", "--layers", "--devices", "--tokens",
-        "README.md beside the catalog",
+        "--bucket-mb", "--sharding", "--json", "--trace", "--timeline", "gpt3-175b", "dgx-a100", "1f1b", "replicas",
+        "stages", "share a layer", "slices", "of the pipeline", "--optimizer", "--sequence", "--layers", "--devices",
+        "--tokens", "README.md beside the catalog",
     ):  # fmt: skip
         assert piece in said
 
@@ -223,6 +235,8 @@ REFUSED = {
     "no batch size": ("predict gpt-tiny", "required: --batch-size"),
     "a batch size in words": ("predict gpt-tiny --batch-size many", "'many' is not a whole number of at least 1"),
     "an unknown schedule": ("predict gpt-tiny --batch-size 8 --schedule best", "invalid choice: 'best'"),
+    "an unknown sharding": ("predict gpt-tiny --batch-size 8 --sharding all", "--sharding: invalid choice: 'all'"),
+    "buckets in words": ("predict gpt-tiny --batch-size 8 --bucket-mb big", "--bucket-mb: 'big' is not a positive num"),
 }  # fmt: skip
 
 
