@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from minidl.checks import check_count, check_positive
 from minidl.display import Displayed
 from minidl.parallel.mesh import AXES, Mesh
+from minidl.parallel.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-SCHEDULES = ("naive", "gpipe", "1f1b")
 SHARDINGS = ("none", "optimizer")
 
 
@@ -45,7 +45,7 @@ class Plan(Displayed):
     pipeline: int = _field(1, "stages of the model")
     tensor: int = _field(1, "ranks that share a layer")
     micro_batches: int = _field(1, "slices of a replica's batch")
-    schedule: str = _field("1f1b", "of the pipeline", SCHEDULES)
+    schedule: str = _field("1f1b", "of the pipeline", tuple(SCHEDULES))
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
     sharding: str = _field("none", "what replicas share", SHARDINGS)
 
