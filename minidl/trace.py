@@ -6,7 +6,11 @@ import json
 import reprlib
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import accumulate, pairwise
+from operator import sub
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +21,11 @@ from minidl.units import counted, duration
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COMPUTE, COMMUNICATION = "compute", "communication"
-LANES = (COMPUTE, COMMUNICATION, "copy")
+COMPUTE, COLLECTIVES, MESSAGES, COPY = "compute", "collectives", "messages", "copy"
+LANES = (COMPUTE, COLLECTIVES, MESSAGES, COPY)
+COMMUNICATION_LANES = (COLLECTIVES, MESSAGES)
+COMMUNICATION = COLLECTIVES  # until every instruction has its lane
+FORMER_LANES = {"communication": COLLECTIVES}  # in files written when messages had no lane of their own
 SHOWN_RANKS = 8  # of more, those in the middle are left out where a trace is shown
 
 Interval = tuple[float, float]
@@ -41,7 +48,7 @@ class Event(NamedTuple):
 
 
 class Trace(Displayed):
-    """All events of one run. `kind` says whether they were "measured" or "simulated".
+    """All events of one run, which stay as they are. `kind` says whether they were "measured" or "simulated".
 
     workers: of the run, where these are events of some of them alone.
     """
@@ -56,7 +63,11 @@ class Trace(Displayed):
 
     @property
     def ranks(self) -> list[int]:
-        return sorted({e.rank for e in self.events})
+        return sorted(self._by_rank)
+
+    @cached_property
+    def _by_rank(self) -> dict[int, list[Event]]:
+        return _grouped(self.events, "rank")
 
     def of_step(self, step: int) -> Trace:
         return Trace((e for e in self.events if e.step == step), self.kind, self.workers)
@@ -65,12 +76,29 @@ class Trace(Displayed):
         """The trace of each step, in order."""
         return [Trace(events, self.kind, self.workers) for _, events in sorted(_grouped(self.events, "step").items())]
 
+    @cached_property
+    def windows(self) -> list[Interval]:
+        """From when to when each step is looked at, in order; windows do not overlap, though steps may.
+
+        A single step is looked at whole, from its first event's start to its last one's end. Of several, the all-gather
+        of one may run beside the forward of the next: a step ends when its compute lanes have ended on all ranks (its
+        last event, if it computes nothing); it begins where the one before ended, or with its own first event where
+        that is later. The first of several has no step before it, and is left out.
+        """
+        steps = [events for _, events in sorted(_grouped(self.events, "step").items())]
+        if len(steps) == 1:
+            return [(steps[0][0].start, max(e.end for e in steps[0]))]
+        ends = accumulate(map(_end, steps), max)  # a file may hold steps that are not in order
+        return [
+            (max(before, events[0].start), end) for (before, end), events in zip(pairwise(ends), steps[1:], strict=True)
+        ]
+
     @property
     def step_seconds(self) -> float:
-        """Median over the steps of the time from the first event's start to the last one's end, on any rank."""
+        """The period: median length of the `windows` of the steps."""
         if not self.events:
             raise ValueError("the trace is empty: it has no steps to time")
-        return statistics.median(_span(step.events) for step in self.steps())
+        return statistics.median(self._lengths())
 
     def busy_fraction(self, rank: int) -> float:
         """Share of a step in which the compute lane of `rank` is busy: median over the steps."""
@@ -79,32 +107,33 @@ class Trace(Displayed):
     @property
     def busy_fractions(self) -> dict[int, float]:
         """The `busy_fraction` of every rank, found in one pass over the events."""
-        steps = self._of_each_rank(lambda events, span: _share(_busy(events, COMPUTE), span))
-        return dict(zip(self.ranks, map(_median, zip(*steps, strict=True)), strict=True))
+        lengths = self._lengths()
+        return {rank: _median(map(_share, seconds, lengths)) for rank, seconds in self._busy(COMPUTE).items()}
 
     @property
     def exposed_communication(self) -> float:
         """Seconds of a step in which a rank communicates and does not compute: mean of ranks, median of steps."""
-        steps = self._of_each_rank(lambda events, _: _busy(events, COMPUTE, COMMUNICATION) - _busy(events, COMPUTE))
-        return _median(map(_mean, steps))
+        busy, compute = self._busy(COMPUTE, *COMMUNICATION_LANES), self._busy(COMPUTE)
+        exposed = [map(sub, busy[rank], compute[rank]) for rank in busy]
+        return max(0.0, _median(map(_mean, zip(*exposed, strict=True))))  # max: rounding
 
     @property
     def bubble_fraction(self) -> float:
         """Share of a step in which a rank neither computes nor communicates: mean of ranks, median of steps."""
-        steps = self._of_each_rank(lambda events, span: _share(span - _busy(events, COMPUTE, COMMUNICATION), span))
-        return _median(map(_mean, steps))
+        busy = map(_mean, zip(*self._busy(COMPUTE, *COMMUNICATION_LANES).values(), strict=True))
+        return _median(_share(length - seconds, length) for seconds, length in zip(busy, self._lengths(), strict=True))
 
     @property
     def idle_name(self) -> str:
         """What the share that is `bubble_fraction` is called: one worker waits for no other, and has no bubbles."""
         return idle_name(self.workers)
 
-    def _of_each_rank(self, number: Callable[[list[Event], float], float]) -> Iterator[list[float]]:
-        """For each step, what `number` gives for each rank's events and the seconds of the step."""
-        ranks = self.ranks
-        for step in self.steps():
-            by_rank, span = _grouped(step.events, "rank"), _span(step.events)
-            yield [number(by_rank.get(rank, []), span) for rank in ranks]
+    def _lengths(self) -> list[float]:
+        return [end - start for start, end in self.windows]
+
+    def _busy(self, *lanes: str) -> dict[int, list[float]]:
+        """For each rank, the seconds of each window in which at least one of these lanes is busy."""
+        return {rank: _covered(_merged(self._by_rank[rank], lanes), self.windows) for rank in self.ranks}
 
     def __repr__(self) -> str:
         ranks, steps = len(self.ranks), len(self.steps())
@@ -175,7 +204,7 @@ def _lanes(rows: list) -> dict[tuple[int, int], str]:
     for row in rows:
         match row:
             case {"ph": "M", "name": "thread_name", "pid": int(rank), "tid": int(thread), "args": {"name": str(lane)}}:
-                lanes[rank, thread] = lane
+                lanes[rank, thread] = FORMER_LANES.get(lane, lane)
     return lanes
 
 
@@ -204,18 +233,14 @@ def _is_time(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
-def _span(events: list[Event]) -> float:
-    return max(e.end for e in events) - events[0].start
+def _end(events: list[Event]) -> float:
+    """When a step ends: the last event of its compute lanes, or the last of all if it computes nothing."""
+    return max((e.end for e in events if e.lane == COMPUTE), default=max(e.end for e in events))
 
 
 def _share(seconds: float, span: float) -> float:
     """`seconds` as a share of those of a step; 0 of a step that took no time."""
     return seconds / span if span else 0.0
-
-
-def _busy(events: list[Event], *lanes: str) -> float:
-    """The seconds in which at least one of these lanes is busy."""
-    return sum(end - start for start, end in _merged([(e.start, e.end) for e in events if e.lane in lanes]))
 
 
 def _grouped(events: list[Event], field: str) -> dict[int, list[Event]]:
@@ -226,15 +251,25 @@ def _grouped(events: list[Event], field: str) -> dict[int, list[Event]]:
     return groups
 
 
-def _merged(intervals: list[Interval]) -> list[Interval]:
-    """The union of intervals, as disjoint ones."""
+def _merged(events: list[Event], lanes: tuple[str, ...]) -> list[Interval]:
+    """When at least one of these lanes is busy, as disjoint intervals in order. Events come in the order of starts."""
     merged: list[Interval] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
+    for _, lane, _, start, end, _ in events:
+        if lane in lanes:
+            if merged and start <= merged[-1][1]:
+                start, before = merged.pop()
+                end = max(end, before)
             merged.append((start, end))
     return merged
+
+
+def _covered(intervals: list[Interval], windows: list[Interval]) -> list[float]:
+    """The seconds of each window that lie in one of the intervals, which are disjoint and in order."""
+    starts, ends = [start for start, _ in intervals], [end for _, end in intervals]
+    return [
+        sum(min(b, end) - max(a, start) for a, b in intervals[bisect_right(ends, start) : bisect_left(starts, end)])
+        for start, end in windows
+    ]
 
 
 def _median(values: Iterable[float]) -> float:

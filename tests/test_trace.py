@@ -2,18 +2,20 @@
 
 import json
 import math
+import statistics
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace, idle_name
+from minidl.trace import COLLECTIVES, COMPUTE, LANES, MESSAGES, Event, Trace, idle_name
 from minidl.units import duration
 
 
 def trace(*rows, step=0):
     """Rows (rank, lane, start, end)."""
-    lanes = {"c": COMPUTE, "m": COMMUNICATION}
+    lanes = {"c": COMPUTE, "g": COLLECTIVES, "m": MESSAGES}
     return [Event(rank, lanes[lane], f"{lane}{start}", start, end, step) for rank, lane, start, end in rows]
 
 
@@ -38,8 +40,14 @@ def test_events_that_overlap_in_a_lane_are_counted_once():
     assert t.bubble_fraction == 0
 
 
-def test_of_several_steps_the_median_counts_so_that_a_slow_first_one_does_not_show():
-    steps = [trace((0, "c", 0, 2), step=0), trace((0, "c", 10, 12), (0, "m", 12, 14), step=1)]
+def test_collectives_and_messages_are_both_communication():
+    t = Trace(trace((0, "c", 0, 2), (0, "g", 1, 4), (0, "m", 3, 6), (0, "c", 9, 10)))
+    assert t.exposed_communication == 4
+    assert t.bubble_fraction == pytest.approx(0.3)
+
+
+def test_of_several_steps_the_median_counts_and_the_first_one_does_not():
+    steps = [trace((0, "c", 0, 9), step=0), trace((0, "c", 10, 12), (0, "m", 12, 14), step=1)]
     steps += [trace((0, "c", 20, 25), (0, "c", 25, 30), step=2)]
     steps += [trace((0, "c", 40, 41), (0, "c", 44, 45), step=3), trace((0, "c", 50, 55), step=4)]
     t = Trace(event for step in reversed(steps) for event in step)
@@ -51,9 +59,74 @@ def test_of_several_steps_the_median_counts_so_that_a_slow_first_one_does_not_sh
 
 
 def test_a_rank_that_does_nothing_in_a_step_is_idle_in_it():
-    t = Trace(trace((0, "c", 0, 2), (1, "c", 0, 1), step=0) + trace((0, "c", 5, 7), step=1))
+    first = trace((0, "c", 0, 2), (1, "c", 0, 2), step=0)
+    t = Trace(first + trace((0, "c", 2, 4), (1, "c", 2, 3), step=1) + trace((0, "c", 5, 7), step=2))
     assert t.busy_fraction(1) == pytest.approx((0.5 + 0) / 2)
     assert t.bubble_fraction == pytest.approx((0 + 0.5 + 0 + 1) / 4)
+
+
+OVERLAPPING = [
+    *trace((0, "c", 0, 4), (0, "g", 4, 7), (1, "c", 0, 5), (1, "g", 5, 8), step=0),
+    *trace((0, "c", 4, 9), (0, "g", 9, 12), (1, "c", 6, 10), (1, "m", 10, 13), step=1),
+    *trace((0, "c", 9, 14), (0, "g", 14, 20), (1, "c", 11, 12), (1, "c", 14, 18), step=2),
+]
+
+
+def test_a_step_that_overlaps_others_is_looked_at_from_the_end_of_the_one_before_to_its_own():
+    t = Trace(OVERLAPPING)
+    assert t.windows == [(5, 10), (10, 18)]  # the compute lanes of the steps end at 5, 10 and 18
+    assert t.step_seconds == (5 + 8) / 2
+    assert t.busy_fraction(0) == pytest.approx((5 / 5 + 4 / 8) / 2)  # 5 to 9 of step 1, and 9 to 10 and 10 to 14 of 2
+    assert t.busy_fraction(1) == pytest.approx((4 / 5 + 5 / 8) / 2)
+    # From 5 to 10 only rank 1 waits, 1 s, for the gather of step 0. From 10 to 18, 4 s of the last gather of rank 0 and
+    # 2 s of the message of rank 1 are exposed, and rank 1 is idle from 13 to 14.
+    assert t.exposed_communication == pytest.approx(((0 + 1) / 2 + (4 + 2) / 2) / 2)
+    assert t.bubble_fraction == pytest.approx((0 + (0 + 1 / 8) / 2) / 2)
+
+
+def test_a_gather_is_exposed_in_the_next_step_as_far_as_its_forward_does_not_hide_it():
+    steps = [
+        trace((0, "c", t, t + 2), (0, "c", t + 5, t + 10), (0, "g", t + 10, t + 14), step=step)
+        for step, t in enumerate((0, 10, 20, 30))
+    ]
+    t = Trace(event for step in steps for event in step)
+    assert (t.step_seconds, t.busy_fraction(0)) == (10, 0.7)
+    assert t.exposed_communication == 2 and t.bubble_fraction == pytest.approx(0.1)
+
+
+def test_a_single_step_is_looked_at_from_its_first_event_to_its_last():
+    t = Trace(OVERLAPPING)
+    assert [step.windows for step in t.steps()] == [[(0, 8)], [(4, 13)], [(9, 20)]]
+    assert [step.step_seconds for step in t.steps()] == [8, 9, 11]
+    assert t.of_step(2).busy_fraction(0) == pytest.approx(5 / 11)
+
+
+def test_a_step_begins_with_its_first_event_where_there_was_a_pause_before_it():
+    t = Trace(trace((0, "c", 0, 2), step=4) + trace((0, "g", 5, 6), (0, "c", 6, 8), (0, "g", 8, 9), step=5))
+    assert t.windows == [(5, 8)]
+
+
+def test_a_step_without_computation_ends_with_its_last_event():
+    t = Trace(trace((0, "m", 0, 3), step=0) + trace((0, "g", 2, 5), (1, "m", 3, 7), step=1))
+    assert t.windows == [(3, 7)] and t.exposed_communication == (2 + 4) / 2
+
+
+PARTS = st.tuples(st.integers(0, 3), st.sampled_from(LANES), st.integers(0, 40), st.integers(0, 40))
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.lists(PARTS, max_size=5)), min_size=2, max_size=6))
+def test_the_periods_of_steps_that_follow_one_another_sum_to_the_time_they_all_take(steps):
+    now, events = 0, []
+    for step, (length, parts) in enumerate(steps):
+        events.append(Event(0, COMPUTE, "all", now, now + length, step))
+        for rank, lane, *times in parts:
+            start, end = sorted(now + time % (length + 1) for time in times)
+            events.append(Event(rank, lane, "part", start, end, step))
+        now += length
+    t, lengths = Trace(events), [length for length, _ in steps[1:]]
+    assert [end - start for start, end in t.windows] == lengths
+    assert sum(lengths) == now - steps[0][0] and t.step_seconds == statistics.median(lengths)
+    assert t.busy_fraction(0) == 1
 
 
 def test_an_event_of_no_duration_is_no_division_by_zero():
@@ -70,7 +143,7 @@ def test_an_empty_trace_says_so():
 EVENTS = st.builds(
     lambda rank, lane, name, start, length, step: Event(rank, lane, name, start, start + length, step),
     st.integers(0, 3),
-    st.sampled_from([COMPUTE, COMMUNICATION, "copy"]),
+    st.sampled_from(LANES),
     st.text(max_size=5),
     st.floats(0, 1e4),
     st.floats(0, 10),
@@ -83,6 +156,9 @@ def test_the_fractions_of_any_trace_are_fractions_and_add_up(events):
     t = Trace(events)
     exposed = t.exposed_communication
     assert exposed >= 0 and -1e-9 <= t.bubble_fraction <= 1 + 1e-9
+    assert all(-1e-9 <= t.busy_fraction(rank) <= 1 + 1e-9 for rank in t.ranks)
+    assert all(start <= end for start, end in t.windows) and all(a[1] <= b[0] for a, b in pairwise(t.windows))
+    assert len(t.windows) == max(1, len(t.steps()) - 1)
     for step in t.steps():
         if step.step_seconds > 0 and step.ranks == t.ranks:
             busy = sum(step.busy_fraction(rank) for rank in step.ranks) / len(step.ranks)
@@ -110,11 +186,15 @@ def test_the_file_has_one_process_a_rank_and_one_thread_a_lane_in_microseconds(t
     processes = {r["pid"]: r["args"]["name"] for r in rows if r["name"] == "process_name"}
     threads = {(r["pid"], r["tid"]): r["args"]["name"] for r in rows if r["name"] == "thread_name"}
     assert processes == {0: "rank 0", 1: "rank 1"}
-    assert threads[0, 0] == "compute" and threads[1, 1] == "communication"
+    assert threads == {
+        (rank, thread): lane
+        for rank in (0, 1)
+        for thread, lane in enumerate(("compute", "collectives", "messages", "copy"))
+    }
     slices = [r for r in rows if r["ph"] == "X"]
     assert len(slices) == 5 and min(r["ts"] for r in slices) == 0
     assert next(r for r in slices if r["name"] == "m3") | {"args": 0, "cat": 0} == {
-        "ph": "X", "name": "m3", "cat": 0, "pid": 0, "tid": 1, "ts": 3e6, "dur": 3e6, "args": 0,
+        "ph": "X", "name": "m3", "cat": 0, "pid": 0, "tid": 2, "ts": 3e6, "dur": 3e6, "args": 0,
     }  # fmt: skip
 
 
@@ -129,7 +209,7 @@ def test_any_other_file_is_refused_by_name(tmp_path, text):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tid": 3}, "thread 3 of rank 0 is the lane None, and none of compute, communication, copy"),
+        ({"tid": 4}, "thread 4 of rank 0 is the lane None, and none of compute, collectives, messages, copy"),
         ({"tid": -1}, "thread -1 of rank 0 is the lane None"),
         ({"tid": "compute"}, "is no event of a rank"),
         ({"pid": -1}, "rank -1, step 0: they must be whole numbers from 0 on"),
@@ -171,6 +251,15 @@ def test_a_lane_is_known_by_its_name_wherever_the_file_has_put_it(tmp_path):
     assert Trace.load(path).events == Trace(HALF_HIDDEN).events
 
 
+def test_the_one_communication_lane_of_an_older_file_is_that_of_the_collectives(tmp_path):
+    path = tmp_path / "t.json"
+    written = trace((0, "c", 0, 4), (0, "g", 3, 6), (1, "g", 2, 6))
+    Trace(written).save(path)
+    path.write_text(path.read_text().replace('"collectives"', '"communication"'))
+    assert "collectives" not in path.read_text()
+    assert Trace.load(path).events == Trace(written).events
+
+
 def test_a_file_that_is_missing_is_reported_as_such(tmp_path):
     with pytest.raises(FileNotFoundError):
         Trace.load(tmp_path / "none.json")
@@ -181,7 +270,7 @@ def test_a_file_that_is_missing_is_reported_as_such(tmp_path):
 
 EVENTS = st.builds(
     lambda rank, lane, start, length, step: Event(rank, lane, "x", start, start + length, step),
-    st.integers(0, 40), st.sampled_from((COMPUTE, COMMUNICATION)), st.floats(0, 1e6), st.floats(0, 1e6),
+    st.integers(0, 40), st.sampled_from((COMPUTE, COLLECTIVES, MESSAGES)), st.floats(0, 1e6), st.floats(0, 1e6),
     st.integers(0, 3),
 )  # fmt: skip
 
