@@ -39,8 +39,8 @@ class Row:
     comparison: they contain the median drift of all rows of the kind.
     null_step_seconds: what a person would have guessed, had one worker been measured: its step, over the workers that
     can run at once. simulated_memory_bytes: of the fullest worker; no such thing is measured.
-    bubble_fraction, exposed_communication_seconds: over all steps of a run, the first WARM_UP too, which step_seconds
-    leave out.
+    bubble_fraction, exposed_communication_seconds: over all steps of a run's trace but the first; step_seconds leave
+    out the first WARM_UP.
     """
 
     model: str
@@ -203,7 +203,7 @@ def _step_seconds(run: Run) -> float:
 
 
 def _exposed(trace: Trace, seconds: float) -> float:
-    """Exposed communication of a step of `seconds`: its share is the trace's, whose steps may overlap and be longer."""
+    """Exposed communication of a step of `seconds`: its share is that of the trace's steps."""
     return trace.exposed_communication / trace.step_seconds * seconds
 
 
