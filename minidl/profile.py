@@ -25,6 +25,7 @@ from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
 from minidl.profile_table import profile_table
+from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor, device
 
 if TYPE_CHECKING:
@@ -144,10 +145,11 @@ class _Walk:
         )  # fmt: skip
 
     def _counted(self, block: Module, x, wants_grad: bool) -> BlockProfile:
-        key = signature(block), x.shape, x.dtype, wants_grad
+        x = on_meta(x)
+        key = signature(block), placement(x), wants_grad
         if key not in self.known:
             with _on_meta(block):
-                self.known[key] = profile_block(block, MetaArray(x.shape, x.dtype), wants_grad, _sgd)
+                self.known[key] = profile_block(block, x, wants_grad, _sgd)
         return self.known[key]
 
     def _rest(self, name: str, block: Module, x, wants_grad: bool, rows: list[Row]) -> None:

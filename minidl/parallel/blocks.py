@@ -5,12 +5,13 @@ The worker runs these functions on real arrays, the profile runs the same ones o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from minidl.autograd import run_backward, tape
-from minidl.kernels.meta import MetaArray
+from minidl.kernels import BY_ARRAY
 from minidl.nn.module import Module
-from minidl.tensor import Tensor, no_grad
+from minidl.storage import storages
+from minidl.tensor import Op, Tensor, no_grad
 
 
 class _Input(Tensor):
@@ -46,16 +47,22 @@ class SavedBlock:
         run_backward([(op, grad)])
         return self.input.grad
 
-    def kept(self, parameters: Iterable[Tensor]) -> dict[object, int]:
-        """storage -> bytes of what the tape keeps beside the parameters; views of an array count once. On meta only."""
-        own = {p.data.storage for p in parameters}
-        found: dict[object, int] = {}
-        for op in tape(self.op) if self.op else ():
-            for value in vars(op).values():
-                for array in value if isinstance(value, (tuple, list)) else (value,):
-                    if isinstance(array, MetaArray) and array.storage not in own:
-                        found.setdefault(array.storage, array.nbytes)
-        return found
+    def kept(self, others: Iterable[Tensor]) -> dict[int, int]:
+        """storage id -> bytes of what the tape keeps, each storage once; not those of `others`, as parameters are."""
+        outside = storages(t.data for t in others)
+        found = storages(array for op in (tape(self.op) if self.op else ()) for array in _arrays_in(op))
+        return {key: nbytes for key, nbytes in found.items() if key not in outside}
+
+
+def _arrays_in(op: Op) -> Iterator:
+    """What `op` keeps for its backward: arrays, those of tensors, and those in tuples, lists and dicts."""
+    for value in vars(op).values():
+        for item in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
+        ):
+            array = item.data if isinstance(item, Tensor) else item
+            if type(array) in BY_ARRAY:
+                yield array
 
 
 def forward(block: Module, x, wants_grad: bool):

@@ -5,6 +5,7 @@ The layout of a pipeline and the simulator read these profiles; nothing else kno
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder, make_optimizer
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.mesh import Mesh
+from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor, device
 
 Call = KernelCall | CollectiveCall
@@ -30,9 +32,11 @@ class BlockProfile:
 
     backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones. measure:
     what finds the squares whose sums the optimizer takes; squares: how many there are.
-    saved_bytes: kept from forward to backward; keeps_input, keeps_output: whether the block's input and output are
-    among it, since a neighbour may keep the same array. update: the calls of the `optimizer`, which is its name, empty
-    where there is nothing to update; state_bytes: what it keeps.
+    saved: the storages kept from forward to backward, beside parameters and buffers, as (name, bytes): "input" and
+    "output" are those of the block's input and output, which a neighbour may keep too, the others are numbered.
+    output_is_input: the output is a view of the input's storage, which then goes by "input". output: lies in memory as
+    the block's does. update: the calls of the `optimizer`, which is its name, empty where there is nothing to update;
+    state_bytes: what it keeps.
     """
 
     forward: tuple[Call, ...]
@@ -40,15 +44,27 @@ class BlockProfile:
     accumulate: tuple[Call, ...]
     measure: tuple[Call, ...]
     update: tuple[Call, ...]
-    saved_bytes: int
-    keeps_input: bool
-    keeps_output: bool
+    saved: tuple[tuple[str, int], ...]
+    output_is_input: bool
     output: MetaArray
     parameter_bytes: int
     parameter_count: int
     state_bytes: int
     squares: int
     optimizer: str
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(nbytes for _, nbytes in self.saved)
+
+    @property
+    def keeps_input(self) -> bool:
+        return "input" in dict(self.saved)
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether what is kept is, or has in it, the output."""
+        return ("input" if self.output_is_input else "output") in dict(self.saved)
 
     @property
     def cost(self) -> float:
@@ -134,7 +150,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
     known: dict[tuple, BlockProfile] = {}
     profiles, array, wants_grad = [], x, False  # nobody wants the gradient of the data
     for block in chain_of(model):
-        key = (signature(block), array.shape, array.dtype, wants_grad)
+        key = (signature(block), placement(array), wants_grad)
         if key not in known:
             known[key] = profile_block(block, array, wants_grad, optimizer)
         profiles.append(known[key])
@@ -154,7 +170,7 @@ def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Call
         parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
     with meta.record() as forward:
         y, saved = blocks.forward(block, x, wants_grad)
-    kept = saved.kept(parameters)
+    kept = _named(saved.kept((*parameters, *block.buffers())), x, y)
     gradient = MetaArray(y.shape, y.dtype)
     with meta.record() as backward:
         saved.backward(gradient)
@@ -176,10 +192,17 @@ def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Call
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
         tuple(forward), tuple(backward), tuple(accumulate), tuple(measure), tuple(update),
-        sum(kept.values()), x.storage in kept, y.storage in kept, MetaArray(y.shape, y.dtype),
+        kept, y.storage is x.storage, on_meta(y),
         sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes, squares,
         name,
     )  # fmt: skip
+
+
+def _named(kept: dict[int, int], x: MetaArray, y: MetaArray) -> tuple[tuple[str, int], ...]:
+    """The storages `kept` by a block that made `y` of `x`, as BlockProfile.saved has them."""
+    names = {id(y.storage): "output", id(x.storage): "input"}
+    numbers = map(str, itertools.count())
+    return tuple((names[key] if key in names else next(numbers), nbytes) for key, nbytes in kept.items())
 
 
 def sequence_length(x) -> int | None:

@@ -57,6 +57,41 @@ def test_a_linear_and_relu_block_saves_its_input_and_its_output_once():
     assert (linear.saved_bytes, relu.saved_bytes) == (4 * B * 64, 4 * B * 128)
 
 
+def test_what_a_block_saves_is_listed_by_storage():
+    class Function(nn.Module):
+        def __init__(self, function):
+            self.function = function
+
+        def forward(self, x):
+            return self.function(x)
+
+    functions = (
+        lambda x: (x * x).exp(),
+        lambda x: x.tanh().sigmoid() * 2,
+        lambda x: x.reshape(B, 8, 16),
+        lambda x: x[:, 1:3].exp(),
+        lambda x: x[:, 0],
+    )
+    chain = profile(lambda mesh: nn.Sequential(nn.Linear(64, 128), *map(Function, functions), nn.Linear(16, 10)), 64)
+    whole, part = 4 * B * 128, 4 * B * 2 * 16
+    assert [block.saved for block in chain] == [
+        (("input", 4 * B * 64),),
+        (("output", whole), ("input", whole)),
+        (("0", whole), ("1", whole)),
+        (),
+        (("output", part),),
+        (),
+        (("input", part),),  # what it is given is a view, and keeps the whole alive
+    ]
+    assert [block.output_is_input for block in chain] == [False, False, False, True, False, True, False]
+    assert [block.saved_bytes for block in chain] == [4 * B * 64, 2 * whole, 2 * whole, 0, part, 0, part]
+
+
+def test_the_statistics_that_an_evaluated_batch_norm_uses_are_not_saved_by_it():
+    norm = profile(lambda mesh: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4).eval(), nn.Flatten()), 1, 8, 8)[1]
+    assert norm.saved == (("input", 4 * B * 4 * 6 * 6), ("0", 4 * 4))  # 1/standard deviation is made anew
+
+
 def test_identical_blocks_are_run_once():
     runs = []
 

@@ -5,7 +5,8 @@ from builtins import sum as total
 
 import numpy as np
 
-from minidl.kernels.meta.record import MetaArray, in_place, result, view
+from minidl.kernels.meta import layout
+from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place, result, view
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
@@ -39,7 +40,7 @@ def copy(x):
 
 
 def cast(x, dtype):
-    return result("cast", (x,), x.shape, dtype, 0)
+    return result("cast", (x,), x.shape, dtype, 0, strides=elementwise_strides((x,), x.shape))
 
 
 def assign(target, x):
@@ -76,29 +77,39 @@ def reshape(x, shape):
         shape = tuple(x.size // known if n == -1 else n for n in shape)
     if math.prod(shape) != x.size:
         raise ValueError(f"cannot reshape an array of shape {x.shape} into {shape}")
-    return view("reshape", x if x.contiguous else copy(x), shape)
+    strides = None
+    if not x.contiguous:
+        strides = layout.reshaped(x.shape, x.strides, shape)
+        if strides is None:
+            x = copy(x)
+    return view("reshape", x, shape, strides)
 
 
 def permute(x, dims):
-    return view("permute", x, (x.shape[d] for d in dims), contiguous=False)
+    return view("permute", x, (x.shape[d] for d in dims), tuple(x.strides[d] for d in dims))
 
 
 def swap_last(x):
-    return view("swap_last", x, (*x.shape[:-2], x.shape[-1], x.shape[-2]), contiguous=False)
+    (*lead, rows, columns), (*steps, row, column) = x.shape, x.strides
+    return view("swap_last", x, (*lead, columns, rows), (*steps, column, row))
 
 
 def broadcast_to(x, shape):
-    return view("broadcast_to", x, shape, contiguous=False)
+    added = len(shape) - x.ndim
+    steps = (0 if old != new else step for old, new, step in zip(x.shape, shape[added:], x.strides, strict=True))
+    return view("broadcast_to", x, shape, (*(0,) * added, *steps))
 
 
 def concatenate(arrays, dim):
     shape = list(arrays[0].shape)
     shape[dim] = total(x.shape[dim] for x in arrays)
-    return result("concatenate", arrays, shape, arrays[0].dtype, 0)
+    contiguous = all(x.contiguous for x in arrays)
+    strides = None if contiguous else layout.elementwise([(tuple(shape), x.strides) for x in arrays], tuple(shape))
+    return result("concatenate", arrays, shape, arrays[0].dtype, 0, strides=strides)
 
 
 def slice_last(x, start, length):
-    return view("slice_last", x, (*x.shape[:-1], length), contiguous=False)
+    return view("slice_last", x, (*x.shape[:-1], length), x.strides)
 
 
 def pad(x, widths, value):

@@ -3,6 +3,7 @@
 import math
 
 from minidl.kernels import shapes
+from minidl.kernels.meta.layout import channels_last
 from minidl.kernels.meta.record import result
 
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -14,7 +15,7 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     inputs = (x, weight) if bias is None else (x, weight, bias)
     flops = math.prod(shape) * (2 * math.prod(weight.shape[1:]) + (bias is not None))
     options = stride, padding, dilation, groups
-    return result("conv2d", inputs, shape, x.dtype, flops=flops, options=options)
+    return result("conv2d", inputs, shape, x.dtype, flops=flops, options=options, strides=channels_last(shape))
 
 
 def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups):
@@ -24,7 +25,10 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
 
 def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     flops, options = 2 * grad.size * math.prod(weight.shape[1:]), (stride, padding, dilation, groups)
-    return result("conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops, options=options)
+    strides = channels_last(x_shape)
+    return result(
+        "conv2d_grad_input", (grad, weight), x_shape, grad.dtype, flops=flops, options=options, strides=strides
+    )
 
 
 def channel_sums(x):

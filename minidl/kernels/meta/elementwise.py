@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minidl.kernels.meta.record import MetaArray, result
+from minidl.kernels.meta.record import MetaArray, elementwise_strides, result
 
 __all__ = [
     "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
@@ -14,7 +14,7 @@ __all__ = [
 
 
 def _unary(name, flops=1, dtype=None):
-    return lambda x: result(name, (x,), x.shape, dtype or x.dtype, flops)
+    return lambda x: _elementwise(name, (x,), flops, dtype)
 
 
 def _binary(name, flops=1, dtype=None):
@@ -27,7 +27,7 @@ def _elementwise(name, inputs, flops, dtype=None):
     found = arrays[0].dtype
     if any(x.dtype != found for x in arrays):  # a mask and numbers
         found = np.result_type(*(x.dtype for x in arrays))
-    return result(name, arrays, shape, dtype or found, flops)
+    return result(name, arrays, shape, dtype or found, flops, strides=elementwise_strides(arrays, shape))
 
 
 add = _binary("add")
@@ -38,7 +38,6 @@ power = _binary("power", 10)
 maximum = _binary("maximum")
 minimum = _binary("minimum")
 negative = _unary("negative")
-erf = _unary("erf", 15)
 exp = _unary("exp", 10)
 expm1 = _unary("expm1", 10)
 log = _unary("log", 10)
@@ -74,7 +73,11 @@ logical_or = _binary("logical_or", dtype=bool)
 
 
 def clamp(x, low, high):
-    return result("clamp", (x,), x.shape, x.dtype, 2)
+    return _elementwise("clamp", (x,), 2)
+
+
+def erf(x):
+    return result("erf", (x,), x.shape, x.dtype, 15)
 
 
 def isclose(a, b, rtol, atol, equal_nan):
@@ -90,12 +93,12 @@ def masked(x, mask):
 
 
 def relu(x):
-    return result("relu", (x,), x.shape, x.dtype)
+    return _elementwise("relu", (x,), 1)
 
 
 def relu_grad(grad, y):
-    return result("relu_grad", (grad, y), y.shape, y.dtype, 2)
+    return _elementwise("relu_grad", (grad, y), 2)
 
 
 def sigmoid(x):
-    return result("sigmoid", (x,), x.shape, x.dtype, 12)
+    return _elementwise("sigmoid", (x,), 12)

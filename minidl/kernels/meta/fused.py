@@ -2,7 +2,9 @@
 
 import math
 
-from minidl.kernels.meta.record import MetaArray, in_place, result
+from minidl.kernels.cpu.blocks import use_compiled
+from minidl.kernels.meta.arrays import copy
+from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place, result
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "dropout", "dropout_grad",
@@ -10,47 +12,57 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _elementwise(name, arrays, flops):
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    return result(name, arrays, shape, dtype, flops, strides=elementwise_strides(arrays, shape))
+
+
 def softmax(x, dim):
-    return result("softmax", (x,), x.shape, x.dtype, 14)
+    return _elementwise("softmax", (x,), 14)
 
 
 def softmax_grad(grad, y, dim):
-    return result("softmax_grad", (grad, y), y.shape, y.dtype, 4)
+    return _elementwise("softmax_grad", (grad, y), 4)
 
 
 def log_softmax(x, dim):
-    return result("log_softmax", (x,), x.shape, x.dtype, 14)
+    return _elementwise("log_softmax", (x,), 14)
 
 
 def log_softmax_grad(grad, y, dim):
-    return result("log_softmax_grad", (grad, y), y.shape, y.dtype, 13)
+    return _elementwise("log_softmax_grad", (grad, y), 13)
 
 
 def attention_weights(scores, scale, is_causal):
+    scores = scores if scores.contiguous else copy(scores)
     in_place("attention_weights", scores, (scores,), 15 * scores.size)
     return scores
 
 
 def attention_weights_grad(grad, weights, scale):
+    grad = grad if grad.contiguous else copy(grad)
     in_place("attention_weights_grad", grad, (grad, weights), 5 * grad.size)
     return grad
 
 
 def gelu(x, approximate):
-    return result("gelu", (x,), x.shape, x.dtype, 16)
+    strides = elementwise_strides((x,), x.shape) if use_compiled(x) else None
+    return result("gelu", (x,), x.shape, x.dtype, 16, strides=strides)
 
 
 def gelu_grad(grad, x, approximate):
-    return result("gelu_grad", (grad, x), x.shape, x.dtype, 24)
+    strides = elementwise_strides((grad, x), x.shape) if use_compiled(x) else None
+    return result("gelu_grad", (grad, x), x.shape, x.dtype, 24, strides=strides)
 
 
 def dropout(x, p):
     mask = MetaArray(x.shape, bool)
-    return result("dropout", (x,), x.shape, x.dtype, 8, also_written=(mask,)), mask
+    strides = elementwise_strides((x, mask), x.shape)
+    return result("dropout", (x,), x.shape, x.dtype, 8, also_written=(mask,), strides=strides), mask
 
 
 def dropout_grad(grad, mask, p):
-    return result("dropout_grad", (grad, mask), grad.shape, grad.dtype, 2)
+    return _elementwise("dropout_grad", (grad, mask), 2)
 
 
 def embedding(weight, indices):

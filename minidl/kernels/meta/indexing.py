@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from minidl.kernels.meta import layout
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]
@@ -16,11 +17,10 @@ def _indexed(shape, key):
 
 
 def index(x, key):
-    shape = _indexed(x.shape, key)
     arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
-    if not arrays:
-        rows = len(key) == 1 and (not isinstance(key[0], slice) or key[0].step in (None, 1))
-        return view("index", x, shape, contiguous=x.contiguous and rows)
+    if not arrays and not any(isinstance(k, bool | np.bool_) for k in key):
+        return view("index", x, *layout.indexed(x.shape, x.strides, key))
+    shape = _indexed(x.shape, key)
     out = math.prod(shape) * x.dtype.itemsize
     read = out + sum(k.nbytes for k in arrays)
     return result("index", (x,), shape, x.dtype, 0, read=read)

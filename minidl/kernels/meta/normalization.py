@@ -1,11 +1,18 @@
 """Normalisation: shapes and costs."""
 
+from minidl.kernels.cpu.batch_norm import turns
+from minidl.kernels.meta.layout import channels_last
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [
     "batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments", "group_norm", "group_norm_grad",
     "layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad",
 ]  # fmt: skip
+
+
+def _images(name, inputs, x, flops, also_written=()):
+    strides = channels_last(x.shape) if turns(x, x.contiguous) else None
+    return result(name, _given(*inputs), x.shape, x.dtype, flops, also_written=also_written, strides=strides)
 
 
 def _given(*arrays):
@@ -43,7 +50,7 @@ def channel_moments(x):
 
 
 def batch_norm(x, mean, inverse, weight, bias):
-    return result("batch_norm", _given(x, mean, inverse, weight, bias), x.shape, x.dtype, 3)
+    return _images("batch_norm", (x, mean, inverse, weight, bias), x, 3)
 
 
 def batch_norm_sums(grad, x, mean, inverse):
@@ -53,17 +60,16 @@ def batch_norm_sums(grad, x, mean, inverse):
 
 
 def batch_norm_grad(grad, x, mean, inverse, weight, total, along, count):
-    return result("batch_norm_grad", _given(grad, x, mean, inverse, weight, total, along), x.shape, x.dtype, 5)
+    return _images("batch_norm_grad", (grad, x, mean, inverse, weight, total, along), x, 5)
 
 
 def group_norm(x, groups, weight, bias, eps):
     mean, inverse = MetaArray((x.shape[0], groups), x.dtype), MetaArray((x.shape[0], groups), x.dtype)
-    y = result("group_norm", _given(x, weight, bias), x.shape, x.dtype, 7, also_written=(mean, inverse))
+    y = _images("group_norm", (x, weight, bias), x, 7, (mean, inverse))
     return y, mean, inverse
 
 
 def group_norm_grad(grad, x, mean, inverse, weight):
     grad_weight, grad_bias = MetaArray(x.shape[1:2], x.dtype), MetaArray(x.shape[1:2], x.dtype)
-    inputs = _given(grad, x, mean, inverse, weight)
-    grad_x = result("group_norm_grad", inputs, x.shape, x.dtype, 9, also_written=(grad_weight, grad_bias))
+    grad_x = _images("group_norm_grad", (grad, x, mean, inverse, weight), x, 9, (grad_weight, grad_bias))
     return grad_x, grad_weight, grad_bias

@@ -1,39 +1,47 @@
 """Pooling of images (batch, channels, height, width): shapes and costs."""
 
+import math
+
 import numpy as np
 
+from minidl.kernels.meta.layout import channels_last
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
+
+
+def _images(name, inputs, shape, flops, also_written=()):
+    return result(name, inputs, shape, inputs[0].dtype, flops=flops, also_written=also_written,
+                  strides=channels_last(shape))  # fmt: skip
 
 
 def _pooled(x, rows, columns):
     return (*x.shape[:2], len(rows), len(columns))
 
 
-def _images(grad, rows, columns):
+def _whole(grad, rows, columns):
     return (*grad.shape[:2], rows.size, columns.size)
 
 
 def max_pool2d(x, rows, columns):
     shape, elements = _pooled(x, rows, columns), rows.length * columns.length
-    which = MetaArray(shape, np.uint8 if elements <= 256 else np.int32)
-    return result("max_pool2d", (x,), shape, x.dtype, elements, also_written=(which,)), which
+    which = MetaArray(shape, np.uint8 if elements <= 256 else np.int32, strides=channels_last(shape))
+    return _images("max_pool2d", (x,), shape, elements * which.size, also_written=(which,)), which
 
 
 def max_pool2d_grad(grad, which, rows, columns):
-    return result("max_pool2d_grad", (grad, which), _images(grad, rows, columns), grad.dtype, flops=grad.size)
+    return _images("max_pool2d_grad", (grad, which), _whole(grad, rows, columns), grad.size)
 
 
 def max_pool2d_take(x, which, rows, columns):
-    return result("max_pool2d_take", (x, which), which.shape, x.dtype, 0)
+    return _images("max_pool2d_take", (x, which), which.shape, 0)
 
 
 def avg_pool2d(x, rows, columns):
-    elements = rows.length * columns.length
-    return result("avg_pool2d", (x,), _pooled(x, rows, columns), x.dtype, elements + 1)
+    shape, elements = _pooled(x, rows, columns), rows.length * columns.length
+    return _images("avg_pool2d", (x,), shape, (elements + 1) * math.prod(shape))
 
 
 def avg_pool2d_grad(grad, rows, columns):
     flops = grad.size * (rows.length * columns.length + 1)
-    return result("avg_pool2d_grad", (grad,), _images(grad, rows, columns), grad.dtype, flops=flops)
+    return _images("avg_pool2d_grad", (grad,), _whole(grad, rows, columns), flops)

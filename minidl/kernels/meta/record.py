@@ -7,26 +7,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidl.kernels.meta import layout
+
 
 class Storage:
-    """The memory that an array would have."""
+    """The memory that an array would have, of `nbytes`."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("nbytes", "__weakref__")
+
+    def __init__(self, nbytes: int):
+        self.nbytes = nbytes
 
 
 class MetaArray:
     """An array without elements. Views of one array share its `storage`, so that memory is counted once.
 
-    contiguous: False for a view whose elements do not lie in row-major order: to reshape it costs a copy.
+    storage: that of the array of which this is a view, None for memory of its own. strides: how its elements lie, in
+    elements, None for row-major order.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "contiguous")
+    __slots__ = ("shape", "dtype", "storage", "_strides")
 
-    def __init__(self, shape: tuple[int, ...], dtype, storage: object = None, contiguous: bool = True):
+    def __init__(self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: layout.Strides = None):
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self.storage = storage if storage is not None else Storage()
-        self.contiguous = contiguous
+        self.storage = storage if storage is not None else Storage(self.nbytes)
+        self._strides = layout.simplified(shape, strides)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one place to the next along each dimension."""
+        return self._strides or layout.row_major(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie in row-major order."""
+        return self._strides is None
 
     @property
     def ndim(self) -> int:
@@ -81,10 +97,11 @@ def note(call) -> None:
 
 
 def result(
-    name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=(), options=()
-):
+    name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=(), options=(),
+    strides=None,
+):  # fmt: skip
     """A new array, and the record of the kernel that fills it (and `also_written`) from `inputs`."""
-    out = MetaArray(tuple(shape), dtype)
+    out = MetaArray(tuple(shape), dtype, strides=strides)
     if _profile is not None:
         if flops is None:
             flops = flops_per_element * out.size
@@ -96,12 +113,19 @@ def result(
     return out
 
 
-def view(name, x, shape, contiguous=True):
+def elementwise_strides(arrays, shape) -> layout.Strides:
+    """Those of a new array that NumPy makes of `arrays` element by element."""
+    if all(x.contiguous for x in arrays):
+        return None
+    return layout.elementwise([(x.shape, x.strides) for x in arrays], tuple(shape))
+
+
+def view(name, x, shape, strides=None):
     """The same storage in another shape: no FLOPs, no bytes, but a call all the same."""
     shape = tuple(shape)
     if _profile is not None:
         _profile.append(KernelCall(name, (x.shape, shape), x.dtype.name, 0, 0, 0))
-    return MetaArray(shape, x.dtype, x.storage, contiguous)
+    return MetaArray(shape, x.dtype, x.storage, strides)
 
 
 def in_place(name, target, reads, flops, also_written=()):

@@ -1,0 +1,80 @@
+"""How NumPy lays the elements of an array out in memory, as strides counted in elements; None is row-major order.
+
+Whether a reshape is a view or a copy depends on it, and so does what memory a model needs.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+Strides = tuple[int, ...] | None
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def simplified(shape: tuple[int, ...], strides: Strides) -> Strides:
+    """None for strides that are row-major. Those of dimensions of size 1, which do not matter, are 0."""
+    if strides is None or 0 in shape:
+        return None
+    if all(n == 1 or given == step for n, given, step in zip(shape, strides, row_major(shape), strict=True)):
+        return None
+    return tuple(0 if n == 1 else step for n, step in zip(shape, strides, strict=True))
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of images (n, channels, ...) which lie in memory as (n, ..., channels)."""
+    n, channels, *places = shape
+    first, *steps, last = row_major((n, *places, channels))
+    return (first, last, *steps)
+
+
+def reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> Strides:
+    """The strides of a view in the shape `new`; None if there is no such view, and reshape copies."""
+    runs: list[tuple[int, int]] = []  # (elements, step) of dimensions that are as good as one
+    for n, step in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if runs and runs[-1][1] == n * step:
+            runs[-1] = runs[-1][0] * n, step
+        else:
+            runs.append((n, step))
+    found, left, step = [], 1, 1
+    for n in reversed(new):
+        if n > 1 and left == 1:
+            left, step = runs.pop()
+        if left % n:
+            return None
+        found.append(step)
+        left, step = left // n, step * n
+    return tuple(reversed(found))
+
+
+def indexed(shape: tuple[int, ...], strides: tuple[int, ...], key) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape and strides of the view x[key], for a key of ints and slices."""
+    if not any(k is Ellipsis for k in key):
+        key = (*key, ...)  # NumPy would read an element that is named by ints alone
+    view = _stand_in(shape, strides)[key]
+    return view.shape, view.strides
+
+
+def elementwise(arrays: list[tuple[tuple[int, ...], tuple[int, ...]]], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a new array of `shape`, computed element by element from arrays of these shapes and strides.
+
+    NumPy keeps the order of memory of its inputs as well as it can. It is asked, with 2 for each larger size.
+    """
+    small = [_stand_in(tuple(min(n, 2) for n in s), strides) for s, strides in arrays]
+    flags = [["readonly"]] * len(small) + [["writeonly", "allocate"]]
+    asked = np.nditer([*small, None], ["zerosize_ok"], flags, op_dtypes=[bool] * len(flags), order="K").operands[-1]
+    order = sorted(range(len(shape)), key=lambda d: -asked.strides[d])
+    steps = row_major(tuple(shape[d] for d in order))
+    return tuple(steps[order.index(d)] for d in range(len(shape)))
+
+
+def _stand_in(shape, strides):
+    """An array of this shape whose strides in bytes are `strides`. Nobody must touch its elements: it has only one."""
+    return as_strided(np.empty((), bool), shape, strides)
