@@ -25,11 +25,11 @@ class Attention(Op):
 
     def forward(self, q, k, v, mask=None):  # (..., queries, width), (..., keys, width), (..., keys, values)
         kernels = self.kernels
-        self.q, self.k, self.v, self.mask, self.kept = q, k, v, mask, None
+        self.q, self.k, self.v, self.mask, self.survivors = q, k, v, mask, None
         self.again()
         if not self.dropout:
             return kernels.matmul(self.weights, v)
-        dropped, self.kept = kernels.dropout(self.weights, self.dropout)
+        dropped, self.survivors = kernels.dropout(self.weights, self.dropout)
         return kernels.matmul(dropped, v)
 
     def again(self):
@@ -37,7 +37,7 @@ class Attention(Op):
 
     def backward(self, grad):
         kernels, q, k, v = self.kernels, self.q, self.k, self.v
-        grads = attend_grad(kernels, grad, q, k, v, self.weights, self.scale, self.kept, self.dropout)
+        grads = attend_grad(kernels, grad, q, k, v, self.weights, self.scale, self.survivors, self.dropout)
         shapes = [x.shape for x in (q, k, v, self.mask) if x is not None]
         return tuple(unbroadcast(kernels, g, shape) for g, shape in zip(grads, shapes, strict=False))
 

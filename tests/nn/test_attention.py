@@ -86,7 +86,8 @@ def test_dropout_of_attention_zeroes_weights_and_keeps_their_mean():
     assert weights.mean() == pytest.approx(1, abs=0.01)
 
 
-def test_the_gradient_of_attention_with_dropout_is_that_of_its_mask():
+@pytest.mark.parametrize("retain_graph", [False, True])
+def test_the_gradient_of_attention_with_dropout_is_that_of_its_mask(retain_graph):
     q, k, v = (minidl.randn(5, 4, dtype="float64").requires_grad_() for _ in range(3))
     step = 1e-6 * minidl.randn(5, 4, dtype="float64")
 
@@ -94,7 +95,7 @@ def test_the_gradient_of_attention_with_dropout_is_that_of_its_mask():
         minidl.manual_seed(7)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=0.5).sum()
 
-    out(q, k, v).backward()
+    out(q, k, v).backward(retain_graph=retain_graph)
     for i, x in enumerate((q, k, v)):
         moved = [y + step if i == j else y for j, y in enumerate((q, k, v))]
         back = [y - step if i == j else y for j, y in enumerate((q, k, v))]
