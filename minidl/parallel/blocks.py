@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from minidl.autograd import run_backward, tape
 from minidl.kernels import BY_ARRAY
 from minidl.nn.module import Module
-from minidl.storage import storages
+from minidl.storage import Array, storages
 from minidl.tensor import Op, Tensor, no_grad
 
 
@@ -54,12 +54,14 @@ class SavedBlock:
         return {key: nbytes for key, nbytes in found.items() if key not in outside}
 
 
-def _arrays_in(op: Op) -> Iterator:
+def _arrays_in(op: Op) -> Iterator[Array]:
     """What `op` keeps for its backward: arrays, those of tensors, and those in tuples, lists and dicts."""
     for value in vars(op).values():
-        for item in (
-            value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
-        ):
+        if isinstance(value, dict):
+            value = value.values()
+        elif not isinstance(value, tuple | list):
+            value = (value,)
+        for item in value:
             array = item.data if isinstance(item, Tensor) else item
             if type(array) in BY_ARRAY:
                 yield array
