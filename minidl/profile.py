@@ -149,7 +149,7 @@ class _Walk:
         key = signature(block), placement(x), wants_grad
         if key not in self.known:
             with _on_meta(block):
-                self.known[key] = profile_block(block, x, wants_grad, _sgd)
+                self.known[key] = profile_block(block, x, _sgd, wants_grad, trained=True)
         return self.known[key]
 
     def _rest(self, name: str, block: Module, x, wants_grad: bool, rows: list[Row]) -> None:
@@ -212,7 +212,7 @@ def _seconds(block: Module, x, wants_grad: bool, repeats: int) -> tuple[float | 
             forward = time.perf_counter() - start
         gradient = np.ones(y.shape, y.dtype)
         start = time.perf_counter()
-        if saved.wants_grad:
+        if saved.op is not None:
             saved.backward(gradient)
         times.append((forward, time.perf_counter() - start))
         block.zero_grad()

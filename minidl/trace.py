@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 COMPUTE, COLLECTIVES, MESSAGES, COPY = "compute", "collectives", "messages", "copy"
 LANES = (COMPUTE, COLLECTIVES, MESSAGES, COPY)
 COMMUNICATION_LANES = (COLLECTIVES, MESSAGES)
-COMMUNICATION = COLLECTIVES  # until every instruction has its lane
 FORMER_LANES = {"communication": COLLECTIVES}  # in files written when messages had no lane of their own
 SHOWN_RANKS = 8  # of more, those in the middle are left out where a trace is shown
 

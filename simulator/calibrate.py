@@ -85,7 +85,7 @@ def quick(profiles: Iterable[ChainProfile]) -> Effort:
 def called(profile: ChainProfile) -> set[str]:
     """The kernels that a training step calls, by the names of `timed_as`; not those that move nothing."""
     blocks = profile.blocks
-    calls = [call for b in blocks for call in (*b.forward, *b.backward, *b.accumulate, *b.measure, *b.update)]
+    calls = [call for b in blocks for call in (*b.forward, *b.backward, *b.accumulate, *b.update)]
     return {timed_as(c) for c in (*calls, *profile.loss) if isinstance(c, KernelCall) and c.bytes_read}
 
 

@@ -79,16 +79,12 @@ class TrainingStep:
         self.optimizer = optim.SGD(self.parameters, lr=1e-9, momentum=0.9)
 
     def __call__(self, x) -> None:
-        saved = []
-        for i, block in enumerate(self.chain):
-            x, kept = blocks.forward(block, x, wants_grad=i > 0)
-            saved.append(kept)
+        x, saved = blocks.forward_through(enumerate(self.chain), x, first_trained=0)
         target = kernels.BY_ARRAY[type(x)].full(x.shape[:-1], 0, np.dtype("int64"))
         _, _, gradient = blocks.loss_and_gradient(self.loss, x, target)
         for p in self.parameters:
             p.grad = None
-        for kept in reversed(saved):
-            gradient = kept.backward(gradient)
+        blocks.backward_through(saved, gradient)
         self.optimizer.step()
 
 

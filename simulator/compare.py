@@ -38,7 +38,7 @@ class Row:
     core for one worker and on all at once for several. The simulated seconds are for the machine as it was during the
     comparison: they contain the median drift of all rows of the kind.
     null_step_seconds: what a person would have guessed, had one worker been measured: its step, over the workers that
-    can run at once. simulated_memory_bytes: of the fullest worker; no such thing is measured.
+    can run at once. simulated_memory_bytes: of the fullest worker.
     bubble_fraction, exposed_communication_seconds: over all steps of a run's trace but the first; step_seconds leave
     out the first WARM_UP.
     """

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from minidl.kernels.cpu import convolution as conv
 from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.units import counted, scaled
 
 BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
@@ -22,12 +23,13 @@ class Compute(Protocol):
     """What prices kernel calls.
 
     precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
-    instruction_seconds: added to every instruction.
+    instruction_seconds: added to every instruction. flops_per_byte: of products, in the time in which it moves a byte.
     """
 
     precision: str
     scale: float
     instruction_seconds: float
+    flops_per_byte: float
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         """Seconds of `call`, and by what factor it is slower while all cores of a shared machine are busy."""
@@ -56,6 +58,10 @@ class Roofline:
     @property
     def scale(self) -> float:
         return BYTES[self.precision] / 4
+
+    @property
+    def flops_per_byte(self) -> float:
+        return self.matrix_flops / self.memory_bandwidth
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
@@ -102,6 +108,7 @@ class Measured:
     instruction_seconds: float
     precision = "float32"
     scale = 1.0
+    flops_per_byte = FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         seconds, contention = self._kernel(call)

@@ -1,8 +1,7 @@
 """Runs a Program against a cluster's clocks: a discrete-event simulation.
 
-The rules are the worker's. Each lane of a rank runs its instructions first-in first-out; an instruction waits for the
-buffers it reads; a receive waits for its message, a collective for its group. A lane needs its stream to do anything.
-On a GPU each lane has its own; on a CPU both need the rank's only thread, which takes up communication between two
+The machine (minidl.parallel.machine) says what may run, as it tells the worker. A lane needs its stream to do anything.
+On a GPU each lane has its own; on a CPU all need the rank's only thread, which takes up communication between two
 compute instructions, as the worker does.
 """
 
@@ -13,12 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from minidl.parallel import instructions as I
+from minidl.parallel.instructions import Instruction
+from minidl.parallel.machine import Lanes
+from minidl.parallel.meetings import Meetings
 from minidl.parallel.program import Program
-from minidl.trace import COMMUNICATION, COMPUTE, Event, Trace
+from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
 from simulator.clock import Clock, SharedCores
 from simulator.prices import Prices, Segment
 
 Action = Callable[[], None]
+TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
 
 
 class SimulationError(RuntimeError):
@@ -47,39 +50,32 @@ class Stream:
 
 
 @dataclass
-class Lane:
-    """The instructions of a lane that are still to run; `begun`: the first of them has been taken up."""
-
-    name: str
-    queue: deque[I.Instruction]
-    stream: Stream
-    begun: bool = False
-
-
-@dataclass
 class Rank:
-    """A rank's lanes, communication first, and the buffers that exist."""
+    """A rank: how far it has come, and the stream of each lane, in the order in which they take turns."""
 
     number: int
-    lanes: tuple[Lane, Lane]
-    buffers: set = field(default_factory=set)
+    lanes: Lanes
+    streams: dict[str, Stream]
 
 
 @dataclass
 class Meeting:
-    """A collective: each rank that arrives leaves its share of the work; the last one to finish its share ends it."""
+    """A collective whose members have all come: each does its share of the work; the last to finish ends it."""
 
-    shares: list[Callable[[Meeting], None]] = field(default_factory=list)
-    ends: list[Callable[[float], None]] = field(default_factory=list)  # told when all had arrived
-    start: float = 0.0
-    unfinished: int = 0
+    start: float
+    unfinished: int
+    ends: list[Callable[[float], None]] = field(default_factory=list)  # told when all had come
 
 
 class Engine:
-    """One step of `program` at `prices`. Ranks that behave alike are run once."""
+    """Some steps of `program`, one after the other without a pause, at `prices`. Ranks that behave alike are run once.
 
-    def __init__(self, program: Program, prices: Prices):
-        self.program, self.prices = program, prices
+    steps: how many; the second is like all that follow. first_step_seconds: until the compute lanes have ended the
+    first one. step_seconds: from there until they have ended the second; of a single step, until all has ended.
+    """
+
+    def __init__(self, program: Program, prices: Prices, steps: int = 2):
+        self.program, self.prices, self.steps = program, prices, steps
         self.clock = Clock()
         self.processors = prices.cluster.processors
         shared = self.processors
@@ -87,61 +83,67 @@ class Engine:
         self.turn = shared.turn_seconds if shared and program.world_size > shared.cores else 0.0
         numbers = range(program.world_size) if self.processors else program.representatives()
         self.ranks = {number: self._rank(number) for number in numbers}
-        self.meshes = {number: program.plan.mesh(number) for number in numbers}
-        self.meetings: dict[tuple, Meeting] = {}
-        self.counts: dict[tuple, int] = {}  # (rank, axes) -> how many collectives it has joined
-        self.messages: dict[tuple[int, int], deque[float]] = {}  # (from, to) -> when each was sent
-        self.receivers: dict[tuple[int, int], Action] = {}  # who waits for one
-        self.records: list[tuple] = []  # (rank, lane, start, name, end or segments)
+        self.meetings: Meetings = Meetings()
+        self.members_of: dict[tuple, tuple[int, ...]] = {}
+        self.records: list[tuple] = []  # (rank, lane, step, start, name, end or segments)
+        self.step_ends = [0.0] * steps  # when the last compute lane has ended it
 
     def _rank(self, number: int) -> Rank:
-        step, thread = self.program[number].step, Stream()
-        lanes = (
-            Lane(lane, deque(i for i in step if i.lane == lane), thread if self.cores else Stream())
-            for lane in (COMMUNICATION, COMPUTE)
-        )
-        return Rank(number, tuple(lanes))
+        schedule, thread = self.program.schedule(number), Stream()
+        lanes = (lane for lane in TURNS if lane in schedule)
+        return Rank(number, Lanes(schedule, self.steps), {lane: thread if self.cores else Stream() for lane in lanes})
 
     def run(self) -> float:
-        """Simulate; returns the step's seconds. SimulationError names the instructions that could not run."""
+        """Simulate; returns `step_seconds`. SimulationError names the instructions that could not run."""
         for rank in self.ranks.values():
             self.clock.after(0.0, lambda rank=rank: self.advance(rank))
         self.clock.run()
-        stuck = [f"rank {r.number} at {lane.queue[0]}" for r in self.ranks.values() for lane in r.lanes if lane.queue]
+        stuck = [f"rank {rank.number} at {i}" for rank in self.ranks.values() for i in rank.lanes.unfinished()]
         if stuck:
             raise SimulationError(f"the program does not run to its end: {'; '.join(stuck)}")
-        return self.clock.now
+        return self.step_seconds
+
+    @property
+    def first_step_seconds(self) -> float:
+        return self.step_ends[0]
+
+    @property
+    def step_seconds(self) -> float:
+        return self.clock.now if self.steps == 1 else self.step_ends[-1] - self.step_ends[-2]
 
     def trace(self) -> Trace:
-        """What happened, with the collectives inside layers as events of the communication lane."""
+        """What happened in all steps, with the collectives inside layers as events of the collectives lane."""
         events = []
-        for rank, lane, start, name, end in self.records:
+        for rank, lane, step, start, name, end in self.records:
             if isinstance(end, float):
-                events.append(Event(rank, lane, name, start, end))
+                events.append(Event(rank, lane, name, start, end, step))
                 continue
             for segment in end:
                 call, stop = segment.collective, start + segment.seconds
-                events.append(Event(rank, COMMUNICATION if call else lane, call.name if call else name, start, stop))
+                where, what = (COLLECTIVES, call.name) if call else (lane, name)
+                events.append(Event(rank, where, what, start, stop, step))
                 start = stop
         return Trace(events, "simulated", self.program.world_size)
 
     # One rank
 
     def advance(self, rank: Rank) -> None:
-        """Take up the next instruction of each lane, if the buffers it reads are there."""
-        for lane in rank.lanes:
-            if lane.queue and not lane.begun and rank.buffers.issuperset(lane.queue[0].reads):
-                lane.begun = True
-                HANDLERS[type(lane.queue[0])](self, rank, lane, lane.queue[0])
+        """Take up the next instruction of each lane that may start."""
+        for name, stream in rank.streams.items():
+            lane = rank.lanes[name]
+            instruction = lane.ready()
+            if instruction is not None:
+                lane.begin()
+                KINDS[instruction.kind](self, rank, stream, instruction)
 
-    def finish(self, rank: Rank, lane: Lane) -> None:
-        """The lane's instruction is done, and with it the use of the stream."""
-        instruction = lane.queue.popleft()
-        lane.begun = False
-        rank.buffers.update(instruction.writes)
-        rank.buffers.difference_update(instruction.frees)
+    def finish(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
+        """The instruction is done, and with it the use of the stream."""
+        lane = rank.lanes[instruction.lane]
+        if lane.name == COMPUTE:
+            self.step_ends[lane.step] = self.clock.now
+        lane.finish()
         self.advance(rank)  # before the stream is free: what waits for it already goes first
-        lane.stream.release()
+        stream.release()
 
     def work(self, rank: Rank, seconds: float, contention: float, done: Action) -> None:
         """Spend `seconds` of work: on the rank's core where cores are shared, of time alone otherwise."""
@@ -150,61 +152,62 @@ class Engine:
         else:
             self.clock.after(seconds, done)
 
-    def record(self, rank: Rank, lane: str, name: str, start: float) -> None:
-        self.records.append((rank.number, lane, start, name, self.clock.now))
+    def record(self, rank: Rank, instruction: Instruction, start: float) -> None:
+        lane = rank.lanes[instruction.lane]
+        self.records.append((rank.number, lane.name, lane.step, start, instruction.name, self.clock.now))
 
     # Compute
 
-    def compute(self, rank: Rank, lane: Lane, instruction: I.Instruction) -> None:
-        segments = self.prices.segments(rank.number, instruction)
+    def compute(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
+        segments, step = self.prices.segments(rank.number, instruction), rank.lanes[COMPUTE].step
         if self.cores is None and len(self.members(rank, ("tensor",))) == 1:
             # Nobody here shares the collectives inside: they are simply part of its time.
             def run_whole():
-                self.records.append((rank.number, COMPUTE, self.clock.now, instruction.name, segments))
-                self.clock.after(sum(s.seconds for s in segments), lambda: self.finish(rank, lane))
+                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction.name, segments))
+                self.clock.after(sum(s.seconds for s in segments), lambda: self.finish(rank, stream, instruction))
 
-            lane.stream.acquire(run_whole)
+            stream.acquire(run_whole)
         else:
-            lane.stream.acquire(lambda: self.run_segments(rank, lane, instruction.name, deque(segments)))
+            stream.acquire(lambda: self.run_segments(rank, stream, instruction, deque(segments)))
 
-    def run_segments(self, rank: Rank, lane: Lane, name: str, segments: deque[Segment]) -> None:
+    def run_segments(self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment]) -> None:
         """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout."""
         if not segments:
-            self.finish(rank, lane)
+            self.finish(rank, stream, instruction)
             return
-        segment, began = segments.popleft(), self.clock.now
+        segment, start = segments.popleft(), self.clock.now
+        call = segment.collective
+        lane, name = (COLLECTIVES, call.name) if call else (COMPUTE, instruction.name)
 
-        def done(start: float):
-            where, what = (COMMUNICATION, segment.collective.name) if segment.collective else (COMPUTE, name)
-            self.record(rank, where, what, start)
-            self.run_segments(rank, lane, name, segments)
+        def done(start: float = start):
+            self.records.append((rank.number, lane, rank.lanes[COMPUTE].step, start, name, self.clock.now))
+            self.run_segments(rank, stream, instruction, segments)
 
-        if segment.collective is None:
-            self.work(rank, segment.seconds, segment.contention, lambda: done(began))
+        def share(meeting: Meeting):
+            self.work(rank, segment.seconds, segment.contention, lambda: self.leave(meeting))
+
+        if call is None:
+            self.work(rank, segment.seconds, segment.contention, done)
         else:
-
-            def share(meeting: Meeting):
-                self.work(rank, segment.seconds, segment.contention, lambda: self.leave(meeting))
-
-            self.meet(rank, tuple(segment.collective.axis.split("+")), share, done)
+            self.meet(rank, "layers", call.axes, share, done)
 
     # Communication
 
-    def collective(self, rank: Rank, lane: Lane, instruction) -> None:
+    def collective(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
         seconds, contention = self.prices.collective(rank.number, instruction)
         holds_stream = True  # given up while others are waited for, and only then
 
         # `meet` may call share, and `leave` done, of this rank and of others, before they return.
 
         def arrive():
-            if not self.meet(rank, instruction.axes, share, done):
+            if not self.meet(rank, "instructions", instruction.axes, share, done):
                 give_way()
 
         def share(meeting: Meeting):
             if holds_stream:
                 work(meeting)
             else:
-                lane.stream.acquire(lambda: work(meeting))
+                stream.acquire(lambda: work(meeting))
 
         def work(meeting: Meeting):
             nonlocal holds_stream
@@ -216,39 +219,42 @@ class Engine:
                 give_way()
 
         def done(start: float):
-            self.record(rank, COMMUNICATION, instruction.name, start)
+            self.record(rank, instruction, start)
             if holds_stream:
-                self.finish(rank, lane)
+                self.finish(rank, stream, instruction)
             else:
-                lane.stream.acquire(lambda: self.finish(rank, lane))
+                stream.acquire(lambda: self.finish(rank, stream, instruction))
 
         def give_way():
             nonlocal holds_stream
             holds_stream = False
-            lane.stream.release()
+            stream.release()
 
-        lane.stream.acquire(arrive)
+        stream.acquire(arrive)
 
-    def members(self, rank: Rank, axes: tuple[str, ...]) -> list[int]:
-        return [number for number in self.meshes[rank.number].ranks(*axes) if number in self.ranks]
+    def members(self, rank: Rank, axes: tuple[str, ...]) -> tuple[int, ...]:
+        """The ranks of a group that are run."""
+        key = rank.number, axes
+        if key not in self.members_of:
+            ranks = self.program.plan.mesh(rank.number).ranks(*axes)
+            self.members_of[key] = tuple(number for number in ranks if number in self.ranks)
+        return self.members_of[key]
 
-    def meet(self, rank: Rank, axes, share: Callable[[Meeting], None], end: Callable[[float], None]) -> bool:
+    def meet(
+        self, rank: Rank, among: str, axes, share: Callable[[Meeting], None], end: Callable[[float], None]
+    ) -> bool:
         """Join the group's next collective; true if that was the last to come.
 
         Once all are there, each does its share; after the last, all end.
         """
         members = self.members(rank, axes)
-        number = self.counts[rank.number, axes] = self.counts.get((rank.number, axes), 0) + 1
-        meeting = self.meetings.setdefault((members[0], axes, number), Meeting())
-        meeting.shares.append(share)
-        meeting.ends.append(end)
-        complete = len(meeting.shares) == len(members)
-        if complete:
-            meeting.start, meeting.unfinished = self.clock.now, len(members)
-            del self.meetings[members[0], axes, number]
-            for share in meeting.shares:
-                share(meeting)
-        return complete
+        everyone = self.meetings.join((among, axes, members[0]), len(members), rank.number, (share, end))
+        if everyone is None:
+            return False
+        meeting = Meeting(self.clock.now, len(members), [end for _, end in everyone.values()])
+        for share, _ in everyone.values():
+            share(meeting)
+        return True
 
     def leave(self, meeting: Meeting) -> bool:
         """True if this was the last to leave and all have gone on; where ranks share cores they take turns first."""
@@ -270,7 +276,7 @@ class Engine:
         else:
             action()
 
-    def send(self, rank: Rank, lane: Lane, instruction) -> None:
+    def send(self, rank: Rank, stream: Stream, instruction: I.SendActivation | I.SendGradient) -> None:
         seconds, contention = self.prices.send(rank.number, instruction)
         channel = (rank.number, instruction.to)
 
@@ -279,53 +285,34 @@ class Engine:
             self.work(rank, seconds, contention, lambda: sent(start))
 
         def sent(start: float):
-            self.record(rank, COMMUNICATION, instruction.name, start)
-            self.messages.setdefault(channel, deque()).append(start)
-            if channel in self.receivers:
-                self.take_turns(self.receivers.pop(channel))
-            self.finish(rank, lane)
+            self.record(rank, instruction, start)
+            self.meetings.put(channel, start)
+            self.finish(rank, stream, instruction)
 
-        lane.stream.acquire(transfer)
+        if self.meetings.room(channel, lambda: stream.acquire(transfer)):
+            stream.acquire(transfer)
 
-    def receive(self, rank: Rank, lane: Lane, instruction) -> None:
+    def receive(self, rank: Rank, stream: Stream, instruction: I.RecvActivation | I.RecvGradient) -> None:
         seconds, contention = self.prices.receive(rank.number, instruction)
         channel, posted = (instruction.source, rank.number), self.clock.now
 
         def take():
-            sent = self.messages[channel].popleft()
+            sent = self.meetings.take(channel)
             # Between devices the receiver's lane is busy as long as the sender's; on a CPU it copies afterwards.
             start = self.clock.now if self.cores else max(posted, sent)
             self.work(rank, seconds, contention, lambda: taken(start))
 
         def taken(start: float):
-            self.record(rank, COMMUNICATION, instruction.name, start)
-            self.finish(rank, lane)
+            self.record(rank, instruction, start)
+            self.finish(rank, stream, instruction)
 
-        if self.messages.get(channel):
-            lane.stream.acquire(take)
-        else:
-            self.receivers[channel] = lambda: lane.stream.acquire(take)
+        if self.meetings.look(channel, lambda: self.take_turns(lambda: stream.acquire(take))):
+            stream.acquire(take)
 
 
-HANDLERS: dict[type, Callable] = {
-    I.LoadInput: Engine.compute,
-    I.LoadTarget: Engine.compute,
-    I.Forward: Engine.compute,
-    I.Infer: Engine.compute,
-    I.Loss: Engine.compute,
-    I.Score: Engine.compute,
-    I.Backward: Engine.compute,
-    I.MeasureParameters: Engine.compute,
-    I.OptimizerStep: Engine.compute,
-    I.EndEvaluation: Engine.compute,
-    I.SendActivation: Engine.send,
-    I.SendGradient: Engine.send,
-    I.RecvActivation: Engine.receive,
-    I.RecvGradient: Engine.receive,
-    I.ReduceGradients: Engine.collective,
-    I.ReduceLoss: Engine.collective,
-    I.ReduceScatterGradients: Engine.collective,
-    I.GatherParameters: Engine.collective,
-    I.ReduceNorm: Engine.collective,
-    I.ReduceParameterNorms: Engine.collective,
+KINDS = {
+    "compute": Engine.compute,
+    "send": Engine.send,
+    "receive": Engine.receive,
+    "collective": Engine.collective,
 }

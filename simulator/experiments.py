@@ -15,9 +15,8 @@ from minidl.commands.own import blamed
 from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
 from minidl.parallel import Plan
-from minidl.parallel.layout import layout
+from minidl.parallel.prepare import prepare
 from minidl.parallel.profile import ChainProfile
-from simulator.predict import profile_model
 
 WARM_UP = 2  # steps of each run that are not timed
 ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
@@ -75,13 +74,13 @@ class Experiment:
         plan.check_batch(self.batch_size)
         if len(self.train_set) < self.batch_size:
             raise ValueError(f"a step takes {self.batch_size} samples, the data set has {len(self.train_set)}")
-        profile = self.profile(plan)
-        layout(plan, profile.costs, profile.parameter_bytes)
+        self.profile(plan)
 
     def profile(self, plan: Plan) -> ChainProfile:
         """What a micro-batch calls."""
         with blamed(self.file):
-            return profile_model(self.build, plan, self.batch_size, self.example, self.loss, sgd)
+            example = self.example
+            return prepare(self.build, plan, self.batch_size, example=example, loss=self.loss, optimizer=sgd).profile
 
 
 def sgd(parameters) -> optim.SGD:

@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minidl import optim
 from minidl.checks import check_positive
 from minidl.display import Displayed, facts
-from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.check import check
-from minidl.parallel.layout import layout
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, flops, loss_of, profile_chain, sequence_length
-from minidl.parallel.program import Program, training_program
+from minidl.parallel.prepare import Prepared, prepare
+from minidl.parallel.profile import flops, sequence_length
+from minidl.parallel.program import Program
 from minidl.parallel.result import Throughput
-from minidl.tensor import Tensor, device
 from minidl.trace import Trace
 from minidl.units import duration
 from simulator.engine import Engine
 from simulator.hardware import Cluster
-from simulator.memory import Memory, stage_memory
+from simulator.memory import Memory, peak_memory
 from simulator.prices import Prices
 from simulator.report import rows, title
 
@@ -37,23 +34,55 @@ if TYPE_CHECKING:
 class Prediction(Throughput, Displayed):
     """What a plan would do on a cluster. All of it is predicted, nothing measured.
 
-    step_seconds: of one step. throughput: samples per second. mfu: FLOPs of forward and backward over what the devices
-    could do in the step. flops: of forward and backward of the global batch. memory: of a rank of each stage.
-    memory_bytes: of the fullest device. fits: whether that is within a device's memory. assumptions: what was not the
-    plan's to say. sequence: tokens of a sample, None where samples are no sequences of tokens.
+    step_seconds: of one step that follows others, as all but the first do. first_step_seconds: of the first one.
+    evaluation_seconds: of evaluating a batch. throughput: samples per second. mfu: FLOPs of forward and backward over
+    what the devices could do in the step. flops: of forward and backward of the global batch. memory: of a rank of each
+    stage, when it holds most. memory_bytes: of the fullest device. fits: whether that is within a device's memory.
+    assumptions: what was not the plan's to say. sequence: tokens of a sample, None where samples are no sequences of
+    tokens.
     """
 
     plan: Plan
     cluster: Cluster
     program: Program
-    step_seconds: float
     batch_size: int
-    flops: float
-    memory: tuple[Memory, ...]
-    optimizer: str
-    loss: str
-    sequence: int | None
+    _prepared: Prepared
     _engine: Engine
+
+    @property
+    def step_seconds(self) -> float:
+        return self._engine.step_seconds
+
+    @property
+    def first_step_seconds(self) -> float:
+        return self._engine.first_step_seconds
+
+    @cached_property
+    def evaluation_seconds(self) -> float:
+        return Engine(self._prepared.evaluation, self._engine.prices).run()
+
+    @cached_property
+    def flops(self) -> float:
+        profile, plan = self._prepared.profile, self.plan
+        work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
+        return work * plan.micro_batches * plan.data * plan.tensor
+
+    @cached_property
+    def memory(self) -> tuple[Memory, ...]:
+        scale = self.cluster.compute.scale
+        return tuple(peak_memory(self.program, rank, scale) for rank in self.plan.mesh(0).ranks("pipeline"))
+
+    @property
+    def optimizer(self) -> str:
+        return self._prepared.profile.optimizer
+
+    @property
+    def loss(self) -> str:
+        return self._prepared.profile.loss_name
+
+    @property
+    def sequence(self) -> int | None:
+        return sequence_length(self._prepared.profile.input)
 
     def __repr__(self) -> str:
         where, fits = f"{self.plan} on {self.cluster.name}", "fits" if self.fits else "does not fit"
@@ -97,7 +126,7 @@ class Prediction(Throughput, Displayed):
 
     @cached_property
     def trace(self) -> Trace:
-        """The events of the ranks that were run: all of them on shared cores, else one of each stage."""
+        """The first two steps of the ranks that were run: all of them on shared cores, else one of each stage."""
         return self._engine.trace()
 
     @cached_property
@@ -122,14 +151,15 @@ def simulate(
     example: tuple | None = None,
     loss=None,
     optimizer: Callable | None = None,
+    clip_norm: float | None = None,
     edit: Callable[[Program], Program] | None = None,
 ) -> Prediction:
     """Predict one training step of the chain that `model(mesh)` builds, under `plan`, on `cluster`.
 
     batch_size: samples of the global batch. example: (x, y) of one or more samples, for a model that carries no example
     of its own. loss: by default the model's own, or CrossEntropyLoss where it carries none. optimizer: a function of
-    parameters, Adam by default. edit: changes the program before it is checked and run. Nothing is allocated and
-    nothing is trained.
+    parameters, Adam by default. clip_norm: as for `train`; how large it is makes no difference here. edit: changes the
+    program before it is checked and run. Nothing is allocated and nothing is trained.
 
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
@@ -142,42 +172,17 @@ def simulate(
         raise TypeError("example must be a pair (x, y) of samples")
     if loss is not None:
         check_loss(loss)
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm)
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
-    profile = profile_model(model, plan, batch_size, example, loss, optimizer)
-    cuts = layout(plan, profile.costs, profile.parameter_bytes)
-    program = training_program(plan, cuts, norms=profile.norms)
-    if edit is not None:
-        program = edit(program)
-    report = check(program)
-    engine = Engine(program, Prices(cluster, plan, cuts, profile))
-    seconds = engine.run()
-    work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
-    stages = plan.mesh(0).ranks("pipeline")
-    memory = (
-        stage_memory(
-            profile, cuts, stage, report.peak_micro_batches[rank], cluster.compute.scale, plan.optimizer_shards
-        )
-        for stage, rank in enumerate(stages)
-    )
-    return Prediction(
-        plan, cluster, program, seconds, batch_size, work * plan.micro_batches * plan.data * plan.tensor,
-        tuple(memory), profile.optimizer, profile.loss_name, sequence_length(profile.input), engine,
+    prepared = prepare(
+        model, plan, batch_size, example=example, loss=loss, optimizer=optimizer, clip=clip_norm is not None,
+        flops_per_byte=cluster.compute.flops_per_byte,
     )  # fmt: skip
-
-
-def profile_model(model, plan: Plan, batch_size: int, example=None, loss=None, optimizer=None) -> ChainProfile:
-    """The profile of one micro-batch of the chain that `model(mesh)` builds."""
-    chain = build_on_meta(model, plan.mesh(0))
-    samples = batch_size // (plan.data * plan.micro_batches)
-    if example is not None:
-        arrays = [e.data if isinstance(e, Tensor) else e for e in example]
-        x, y = (MetaArray((samples, *a.shape[1:]), "float32" if a.dtype.kind == "f" else a.dtype) for a in arrays)
-    elif hasattr(chain, "example"):
-        with device("meta"):
-            x, y = (tensor.data for tensor in chain.example(samples))
-    else:
-        raise ValueError("the model carries no example input: give simulate(…, example=(x, y))")
-    loss = loss or loss_of(chain)
-    return profile_chain(chain, x, y, loss, optimizer or optim.Adam)
+    program = prepared.training if edit is None else edit(prepared.training)
+    check(program)
+    engine = Engine(program, Prices(cluster, prepared.costs))
+    engine.run()
+    return Prediction(plan, cluster, program, batch_size, prepared, engine)

@@ -5,7 +5,7 @@ The worker runs these functions on real arrays, the profile runs the same ones o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from minidl.autograd import run_backward, tape
 from minidl.kernels import BY_ARRAY
@@ -28,19 +28,15 @@ class _Input(Tensor):
 
 
 class SavedBlock:
-    """What a block's forward keeps for its backward.
+    """What a block's forward keeps for its backward. passes: the block gives its input itself."""
 
-    wants_grad: here or before is something to differentiate. passes: the block gives its input itself.
-    """
-
-    __slots__ = ("input", "op", "wants_grad", "passes", "shape", "dtype")
+    __slots__ = ("input", "op", "passes")
 
     def __init__(self, input: _Input, out: Tensor):
-        self.input, self.op, self.wants_grad, self.passes = input, out.op, out.requires_grad, out is input
-        self.shape, self.dtype = input.shape, input.dtype
+        self.input, self.op, self.passes = input, out.op, out is input
 
     def backward(self, grad):
-        """Add to the block's parameters their gradients; return the input's, None where it is not wanted or zero."""
+        """Add to the block's parameters their gradients; return the input's, None where it is not wanted."""
         if self.op is None:  # the block has nothing to differentiate
             return grad if self.passes and self.input.requires_grad else None
         op, self.op = self.op, None
@@ -67,26 +63,54 @@ def _arrays_in(op: Op) -> Iterator[Array]:
                 yield array
 
 
-def forward(block: Module, x, wants_grad: bool):
-    """Run `block` on the array `x`. Returns the output array and the SavedBlock.
+def forward(block: Module, x, wants_grad: bool, trained: bool = True):
+    """Run `block` on the array `x`. Returns the output array and the SavedBlock, None where it is not trained.
 
-    wants_grad: whether a block before this one waits for the gradient of `x`. TypeError if it gives no tensor on the
-    device of `x`.
+    wants_grad: whether a block before this one waits for the gradient of `x`. trained: whether a gradient comes back to
+    the block. TypeError if it gives no tensor on the device of `x`.
     """
+    if not trained:
+        return infer(block, x), None
     entry = _Input(x, wants_grad)
-    out = block(entry)
-    if not isinstance(out, Tensor) or type(out.data) is not type(x):
-        given = f"a tensor on {out.device}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-        raise TypeError(f"{type(block).__name__} made {given} of a tensor on {entry.device}: it must be one on that")
+    out = _checked(block, block(entry), entry)
     saved = SavedBlock(entry, out)
     entry.data = None
     return (x if out is entry else out.data), saved
 
 
+def forward_through(chain: Iterable[tuple[int, Module]], x, first_trained: int):
+    """Run blocks, given with their places in the chain, one after the other on the array `x`.
+
+    first_trained: the first block of the chain to which the gradient goes back. Returns the output array and, in order,
+    the SavedBlocks of those that are trained.
+    """
+    saved = []
+    for place, block in chain:
+        x, kept = forward(block, x, wants_grad=place > first_trained, trained=place >= first_trained)
+        if kept is not None:
+            saved.append(kept)
+    return x, saved
+
+
+def backward_through(saved: Sequence[SavedBlock], gradient):
+    """Bring the gradient of the output back through blocks that `forward_through` ran; returns that of their input."""
+    for block in reversed(saved):
+        gradient = block.backward(gradient)
+    return gradient
+
+
 def infer(block: Module, x):
     """Run `block` on the array `x`, keeping nothing."""
     with no_grad():
-        return block(Tensor(x)).data
+        entry = Tensor(x)
+        return _checked(block, block(entry), entry).data
+
+
+def _checked(block: Module, out: object, entry: Tensor) -> Tensor:
+    if not isinstance(out, Tensor) or type(out.data) is not type(entry.data):
+        given = f"a tensor on {out.device}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise TypeError(f"{type(block).__name__} made {given} of a tensor on {entry.device}: it must be one on that")
+    return out
 
 
 def loss_and_gradient(loss, output, target):

@@ -1,28 +1,25 @@
 """Proofs over a Program, before a process starts.
 
-The checker runs the instruction lists symbolically, under the rules that the worker and the simulator follow: lanes are
-first-in first-out, an instruction waits for the buffers it reads, a receive for its message, a collective for its
-group. Buffers hold tags instead of numbers: which samples, through which chunks. So a wrong list fails here, whatever
-the numbers would have looked like.
+The checker runs the instruction lists by the machine that the worker and the simulator run them by, with tags instead
+of numbers in the buffers: which samples, through which blocks; which version of the parameters. So a wrong list fails
+here, whatever the numbers would have looked like.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from minidl.parallel import instructions as I
+from minidl.parallel.instructions import Instruction
+from minidl.parallel.machine import HazardError, Lanes
+from minidl.parallel.meetings import Meetings
 from minidl.parallel.program import Program
+from minidl.parallel.tags import COLLECTIVE_RULES, COMPUTE_RULES, Facts, ProgramError, RankTags, Tags, Version
 
-CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
 EVERY_RANK = 64  # workers up to which every rank is run
-
-
-class ProgramError(ValueError):
-    """A program that would deadlock, or compute something else than its plan says."""
 
 
 @dataclass(frozen=True)
@@ -38,258 +35,163 @@ class Report:
 def check(program: Program) -> Report:
     """Prove that one step of `program` runs to its end and computes what its plan says.
 
-    Proved: no deadlock; every send meets its receive, in order; the members of a group agree on their collectives;
-    every micro-batch passes every chunk in order; every parameter's gradient contains each sample of the global batch
-    exactly once, and every update happens, of each replica's share where the optimizer is sharded, whose parameters are
-    then gathered; every buffer is written once and freed. ProgramError says what is wrong, and where.
+    Proved: no buffer is read before it is written, overwritten or freed while in use, or left behind; no deadlock;
+    every send meets its receive, in order; the members of a group agree on their collectives, those inside layers too;
+    every micro-batch passes every block in order, with whole parameters of one version; every parameter's gradient
+    contains each sample of the global batch exactly once, and every update happens, of each replica's share where the
+    optimizer is sharded, whose parameters are then gathered. ProgramError says what is wrong, and where.
     """
     return _Checker(program).run()
 
 
-class Tag(NamedTuple):
-    """What an array stands for: a micro-batch of a replica, at the border of the chain after `chunks` chunks."""
-
-    replica: int
-    micro_batch: int
-    chunks: int
-
-    @property
-    def samples(self) -> tuple[int, int]:
-        return self.replica, self.micro_batch
-
-    def __str__(self) -> str:
-        return f"micro-batch {self.micro_batch} of replica {self.replica} after {self.chunks} chunks"
-
-
-class _Rank:
-    """One rank as far as it has come. buffers: buffer -> Tag, or a Counter of samples for sums over micro-batches."""
-
-    def __init__(self, program: Program, rank: int):
-        self.rank, self.mesh = rank, program.plan.mesh(rank)
-        step = program[rank].step
-        self.lanes = {lane: deque(i for i in step if i.lane == lane) for lane in (I.COMPUTE, I.COMMUNICATION)}
-        self.buffers: dict[I.Buffer, object] = {}
-        self.meetings: Counter = Counter()  # axes -> collectives over them that this rank has finished
-        self.live = self.peak = 0
-        self.updated = False
-
-
-@dataclass
-class _Meeting:
-    """One collective: the instruction with which each rank came, and what it brought."""
-
-    instructions: dict[int, I.Instruction] = field(default_factory=dict)
-    brought: list[Counter] = field(default_factory=list)
-
-    @cached_property
-    def total(self) -> Counter:
-        return sum(self.brought, Counter())
-
-
-WAIT = None  # what a rule returns if its instruction cannot run yet; otherwise it returns the tags that are written
-
-
 class _Checker:
     def __init__(self, program: Program):
-        self.program, self.plan = program, program.plan
+        self.program = program
         # The ranks of a stage have equal lists but for their peers: where there are many, one of each stage will do.
         every = program.edited or program.world_size <= EVERY_RANK
         chosen = range(program.world_size) if every else program.representatives()
-        self.ranks = {rank: _Rank(program, rank) for rank in chosen}
-        self.channels: defaultdict[tuple[int, int], deque] = defaultdict(deque)  # (from, to) -> messages
-        self.meetings: defaultdict[tuple, _Meeting] = defaultdict(_Meeting)
-        self.training = any(isinstance(i, I.Forward) for rank in self.ranks for i in program[rank].step)
+        self.ranks = {rank: RankTags(program, rank) for rank in chosen}
+        self.members = lru_cache(None)(self._members)
+        axes = program.costs.layer_axes() if program.costs else []
+        self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
+        self.todo: deque[Callable[[], None]] = deque()
+        self.trains = any(isinstance(i, I.Forward) for rank in self.ranks for i in program[rank].step)
         replicas = {rank.mesh.coordinate("data") for rank in self.ranks.values()}
         # A replica that is not run is represented by one that is: its samples are then in the reduced gradient as well.
-        self.batch = Counter((d, m) for d in replicas for m in range(self.plan.micro_batches))
+        batch = Counter((d, m) for d in replicas for m in range(program.plan.micro_batches))
+        self.facts = Facts(program.plan, program.layout, batch)
 
     def run(self) -> Report:
-        moved = True
-        while moved:
-            moved = False
-            for rank in self.ranks.values():
-                for lane in rank.lanes.values():
-                    while lane and self.try_run(rank, lane[0]):
-                        lane.popleft()
-                        moved = True
-        self.check_end()
-        return Report({rank.rank: rank.peak for rank in self.ranks.values()})
+        for part in ("prologue", "step", "epilogue"):
+            self.run_part(part)
+        for rank in self.ranks.values():
+            self.check_updates(rank)
+        return Report({rank.number: rank.peak for rank in self.ranks.values()})
 
-    def try_run(self, rank: _Rank, i: I.Instruction) -> bool:
-        if any(buffer not in rank.buffers for buffer in i.reads):
-            return False
-        tags = RULES[type(i)](self, rank, i, [rank.buffers[buffer] for buffer in i.reads])
-        if tags is WAIT:
-            return False
+    def run_part(self, part: str) -> None:
+        """Run one part of all lists to its end."""
+        self.meetings: Meetings = Meetings()
+        for rank in self.ranks.values():
+            try:
+                rank.lanes = Lanes(self.program.schedule(rank.number, part))
+            except HazardError as error:
+                raise ProgramError(f"rank {rank.number}: {error}") from None
+            self.todo.append(partial(self.advance, rank))
+        while self.todo:
+            self.todo.popleft()()
+        self.check_end()
+
+    # The machine, driven
+
+    def advance(self, rank: RankTags) -> None:
+        """Start whatever may run now."""
+        for lane in rank.lanes.values():
+            while (i := lane.ready()) is not None:
+                lane.begin()
+                KINDS[i.kind](self, rank, i)
+
+    def finish(self, rank: RankTags, i: Instruction, tags: Tags) -> None:
         for buffer in i.frees:
-            del rank.buffers[buffer]
-        for buffer, tag in zip(i.writes, tags, strict=True):
-            if buffer in rank.buffers:
-                raise ProgramError(f"rank {rank.rank}: {i} overwrites {buffer}, which is still in use")
-            rank.buffers[buffer] = tag
-        return True
+            del rank.tags[buffer]
+        rank.tags |= {buffer: tags.get(buffer) for buffer in i.writes}
+        rank.lanes[i.lane].finish()
+        self.todo.append(partial(self.advance, rank))
+
+    def compute(self, rank: RankTags, i: Instruction) -> None:
+        tags = COMPUTE_RULES[type(i)](self.facts, rank, i) if type(i) in COMPUTE_RULES else {}
+        inside = iter(())
+        if self.layer_axes:  # where a layer's group has more than one member that is run
+            inside = (call for call in self.program.costs.collectives(i) if call.axes in self.layer_axes)
+
+        def go_on(_=None) -> None:
+            for call in inside:
+                return self.meet(rank, "layers", call.axes, i, (i, call), go_on)
+            self.finish(rank, i, tags)
+
+        go_on()
+
+    def send(self, rank: RankTags, i: I.SendActivation | I.SendGradient) -> None:
+        if i.to == rank.number or not 0 <= i.to < self.program.world_size:
+            raise ProgramError(f"rank {rank.number}: {i} has no such peer among {self.program.world_size} ranks")
+        message = i.message, rank.tags[i.reads[0]]
+
+        def put() -> None:
+            if self.meetings.room((rank.number, i.to), partial(self.todo.append, put)):
+                self.meetings.put((rank.number, i.to), message)
+                self.finish(rank, i, {})
+
+        put()
+
+    def receive(self, rank: RankTags, i: I.RecvActivation | I.RecvGradient) -> None:
+        channel = i.source, rank.number
+
+        def take() -> None:
+            if not self.meetings.look(channel, partial(self.todo.append, take)):
+                return
+            message, tag = self.meetings.take(channel)
+            if (message, tag.micro_batch) != (i.message, i.micro_batch):
+                raise ProgramError(
+                    f"rank {rank.number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
+                    f"which sends the {message} of micro-batch {tag.micro_batch} first"
+                )
+            self.finish(rank, i, {i.writes[0]: tag})
+
+        take()
+
+    def collective(self, rank: RankTags, i: Instruction) -> None:
+        rule = COLLECTIVE_RULES.get(type(i))
+
+        def end(all_brought: list[list]) -> None:
+            self.finish(rank, i, rule(self.facts, rank, i, all_brought) if rule else {})
+
+        self.meet(rank, "instructions", i.axes, i, (type(i), i.name), end, [rank.tags[buffer] for buffer in i.reads])
+
+    def meet(self, rank: RankTags, among: str, axes, i: Instruction, what: tuple, end: Callable, brought=()) -> None:
+        """Come to a collective; `end` is called with what all have brought when the last one has come.
+
+        what: must be the same for all who come.
+        """
+        members = self.members(rank.number, axes)
+        everyone = self.meetings.join((among, axes, members), len(members), rank.number, (i, what, end, brought))
+        if everyone is None:
+            return
+        (first, (theirs, needed, *_)), *_ = everyone.items()
+        for number, (own, found, *_) in everyone.items():
+            if found != needed:
+                inside = f" in {found[1]}, {needed[1]}" if among == "layers" else ""
+                raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}{inside}")
+        all_brought = [brought for *_, brought in everyone.values()]
+        self.todo.extend(partial(end, all_brought) for _, _, end, _ in everyone.values())
+
+    def _members(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(other for other in self.ranks[rank].mesh.ranks(*axes) if other in self.ranks)
 
     def check_end(self) -> None:
-        stuck = [f"rank {r.rank} at {lane[0]}" for r in self.ranks.values() for lane in r.lanes.values() if lane]
+        stuck = [f"rank {r.number} at {i}" for r in self.ranks.values() for i in r.lanes.unfinished()]
         unread = [
-            f"{kind} of {tag} from rank {source} to rank {to}"
-            for (source, to), messages in self.channels.items()
-            for kind, tag in messages
+            f"{message} of {tag} from rank {source} to rank {to}"
+            for (source, to), messages in self.meetings.messages.items()
+            for message, tag in messages
         ]
         if stuck:
             never = f"; never received: {', '.join(unread)}" if unread else ""
             raise ProgramError(f"deadlock: no instruction can run any more ({'; '.join(stuck)}{never})")
         if unread:
             raise ProgramError(f"never received: {', '.join(unread)}")
-        for r in self.ranks.values():
-            if r.buffers:
-                raise ProgramError(f"rank {r.rank} never frees {', '.join(map(str, r.buffers))}")
-            if self.training and not r.updated:
-                raise ProgramError(f"rank {r.rank} never updates its parameters")
 
-    # A rule for each instruction: takes the tags that are read, returns those that are written, or WAIT
-
-    def load(self, rank: _Rank, i: I.LoadInput | I.LoadTarget, read):
-        return [Tag(rank.mesh.coordinate("data"), i.micro_batch, 0)]
-
-    def forward(self, rank: _Rank, i: I.Forward | I.Infer, read):
-        (tag,) = read
-        if tag.chunks != i.chunk or tag.micro_batch != i.micro_batch:
-            raise ProgramError(f"rank {rank.rank}: {i} gets {tag}")
-        output = tag._replace(chunks=i.chunk + 1)
-        if isinstance(i, I.Infer):
-            return [output]
-        rank.live += 1
-        rank.peak = max(rank.peak, rank.live)
-        return [output, tag]
-
-    def loss(self, rank: _Rank, i: I.Loss | I.Score, read):
-        output, target = read
-        if output.samples != target.samples or output.chunks != self.plan.pipeline:
-            raise ProgramError(f"rank {rank.rank}: {i} compares {output} with the labels of {target}")
-        loss = Counter([output.samples])
-        return [loss] if isinstance(i, I.Score) else [output, loss]
-
-    def backward(self, rank: _Rank, i: I.Backward, read):
-        saved, gradient, *before = read
-        if gradient != saved._replace(chunks=i.chunk + 1):
-            raise ProgramError(f"rank {rank.rank}: {i} meets the gradient of {gradient} with what {saved} saved")
-        accumulated = [tags + Counter([saved.samples]) for tags in before or [Counter()] * len(i.buckets)]
-        rank.live -= i.first == 0
-        handed_on = len(i.writes) - len(accumulated)  # 0 or 1: the gradient for the blocks before these
-        return [saved if i.first == 0 else gradient] * handed_on + accumulated
-
-    def send(self, rank: _Rank, i: I.SendActivation | I.SendGradient, read):
-        if i.to == rank.rank or not 0 <= i.to < self.program.world_size:
-            raise ProgramError(f"rank {rank.rank}: {i} has no such peer among {self.program.world_size} ranks")
-        messages = self.channels[rank.rank, i.to]
-        if len(messages) == CHANNEL_MESSAGES:
-            return WAIT
-        messages.append(("activation" if isinstance(i, I.SendActivation) else "gradient", read[0]))
-        return []
-
-    def receive(self, rank: _Rank, i: I.RecvActivation | I.RecvGradient, read):
-        messages = self.channels[i.source, rank.rank]
-        if not messages:
-            return WAIT
-        kind, tag = messages.popleft()
-        wanted = "activation" if isinstance(i, I.RecvActivation) else "gradient"
-        if (kind, tag.micro_batch) != (wanted, i.micro_batch):
-            raise ProgramError(
-                f"rank {rank.rank} expects the {wanted} of micro-batch {i.micro_batch} from rank {i.source}, "
-                f"which sends the {kind} of micro-batch {tag.micro_batch} first"
-            )
-        return [tag]
-
-    def meet(self, rank: _Rank, i, read) -> _Meeting | None:
-        """Come to the collective `i`; the meeting once all members of the group are there."""
-        members = tuple(r for r in rank.mesh.ranks(*i.axes) if r in self.ranks)
-        meeting = self.meetings[i.axes, members, rank.meetings[i.axes]]
-        if rank.rank not in meeting.instructions:
-            for other, theirs in meeting.instructions.items():
-                if type(theirs) is not type(i) or theirs.name != i.name:
-                    raise ProgramError(f"rank {rank.rank} is at {i}, rank {other} of the same group at {theirs}")
-            meeting.instructions[rank.rank] = i
-            meeting.brought += read
-        if len(meeting.instructions) < len(members):
-            return WAIT
-        rank.meetings[i.axes] += 1
-        return meeting
-
-    def reduce(self, rank: _Rank, i: I.ReduceGradients | I.ReduceLoss | I.ReduceParameterNorms, read):
-        meeting = self.meet(rank, i, read)
-        return WAIT if meeting is WAIT else [meeting.total]
-
-    def gather(self, rank: _Rank, i: I.GatherParameters, read):
-        return WAIT if self.meet(rank, i, []) is WAIT else []
-
-    def reduce_norm(self, rank: _Rank, i: I.ReduceNorm, read):
-        self.check_gradients(rank, i)
-        return WAIT if self.meet(rank, i, []) is WAIT else [Counter()]
-
-    def measure(self, rank: _Rank, i: I.MeasureParameters, read):
-        self.check_gradients(rank, i)
-        self.check_whole(rank, ("total",))
-        return [Counter([rank.rank])]
-
-    def reduce_parameter_norms(self, rank: _Rank, i: I.ReduceParameterNorms, read):
-        sharded = self.plan.optimizer_shards > 1
-        if i.shares != sharded:
-            raise ProgramError(f"rank {rank.rank}: {i} needs shares={sharded}: the plan is {self.plan}")
-        return self.reduce(rank, i, read)
-
-    def update(self, rank: _Rank, i: I.OptimizerStep, read):
-        self.check_gradients(rank, i)
-        self.check_whole(rank, ("total",))
-        if rank.updated:
-            raise ProgramError(f"rank {rank.rank} updates its parameters twice")
-        rank.updated = True
-        return [Counter()] * len(i.writes)
-
-    def end_evaluation(self, rank: _Rank, i: I.EndEvaluation, read):
-        self.check_whole(rank, ("total",))
-        return []
-
-    def check_gradients(self, rank: _Rank, i: I.OptimizerStep | I.MeasureParameters | I.ReduceNorm) -> None:
-        """The gradients of every bucket of the stage are there, once each, with all samples in them."""
-        stage = rank.mesh.coordinate("pipeline")
-        buckets = range(len(self.program.layout.buckets[stage]))
-        if sorted(gradient[1:3] for gradient in i.gradients) != [(stage, b) for b in buckets]:
-            raise ProgramError(f"rank {rank.rank}: {i} needs each of the {len(buckets)} buckets of stage {stage} once")
-        sharded = self.plan.optimizer_shards > 1
-        if any((kind == "share") != sharded for kind, *_ in i.gradients):
-            needs = "shares of gradients" if sharded else "whole gradients"
-            raise ProgramError(f"rank {rank.rank}: {i} needs {needs}: the plan is {self.plan}")
-        for buffer in i.gradients:
-            self.check_whole(rank, buffer)
-
-    def check_whole(self, rank: _Rank, buffer: I.Buffer) -> None:
-        tags = rank.buffers[buffer]
-        if tags != self.batch:
-            lost, twice = self.batch - tags, tags - self.batch
-            what = f"lacks {sorted(lost)}" if lost else f"counts {sorted(twice)} more than once"
-            raise ProgramError(f"rank {rank.rank}: {buffer} {what} (replica, micro-batch) of the global batch")
+    def check_updates(self, rank: RankTags) -> None:
+        """Every parameter that is trained has had one update, and every replica has all of it."""
+        for buffer, version in rank.tags.items():
+            if buffer.holds == "parameters":
+                trained = self.trains and buffer.bucket in self.program.layout.trained_buckets(buffer.chunk)
+                if version != (expected := Version(int(trained), True)):
+                    done = "updates" if version.updates != expected.updates else "gathers"
+                    raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")
 
 
-RULES: dict[type[I.Instruction], Callable] = {
-    I.LoadInput: _Checker.load,
-    I.LoadTarget: _Checker.load,
-    I.Forward: _Checker.forward,
-    I.Infer: _Checker.forward,
-    I.Loss: _Checker.loss,
-    I.Score: _Checker.loss,
-    I.Backward: _Checker.backward,
-    I.SendActivation: _Checker.send,
-    I.RecvActivation: _Checker.receive,
-    I.SendGradient: _Checker.send,
-    I.RecvGradient: _Checker.receive,
-    I.ReduceGradients: _Checker.reduce,
-    I.ReduceScatterGradients: _Checker.reduce,
-    I.GatherParameters: _Checker.gather,
-    I.ReduceLoss: _Checker.reduce,
-    I.ReduceNorm: _Checker.reduce_norm,
-    I.MeasureParameters: _Checker.measure,
-    I.ReduceParameterNorms: _Checker.reduce_parameter_norms,
-    I.OptimizerStep: _Checker.update,
-    I.EndEvaluation: _Checker.end_evaluation,
+KINDS = {
+    "compute": _Checker.compute,
+    "send": _Checker.send,
+    "receive": _Checker.receive,
+    "collective": _Checker.collective,
 }

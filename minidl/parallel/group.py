@@ -26,10 +26,10 @@ Steps = Generator[None, None, object]  # yields while waiting; returns the colle
 
 @dataclass(frozen=True, slots=True)
 class CollectiveCall:
-    """One collective, as a profile and a trace name it. nbytes: the whole tensor's, before or after, the larger."""
+    """One collective of the ranks along `axes`. nbytes: the whole tensor's, before or after, the larger."""
 
     name: str
-    axis: str
+    axes: tuple[str, ...]
     size: int
     nbytes: int
 
@@ -78,7 +78,7 @@ class Handle:
 
     @property
     def call(self) -> CollectiveCall:
-        return CollectiveCall(self.name, self.group.axis, self.group.size, self.nbytes)
+        return CollectiveCall(self.name, self.group.axes, self.group.size, self.nbytes)
 
 
 class ProcessGroup(ABC):
@@ -91,8 +91,8 @@ class ProcessGroup(ABC):
     on_collective: is told the Handle of each collective that has finished.
     """
 
-    def __init__(self, rank: int, size: int, axis: str = "world"):
-        self.rank, self.size, self.axis = rank, size, axis
+    def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
+        self.rank, self.size, self.axes = rank, size, axes
         self.on_collective: Callable[[Handle], None] | None = None
         self.matched = 0.0  # when all ranks of the collective that advanced last had come
         self._pending: defaultdict[tuple, deque[Handle]] = defaultdict(deque)  # what must run in order -> its handles
@@ -201,6 +201,10 @@ class ProcessGroup(ABC):
         """Hand `message` to the launcher's `on_report`."""
         raise NotImplementedError(f"{type(self).__name__} has no launcher to report to")
 
+    def meanwhile(self, action: Callable[[], None]) -> None:
+        """Have `action` called whenever this rank waits in any of its groups; it must not wait itself."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to wait for")
+
     def begins(self, step: int) -> bool:
         """Whether to begin `step`; if not, no rank of the run does. See `launch(stoppable=True)`."""
         raise NotImplementedError(f"{type(self).__name__} has no launcher that could stop it")
@@ -262,8 +266,8 @@ class ProcessGroup(ABC):
 class MetaGroup(ProcessGroup):
     """A group that communicates nothing: it gives the result's shape and records the call in the profile."""
 
-    def __init__(self, rank: int, size: int, axis: str = "world"):
-        super().__init__(rank, size, axis)
+    def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
+        super().__init__(rank, size, axes)
         if size > 1:
             self.on_collective = lambda handle: meta.note(handle.call)
 

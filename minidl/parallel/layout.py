@@ -1,4 +1,4 @@
-"""Cutting a chain of blocks: into stages of about equal cost, and a stage's blocks into buckets of gradients."""
+"""Cutting a chain of blocks: into chunks of about equal cost, and a chunk's blocks into buckets of parameters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,34 @@ Range = tuple[int, int]  # first block, and the one after the last
 
 @dataclass(frozen=True)
 class Layout:
-    """Which blocks of the chain each stage holds, and which of those make up each of its buckets, first to last."""
+    """Where the blocks of the chain are, and how far the gradient goes back.
 
-    stages: tuple[Range, ...]
+    chunks: the blocks of each chunk, in the order of the chain. buckets: for each chunk, the blocks of each of its
+    buckets, first to last. stages: the chunks that each stage holds, in order: a stage is the ranks of one pipeline
+    coordinate. first_trained: the first block to which the gradient goes back; the buckets and chunks before have no
+    backward.
+    """
+
+    chunks: tuple[Range, ...]
     buckets: tuple[tuple[Range, ...], ...]
+    stages: tuple[tuple[int, ...], ...]
+    first_trained: int = 0
+
+    def stage_of(self, chunk: int) -> int:
+        """The stage that holds `chunk`."""
+        return next(stage for stage, chunks in enumerate(self.stages) if chunk in chunks)
+
+    def last_bucket(self, chunk: int) -> int:
+        return len(self.buckets[chunk]) - 1
+
+    def trained_buckets(self, chunk: int) -> range:
+        """The buckets of `chunk` to which the gradient goes back: none, all, or the later ones."""
+        ends = [end for _, end in self.buckets[chunk]]
+        return range(sum(end <= self.first_trained for end in ends), len(ends))
+
+    def wants_gradient(self, chunk: int) -> bool:
+        """Whether anything before `chunk` waits for the gradient of its input."""
+        return self.chunks[chunk][0] > self.first_trained
 
 
 def partition(costs: Sequence[float], stages: int) -> tuple[Range, ...]:
@@ -50,18 +74,18 @@ def _fill(prefix: Sequence[float], stages: int, limit: float) -> list[Range]:
     return runs
 
 
-def buckets(parameter_bytes: Sequence[int], stage: Range, bucket_bytes: float) -> tuple[Range, ...]:
-    """Cut the blocks of `stage` into runs of at least `bucket_bytes` of parameters, from the last block back.
+def buckets(parameter_bytes: Sequence[int], chunk: Range, bucket_bytes: float) -> tuple[Range, ...]:
+    """Cut the blocks of `chunk` into runs of at least `bucket_bytes` of parameters, from the last block back.
 
     Backward begins at the last block, so the last bucket is ready first; the first takes what is left over.
     """
-    runs, end, size = [], stage[1], 0
-    for block in range(stage[1] - 1, stage[0] - 1, -1):
+    runs, end, size = [], chunk[1], 0
+    for block in range(chunk[1] - 1, chunk[0] - 1, -1):
         size += parameter_bytes[block]
-        if size >= bucket_bytes and any(parameter_bytes[stage[0] : block]):
+        if size >= bucket_bytes and any(parameter_bytes[chunk[0] : block]):
             runs.append((block, end))
             end, size = block, 0
-    runs.append((stage[0], end))
+    runs.append((chunk[0], end))
     return tuple(reversed(runs))
 
 
@@ -76,9 +100,24 @@ def share_elements(elements: int, shares: int) -> int:
     return -(-elements // (shares * SHARE_ELEMENTS)) * SHARE_ELEMENTS
 
 
-def layout(plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int]) -> Layout:
-    """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`."""
-    stages = partition(costs, plan.pipeline)
-    if plan.data == 1:  # nothing is reduced
-        return Layout(stages, tuple((stage,) for stage in stages))
-    return Layout(stages, tuple(buckets(parameter_bytes, stage, plan.bucket_mb * 2**20) for stage in stages))
+def flat_elements(elements: int, shares: int) -> int:
+    """The elements of a flat buffer for `elements` that is cut into `shares` equal shares."""
+    return shares * share_elements(elements, shares)
+
+
+def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
+    """Of arrays with these sizes, one after the other in a flat buffer, the elements that belong to `share`."""
+    length = share_elements(sum(sizes), shares)
+    found, start = [], -share * length  # where the array begins, from the beginning of the share
+    for size in sizes:
+        low = min(max(0, -start), size)
+        found.append(slice(low, max(low, min(size, length - start))))
+        start += size
+    return found
+
+
+def layout(plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int], first_trained: int = 0) -> Layout:
+    """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`: a chunk for each stage."""
+    chunks = partition(costs, plan.pipeline)
+    cut = tuple(buckets(parameter_bytes, chunk, plan.bucket_mb * 2**20) for chunk in chunks)
+    return Layout(chunks, cut, tuple((chunk,) for chunk in range(len(chunks))), first_trained)

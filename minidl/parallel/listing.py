@@ -11,14 +11,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from minidl.display import cut
-from minidl.parallel.instructions import COMPUTE, Backward, Instruction
+from minidl.parallel.instructions import Backward, Forward, Instruction
+from minidl.trace import COMPUTE
 from minidl.units import counted
 
 if TYPE_CHECKING:
     from minidl.parallel.program import Program, RankProgram
 
 SHOWN_LISTS, SHOWN_INSTRUCTIONS = 6, 32  # of more, those in the middle are left out
-LANES = "Indented: the communication lane."
+LANES = "Indented: the communication lanes."
 
 
 def listing(program: Program) -> RenderableType:
@@ -66,7 +67,10 @@ def _text(title: str, program: RankProgram, peer: Callable[[int], str], most: in
 
 def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> Iterator[str]:
     """What each is, of which micro-batch or bucket, and with whom."""
-    bucketed = any(isinstance(instruction, Backward) and instruction.last for instruction in instructions)
+    last_buckets: dict[int, int] = {}  # of chunks
+    for i in instructions:
+        if isinstance(i, Forward | Backward):
+            last_buckets[i.chunk] = max(i.last, last_buckets.get(i.chunk, 0))
     for instruction in instructions:
         fields = vars(instruction)
         words = [type(instruction).__name__]
@@ -74,8 +78,17 @@ def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> I
             words.append(f"bucket {fields['bucket']}")
         elif "micro_batch" in fields:
             words.append(f"{fields['micro_batch']}")
-        if bucketed and isinstance(instruction, Backward):
-            buckets = sorted({instruction.last, instruction.first}, reverse=True)
-            words.append(f"bucket{'s' * (len(buckets) > 1)} {' to '.join(map(str, buckets))}")
+        if isinstance(instruction, Forward | Backward):
+            words += _part(instruction, last_buckets[instruction.chunk])
         words += [f"{word} {peer(fields[name])}" for name, word in (("to", "to"), ("source", "from")) if name in fields]
         yield ("" if instruction.lane == COMPUTE else "  ") + " ".join(words)
+
+
+def _part(instruction: Forward | Backward, last_bucket: int) -> list[str]:
+    """Which buckets of the chunk it runs through, in its order; nothing where it is all of them."""
+    first, last = instruction.first, instruction.last
+    if (first, last) == (0, last_bucket):
+        return []
+    if first == last:
+        return [f"bucket {first}"]
+    return [f"buckets {last} to {first}" if isinstance(instruction, Backward) else f"buckets {first} to {last}"]

@@ -10,10 +10,6 @@ from minidl.parallel.group import MetaGroup, ProcessGroup
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
 
-# The groups on which layers communicate, in the midst of an instruction. Those of the instructions are others, as the
-# order between the two is not the same on all ranks: ("data", "context") are the ranks whose samples make up a batch.
-LAYER_AXES = (("tensor",), ("data", "context"))
-
 
 class Mesh:
     """Where `rank` stands among all ranks.
@@ -39,6 +35,7 @@ class Mesh:
         self._coordinates = tuple(int(c) for c in np.unravel_index(rank, self.shape))
         self._connect = connect or _record
         self._groups: dict[tuple[str, ...], ProcessGroup] = {}
+        self._members: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     @property
     def world_size(self) -> int:
@@ -58,9 +55,11 @@ class Mesh:
 
     def ranks(self, *axes: str) -> tuple[int, ...]:
         """The ranks that differ from this one at most along `axes`, in order."""
-        chosen = {_axis(axis) for axis in axes}
-        place = tuple(slice(None) if i in chosen else own for i, own in enumerate(self._coordinates))
-        return tuple(int(r) for r in self._ranks[place].ravel())
+        if axes not in self._members:
+            chosen = {_axis(axis) for axis in axes}
+            place = tuple(slice(None) if i in chosen else own for i, own in enumerate(self._coordinates))
+            self._members[axes] = tuple(self._ranks[place].ravel().tolist())
+        return self._members[axes]
 
     @property
     def world(self) -> ProcessGroup:
@@ -82,4 +81,4 @@ def _axis(name: str) -> int:
 
 def _record(mesh: Mesh, axes: tuple[str, ...]) -> MetaGroup:
     ranks = mesh.ranks(*axes)
-    return MetaGroup(ranks.index(mesh.rank), len(ranks), "+".join(axes))
+    return MetaGroup(ranks.index(mesh.rank), len(ranks), axes)

@@ -57,9 +57,10 @@ class SyncBatchNorm(BatchNorm):
         track_running_stats: bool = True,
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
-        if group is not None and group.axis == "data":
+        if group is not None and group.axes == ("data",):
             raise ValueError(
-                'SyncBatchNorm needs mesh.group("data", "context"): mesh.group("data") reduces gradients meanwhile'
+                'SyncBatchNorm needs mesh.group("data", "context"), all ranks that hold a part of the batch, '
+                'not mesh.group("data")'
             )
         self.group = group if group is not None and group.size > 1 else None
 

@@ -6,14 +6,17 @@ The layout of a pipeline and the simulator read these profiles; nothing else kno
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Number
 
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.containers import Sequential
 from minidl.nn.losses import CrossEntropyLoss, Loss
 from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder, make_optimizer
 from minidl.parallel.group import CollectiveCall
@@ -23,61 +26,81 @@ from minidl.tensor import Tensor, device
 
 Call = KernelCall | CollectiveCall
 
-FLOPS_PER_BYTE = 20  # an AVX-512 core's 235 GFLOP/s over its 12 GB/s of memory; weighs the two against each other
+
+@dataclass(frozen=True)
+class ParameterProfile:
+    """A parameter of a block: its elements and bytes, and what the optimizer makes of it.
+
+    measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
+    update. state_bytes: what is kept of it. All empty where it is not trained.
+    """
+
+    elements: int
+    nbytes: int
+    measure: tuple[Call, ...] = ()
+    update: tuple[Call, ...] = ()
+    state_bytes: int = 0
+    squares: int = 0
 
 
 @dataclass(frozen=True)
 class BlockProfile:
     """The calls of one block for one micro-batch, in order, and what it holds.
 
-    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones. measure:
-    what finds the squares whose sums the optimizer takes; squares: how many there are.
-    saved: the storages kept from forward to backward, beside parameters and buffers, as (name, bytes): "input" and
-    "output" are those of the block's input and output, which a neighbour may keep too, the others are numbered.
-    output_is_input: the output is a view of the input's storage, which then goes by "input". output: lies in memory as
-    the block's does. update: the calls of the `optimizer`, which is its name, empty where there is nothing to update;
-    state_bytes: what it keeps.
+    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones; empty where
+    no gradient goes back to the block. infer: its forward in evaluation. gives_gradient: its backward gives the
+    gradient of its input. saved: the storages kept from forward to backward, beside parameters and statistics, as
+    (name, bytes): "input" and "output" are those of the block's input and output, which a neighbour may keep too, the
+    others are numbered. output: lies in memory as the block's does. output_is_input: it is a view of the input's
+    storage, which then goes by "input". statistics_bytes: of its running statistics. optimizer: its name, empty where
+    there is nothing to update.
     """
 
     forward: tuple[Call, ...]
     backward: tuple[Call, ...]
     accumulate: tuple[Call, ...]
-    measure: tuple[Call, ...]
-    update: tuple[Call, ...]
+    infer: tuple[Call, ...]
+    gives_gradient: bool
     saved: tuple[tuple[str, int], ...]
-    output_is_input: bool
     output: MetaArray
-    parameter_bytes: int
-    parameter_count: int
-    state_bytes: int
-    squares: int
+    output_is_input: bool
+    parameters: tuple[ParameterProfile, ...]
+    statistics_bytes: int
     optimizer: str
+
+    def cost(self, flops_per_byte: float) -> float:
+        """Forward and backward in FLOPs, a byte moved counting as so many of them: for comparing blocks."""
+        calls = (c for c in (*self.forward, *self.backward) if isinstance(c, KernelCall))
+        return float(sum(c.flops + flops_per_byte * (c.bytes_read + c.bytes_written) for c in calls))
 
     @property
     def saved_bytes(self) -> int:
         return sum(nbytes for _, nbytes in self.saved)
 
     @property
-    def keeps_input(self) -> bool:
-        return "input" in dict(self.saved)
+    def parameter_bytes(self) -> int:
+        return sum(p.nbytes for p in self.parameters)
 
     @property
-    def keeps_output(self) -> bool:
-        """Whether what is kept is, or has in it, the output."""
-        return ("input" if self.output_is_input else "output") in dict(self.saved)
+    def parameter_count(self) -> int:
+        return sum(p.elements for p in self.parameters)
 
     @property
-    def cost(self) -> float:
-        """Forward and backward in FLOPs, a byte moved counting as FLOPS_PER_BYTE of them: for comparing blocks."""
-        calls = (c for c in (*self.forward, *self.backward) if isinstance(c, KernelCall))
-        return float(sum(c.flops + FLOPS_PER_BYTE * (c.bytes_read + c.bytes_written) for c in calls))
+    def update(self) -> tuple[Call, ...]:
+        """The calls of the optimizer, all parameters in turn."""
+        return tuple(call for p in self.parameters for call in (*p.measure, *p.update))
 
 
 @dataclass(frozen=True)
 class ChainProfile:
-    """The profiles of a chain's blocks, in order, of its loss, and the shape of its input. loss_name: its class."""
+    """The profiles of a chain's blocks, in order, of its loss, and the shape of its input. loss_name: its class.
+
+    first_trained: the first block to which the gradient goes back. Those before it have nothing to train, or a block
+    after them gives no gradient of its input; nobody wants the gradient of what the first trained one takes.
+    """
 
     blocks: tuple[BlockProfile, ...]
+    first_trained: int
     loss: tuple[Call, ...]
     score: tuple[Call, ...]
     input: MetaArray
@@ -90,13 +113,14 @@ class ChainProfile:
         return next((block.optimizer for block in self.blocks if block.optimizer), "none")
 
     @property
-    def costs(self) -> list[float]:
-        return [block.cost for block in self.blocks]
-
-    @property
     def norms(self) -> bool:
         """Whether the optimizer's update takes norms of whole parameters."""
-        return any(block.squares for block in self.blocks)
+        return any(p.squares for block in self.blocks for p in block.parameters)
+
+    @property
+    def statistics(self) -> bool:
+        """Whether the model has running statistics."""
+        return any(block.statistics_bytes for block in self.blocks)
 
     @property
     def parameter_bytes(self) -> list[int]:
@@ -147,55 +171,76 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
 
     optimizer: a function of parameters that returns an Optimizer. Identical blocks are run once.
     """
-    known: dict[tuple, BlockProfile] = {}
-    profiles, array, wants_grad = [], x, False  # nobody wants the gradient of the data
-    for block in chain_of(model):
-        key = (signature(block), placement(array), wants_grad)
-        if key not in known:
-            known[key] = profile_block(block, array, wants_grad, optimizer)
-        profiles.append(known[key])
-        array = known[key].output
-        wants_grad = wants_grad or any(p.requires_grad for p in block.parameters())
+    chain, known = chain_of(model), {}
+
+    def run(first_trained: int) -> list[BlockProfile]:
+        profiles, array = [], x
+        for k, block in enumerate(chain):
+            key = (signature(block), placement(array), k > first_trained, k >= first_trained)
+            if key not in known:
+                known[key] = profile_block(block, array, optimizer, wants_grad=key[-2], trained=key[-1])
+            profiles.append(known[key])
+            array = profiles[-1].output
+        return profiles
+
+    trainable = [k for k, block in enumerate(chain) if any(p.requires_grad for p in block.parameters())]
+    first_trained = min(trainable, default=len(chain))
+    profiles = run(first_trained)
+    cuts = [k for k, block in enumerate(profiles) if k > first_trained and not block.gives_gradient]
+    if cuts:
+        first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(chain))
+        profiles = run(first_trained)
+    array = profiles[-1].output if profiles else x
     with meta.record() as loss_calls:
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
         loss.sum_and_weight(Tensor(array), Tensor(target))
-    return ChainProfile(tuple(profiles), tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__)
+    return ChainProfile(
+        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__
+    )
 
 
-def profile_block(block: Module, x: MetaArray, wants_grad: bool, optimizer: Callable) -> BlockProfile:
-    """Run `block`, whose parameters are on meta, on `x`. wants_grad: whether a block before waits for its gradient."""
+def profile_block(block: Module, x: MetaArray, optimizer: Callable, wants_grad: bool, trained: bool) -> BlockProfile:
+    """Run `block`, whose parameters are on meta, on `x`.
+
+    wants_grad: whether a block before waits for its gradient. trained: whether a gradient comes back to it.
+    """
     parameters = list(block.parameters())
     for parameter in parameters:
         parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
+    kept, backward, accumulate, input_gradient = (), [], [], None
     with meta.record() as forward:
-        y, saved = blocks.forward(block, x, wants_grad)
-    kept = _named(saved.kept((*parameters, *block.buffers())), x, y)
-    gradient = MetaArray(y.shape, y.dtype)
-    with meta.record() as backward:
-        saved.backward(gradient)
-    _, saved = blocks.forward(block, x, wants_grad)
-    with meta.record() as accumulate:
-        saved.backward(gradient)
-    measure: list[Call] = []
-    update: list[Call] = []
-    state_bytes, squares, name = 0, 0, ""
-    if parameters:
-        stepper = make_optimizer(optimizer, parameters)
-        stepper.step()  # makes the state
-        with meta.record() as measure:
-            found = stepper.measure()
-        with meta.record() as update:
-            stepper.step(squares=found)
-        state_bytes, squares, name = stepper.state_bytes, found.size, type(stepper).__name__
+        y, saved = blocks.forward(block, x, wants_grad, trained)
+    if saved is not None:
+        kept = _named(saved.kept((*parameters, *block.buffers())), x, y)
+        gradient = MetaArray(y.shape, y.dtype)
+        with meta.record() as backward:
+            input_gradient = saved.backward(gradient)
+        _, saved = blocks.forward(block, x, wants_grad)
+        with meta.record() as accumulate:
+            saved.backward(gradient)
+    with meta.record() as infer, _in_evaluation(block):
+        blocks.infer(block, x)
+    updates, optimizer_name = _updates(parameters, optimizer) if parameters and trained else ({}, "")
+    held = tuple(updates.get(p) or ParameterProfile(p.numel(), p.data.nbytes) for p in parameters)
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
-        tuple(forward), tuple(backward), tuple(accumulate), tuple(measure), tuple(update),
-        kept, y.storage is x.storage, on_meta(y),
-        sum(p.data.nbytes for p in parameters), sum(p.numel() for p in parameters), state_bytes, squares,
-        name,
+        tuple(forward), tuple(backward), tuple(accumulate), tuple(infer), input_gradient is not None,
+        kept, on_meta(y), y.storage is x.storage,
+        held, sum(buffer.data.nbytes for buffer in block.buffers()), optimizer_name,
     )  # fmt: skip
+
+
+@contextmanager
+def _in_evaluation(block: Module) -> Iterator[None]:
+    training = [module for module in block.modules() if module.training]
+    block.train(False)
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _named(kept: dict[int, int], x: MetaArray, y: MetaArray) -> tuple[tuple[str, int], ...]:
@@ -203,6 +248,25 @@ def _named(kept: dict[int, int], x: MetaArray, y: MetaArray) -> tuple[tuple[str,
     names = {id(y.storage): "output", id(x.storage): "input"}
     numbers = map(str, itertools.count())
     return tuple((names[key] if key in names else next(numbers), nbytes) for key, nbytes in kept.items())
+
+
+def _updates(parameters: list[Parameter], optimizer: Callable) -> tuple[dict[Parameter, ParameterProfile], str]:
+    """What the optimizer makes of each parameter that has a gradient, and the optimizer's name."""
+    stepper = make_optimizer(optimizer, parameters)
+    stepper.step()  # makes the state
+    found, gradients = {}, {p: p.grad for p in parameters if p.grad is not None}
+    for p in gradients:
+        for other in gradients:
+            other.grad = gradients[p] if other is p else None
+        with meta.record() as measure:
+            squares = stepper.measure()
+        with meta.record() as update:
+            stepper.step(squares=squares)
+        kept = sum(value.nbytes for value in stepper.state[p].values() if not isinstance(value, Number))
+        found[p] = ParameterProfile(
+            p.numel(), p.data.nbytes, tuple(measure), tuple(update), kept, stepper.norms * p.requires_grad
+        )
+    return found, type(stepper).__name__
 
 
 def sequence_length(x) -> int | None:

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from minidl.display import Displayed
-from minidl.parallel.instructions import (
-    Backward,
-    EndEvaluation,
-    Forward,
-    GatherParameters,
-    Infer,
-    Instruction,
-    LoadInput,
-    LoadTarget,
-    Loss,
-    MeasureParameters,
-    OptimizerStep,
-    RecvActivation,
-    RecvGradient,
-    ReduceGradients,
-    ReduceLoss,
-    ReduceNorm,
-    ReduceParameterNorms,
-    ReduceScatterGradients,
-    Score,
-    SendActivation,
-    SendGradient,
-)
+from minidl.parallel import instructions as I
+from minidl.parallel.instructions import Instruction
+from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import Layout
+from minidl.parallel.machine import Schedule, compile_list
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.schedules import SCHEDULES
@@ -39,14 +21,22 @@ from minidl.units import counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from minidl.parallel.costs import Costs
+
 
 @dataclass(frozen=True)
 class RankProgram(Displayed):
-    """The instructions of one rank: once before the first step, in every step, once after the last."""
+    """The instructions of one rank: once before the first step, in every step, once after the last.
+
+    Steps follow one another without a pause; before the first and after the last the rank waits until all is done.
+    """
 
     prologue: tuple[Instruction, ...]
     step: tuple[Instruction, ...]
     epilogue: tuple[Instruction, ...]
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return chain(self.prologue, self.step, self.epilogue)
 
     def __repr__(self) -> str:
         return f"<RankProgram of {counted(len(self.step), 'instruction')} a step>"
@@ -60,19 +50,22 @@ class RankProgram(Displayed):
 class Program(Displayed):
     """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
 
-    plan, layout: what the program was made from. edited: ranks whose list was replaced (see `without`).
+    plan, layout: what the program was made from. costs: what its instructions call and its buffers hold; None where
+    that is not known. edited: ranks whose list was replaced (see `without`).
     """
 
     def __init__(
         self,
         plan: Plan,
         layout: Layout,
-        make: Callable[[Mesh], tuple[Instruction, ...]],
+        make: Callable[[Mesh], RankProgram],
+        costs: Costs | None = None,
         edited: dict[int, RankProgram] | None = None,
     ):
-        self.plan, self.layout, self._make = plan, layout, make
+        self.plan, self.layout, self._make, self.costs = plan, layout, make, costs
         self.edited = edited or {}
         self._ranks: dict[int, RankProgram] = dict(self.edited)
+        self._schedules: dict[tuple[int, str], Schedule] = {}
 
     @property
     def world_size(self) -> int:
@@ -80,21 +73,47 @@ class Program(Displayed):
 
     def __getitem__(self, rank: int) -> RankProgram:
         if rank not in self._ranks:
-            self._ranks[rank] = RankProgram((), self._make(self.plan.mesh(rank)), ())
+            self._ranks[rank] = self._make(self.plan.mesh(rank))
         return self._ranks[rank]
+
+    def persistent(self, rank: int) -> frozenset[B.Buffer]:
+        """The buffers of `rank` that stay from step to step."""
+        stage = self.plan.mesh(rank).coordinate("pipeline")
+        chunks = self.layout.stages[stage]
+        places = [(chunk, b) for chunk in chunks for b in range(len(self.layout.buckets[chunk]))]
+        kept = (held(*place) for place in places for held in (B.parameters, B.state))
+        return frozenset((*kept, *map(B.statistics, chunks)))
+
+    def schedule(self, rank: int, part: str = "step") -> Schedule:
+        """A part of the list of `rank`, lane by lane. HazardError says what is wrong with it."""
+        if (rank, part) not in self._schedules:
+            self._schedules[rank, part] = compile_list(getattr(self[rank], part), self.persistent(rank))
+        return self._schedules[rank, part]
+
+    def edit(self, lists: dict[int, RankProgram]) -> Program:
+        """The same program, but that these ranks have these lists."""
+        return Program(self.plan, self.layout, self._make, self.costs, self.edited | lists)
 
     def without(self, rank: int, index: int) -> Program:
         """The same program, but that `rank` lacks instruction `index` of its step."""
         own = self[rank]
-        step = own.step[:index] + own.step[index + 1 :]
-        edited = self.edited | {rank: RankProgram(own.prologue, step, own.epilogue)}
-        return Program(self.plan, self.layout, self._make, edited)
+        return self.edit({rank: RankProgram(own.prologue, own.step[:index] + own.step[index + 1 :], own.epilogue)})
 
     def representatives(self) -> tuple[int, ...]:
         """One rank of each stage, whose other ranks have the same list but for their peers. All, if any is edited."""
         if self.edited:
             return tuple(range(self.world_size))
         return self.plan.mesh(0).ranks("pipeline")
+
+    @property
+    def axes(self) -> list[tuple[str, ...]]:
+        """The axes over which its instructions meet, in an order that all ranks agree on."""
+        ranks = (self[rank] for rank in self.representatives())
+        return sorted({i.axes for rank in ranks for i in rank if i.kind == "collective"})
+
+    def __getstate__(self) -> dict:
+        """For workers, which run a program and look up no costs."""
+        return vars(self) | {"costs": None, "_schedules": {}}
 
     def __repr__(self) -> str:
         edited = f", {len(self.edited):,} of them edited" if self.edited else ""
@@ -106,82 +125,125 @@ class Program(Displayed):
         return listing(self)
 
 
-def training_program(plan: Plan, layout: Layout, clip: bool = False, norms: bool = False) -> Program:
+def training_program(
+    plan: Plan, layout: Layout, clip: bool = False, norms: bool = False, costs: Costs | None = None
+) -> Program:
     """The program of one training step under `plan`.
 
     clip: gradients are to be clipped by their norm. norms: the optimizer's update takes norms of whole parameters.
     """
-    return Program(plan, layout, lambda mesh: tuple(_training_step(plan, layout, mesh, clip, norms)))
+
+    def make(mesh: Mesh) -> RankProgram:
+        rank = _Rank(plan, layout, mesh)
+        step = (rank.passes(), rank.reduce_loss(), rank.update(clip, norms), rank.gather())
+        return RankProgram((), tuple(chain(*step)), ())
+
+    return Program(plan, layout, make, costs)
 
 
-def evaluation_program(plan: Plan, layout: Layout) -> Program:
-    """The program that evaluates one batch: forwards alone."""
-    return Program(plan, layout, lambda mesh: tuple(_evaluation(plan, mesh)))
+def evaluation_program(plan: Plan, layout: Layout, statistics: bool = False, costs: Costs | None = None) -> Program:
+    """The program that evaluates one batch: forwards alone. statistics: the model has running statistics."""
+
+    def make(mesh: Mesh) -> RankProgram:
+        rank = _Rank(plan, layout, mesh)
+        step = (rank.infer(), rank.reduce_loss(), (I.EndEvaluation(),))
+        return RankProgram(tuple(rank.broadcast() if statistics else ()), tuple(chain(*step)), ())
+
+    return Program(plan, layout, make, costs)
 
 
-def _training_step(plan: Plan, layout: Layout, mesh: Mesh, clip: bool, norms: bool) -> Iterator[Instruction]:
-    stage, stages, m_last = mesh.coordinate("pipeline"), plan.pipeline, plan.micro_batches - 1
-    last_bucket = len(layout.buckets[stage]) - 1
-    reduces = plan.data > 1
-    sharded = plan.optimizer_shards > 1
-    reduce = ReduceScatterGradients if sharded else ReduceGradients
-    accumulated = None  # the micro-batch up to which gradients are accumulated
+class _Rank:
+    """The parts of one rank's list."""
 
-    order = list(SCHEDULES[plan.schedule](stage, stages, plan.micro_batches))
-    final = [m for kind, m in order if kind == "backward"][-1]
-    for kind, m in order:
-        if kind == "forward":
-            yield from _forward(mesh, stage, stages, m, Forward(stage, m), Loss(stage, m, last_bucket))
-            continue
-        if stage < stages - 1:
-            yield RecvGradient(stage, m, last_bucket, mesh.rank_at(pipeline=stage + 1))
-        if m == final and reduces and stage == 0:
-            # Bucket by bucket, so that each is reduced while the blocks before it still go backward.
-            for bucket in range(last_bucket, -1, -1):
-                yield Backward(stage, m, bucket, bucket, accumulated)
-                yield reduce(stage, bucket, m)
+    def __init__(self, plan: Plan, layout: Layout, mesh: Mesh):
+        self.plan, self.layout, self.mesh = plan, layout, mesh
+        self.stage = mesh.coordinate("pipeline")
+        self.chunks = layout.stages[self.stage]
+        self.last_chunk = len(layout.chunks) - 1
+        self.sharded = plan.optimizer_shards > 1
+        self.trained = tuple((chunk, b) for chunk in self.chunks for b in layout.trained_buckets(chunk))
+
+    def peer(self, chunk: int) -> int:
+        """The rank that holds `chunk` of the same replica."""
+        return self.mesh.rank_at(pipeline=self.layout.stage_of(chunk))
+
+    def passes(self) -> Iterator[Instruction]:
+        """Forwards and backwards in the schedule's order; a stage that holds several chunks takes them in turn."""
+        order = list(SCHEDULES[self.plan.schedule](self.stage, len(self.layout.stages), self.plan.micro_batches))
+        backwards = [m for kind, m in order if kind == "backward"]
+        for kind, m in order:
+            if kind == "forward":
+                for chunk in self.chunks:
+                    yield from self.forward(chunk, m, first_of_step=m == order[0][1])
+            else:
+                for chunk in reversed(self.chunks):
+                    if self.layout.trained_buckets(chunk):
+                        yield from self.backward(chunk, m, m == backwards[0], m == backwards[-1])
+
+    def forward(self, chunk: int, m: int, first_of_step: bool) -> Iterator[Instruction]:
+        last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)
+        # Bucket by bucket where parameters were just updated, so that the later ones are gathered meanwhile.
+        cuts = [(b, b) for b in range(last + 1)] if self.sharded and first_of_step else [(0, last)]
+        run = [I.Forward(chunk, m, *cut, trained.start) for cut in cuts]
+        yield from self.between(chunk, m, run, I.Loss(chunk, m, last, bool(trained)))
+
+    def infer(self) -> Iterator[Instruction]:
+        for m in range(self.plan.micro_batches):
+            for chunk in self.chunks:
+                last = self.layout.last_bucket(chunk)
+                yield from self.between(chunk, m, [I.Infer(chunk, m, last)], I.Score(chunk, m, last))
+
+    def between(self, chunk: int, m: int, run: list[Instruction], loss: Instruction) -> Iterator[Instruction]:
+        """`run` between its input and what follows it: the next chunk, or after the last chunk `loss`."""
+        if chunk == 0:
+            yield I.LoadInput(m)
         else:
-            yield Backward(stage, m, 0, last_bucket, accumulated)
-            if stage > 0:
-                yield SendGradient(stage, m, mesh.rank_at(pipeline=stage - 1))
-            if m == final and reduces:
-                # The earlier stage waits for this gradient, so it goes first; the reductions fill the pipeline's drain.
-                for bucket in range(last_bucket, -1, -1):
-                    yield reduce(stage, bucket, m)
-        accumulated = m
+            yield I.RecvActivation(chunk, m, self.peer(chunk - 1))
+        yield from run
+        if chunk < self.last_chunk:
+            yield I.SendActivation(chunk, m, self.layout.last_bucket(chunk), self.peer(chunk + 1))
+        else:
+            yield I.LoadTarget(m)
+            yield loss
 
-    yield ReduceLoss(tuple(range(m_last + 1)) if stage == stages - 1 else ())
-    buckets = range(last_bucket + 1)
-    reduced = "share" if sharded else "reduced"
-    gradients = tuple((reduced, stage, b) if reduces else ("weights", stage, b, final) for b in buckets)
-    if clip:
-        yield ReduceNorm(gradients)
-    if norms:
-        yield MeasureParameters(gradients, clip)
-        yield ReduceParameterNorms(sharded)
-    yield OptimizerStep(gradients, clip, norms)
-    if sharded:
-        for bucket in buckets:
-            yield GatherParameters(stage, bucket)
+    def backward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
+        trained, gives = self.layout.trained_buckets(chunk), self.layout.wants_gradient(chunk)
+        if chunk < self.last_chunk:
+            yield I.RecvGradient(chunk, m, trained[-1], self.peer(chunk + 1))
+        reduces = last_of_step and self.plan.data > 1
+        reduce = I.ReduceScatterGradients if self.sharded else I.ReduceGradients
+        if reduces and not gives:
+            # Bucket by bucket, so that each is reduced while the blocks before it still go backward.
+            for b in reversed(trained):
+                yield I.Backward(chunk, m, b, b, not first_of_step, b > trained[0])
+                yield reduce(chunk, b)
+            return
+        yield I.Backward(chunk, m, trained[0], trained[-1], not first_of_step, gives)
+        if gives:
+            yield I.SendGradient(chunk, m, self.peer(chunk - 1))
+        if reduces:
+            # The rank before waits for this gradient, so it goes first; the reductions fill the pipeline's drain.
+            for b in reversed(trained):
+                yield reduce(chunk, b)
 
+    def reduce_loss(self) -> Iterator[Instruction]:
+        yield I.ReduceLoss(tuple(range(self.plan.micro_batches)) if self.last_chunk in self.chunks else ())
 
-def _evaluation(plan: Plan, mesh: Mesh) -> Iterator[Instruction]:
-    stage, stages = mesh.coordinate("pipeline"), plan.pipeline
-    for m in range(plan.micro_batches):
-        yield from _forward(mesh, stage, stages, m, Infer(stage, m), Score(stage, m))
-    yield ReduceLoss(tuple(range(plan.micro_batches)) if stage == stages - 1 else ())
-    yield EndEvaluation()
+    def update(self, clip: bool, norms: bool) -> Iterator[Instruction]:
+        if clip:
+            yield I.ReduceNorm(self.trained, self.sharded)
+        if norms:
+            yield I.MeasureParameters(self.trained, clip)
+            yield I.ReduceParameterNorms(self.trained, self.sharded)
+        yield I.OptimizerStep(self.trained, clip, norms, self.sharded)
 
+    def gather(self) -> Iterator[Instruction]:
+        """In the order in which the next forward needs them."""
+        if self.sharded:
+            for place in self.trained:
+                yield I.GatherParameters(*place)
 
-def _forward(mesh, stage, stages, m, forward: Instruction, loss: Instruction) -> Iterator[Instruction]:
-    """`forward` between its input and what follows it: the next stage, or on the last stage `loss`."""
-    if stage == 0:
-        yield LoadInput(m)
-    else:
-        yield RecvActivation(stage, m, mesh.rank_at(pipeline=stage - 1))
-    yield forward
-    if stage < stages - 1:
-        yield SendActivation(stage, m, mesh.rank_at(pipeline=stage + 1))
-    else:
-        yield LoadTarget(m)
-        yield loss
+    def broadcast(self) -> Iterator[Instruction]:
+        if self.plan.data > 1:
+            for chunk in self.chunks:
+                yield I.BroadcastStatistics(chunk)

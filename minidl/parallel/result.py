@@ -64,8 +64,10 @@ class Run(Throughput, Displayed):
 
     batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
     throughput: samples per second, of a step of a whole batch. first_step: that of the first entry, 0 unless the run
-    was resumed. saved_step: how many steps had been done when the checkpoint was written last, None if none was.
-    save_error: why the last one could not be written, None if it was.
+    was resumed. memory_bytes: the most that any worker held in arrays for the training, looked at in the first two
+    steps: parameters, gradients, what the optimizer keeps, activations. saved_step: how many steps had been done when
+    the checkpoint was written last, None if none was. save_error: why the last one could not be written, None if it
+    was.
     """
 
     plan: Plan
@@ -77,6 +79,7 @@ class Run(Throughput, Displayed):
     evaluations: list[Evaluation]
     sequence: int | None = None
     first_step: int = 0
+    memory_bytes: int = 0
     saved_step: int | None = None
     save_error: Exception | None = None
     _state: dict[str, np.ndarray] = field(repr=False, default_factory=dict)

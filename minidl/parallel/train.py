@@ -4,40 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 
-import numpy as np
-
-from minidl.checks import check_count, check_positive
-from minidl.data.batches import batches_per_epoch, split_batch
-from minidl.files import check_writable
 from minidl.kernels import for_device
-from minidl.kernels.meta import MetaArray
-from minidl.nn.module import Module
-from minidl.parallel import blocks
-from minidl.parallel.arguments import (
-    callback_list,
-    check_builder,
-    check_dataset,
-    check_loss,
-)
+from minidl.parallel.arguments import callback_list
 from minidl.parallel.check import check
 from minidl.parallel.checkpoint import CheckpointFile, describe, steps_done
-from minidl.parallel.layout import layout
-from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import build_on_meta, chain_of, profile_chain, sequence_length
-from minidl.parallel.program import evaluation_program, training_program
+from minidl.parallel.prepare import Builder, Prepared, prepare
+from minidl.parallel.profile import sequence_length
 from minidl.parallel.rank_state import RankState, whole_model
+from minidl.parallel.request import Request
 from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
-from minidl.parallel.runtime.steps import Job, run_rank
+from minidl.parallel.runtime.steps import Job, Result, run_rank
 from minidl.parallel.runtime.stopping import EndAtOnce
 from minidl.structure import take_apart
-from minidl.tensor import dtype_of
-from minidl.trace import Event, Trace
-
-Builder = Callable[[Mesh], Module]
+from minidl.trace import Trace
 
 
 def train(
@@ -93,119 +75,102 @@ def train(
     evaluations, and where the workers could stop after a step also the trace and the parameters. A checkpoint that
     cannot be written is a warning; at the end of all steps it is an error.
     """
-    plan = plan or Plan()
-    if not isinstance(plan, Plan):
-        raise TypeError(f"plan must be a Plan, not a {type(plan).__name__}")
-    plan.check_batch(batch_size)
-    if evaluate_every is not None:
-        check_count("evaluate_every", evaluate_every)
-    check_count("trace_steps", trace_steps)
-    check_count("seed", seed, least=0)
-    check_builder(build)
-    check_dataset("the data set", dataset)
-    if evaluate is not None:
-        check_dataset("the data set to evaluate", evaluate)
-    check_loss(loss)
-    callbacks = callback_list(callbacks)
-    if lr_schedule is not None and not callable(lr_schedule):
-        raise TypeError(f"lr_schedule must be a function of the step, not a {type(lr_schedule).__name__}")
-    if clip_norm is not None:
-        check_positive("clip_norm", clip_norm)
+    request = Request(
+        build=build, dataset=dataset, plan=Plan() if plan is None else plan, optimizer=optimizer, loss=loss,
+        batch_size=batch_size, steps=steps, seed=seed, drop_last=drop_last, evaluate=evaluate,
+        evaluate_every=evaluate_every, lr_schedule=lr_schedule, clip_norm=clip_norm, dtype=dtype,
+        trace_steps=trace_steps, save=save, save_every=save_every, resume=resume,
+    )  # fmt: skip
     if device != "cpu":
         for_device(device)
         raise ValueError(f"device {device!r} computes nothing: train on 'cpu', or price the plan with the simulator")
-    dtype = dtype_of(dtype)
-    if dtype.kind != "f":
-        raise ValueError(f"parameters of dtype {dtype} cannot be trained: use float32 or float64")
-    per_epoch = batches_per_epoch(len(dataset), batch_size, drop_last)
-    if not per_epoch:
-        raise ValueError(f"drop_last leaves nothing of {len(dataset)} samples: a batch has {batch_size}")
-    check_count("steps", steps)
-    if save_every is not None:
-        check_count("save_every", save_every)
-    if resume is not None:
-        resume = Path(resume).absolute()  # a function of the user's may change the folder
-        save = resume if save is None else save
-    if save is not None:
-        check_writable(save := Path(save))
-        save = save.absolute()
-    elif save_every is not None:
-        raise ValueError(f"save_every={save_every} needs save, the file to write")
-
     if not (progress is None or isinstance(progress, bool)):
         raise TypeError(f"progress must be True, False or None, not {progress!r}")
-
-    model = build_on_meta(build, plan.mesh(0), dtype)
-    profile = profile_chain(model, *_example(dataset, plan, batch_size, dtype), loss, optimizer)
-    if steps >= per_epoch and not drop_last:
-        check_last_batch(model, len(dataset), plan, batch_size, profile.input)
-    checkpoint, first_step = None, 0
-    if save is not None:
-        description = describe(
-            model, optimizer, plan, seed=seed, batch_size=batch_size, samples=len(dataset), drop_last=drop_last,
-            dtype=dtype.name, clip_norm=clip_norm,
-        )  # fmt: skip
-        take_apart(description)  # refused now and not after the first steps: options that no file can hold
-        checkpoint = CheckpointFile(save, description, plan.workers, lr_schedule)
-    if resume is not None:
-        first_step = steps_done(resume, model, description, lr_schedule)
-        if first_step >= steps:
-            raise ValueError(f"{resume} has done {first_step} steps already: steps={steps} asks for no more")
-    stages = layout(plan, profile.costs, profile.parameter_bytes)
-    training = training_program(plan, stages, clip=clip_norm is not None, norms=profile.norms)
-    evaluation = evaluation_program(plan, stages)
-    check(training)
-    check(evaluation)
-    job = Job(
-        build=build, dataset=dataset, plan=plan, layout=stages, training=training, evaluation=evaluation,
-        optimizer=optimizer, loss=loss, batch_size=batch_size, steps=steps, seed=seed, drop_last=drop_last, dtype=dtype,
-        evaluate=evaluate, evaluate_every=evaluate_every or steps, lr_schedule=lr_schedule, clip_norm=clip_norm,
-        trace_steps=trace_steps, first_step=first_step, resume=resume, saves=save is not None, save_every=save_every,
+    callbacks = callback_list(callbacks)
+    prepared = prepare(
+        build, request.plan, batch_size, example=request.example, loss=loss, optimizer=optimizer,
+        clip=clip_norm is not None, dtype=request.dtype,
     )  # fmt: skip
+    request.check_last_batch(prepared.model, prepared.profile.input)
+    check(prepared.training)
+    check(prepared.evaluation)
+    return _Training(request, prepared, callbacks).run(timeout, progress, save_complete)
 
-    records: list[StepRecord] = []
 
-    def on_report(rank: int, message: Sequence[StepRecord] | RankState) -> None:
+class _Training:
+    """A training under way: the workers' job, and what they have told so far."""
+
+    def __init__(self, request: Request, prepared: Prepared, callbacks: list[Callable[[StepRecord], None]]):
+        self.request, self.prepared, self.callbacks = request, prepared, callbacks
+        self.records: list[StepRecord] = []
+        self.checkpoint, first_step = None, 0
+        if request.save is not None:
+            description = describe(
+                prepared.model, request.optimizer, request.plan, seed=request.seed, batch_size=request.batch_size,
+                samples=len(request.dataset), drop_last=request.drop_last, dtype=request.dtype.name,
+                clip_norm=request.clip_norm,
+            )  # fmt: skip
+            take_apart(description)  # refused now and not after the first steps: options that no file can hold
+            self.checkpoint = CheckpointFile(request.save, description, request.plan.workers, request.lr_schedule)
+        if request.resume is not None:
+            first_step = steps_done(request.resume, prepared.model, description, request.lr_schedule)
+            if first_step >= request.steps:
+                raise ValueError(
+                    f"{request.resume} has done {first_step} steps already: steps={request.steps} asks for no more"
+                )
+        self.job = Job(request, prepared.training, prepared.evaluation, prepared.costs.layer_axes(), first_step)
+
+    def run(self, timeout: float | None, progress: bool | None, save_complete: bool) -> Run:
+        """Train to the end. Whatever is raised carries the Run so far."""
+        from minidl.monitor.terminal import training_progress  # with rich, which workers do not need
+
+        results: Sequence[Result] = ()
+        try:
+            try:
+                with training_progress(self.request.steps, progress) as displays:
+                    self.told = [*self.callbacks, *displays]
+                    results = launch(
+                        run_rank, self.request.plan.workers, (self.job,), timeout=timeout,
+                        on_report=self.on_report, stoppable=True,
+                    )  # fmt: skip
+            except BaseException as error:
+                results = getattr(error, "results", ())  # of a training that was stopped
+                if self.checkpoint and results:
+                    self.checkpoint.try_to_write([result.state for result in results])
+                raise
+            if self.checkpoint and save_complete:
+                self.checkpoint.write([result.state for result in results])
+        except BaseException as error:
+            error.run = self.result(results)
+            raise
+        return self.result(results)
+
+    def on_report(self, rank: int, message: Sequence[StepRecord] | RankState) -> None:
+        """Take what a worker reports."""
         if isinstance(message, RankState):
-            checkpoint.add(rank, message)
+            self.checkpoint.add(rank, message)
         else:
-            records.extend(message)
-            tell([*callbacks, *displays], message)
+            self.records.extend(message)
+            tell(self.told, message)
 
-    def run_of(results: Sequence[tuple[list[Event], RankState]]) -> Run:
+    def result(self, results: Sequence[Result]) -> Run:
+        """The Run of what was told, and of what the workers returned, if they did."""
+        records, checkpoint = self.records, self.checkpoint
         return Run(
-            plan=plan,
-            program=training,
-            batch_size=batch_size,
+            plan=self.request.plan,
+            program=self.prepared.training,
+            batch_size=self.request.batch_size,
             losses=[r.loss for r in records],
             step_times=[r.seconds for r in records],
-            trace=Trace(event for events, _ in results for event in events),
+            trace=Trace(event for result in results for event in result.events),
             evaluations=[r.evaluation for r in records if r.evaluation],
-            sequence=sequence_length(profile.input),
-            first_step=first_step,
+            sequence=sequence_length(self.prepared.profile.input),
+            first_step=self.job.first_step,
+            memory_bytes=max((result.memory_bytes for result in results), default=0),
             saved_step=checkpoint and checkpoint.saved_step,
             save_error=checkpoint and checkpoint.error,
-            _state=whole_model([held for _, held in results]),
+            _state=whole_model([result.state for result in results]),
         )
-
-    from minidl.monitor.terminal import training_progress  # with rich, which workers do not need
-
-    results = ()
-    try:
-        try:
-            with training_progress(steps, progress) as displays:
-                results = launch(run_rank, plan.workers, (job,), timeout=timeout, on_report=on_report, stoppable=True)
-        except BaseException as error:
-            results = getattr(error, "results", ())  # of a training that was stopped
-            if checkpoint and results:
-                checkpoint.try_to_write([held for _, held in results])
-            raise
-        if checkpoint and save_complete:
-            checkpoint.write([held for _, held in results])
-    except BaseException as error:
-        error.run = run_of(results)
-        raise
-    return run_of(results)
 
 
 def tell(callbacks: Iterable[Callable[[StepRecord], None]], records: Iterable[StepRecord]) -> None:
@@ -221,34 +186,3 @@ def tell(callbacks: Iterable[Callable[[StepRecord], None]], records: Iterable[St
                 raised = error if raised is None else raised
     if raised is not None:
         raise raised
-
-
-def _example(dataset, plan: Plan, batch_size: int, dtype) -> list[MetaArray]:
-    """Inputs and targets of a micro-batch of samples like those of `dataset`, on meta."""
-    samples = batch_size // (plan.data * plan.micro_batches)
-    return [
-        MetaArray((samples, *array.shape[1:]), dtype if array.dtype.kind == "f" else array.dtype)
-        for array in dataset[np.arange(1)]
-    ]
-
-
-def check_last_batch(model: Module, samples: int, plan: Plan, batch_size: int, x: MetaArray) -> None:
-    """ValueError if the model cannot be trained on the smallest micro-batch of an epoch's last, short batch.
-
-    Batch norm cannot on a single value. model: on meta. x: a micro-batch of a whole batch, on which it has run.
-    """
-    short = samples % batch_size
-    replicas = split_batch(np.arange(short), plan.data, plan.micro_batches)
-    sizes = {len(micro_batch) for micro_batches in replicas for micro_batch in micro_batches} - {0}
-    if not sizes:
-        return
-    array = MetaArray((min(sizes), *x.shape[1:]), x.dtype)
-    try:
-        for block in chain_of(model.train(True)):
-            array, _ = blocks.forward(block, array, False)
-    except ValueError as error:
-        raise ValueError(
-            f"of {samples} samples, the last batch of an epoch has {short}, a micro-batch of it (data={plan.data}, "
-            f"micro_batches={plan.micro_batches}) {min(sizes)}: {error}; choose another batch_size than {batch_size}, "
-            "or drop_last"
-        ) from None

@@ -21,6 +21,8 @@ from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
 from minidl.parallel.plan import Plan
+from minidl.parallel.prepare import prepare
+from minidl.parallel.profile import sequence_length
 from minidl.units import DAY, counted
 from simulator import report
 from simulator.calibrate import calibration
@@ -111,10 +113,11 @@ def run(options, console: Console) -> Outcome:
         else:
             build = own.build
             settings["example"], settings["loss"] = own.sample_and_loss(plan)
-        cluster = _load(options, plan)
-        p = simulate(build, plan, cluster, options.batch_size, **settings)
-    if options.tokens and not p.sequence:
-        raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
+        # What does not fit together is refused before this machine is measured, which takes a while.
+        profile = prepare(build, plan, options.batch_size, **settings).profile
+        if options.tokens and not sequence_length(profile.input):
+            raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
+        p = simulate(build, plan, _load(options, plan), options.batch_size, **settings)
     rows = list(report.rows(p, options.tokens))
     title = report.title(p, options.model)
 
@@ -128,7 +131,7 @@ def run(options, console: Console) -> Outcome:
     def show(console: Console) -> None:
         console.print(Text(title, style="bold"))
         print_table(console, fact_table(rows))
-        if cluster.processors and (crowded := crowding(plan.workers, cluster.processors.cores)):
+        if p.cluster.processors and (crowded := crowding(plan.workers, p.cluster.processors.cores)):
             console.print(crowded, highlight=False)
         if not p.fits:
             console.print(f"{report.misfit(p)}\n{SMALLER}", highlight=False)
@@ -185,6 +188,7 @@ def _document(model: str, p: Prediction, tokens: float | None) -> dict[str, obje
     return {
         "model": model, "plan": asdict(p.plan), "cluster": p.cluster.name, "devices": p.cluster.devices,
         "batch_size": p.batch_size, "assumptions": p.assumptions, "step_seconds": p.step_seconds,
+        "first_step_seconds": p.first_step_seconds, "evaluation_seconds": p.evaluation_seconds,
         "throughput": p.throughput, "tokens_per_second": p.tokens_per_second, "tokens": tokens, "seconds": seconds,
         "days": seconds and seconds / DAY, "mfu": p.mfu, "memory_bytes": p.memory_bytes,
         "device_memory_bytes": p.cluster.memory_bytes, "fits": p.fits, "breakdown": p.breakdown,

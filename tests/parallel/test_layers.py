@@ -104,8 +104,8 @@ def test_on_meta_a_pair_of_split_layers_records_one_all_reduce_each_way():
     found = [c for c in calls if isinstance(c, CollectiveCall)]
     nbytes = 3 * 5 * 8
     assert found == [
-        CollectiveCall("all_reduce", "tensor", 4, nbytes * 12),
-        CollectiveCall("all_reduce", "tensor", 4, nbytes * 8),
+        CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 12),
+        CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 8),
     ]
 
 
@@ -120,14 +120,8 @@ def test_blocks_one_by_one_give_the_gradients_of_the_whole_chain():
 
     whole, cut = chain(), chain()
     (whole(minidl.tensor(X)) * minidl.tensor(TARGET)).sum().backward()
-    x, saved, wants_grad = X, [], False
-    for block in cut.blocks:
-        x, kept = blocks.forward(block, x, wants_grad)
-        wants_grad = kept.wants_grad
-        saved.append(kept)
-    gradient = TARGET
-    for kept in reversed(saved):
-        gradient = kept.backward(gradient)
+    _, saved = blocks.forward_through(enumerate(cut.blocks), X, first_trained=0)
+    gradient = blocks.backward_through(saved, TARGET)
     assert gradient is None  # nobody wants the gradient of the data
     for ours, theirs in zip(cut.parameters(), whole.parameters(), strict=True):
         np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-12)

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.parallel import Plan
-from minidl.parallel.layout import SHARE_ELEMENTS, buckets, layout, partition, share_elements
+from minidl.parallel.layout import (
+    SHARE_ELEMENTS,
+    Layout,
+    buckets,
+    flat_elements,
+    layout,
+    partition,
+    parts,
+    share_elements,
+)
 
 COSTS = st.lists(st.one_of(st.integers(0, 20), st.floats(0, 1e15)), min_size=1, max_size=9)
 
@@ -65,11 +74,59 @@ def test_a_costly_block_has_a_stage_of_its_own():
     assert partition([1, 1, 10, 1, 1], 3) == ((0, 2), (2, 3), (3, 5))
 
 
-def test_only_replicas_have_more_than_one_bucket():
-    sizes = [2**20] * 4
-    assert layout(Plan(pipeline=2), [1.0] * 4, sizes).buckets == (((0, 2),), ((2, 4),))
-    assert layout(Plan(data=2, pipeline=2), [1.0] * 4, sizes).buckets == (((0, 1), (1, 2)), ((2, 3), (3, 4)))
-    assert layout(Plan(data=2, bucket_mb=100), [1.0] * 4, sizes).buckets == (((0, 4),),)
+@pytest.mark.parametrize("data", [1, 2])
+def test_every_stage_is_a_chunk_that_is_cut_into_buckets_however_many_replicas_there_are(data):
+    cuts = layout(Plan(data=data, pipeline=2), [1.0] * 4, [2**20] * 4)
+    assert cuts.chunks == ((0, 2), (2, 4)) and cuts.stages == ((0,), (1,))
+    assert cuts.buckets == (((0, 1), (1, 2)), ((2, 3), (3, 4)))
+    assert [cuts.last_bucket(chunk) for chunk in (0, 1)] == [1, 1]
+    assert layout(Plan(data=data, bucket_mb=100), [1.0] * 4, [2**20] * 4).buckets == (((0, 4),),)
+
+
+def test_a_stage_is_found_by_each_chunk_that_it_holds():
+    blocks = tuple((n, n + 1) for n in range(4))
+    cuts = Layout(blocks, tuple((block,) for block in blocks), stages=((0, 2), (1, 3)))
+    assert [cuts.stage_of(chunk) for chunk in range(4)] == [0, 1, 0, 1]
+
+
+@given(
+    blocks=st.integers(1, 10), first_trained=st.integers(0, 10), pipeline=st.integers(1, 4), bucket=st.integers(1, 4)
+)
+def test_the_gradient_goes_back_as_far_as_the_bucket_of_the_first_trained_block(
+    blocks, first_trained, pipeline, bucket
+):
+    pipeline = min(pipeline, blocks)
+    cuts = layout(Plan(pipeline=pipeline, bucket_mb=bucket), [1.0] * blocks, [2**20] * blocks, first_trained)
+    for chunk, (start, _) in enumerate(cuts.chunks):
+        found = cuts.trained_buckets(chunk)
+        assert list(found) == [
+            b
+            for b, (first, end) in enumerate(cuts.buckets[chunk])
+            if any(k >= first_trained for k in range(first, end))
+        ]
+        assert cuts.wants_gradient(chunk) == any(k >= first_trained for k in range(start))
+
+
+@given(sizes=st.lists(st.integers(0, 200), max_size=8), shares=st.integers(1, 6))
+def test_the_shares_of_all_replicas_have_each_parameter_once_and_are_of_one_length(sizes, shares):
+    length = share_elements(sum(sizes), shares)
+    owners = [[] for _ in sizes]
+    for share in range(shares):
+        found = parts(sizes, share, shares)
+        flat = [start + k for start, size, part in zip(starts(sizes), sizes, found, strict=True)
+                for k in range(size)[part]]  # fmt: skip
+        assert flat == list(
+            range(share * length, min((share + 1) * length, sum(sizes)))
+        )  # in a row, all it has room for
+        for own, size, part in zip(owners, sizes, found, strict=True):
+            assert 0 <= part.start <= part.stop <= size
+            own += range(size)[part]
+    assert owners == [list(range(size)) for size in sizes]
+    assert flat_elements(sum(sizes), shares) == shares * length
+
+
+def starts(sizes):
+    return [0, *itertools.accumulate(sizes)][:-1]
 
 
 def test_shares_are_equal_hold_everything_and_are_whole_cache_lines():

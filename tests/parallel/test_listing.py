@@ -13,7 +13,7 @@ from minidl.parallel.layout import layout
 from minidl.parallel.program import Program, RankProgram, evaluation_program, training_program
 from tests.parallel.test_plan import PLANS
 
-INDENTED = "Indented: the communication lane."
+INDENTED = "Indented: the communication lanes."
 
 
 def program(plan: Plan, make=training_program, **options) -> Program:
@@ -42,7 +42,7 @@ def test_ranks_of_a_stage_are_one_list_and_communication_is_indented():
         "Forward 0                        Forward 0",
         "  SendActivation 0 to stage 1    LoadTarget 0",
         "  RecvGradient 0 from stage 1    Loss 0",
-        "Backward 0 bucket 3              Backward 0 buckets 3 to 0",
+        "Backward 0 bucket 3              Backward 0",
         "  ReduceGradients bucket 3         SendGradient 0 to stage 0",
         "Backward 0 bucket 2                ReduceGradients bucket 3",
         "  ReduceGradients bucket 2         ReduceGradients bucket 2",
@@ -55,11 +55,32 @@ def test_ranks_of_a_stage_are_one_list_and_communication_is_indented():
     ]
 
 
-def test_one_rank_has_one_list_and_names_no_bucket():
+def test_one_rank_has_one_list_and_names_no_bucket_as_it_runs_all_of_them_at_once():
     text = str(program(Plan()))
     assert text.startswith(f"Program of one worker: 1 list of instructions\n{INDENTED}\n\nrank 0\nLoadInput 0\n")
     assert text.endswith("\nLoss 0\nBackward 0\n  ReduceLoss\nOptimizerStep")
     assert str(program(Plan(), evaluation_program)).endswith("\n  ReduceLoss\nEndEvaluation")
+
+
+def test_a_forward_or_backward_names_its_buckets_where_they_are_not_all_of_the_chunk():
+    sharded = program(Plan(data=2, micro_batches=2, sharding="optimizer"))[0]
+    assert [line for line in str(sharded).splitlines() if line.startswith(("Forward", "Backward"))] == [
+        "Forward 0 bucket 0", "Forward 0 bucket 1", "Forward 0 bucket 2", "Forward 0 bucket 3",
+        "Forward 0 bucket 4", "Forward 0 bucket 5", "Forward 0 bucket 6", "Forward 0 bucket 7",
+        "Backward 0", "Forward 1",
+        "Backward 1 bucket 7", "Backward 1 bucket 6", "Backward 1 bucket 5", "Backward 1 bucket 4",
+        "Backward 1 bucket 3", "Backward 1 bucket 2", "Backward 1 bucket 1", "Backward 1 bucket 0",
+    ]  # fmt: skip
+    half_frozen = training_program(Plan(), layout(Plan(), [1.0] * 8, [1 << 20] * 8, first_trained=5))[0]
+    assert "Forward 0" in str(half_frozen).splitlines() and "Backward 0 buckets 7 to 5" in str(half_frozen).splitlines()
+
+
+def test_what_is_done_before_an_evaluation_is_shown_above_its_step():
+    own = program(Plan(data=2), evaluation_program, statistics=True)[1]
+    assert str(own).splitlines() == [
+        INDENTED, "before the first step:", "  BroadcastStatistics", "in every step:", "LoadInput 0", "Infer 0",
+        "LoadTarget 0", "Score 0", "  ReduceLoss", "EndEvaluation", "after the last:",
+    ]  # fmt: skip
 
 
 def kinds(instructions) -> list[str]:
@@ -120,7 +141,7 @@ def test_the_list_of_one_rank_is_shown_whole_with_what_comes_before_and_after_th
     assert kinds(own.step) == [line.split()[0] for line in str(own).splitlines()[1:]]
     assert "  RecvActivation 7 from rank 0" in str(own).splitlines()
     assert repr(own) == f"<RankProgram of {len(own.step)} instructions a step>"
-    parts = RankProgram((LoadInput(0),), (LoadInput(1),), (OptimizerStep((), False, False),))
+    parts = RankProgram((LoadInput(0),), (LoadInput(1),), (OptimizerStep((), False, False, False),))
     assert str(parts).splitlines() == [
         INDENTED, "before the first step:", "LoadInput 0", "in every step:", "LoadInput 1", "after the last:",
         "OptimizerStep",

@@ -36,6 +36,7 @@ def test_groups_of_the_same_axes_cut_the_ranks_into_disjoint_parts(axes):
         group = mesh.group(*axes)
         assert mesh.ranks(*axes)[group.rank] == mesh.rank and group.size == len(mesh.ranks(*axes))
         assert mesh.group(*axes) is group
+        assert group.axes == axes
 
 
 def test_the_world_is_the_group_of_all_axes():

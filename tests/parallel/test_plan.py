@@ -34,6 +34,11 @@ def test_the_repr_of_a_plan_has_the_fields_that_are_not_as_by_default():
     assert repr(Plan(pipeline=np.int64(2), bucket_mb=np.float32(0.5))) == "Plan(pipeline=2, bucket_mb=0.5)"
 
 
+def test_the_fields_of_a_plan_are_given_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        Plan(2)
+
+
 def test_wherever_a_plan_is_shown_it_is_its_label(capsys):
     plan = Plan(data=2, pipeline=2)
     assert str(plan) == "pipeline 2 × data 2, 1f1b"

@@ -39,7 +39,10 @@ def test_a_linear_layer_costs_2mnk_forward_and_twice_that_backward():
 def test_what_a_block_holds_is_counted_in_bytes():
     (block, _) = profile(two_layers, 64)
     assert block.parameter_count == 64 * 128 + 128
-    assert block.parameter_bytes == block.state_bytes == 4 * block.parameter_count
+    assert block.parameter_bytes == 4 * block.parameter_count
+    assert [(p.elements, p.nbytes, p.state_bytes) for p in block.parameters] == [
+        (n, 4 * n, 4 * n) for n in (64 * 128, 128)
+    ]
     assert block.output.shape == (B, 128)
 
 
@@ -136,5 +139,5 @@ def test_the_profile_of_a_split_layer_has_half_the_flops_and_its_collectives():
     whole, half = profile(build, 1, 8, 8), profile(build, 1, 8, 8, mesh=Mesh({"tensor": 2}))
     assert [matmul_flops(b.forward) * 2 for b in half] == [matmul_flops(b.forward) for b in whole]
     collectives = [[c for c in b.forward + b.backward if isinstance(c, CollectiveCall)] for b in half]
-    assert [c for calls in collectives for c in calls] == [CollectiveCall("all_reduce", "tensor", 2, 4 * B * 10)]
+    assert [c for calls in collectives for c in calls] == [CollectiveCall("all_reduce", ("tensor",), 2, 4 * B * 10)]
     assert not any(isinstance(c, CollectiveCall) for b in whole for c in b.forward + b.backward)

@@ -32,9 +32,8 @@ def test_every_schedule_runs_each_micro_batch_once_and_forward_first(schedule):
                 assert all(steps.index(("forward", i)) < steps.index(("backward", i)) for i in range(m))
 
 
-def names(plan, rank, clip=False, make=training_program, blocks=2, norms=False):
-    cuts = layout(plan, [1.0] * blocks, [2**20] * blocks)
-    program = make(plan, cuts, clip, norms) if make is training_program else make(plan, cuts)
+def names(plan, rank, make=training_program, blocks=2, first_trained=0, **options):
+    program = make(plan, layout(plan, [1.0] * blocks, [2**20] * blocks, first_trained), **options)
     return [i.name for i in program[rank].step]
 
 
@@ -56,8 +55,34 @@ def test_norms_of_parameters_are_measured_and_reduced_before_the_update_that_tak
 def test_with_a_sharded_optimizer_gradients_are_scattered_and_parameters_gathered():
     step = names(Plan(data=2, sharding="optimizer"), 1)
     reduced = ["B0", "reduce-scatter 1", "B0", "reduce-scatter 0", "reduce loss"]
-    assert step == ["input0", "F0", "target0", "loss0", *reduced, "update", "gather 0", "gather 1"]
+    assert step == ["input0", "F0", "F0", "target0", "loss0", *reduced, "update", "gather 0", "gather 1"]
     assert names(Plan(sharding="optimizer"), 0) == names(Plan(), 0)  # one replica has nothing to share
+
+
+def test_where_parameters_are_gathered_the_first_forward_of_a_step_goes_bucket_by_bucket():
+    for schedule in SCHEDULES:
+        plan = Plan(data=2, pipeline=2, micro_batches=3, schedule=schedule, sharding="optimizer")
+        program = training_program(plan, layout(plan, [1.0] * 4, [2**20] * 4))
+        for rank in range(plan.workers):
+            forwards = [(i.micro_batch, i.first, i.last) for i in program[rank].step if isinstance(i, I.Forward)]
+            assert forwards == [(0, 0, 0), (0, 1, 1), (1, 0, 1), (2, 0, 1)]
+
+
+def test_what_is_not_trained_has_no_backward_and_nothing_to_update():
+    plan = Plan(pipeline=2)
+    frozen_stage = names(plan, 0, blocks=4, first_trained=2)
+    assert frozen_stage == ["input0", "F0", "send0", "reduce loss", "update"]
+    assert names(plan, 1, blocks=4, first_trained=2) == [
+        "recv0", "F0", "target0", "loss0", "B0", "reduce loss", "update"
+    ]  # fmt: skip
+    replica = names(Plan(data=2), 0, blocks=4, first_trained=2)
+    tail = ["B0", "reduce 3", "B0", "reduce 2", "reduce loss", "update"]
+    assert replica == ["input0", "F0", "target0", "loss0", *tail]
+    assert names(Plan(), 0, blocks=4, first_trained=4) == ["input0", "F0", "target0", "loss0", "reduce loss", "update"]
+    program = training_program(Plan(), layout(Plan(), [1.0] * 4, [2**20] * 4, 3))
+    (forward,) = (i for i in program[0].step if isinstance(i, I.Forward))
+    (backward,) = (i for i in program[0].step if isinstance(i, I.Backward))
+    assert forward.trained == backward.first == backward.last == 3 and not backward.gives_gradient
 
 
 def test_the_programs_of_two_stages_send_and_receive_in_step():
@@ -79,13 +104,25 @@ def test_evaluation_goes_forward_alone():
     assert names(plan, 2, make=evaluation_program) == final
 
 
+def test_before_an_evaluation_the_replicas_get_the_statistics_of_the_first():
+    for plan, statistics, expected in (
+        (Plan(data=2), True, (I.BroadcastStatistics(0),)),
+        (Plan(data=2, pipeline=2), True, (I.BroadcastStatistics(1),)),
+        (Plan(data=2), False, ()),
+        (Plan(pipeline=2), True, ()),
+    ):
+        program = evaluation_program(plan, layout(plan, [1.0] * 2, [2**20] * 2), statistics)
+        own = program[plan.workers - 1]
+        assert own.prologue == expected and own.epilogue == ()
+
+
 def test_gradients_are_accumulated_from_the_first_backward_to_the_last():
     for schedule in SCHEDULES:
         plan = Plan(data=2, micro_batches=3, schedule=schedule)
         program = training_program(plan, layout(plan, [1.0] * 2, [2**20] * 2))
         backwards = [i for i in program[0].step if isinstance(i, I.Backward)]
-        assert [(b.micro_batch, b.after, b.first, b.last) for b in backwards] == [
-            (0, None, 0, 1), (1, 0, 0, 1), (2, 1, 1, 1), (2, 1, 0, 0),
+        assert [(b.micro_batch, b.accumulates, b.first, b.last) for b in backwards] == [
+            (0, False, 0, 1), (1, True, 0, 1), (2, True, 1, 1), (2, True, 0, 0),
         ]  # fmt: skip
 
 

@@ -11,9 +11,8 @@ import minidl
 from minidl import data, models, nn, optim
 from minidl.data.batches import batch_indices, epoch_order
 from minidl.parallel import Mesh, Plan, train
-from minidl.parallel import instructions as I
 from minidl.parallel.normalization import SyncBatchNorm
-from minidl.trace import COMMUNICATION, COMPUTE, Trace
+from minidl.trace import COMMUNICATION_LANES, COMPUTE, LANES, Trace
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -160,18 +159,18 @@ def test_every_instruction_is_in_the_trace_of_each_step_once_and_in_order(plan):
             program = result.program[rank].step
             own = [e for e in step.events if e.rank == rank]
             compute = [e.name for e in own if e.lane == COMPUTE]
-            communication = [e.name for e in own if e.lane == COMMUNICATION]
-            listed = [i.name for i in program if i.lane == I.COMMUNICATION]
+            communication = [e.name for lane in COMMUNICATION_LANES for e in own if e.lane == lane]
+            listed = [i.name for lane in COMMUNICATION_LANES for i in program if i.lane == lane]
             if plan.tensor == 1:
-                assert compute == [i.name for i in program if i.lane == I.COMPUTE]
+                assert compute == [i.name for i in program if i.lane == COMPUTE]
                 assert communication == listed
             else:  # a collective inside a layer cuts its instruction in two and is an event of its own
                 inside = Counter(communication) - Counter(listed)
                 assert set(inside) == {"all_reduce"}
                 assert merged_names([e for e in own if e.lane == COMPUTE]) == [
-                    i.name for i in program if i.lane == I.COMPUTE
+                    i.name for i in program if i.lane == COMPUTE
                 ]
-                pieces = len([i for i in program if i.lane == I.COMPUTE]) + inside["all_reduce"]
+                pieces = len([i for i in program if i.lane == COMPUTE]) + inside["all_reduce"]
                 assert len(compute) == pieces
 
 
@@ -179,7 +178,7 @@ def test_every_instruction_is_in_the_trace_of_each_step_once_and_in_order(plan):
 def test_a_lane_does_one_thing_at_a_time_and_no_event_ends_before_it_starts(plan):
     for step in ran(plan).trace.steps():
         for rank in range(plan.workers):
-            for lane in (COMPUTE, COMMUNICATION):
+            for lane in LANES:
                 events = [e for e in step.events if e.rank == rank and e.lane == lane]
                 assert all(e.start <= e.end for e in events)
                 assert all(a.end <= b.start for a, b in zip(events, events[1:], strict=False))

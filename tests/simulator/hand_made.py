@@ -6,6 +6,7 @@ from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.layout import Layout
+from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.parallel.program import Program, training_program
 from simulator import probes
 from simulator.calibrate import Calibration, identity
@@ -24,6 +25,7 @@ class PerCall:
     precision: str = "float32"
     scale: float = 1.0
     instruction_seconds: float = 0.0
+    flops_per_byte: float = FLOPS_PER_BYTE
 
     def price(self, call: KernelCall):
         return (self.seconds if call.bytes_read + call.bytes_written else 0.0), 1.0
@@ -66,13 +68,16 @@ def links(alpha=1e-6, bandwidth=1e9, node_devices=8, slow_alpha=1e-5, slow_bandw
 
 @dataclass
 class FixedPrices:
-    """Prices by type of instruction; what is not named costs nothing. A backward costs its price for each bucket."""
+    """Prices by type of instruction; what is not named costs nothing.
+
+    A forward or backward costs its price for each bucket.
+    """
 
     seconds: dict
     cluster: Cluster = field(default_factory=cluster)
 
     def _of(self, i) -> float:
-        times = len(i.buckets) if isinstance(i, I.Backward) else 1
+        times = len(i.buckets) if isinstance(i, I.Forward | I.Backward) else 1
         return times * float(self.seconds.get(type(i), 0.0))
 
     def segments(self, rank, i):
@@ -91,12 +96,16 @@ class FixedPrices:
 def program(plan: Plan, buckets: int = 1) -> Program:
     """The training program of a chain of `buckets` blocks a stage, each a bucket of its own."""
     stages = tuple((s * buckets, (s + 1) * buckets) for s in range(plan.pipeline))
-    return training_program(plan, Layout(stages, tuple(tuple((b, b + 1) for b in range(*s)) for s in stages)))
+    cuts = tuple(tuple((b, b + 1) for b in range(*s)) for s in stages)
+    return training_program(plan, Layout(stages, cuts, tuple((s,) for s in range(plan.pipeline))))
 
 
-def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None, turn: float = 0.0):
-    """(seconds of a step, its trace) at prices by type of instruction."""
-    engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores, turn=turn)))
+def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None, turn: float = 0.0, steps: int = 1):
+    """(seconds of a step, its trace) at prices by type of instruction; of several steps, seconds from the last but one.
+
+    The single step takes until all has ended, gathers too.
+    """
+    engine = Engine(program(plan, buckets), FixedPrices(seconds, cluster(cores=cores, turn=turn)), steps)
     step = engine.run()
     return step, engine.trace()
 

@@ -13,13 +13,18 @@ import simulator
 from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan
+from minidl.parallel.prepare import prepare
 from simulator import chains, kernel_probes, probes, simulate
 from simulator.__main__ import main
 from simulator.calibrate import Calibration, cache_path, calibration, called, identity, quick
-from simulator.predict import profile_model
 from tests.simulator.hand_made import made_up
 
 MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the function's
+
+
+def profile(name, optimizer=None):
+    """That of a model by name, on four samples."""
+    return prepare(models.builder(name), Plan(), 4, optimizer=optimizer).profile
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def test_what_was_cached_prices_as_what_was_measured(measured):
 
 
 def test_a_calibration_of_less_effort_is_used_once(measured, no_warning):
-    effort = quick([profile_model(models.builder("mlp-digits"), Plan(), 4)])
+    effort = quick([profile("mlp-digits")])
     assert calibration(effort=effort) == made_up() and measured == [effort]
     assert not cache_path().exists()
     calibration()
@@ -66,7 +71,7 @@ def test_a_calibration_of_less_effort_is_used_once(measured, no_warning):
 
 @pytest.mark.parametrize(("name", "chosen"), [("mlp-digits", ["dense"]), ("cnn-digits", ["dense", "images"])])
 def test_chains_are_timed_that_call_the_kernels_that_matter_and_no_others(name, chosen):
-    names = called(profile_model(models.builder(name), Plan(), 4, optimizer=optim.SGD))
+    names = called(profile(name, optim.SGD))
     assert [kind.__name__ for kind in chains.kinds(names)] == chosen
     cases = [case for kind in chains.kinds(names) for case in kind()]
     assert names - {"load"} <= set().union(*map(chains.kernels_of, cases))
@@ -277,14 +282,13 @@ def test_every_kernel_of_the_models_has_been_timed(real):
     """What is not in the table is priced as an addition: that must be the exception."""
     timed = real[0].compute["kernels"].keys() | {"matmul", "load"}
     for name in ("mlp-digits", "cnn-digits", "gpt-tiny", "resnet-digits", "lstm-digits", "vae-digits"):
-        profile = profile_model(models.builder(name), Plan(), 4)
-        assert len(called(profile) - timed) <= 2, called(profile) - timed
+        names = called(profile(name))
+        assert len(names - timed) <= 2, names - timed
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in OPTIMIZERS.values() if isinstance(cls, type)])
 def test_every_optimizer_has_been_timed(real, cls):
-    profile = profile_model(models.builder("mlp-digits"), Plan(), 4, optimizer=cls)
-    assert called(profile) - {"matmul", "load"} <= real[0].compute["kernels"].keys()
+    assert called(profile("mlp-digits", cls)) - {"matmul", "load"} <= real[0].compute["kernels"].keys()
 
 
 def test_a_real_calibration_prices_every_plan(real):

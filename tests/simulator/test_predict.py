@@ -10,16 +10,20 @@ import pytest
 
 from minidl import models, nn, optim
 from minidl.parallel import Plan
+from minidl.parallel import instructions as I
+from minidl.parallel.prepare import prepare
 from minidl.parallel.profile import build_on_meta
-from minidl.trace import COMMUNICATION, Event, Trace
+from minidl.trace import COLLECTIVES, Event, Trace
 from minidl.units import duration
 from simulator import Cluster, simulate
 from simulator.plots import timeline_figure
-from tests.simulator.hand_made import cluster
+from tests.simulator.hand_made import PerCall, cluster, links
 
 LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
 PLAN = Plan(data=8, tensor=8, pipeline=16, micro_batches=24, schedule="1f1b")
 BATCH_SIZE = 192
+
+MLP = models.builder("mlp-digits")
 
 
 @cache
@@ -104,8 +108,9 @@ def test_gpt3_allocates_no_model():
 def test_the_activations_of_1f1b_fall_from_stage_to_stage():
     activations = [memory.activations for memory in gpt3().memory]
     assert all(before > after for before, after in pairwise(activations))
-    inner = activations[1:-1]  # 15 to 2 micro-batches of as many layers
-    assert inner == pytest.approx([inner[-1] / 2 * (15 - i) for i in range(14)])
+    inner = activations[1:-1]  # 15 to 2 micro-batches of as many layers, and the gradients on both sides of the stage
+    border, micro_batch = 2 * SEQUENCE * HIDDEN, inner[0] - inner[1]
+    assert inner == pytest.approx([(15 - i) * micro_batch + 2 * border for i in range(14)])
 
 
 def test_gpt3_without_a_layer_and_with_slower_links_is_another_prediction():
@@ -134,7 +139,8 @@ def test_the_timeline_of_gpt3_opens_again(tmp_path):
     rank = again.ranks[3]
     inside = [e for e in again.events if e.name == "all_reduce" and e.rank == rank]
     layers = 6  # of the stage: two collectives forward and two backward in each, for each micro-batch
-    assert len(inside) == 24 * layers * 4 and {e.lane for e in inside} == {COMMUNICATION}
+    assert [len([e for e in inside if e.step == step]) for step in (0, 1)] == [24 * layers * 4] * 2
+    assert {e.lane for e in inside} == {COLLECTIVES}
 
 
 @pytest.mark.parametrize(
@@ -184,10 +190,69 @@ def test_only_rows_of_tokens_are_sequences():
         gpt3().seconds_for(0)
 
 
+# Evaluation and clipping
+
+
+def dropping(mesh):
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 4))
+
+
+PAIR = np.ones((1, 8), "f4"), np.ones((1,), "i8")
+
+
+def test_evaluation_takes_the_forward_calls_of_a_model_that_evaluates_and_the_score():
+    """No random numbers of dropout, no statistics of a batch, nothing kept and nothing updated."""
+    p = simulate(dropping, Plan(), cluster(PerCall(1.0)), 8, example=PAIR)
+    prepared = prepare(dropping, Plan(), 8, example=PAIR)
+    (infer,) = [i for i in prepared.evaluation[0].step if isinstance(i, I.Infer)]
+    calls = prepared.costs.calls(infer)
+    drops = {c.name for c in prepared.profile.blocks[2].forward}
+    assert drops and not drops & {c.name for c in calls}
+    assert list(calls) == [c for block in prepared.profile.blocks for c in block.infer]
+    moving = [c for c in (*calls, *prepared.profile.score) if c.bytes_read + c.bytes_written]
+    assert p.evaluation_seconds == len(moving) + 2  # the samples and their labels are loaded
+    assert 0 < p.evaluation_seconds < p.step_seconds
+
+
+def test_statistics_are_sent_round_once_before_evaluation_and_not_with_each_batch():
+    plan = Plan(data=2)
+    prepared = prepare(dropping, plan, 8, example=PAIR)
+    assert [type(i) for i in prepared.evaluation[0].prologue] == [I.BroadcastStatistics]
+    assert not any(isinstance(i, I.BroadcastStatistics) for i in prepared.evaluation[0].step)
+    assert prepare(MLP, plan, 8).evaluation[0].prologue == ()  # it has none
+    network = links(alpha=1.0, bandwidth=1e12)
+    alone, several = (
+        simulate(dropping, p, cluster(PerCall(1.0), network), 8 * p.data, example=PAIR) for p in (Plan(), plan)
+    )
+    sums = 2 * 1.0 + 32 / 1e12  # around the ring and back: the totals of the batch
+    assert several.evaluation_seconds == pytest.approx(alone.evaluation_seconds + sums)
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan(tensor=2), Plan(pipeline=2, micro_batches=2), Plan(data=2, sharding="optimizer")], ids=str
+)
+def test_clipping_adds_the_reduction_of_the_norm_to_the_step(plan):
+    where = cluster(PerCall(1e-3), links(alpha=1.0, bandwidth=1e12))
+    free, clipped = (simulate(MLP, plan, where, 8, clip_norm=norm) for norm in (None, 1.0))
+    for step in clipped.trace.steps():
+        norms = [e for e in step.events if e.name == "reduce norm"]
+        assert [e.rank for e in norms] == clipped.trace.ranks and {e.lane for e in norms} == {COLLECTIVES}
+        assert [e.end - e.start for e in norms] == pytest.approx([2 * 1.0 + 8 / 1e12] * len(norms))
+    assert not [e for e in free.trace.events if e.name == "reduce norm"]
+    assert clipped.step_seconds == pytest.approx(free.step_seconds + 2.0)
+    with pytest.raises(ValueError, match="clip_norm=0 is not a positive number"):
+        simulate(MLP, plan, where, 8, clip_norm=0)
+
+
+def test_the_first_step_takes_no_longer_than_those_that_wait_for_a_gather():
+    where = cluster(PerCall(1e-3), links(alpha=1.0))
+    sharded, whole = (simulate(MLP, Plan(data=2, sharding=s), where, 8) for s in ("optimizer", "none"))
+    assert sharded.first_step_seconds == pytest.approx(sharded.step_seconds - 1.0, rel=1e-3)
+    assert whole.first_step_seconds == pytest.approx(whole.step_seconds)
+    assert [step.ranks for step in sharded.trace.steps()] == [[0], [0]]
+
+
 # Arguments
-
-
-MLP = models.builder("mlp-digits")
 
 
 def fails(match, build=MLP, plan=None, batch_size=8):

@@ -7,7 +7,7 @@ import pytest
 
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
-from minidl.trace import COMMUNICATION, COMPUTE
+from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 from simulator import simulate
 from tests.simulator.hand_made import PerCall, cluster, links
 
@@ -90,12 +90,13 @@ def test_a_measured_step_and_a_simulated_one_are_the_same_events(build, plan):
     where = cluster(PerCall(1e-5, instruction_seconds=1e-6), links(), cores=2)
     prediction = simulate(build, plan, where, BATCH_SIZE, example=example, **settings)
     assert prediction.trace.kind == "simulated" and run.trace.kind == "measured"
-    for measured in run.trace.steps():
-        assert pieces(measured) == pieces(prediction.trace)
-        # The compute lane is first-in first-out in both.
-        assert in_order(measured, COMPUTE) == in_order(prediction.trace, COMPUTE)
+    for measured, simulated in zip(run.trace.steps(), prediction.trace.steps(), strict=True):
+        assert pieces(measured) == pieces(simulated)
+        # Each lane is first-in first-out in both; collectives inside layers come between those of instructions.
+        for lane in (COMPUTE, MESSAGES, COLLECTIVES)[: 2 if plan.tensor > 1 else 3]:
+            assert in_order(measured, lane) == in_order(simulated, lane)
     instructions = Counter((rank, i.lane, i.name) for rank in range(plan.workers) for i in run.program[rank].step)
-    assert not instructions - pieces(prediction.trace)
+    assert not instructions - pieces(simulated)
     assert [run.program[r] for r in range(plan.workers)] == [prediction.program[r] for r in range(plan.workers)]
 
 
@@ -104,10 +105,34 @@ def test_collectives_inside_layers_cut_the_instruction_in_both_traces():
     run = train(EVEN, TRAIN, plan, batch_size=BATCH_SIZE, steps=2, optimizer=sgd, loss=nn.CrossEntropyLoss())
     where = cluster(PerCall(1e-5), links(), cores=2)
     prediction = simulate(EVEN, plan, where, BATCH_SIZE, example=TRAIN[np.arange(1)], optimizer=sgd)
-    for trace in (*run.trace.steps(), prediction.trace):
+    for trace in (*run.trace.steps(), *prediction.trace.steps()):
         counts = pieces(trace)
-        assert counts[0, COMMUNICATION, "all_reduce"] == 3  # two forward, one backward: the data needs no gradient
+        assert counts[0, COLLECTIVES, "all_reduce"] == 3  # two forward, one backward: the data needs no gradient
         assert counts[0, COMPUTE, "F0"] == 3 and counts[0, COMPUTE, "B0"] == 2
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(data=2, bucket_mb=0.004, sharding="optimizer"),
+        Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="optimizer"),
+    ],
+    ids=str,
+)
+def test_a_bucket_goes_forward_after_the_gather_of_the_step_before_in_both_traces(plan):
+    settings = dict(optimizer=sgd, loss=nn.CrossEntropyLoss())
+    run = train(MLP, TRAIN, plan, batch_size=BATCH_SIZE, steps=4, timeout=120, **settings)
+    where = cluster(PerCall(1e-5), links(), cores=2)
+    prediction = simulate(MLP, plan, where, BATCH_SIZE, example=TRAIN[np.arange(1)], **settings)
+    for trace in (run.trace, prediction.trace):
+        for rank in range(plan.workers):
+            own = [e for e in trace.events if e.rank == rank]
+            cuts = [i.buckets for i in run.program[rank].step if i.label == "F" and i.micro_batch == 0]
+            for step in {e.step for e in own} - {0}:
+                gathered = {e.name: e.end for e in own if e.step == step - 1 and e.name.startswith("gather")}
+                forwards = [e.start for e in own if e.step == step and e.name == "F0"]
+                for start, buckets in zip(forwards, cuts, strict=True):
+                    assert all(gathered[f"gather {b}"] <= start for b in buckets)
 
 
 def test_norms_of_parameters_are_measured_and_reduced_in_both_traces():
@@ -116,10 +141,10 @@ def test_norms_of_parameters_are_measured_and_reduced_in_both_traces():
     run = train(MLP, TRAIN, plan, batch_size=BATCH_SIZE, steps=2, timeout=120, **settings)
     where = cluster(PerCall(1.0), links(), cores=2)
     prediction = simulate(MLP, plan, where, BATCH_SIZE, example=TRAIN[np.arange(1)], **settings)
-    for trace in (*run.trace.steps(), prediction.trace):
+    for trace in (*run.trace.steps(), *prediction.trace.steps()):
         counts = pieces(trace)
-        assert counts[0, COMPUTE, "measure"] == counts[0, COMMUNICATION, "reduce norms"] == 1
-    seconds = {e.name: e.end - e.start for e in prediction.trace.events if e.rank == 0}
+        assert counts[0, COMPUTE, "measure"] == counts[0, COLLECTIVES, "reduce norms"] == 1
+    seconds = {e.name: e.end - e.start for e in prediction.trace.of_step(1).events if e.rank == 0}
     # Two kernels for each parameter before the sums are known, one after.
     assert seconds["measure"] == pytest.approx(2 * seconds["update"], rel=0.3)
 

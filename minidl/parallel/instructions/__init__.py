@@ -1,6 +1,8 @@
-"""The vocabulary of a Program: one step of one rank, as plain data; a docstring each, and the two lanes."""
+"""The vocabulary of a Program: one step of one rank, as plain data; a docstring each. Buffers are what it is about."""
 
+from minidl.parallel.instructions.buffers import Buffer
 from minidl.parallel.instructions.communication import (
+    BroadcastStatistics,
     GatherParameters,
     RecvActivation,
     RecvGradient,
@@ -24,5 +26,4 @@ from minidl.parallel.instructions.compute import (
     OptimizerStep,
     Score,
 )
-from minidl.parallel.instructions.instruction import Buffer, Instruction
-from minidl.trace import COMMUNICATION, COMPUTE
+from minidl.parallel.instructions.instruction import Instruction

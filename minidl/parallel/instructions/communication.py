@@ -1,4 +1,4 @@
-"""Instructions of the communication lane: messages between stages, collectives among replicas and ranks."""
+"""Instructions that communicate: messages between the holders of chunks, collectives among replicas and ranks."""
 
 from __future__ import annotations
 
@@ -6,101 +6,86 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from minidl.parallel.instructions.instruction import Buffer, Instruction, are_shares
-from minidl.trace import COMMUNICATION
+from minidl.parallel.instructions import buffers as B
+from minidl.parallel.instructions.instruction import Collective, Receive, Send, Touched
 
 
 @dataclass(frozen=True)
-class SendActivation(Instruction):
-    """Hand the output of `chunk` for `micro_batch` to the next stage.
-
-    Pairs with that stage's RecvActivation of the same micro-batch. Does not block: the bytes go out on the
-    communication lane while this rank goes on computing.
-    """
+class SendActivation(Send):
+    """Hand the output of `chunk` for `micro_batch` to the rank that holds the next chunk, and goes on with it."""
 
     chunk: int
     micro_batch: int
+    last_bucket: int
     to: int  # rank
-    lane = COMMUNICATION
-    label = "send"
+    label, message = "send", "activation"
 
-    @cached_property
-    def reads(self):
-        return (("output", self.chunk, self.micro_batch),)
+    def touches(self):
+        output = (B.activation(self.chunk, self.micro_batch, self.last_bucket),)
+        return Touched(reads=output, frees=output)
 
 
 @dataclass(frozen=True)
-class RecvActivation(Instruction):
-    """Take the input of `chunk` for `micro_batch` from the previous stage: pairs with its SendActivation."""
+class RecvActivation(Receive):
+    """Take the input of `chunk` for `micro_batch` from the rank that holds the chunk before."""
 
     chunk: int
     micro_batch: int
     source: int  # rank
-    lane = COMMUNICATION
-    label = "recv"
+    label, message = "recv", "activation"
 
-    @cached_property
-    def writes(self):
-        return (("input", self.chunk, self.micro_batch),)
+    def touches(self):
+        return Touched(writes=[B.activation(self.chunk, self.micro_batch, -1)])
 
 
 @dataclass(frozen=True)
-class SendGradient(Instruction):
-    """Hand the gradient with respect to the input of `chunk` to the previous stage: pairs with its RecvGradient."""
+class SendGradient(Send):
+    """Hand the gradient with respect to the input of `chunk` to the rank that holds the chunk before."""
 
     chunk: int
     micro_batch: int
     to: int  # rank
-    lane = COMMUNICATION
-    label = "send grad"
+    label, message = "send grad", "gradient"
 
-    @cached_property
-    def reads(self):
-        return (("gradient", self.chunk, self.micro_batch, -1),)
+    def touches(self):
+        gradient = (B.output_gradient(self.chunk, self.micro_batch, -1),)
+        return Touched(reads=gradient, frees=gradient)
 
 
 @dataclass(frozen=True)
-class RecvGradient(Instruction):
-    """Take the gradient with respect to the output of `chunk` from the next stage: pairs with its SendGradient."""
+class RecvGradient(Receive):
+    """Take the gradient with respect to the output of `chunk` from the rank that holds the next chunk."""
 
     chunk: int
     micro_batch: int
     last_bucket: int
     source: int  # rank
-    lane = COMMUNICATION
-    label = "recv grad"
+    label, message = "recv grad", "gradient"
 
-    @cached_property
-    def writes(self):
-        return (("gradient", self.chunk, self.micro_batch, self.last_bucket),)
+    def touches(self):
+        return Touched(writes=[B.output_gradient(self.chunk, self.micro_batch, self.last_bucket)])
 
 
 @dataclass(frozen=True)
-class ReduceGradients(Instruction):
-    """Sum the gradients of one bucket of `chunk` over the data axis. Pairs with the same one of every replica.
+class ReduceGradients(Collective):
+    """Sum the gradients of one bucket of `chunk` over the data axis, in place.
 
     It may start as soon as the backward of the bucket's blocks is done, while earlier blocks still compute theirs.
     """
 
     chunk: int
     bucket: int
-    micro_batch: int  # the last one accumulated
     axes: ClassVar[tuple[str, ...]] = ("data",)
-    collective: ClassVar[str] = "all_reduce"
-    lane = COMMUNICATION
+    collective = "all_reduce"
     label = "reduce"
 
     @cached_property
     def name(self):
         return f"{self.label} {self.bucket}"
 
-    @cached_property
-    def reads(self):
-        return (("weights", self.chunk, self.bucket, self.micro_batch),)
-
-    @cached_property
-    def writes(self):
-        return (("reduced", self.chunk, self.bucket),)
+    def touches(self):
+        gradients = (B.gradients(self.chunk, self.bucket),)
+        return Touched(reads=gradients, writes=gradients)
 
 
 @dataclass(frozen=True)
@@ -110,33 +95,42 @@ class ReduceScatterGradients(ReduceGradients):
     collective = "reduce_scatter"
     label = "reduce-scatter"
 
-    @cached_property
-    def writes(self):
-        return (("share", self.chunk, self.bucket),)
-
 
 @dataclass(frozen=True)
-class GatherParameters(Instruction):
+class GatherParameters(Collective):
     """Collect the parameters of one bucket of `chunk` from the replicas, each of which has updated its share."""
 
     chunk: int
     bucket: int
     axes: ClassVar[tuple[str, ...]] = ("data",)
-    collective: ClassVar[str] = "all_gather"
-    lane = COMMUNICATION
+    collective = "all_gather"
     label = "gather"
 
     @cached_property
     def name(self):
         return f"{self.label} {self.bucket}"
 
-    @cached_property
-    def reads(self):
-        return (("updated", self.chunk, self.bucket),)
+    def touches(self):
+        parameters = (B.parameters(self.chunk, self.bucket),)
+        return Touched(reads=parameters, writes=parameters)
 
 
 @dataclass(frozen=True)
-class ReduceLoss(Instruction):
+class BroadcastStatistics(Collective):
+    """Have all replicas evaluate by the running statistics of the first, as `Run.state_dict` gives them."""
+
+    chunk: int
+    axes: ClassVar[tuple[str, ...]] = ("data",)
+    collective = "broadcast"
+    label = "broadcast"
+
+    def touches(self):
+        statistics = (B.statistics(self.chunk),)
+        return Touched(reads=statistics, writes=statistics)
+
+
+@dataclass(frozen=True)
+class ReduceLoss(Collective):
     """Sum the loss, its weight and, in evaluation, the answers and those correct over all replicas and stages.
 
     Every rank of those axes takes part, also the stages that have no loss: all divide by the global weight.
@@ -144,68 +138,51 @@ class ReduceLoss(Instruction):
 
     micro_batches: tuple[int, ...]  # whose losses this rank holds
     axes: ClassVar[tuple[str, ...]] = ("pipeline", "data")
-    collective: ClassVar[str] = "all_reduce"
-    lane = COMMUNICATION
+    collective = "all_reduce"
     label = "reduce loss"
 
-    @cached_property
-    def reads(self):
-        return tuple(("loss", m) for m in self.micro_batches)
-
-    @cached_property
-    def writes(self):
-        return (("total",),)
+    def touches(self):
+        losses = [B.loss(m) for m in self.micro_batches]
+        return Touched(reads=losses, writes=[B.TOTAL], frees=losses)
 
 
 @dataclass(frozen=True)
-class ReduceNorm(Instruction):
-    """Sum the squared norms of the gradients over all ranks that hold parts of them, to clip by the norm of the whole.
+class ReduceNorm(Collective):
+    """Sum the squared norms of gradients over all ranks that hold parts of them, to clip by the norm of the whole.
 
-    These are the stages and the tensor ranks, and the replicas if each has its share alone.
+    These are the stages and the tensor ranks and, if gradients are `sharded`, the replicas. buckets: this rank's, as
+    pairs (chunk, bucket).
     """
 
-    gradients: tuple[Buffer, ...]
-    collective: ClassVar[str] = "all_reduce"
-    lane = COMMUNICATION
+    buckets: tuple[tuple[int, int], ...]
+    sharded: bool
+    collective = "all_reduce"
     label = "reduce norm"
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
-        return ("pipeline", "data", "tensor") if are_shares(self.gradients) else ("pipeline", "tensor")
+        return ("pipeline", "data", "tensor") if self.sharded else ("pipeline", "tensor")
 
-    @cached_property
-    def reads(self):
-        return self.gradients
-
-    @cached_property
-    def writes(self):
-        return (("norm",),)
-
-    @cached_property
-    def frees(self):
-        return ()  # the update reads the gradients, too
+    def touches(self):
+        return Touched(reads=[B.gradients(*place) for place in self.buckets], writes=[B.NORM])
 
 
 @dataclass(frozen=True)
-class ReduceParameterNorms(Instruction):
-    """Sum what MeasureParameters found over all ranks that hold parts of the same parameters.
+class ReduceParameterNorms(Collective):
+    """Sum what MeasureParameters found over all ranks that hold parts of the same parameters, in place.
 
-    These are the tensor ranks, and the replicas if each updates a share (`shares`).
+    These are the tensor ranks and, if each replica updates its share (`sharded`), the replicas. buckets: this rank's.
     """
 
-    shares: bool
-    collective: ClassVar[str] = "all_reduce"
-    lane = COMMUNICATION
+    buckets: tuple[tuple[int, int], ...]
+    sharded: bool
+    collective = "all_reduce"
     label = "reduce norms"
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
-        return ("data", "tensor") if self.shares else ("tensor",)
+        return ("data", "tensor") if self.sharded else ("tensor",)
 
-    @cached_property
-    def reads(self):
-        return (("squares",),)
-
-    @cached_property
-    def writes(self):
-        return (("norms",),)
+    def touches(self):
+        norms = [B.norms(*place) for place in self.buckets]
+        return Touched(reads=norms, writes=norms)

@@ -5,70 +5,80 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from minidl.parallel.instructions.instruction import Buffer, Instruction, are_shares
+from minidl.parallel.instructions import buffers as B
+from minidl.parallel.instructions.instruction import Instruction, Touched
 
 
 @dataclass(frozen=True)
 class LoadInput(Instruction):
-    """Take this replica's inputs of `micro_batch` from the data set: the first stage's work."""
+    """Take this replica's inputs of `micro_batch` from the data set: the work of who holds the first chunk."""
 
     micro_batch: int
     label = "input"
 
-    @cached_property
-    def writes(self):
-        return (("input", 0, self.micro_batch),)
+    def touches(self):
+        return Touched(writes=[B.activation(0, self.micro_batch, -1)])
 
 
 @dataclass(frozen=True)
 class LoadTarget(Instruction):
-    """Take this replica's labels of `micro_batch` from the data set: the last stage's work."""
+    """Take this replica's labels of `micro_batch` from the data set: the work of who holds the last chunk."""
 
     micro_batch: int
     label = "target"
 
-    @cached_property
-    def writes(self):
-        return (("target", self.micro_batch),)
+    def touches(self):
+        return Touched(writes=[B.target(self.micro_batch)])
 
 
 @dataclass(frozen=True)
 class Forward(Instruction):
-    """Run the blocks of `chunk` on `micro_batch`, keeping what backward needs."""
+    """Run the buckets first to last of `chunk` on `micro_batch`, keeping what backward needs.
+
+    trained: the first bucket of the chunk that has a backward; those before keep nothing.
+    """
 
     chunk: int
     micro_batch: int
+    first: int
+    last: int
+    trained: int
     label = "F"
 
     @cached_property
-    def reads(self):
-        return (("input", self.chunk, self.micro_batch),)
+    def buckets(self) -> range:
+        return range(self.first, self.last + 1)
 
-    @cached_property
-    def writes(self):
-        return (("output", self.chunk, self.micro_batch), ("saved", self.chunk, self.micro_batch))
+    def touches(self):
+        chunk, m = self.chunk, self.micro_batch
+        statistics = B.statistics(chunk)
+        kept = [B.saved(chunk, m, b) for b in self.buckets if b >= self.trained]
+        x = B.activation(chunk, m, self.first - 1)
+        return Touched(
+            reads=[x, *B.each(B.parameters, chunk, self.buckets), statistics],
+            writes=[B.activation(chunk, m, self.last), *kept, statistics],
+            frees=[x],
+        )
 
 
 @dataclass(frozen=True)
 class Infer(Instruction):
-    """Run the blocks of `chunk` on `micro_batch`, keeping nothing: evaluation."""
+    """Run the buckets of `chunk`, up to `last`, on `micro_batch`, keeping nothing: evaluation."""
 
     chunk: int
     micro_batch: int
+    last: int
     label = "infer"
 
-    @cached_property
-    def reads(self):
-        return (("input", self.chunk, self.micro_batch),)
-
-    @cached_property
-    def writes(self):
-        return (("output", self.chunk, self.micro_batch),)
+    def touches(self):
+        chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, -1)
+        model = [*B.each(B.parameters, chunk, range(self.last + 1)), B.statistics(chunk)]
+        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last)], [x])
 
 
 @dataclass(frozen=True)
 class Loss(Instruction):
-    """Sum and weight of the loss of `micro_batch`, and the gradient of the sum with respect to the output of `chunk`.
+    """Sum and weight of the loss of `micro_batch`; if it is `trained`, the gradient of the sum by the chunk's output.
 
     The sum is not divided here: the weight of the global batch is known only when every rank has reported its own.
     """
@@ -76,15 +86,13 @@ class Loss(Instruction):
     chunk: int
     micro_batch: int
     last_bucket: int
+    trained: bool
     label = "loss"
 
-    @cached_property
-    def reads(self):
-        return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
-
-    @cached_property
-    def writes(self):
-        return (("gradient", self.chunk, self.micro_batch, self.last_bucket), ("loss", self.micro_batch))
+    def touches(self):
+        place = self.chunk, self.micro_batch, self.last_bucket
+        read = B.activation(*place), B.target(self.micro_batch)
+        return Touched(read, [B.loss(self.micro_batch), *[B.output_gradient(*place)] * self.trained], read)
 
 
 @dataclass(frozen=True)
@@ -93,99 +101,81 @@ class Score(Instruction):
 
     chunk: int
     micro_batch: int
+    last_bucket: int
     label = "score"
 
-    @cached_property
-    def reads(self):
-        return (("output", self.chunk, self.micro_batch), ("target", self.micro_batch))
-
-    @cached_property
-    def writes(self):
-        return (("loss", self.micro_batch),)
+    def touches(self):
+        read = B.activation(self.chunk, self.micro_batch, self.last_bucket), B.target(self.micro_batch)
+        return Touched(read, [B.loss(self.micro_batch)], read)
 
 
 @dataclass(frozen=True)
 class Backward(Instruction):
     """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
 
-    Adds to the gradients that were accumulated up to micro-batch `after`; None means that this one is the first.
+    accumulates: adds to the gradients that are there; else they are the first of the step. gives_gradient: somebody
+    waits for the gradient of what the first bucket takes.
     """
 
     chunk: int
     micro_batch: int
     first: int
     last: int
-    after: int | None
+    accumulates: bool
+    gives_gradient: bool
     label = "B"
 
     @cached_property
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
-    @cached_property
-    def reads(self):
-        gradient = ("gradient", self.chunk, self.micro_batch, self.last)
-        return (("saved", self.chunk, self.micro_batch), gradient, *self._weights(self.after))
-
-    @cached_property
-    def writes(self):
-        gradient = ("gradient", self.chunk, self.micro_batch, self.first - 1)
-        wanted = self.first > 0 or self.chunk > 0  # nobody wants the gradient of the data
-        return (*((gradient,) if wanted else ()), *self._weights(self.micro_batch))
-
-    @cached_property
-    def frees(self):
-        return self.reads if self.first == 0 else self.reads[1:]
-
-    def _weights(self, micro_batch):
-        return () if micro_batch is None else tuple(("weights", self.chunk, b, micro_batch) for b in self.buckets)
+    def touches(self):
+        chunk, m = self.chunk, self.micro_batch
+        gradients = B.each(B.gradients, chunk, self.buckets)
+        used_up = [B.output_gradient(chunk, m, self.last), *(B.saved(chunk, m, b) for b in self.buckets)]
+        given = [B.output_gradient(chunk, m, self.first - 1)] * self.gives_gradient
+        return Touched(
+            reads=[*used_up, *B.each(B.parameters, chunk, self.buckets), *gradients * self.accumulates],
+            writes=[*given, *gradients],
+            frees=used_up,
+        )
 
 
 @dataclass(frozen=True)
 class MeasureParameters(Instruction):
     """Find the sums of squares that the optimizer needs, of this rank's parts of its parameters and of their updates.
 
-    For optimizers whose update takes norms, LARS and LAMB; moments that those depend on move on here.
+    For optimizers whose update takes norms, LARS and LAMB; moments that those depend on move on here. buckets: pairs
+    (chunk, bucket). clip: as for OptimizerStep.
     """
 
-    gradients: tuple[Buffer, ...]
+    buckets: tuple[tuple[int, int], ...]
     clip: bool
     label = "measure"
 
-    @cached_property
-    def reads(self):
-        return (*self.gradients, ("total",), *((("norm",),) if self.clip else ()))
-
-    @cached_property
-    def writes(self):
-        return (("squares",),)
-
-    @cached_property
-    def frees(self):
-        return ()  # the update reads the same
+    def touches(self):
+        state, norms = ([held(*place) for place in self.buckets] for held in (B.state, B.norms))
+        return Touched([*_gradients(self.buckets, self.clip), *_parameters(self.buckets), *state], [*norms, *state])
 
 
 @dataclass(frozen=True)
 class OptimizerStep(Instruction):
-    """Update the parameters of this rank from `gradients`, divided by the global weight (and clipped, if `clip`).
+    """Update the parameters of these buckets, pairs (chunk, bucket), from their gradients over the global weight.
 
-    Where the gradients are shares, only the same share of the parameters is updated; GatherParameters then follows.
-    norms: the update takes norms of whole parameters, as ReduceParameterNorms gives them.
+    clip: by the norm of the whole gradient. norms: the update takes norms of whole parameters. sharded: this replica
+    updates its share of each bucket alone; GatherParameters then follows.
     """
 
-    gradients: tuple[Buffer, ...]
+    buckets: tuple[tuple[int, int], ...]
     clip: bool
     norms: bool
+    sharded: bool
     label = "update"
 
-    @cached_property
-    def reads(self):
-        taken = (("norm",), self.clip), (("norms",), self.norms)
-        return (*self.gradients, ("total",), *(buffer for buffer, is_taken in taken if is_taken))
-
-    @cached_property
-    def writes(self):
-        return tuple(("updated", *g[1:]) for g in self.gradients) if are_shares(self.gradients) else ()
+    def touches(self):
+        used_up = [*_gradients(self.buckets, self.clip), *[B.norms(*place) for place in self.buckets if self.norms]]
+        changed = [*_parameters(self.buckets), *(B.state(*place) for place in self.buckets)]
+        return Touched([*used_up, *changed], changed, used_up)
 
 
 @dataclass(frozen=True)
@@ -194,6 +184,14 @@ class EndEvaluation(Instruction):
 
     label = "evaluated"
 
-    @cached_property
-    def reads(self):
-        return (("total",),)
+    def touches(self):
+        return Touched(reads=[B.TOTAL], frees=[B.TOTAL])
+
+
+def _gradients(buckets, clip: bool) -> list[B.Buffer]:
+    """What says by which gradient a parameter is updated."""
+    return [*(B.gradients(*place) for place in buckets), B.TOTAL, *[B.NORM] * clip]
+
+
+def _parameters(buckets) -> list[B.Buffer]:
+    return [B.parameters(*place) for place in buckets]

@@ -1,55 +1,58 @@
-"""Instruction: what all have, and how buffers are named.
+"""Instruction: what all have.
 
-An instruction names the buffers it reads, writes and frees; they are the only dependency between lanes. Within a lane,
-instructions run first-in first-out. Nothing here says how long an instruction takes or how many bytes it moves: the
-worker measures that, the simulator looks it up.
-
-Buffers are tuples, private to a rank:
-
-    ("input", c, m)        what chunk c takes for micro-batch m        ("target", m)  the labels
-    ("output", c, m)       what it gives                               ("loss", m)    sum and weight of the loss
-    ("saved", c, m)        what its forward keeps for its backward     ("total",)     the loss of the global batch
-    ("gradient", c, m, b)  gradient with respect to the output of bucket b of chunk c: for the last bucket what comes
-                           from the next stage or the loss, for -1 what goes to the previous stage
-    ("weights", c, b, m)   gradient of the parameters of bucket b, accumulated up to micro-batch m
-    ("reduced", c, b)      the same, summed over the replicas
-    ("share", c, b)        this replica's share of that sum    ("updated", c, b)  its share of the updated parameters
-    ("norm",)              of the whole gradient, squared      ("squares",)       sums of squares that the update needs,
-    ("norms",)             the same for whole parameters                          for this rank's parts of parameters
+An instruction says by data alone what it does to whom: its lane, its kind, and the buffers it reads, writes and frees.
+By these the machine (machine.py) orders it, for every reader of a program. Nothing here says how long an instruction
+takes or how many bytes it moves: the worker measures that, the simulator looks it up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from minidl.trace import COMPUTE
+from minidl.parallel.instructions.buffers import Buffer
+from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 
-Buffer = tuple
+KINDS = ("compute", "send", "receive", "collective")
+
+
+class Touched(NamedTuple):
+    """The buffers of an instruction. What it reads and writes, it changes in place."""
+
+    reads: Iterable[Buffer] = ()
+    writes: Iterable[Buffer] = ()
+    frees: Iterable[Buffer] = ()
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What every instruction has: its lane, and the buffers it reads, writes and frees.
+    """What every instruction has: a lane, a kind, a label for timelines, and its buffers.
 
-    It frees what it reads, unless it says otherwise. Buffers are worked out once: a step is run thousands of times.
+    It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, what
+    the worker does (runtime/worker.py) and, if it computes, the calls by which it is priced (costs.py).
     """
 
     lane: ClassVar[str] = COMPUTE
+    kind: ClassVar[str] = "compute"
     label: ClassVar[str] = ""
+    reads: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
+    writes: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
+    frees: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        vars(self).update(zip(Touched._fields, map(tuple, self.touches()), strict=True))
+
+    def touches(self) -> Touched:
+        """What it reads, writes and frees."""
+        raise NotImplementedError
 
     @cached_property
-    def reads(self) -> tuple[Buffer, ...]:
-        return ()
-
-    @cached_property
-    def writes(self) -> tuple[Buffer, ...]:
-        return ()
-
-    @cached_property
-    def frees(self) -> tuple[Buffer, ...]:
-        return self.reads
+    def work(self) -> tuple:
+        """Equal for instructions that do the same to another micro-batch, and so cost the same."""
+        given = (f.name for f in fields(self) if f.init and f.name != "micro_batch")
+        return type(self), *(getattr(self, name) for name in given)
 
     @cached_property
     def name(self) -> str:
@@ -57,6 +60,41 @@ class Instruction:
         return self.label + (str(self.micro_batch) if hasattr(self, "micro_batch") else "")
 
 
-def are_shares(gradients: tuple[Buffer, ...]) -> bool:
-    """Whether each replica has its share alone of these gradients."""
-    return any(kind == "share" for kind, *_ in gradients)
+class Send(Instruction):
+    """A message to rank `to`. It is done when the message is copied, not when it has arrived.
+
+    Pairs with the Receive of the same `message` there.
+    """
+
+    lane, kind = MESSAGES, "send"
+    message: ClassVar[str]
+    to: int
+
+    @property
+    def payload(self) -> tuple[Buffer, ...]:
+        """What it moves."""
+        return self.reads
+
+
+class Receive(Instruction):
+    """The next message from rank `source`."""
+
+    lane, kind = MESSAGES, "receive"
+    message: ClassVar[str]
+    source: int
+
+    @property
+    def payload(self) -> tuple[Buffer, ...]:
+        return self.writes
+
+
+class Collective(Instruction):
+    """A `collective` of the ranks that differ along `axes` at most. Pairs with the same one on each of them."""
+
+    lane, kind = COLLECTIVES, "collective"
+    axes: tuple[str, ...]
+    collective: ClassVar[str]
+
+    @property
+    def payload(self) -> tuple[Buffer, ...]:
+        return self.writes

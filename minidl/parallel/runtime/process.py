@@ -113,6 +113,7 @@ class Process:
         self.free_block = GROUPS
         self._offsets: dict[int, tuple[weakref.ref, int | None]] = {}
         self._waits_since, self._looks = 0, 0  # status count when it began to wait, and looks since
+        self.meanwhile: Callable[[], object] = lambda: None  # what else can be done while this rank waits
 
     def offset_of(self, x: np.ndarray) -> int | None:
         """Where in this rank's row `x` lies, None if elsewhere. Remembered: to ask NumPy takes a microsecond."""
@@ -143,3 +144,4 @@ class Process:
         for group in self.groups:
             if group.in_flight:
                 group.progress()
+        self.meanwhile()

@@ -11,6 +11,7 @@ needs.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -33,11 +34,14 @@ ARRIVED, DONE, ANNOUNCEMENTS = range(3)
 
 
 class SharedMemoryGroup(ProcessGroup):
-    """members: the arena rows of the ranks, in rank order. block: where the group's lines begin in every row."""
+    """members: the arena rows of the ranks, in rank order. block: where the group's lines begin in every row.
 
-    def __init__(self, process: Process, members: tuple[int, ...], block: int = GROUPS, axis: str = "world"):
-        super().__init__(members.index(process.row), len(members), axis)
-        self.process, self.members, self.block = process, members, block
+    name: for errors.
+    """
+
+    def __init__(self, process: Process, members: tuple[int, ...], block: int = GROUPS, name: str = "world"):
+        super().__init__(members.index(process.row), len(members))
+        self.process, self.members, self.block, self.name = process, members, block, name
         self.arena, self.heap, self.status = process.arena, process.heap, process.status
         self._words, self._calls = self.arena.words, process.calls
         self._lines = [self.arena.word(row, block) for row in members]
@@ -62,6 +66,9 @@ class SharedMemoryGroup(ProcessGroup):
 
     def report(self, message) -> None:
         self.process.report(message)
+
+    def meanwhile(self, action: Callable[[], None]) -> None:
+        self.process.meanwhile = action
 
     def begins(self, step: int) -> bool:
         return begins(self.process, step)
@@ -106,7 +113,7 @@ class SharedMemoryGroup(ProcessGroup):
         for rank, line in self._others:
             if words[line + place] != call:
                 raise RuntimeError(
-                    f"ranks of the group {self.axis!r} disagree: rank {self.rank} calls "
+                    f"ranks of the group {self.name!r} disagree: rank {self.rank} calls "
                     f"{self._described(self.rank, place)}, rank {rank} calls {self._described(rank, place)}"
                 )
         return x, tuple([words[line + place + 1] for line in self._lines])
@@ -126,7 +133,7 @@ class SharedMemoryGroup(ProcessGroup):
             # All that a rank writes is there before it is known to have returned: looked at in this order.
             if process.some_returned and has_returned(self.arena, self.members[rank]) and words[word] < count:
                 raise RuntimeError(
-                    f"rank {self.rank} of the group {self.axis!r} waits in {name} for rank {rank}, which has returned"
+                    f"rank {self.rank} of the group {self.name!r} waits in {name} for rank {rank}, which has returned"
                 )
             yield
 

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +19,13 @@ from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
-from minidl.parallel.layout import Layout
-from minidl.parallel.mesh import AXES, LAYER_AXES, Mesh
-from minidl.parallel.plan import Plan
+from minidl.parallel.mesh import AXES, Mesh
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
+from minidl.parallel.request import Request
 from minidl.parallel.result import Evaluation, StepRecord
+from minidl.parallel.runtime.course import Course, Step
+from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
 from minidl.tensor import device as default_device
@@ -32,88 +34,89 @@ from minidl.trace import Event
 REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job:
-    """What every worker needs to know. first_step: how many are done already, in the checkpoint `resume`.
+    """What every worker needs to know.
 
-    saves: whether a RankState has all that a checkpoint needs, and not the model alone. save_every: after how many
-    steps each rank reports one; with None, none does before the end.
+    layer_axes: over which the model's layers communicate. first_step: how many steps are done already, in the
+    checkpoint that the request resumes.
     """
 
-    build: Callable
-    dataset: object
-    plan: Plan
-    layout: Layout
+    request: Request
     training: Program
     evaluation: Program
-    optimizer: Callable
-    loss: object
-    batch_size: int
-    steps: int
-    seed: int
-    drop_last: bool
-    dtype: np.dtype
-    evaluate: object
-    evaluate_every: int
-    lr_schedule: Callable[[int], float] | None
-    clip_norm: float | None
-    trace_steps: int
+    layer_axes: list[tuple[str, ...]]
     first_step: int
-    resume: str | PathLike | None
-    saves: bool
-    save_every: int | None
 
 
-def run_rank(group, job: Job) -> tuple[list[Event], RankState]:
-    """What one worker does: it reports records and its state, and returns its events and its state at the end."""
-    plan = job.plan
-    mesh = Mesh(plan.axes, group.rank, _connect(group))
-    together = ("pipeline", "data"), ("pipeline", "tensor"), ("data", "tensor"), ("pipeline", "data", "tensor")
-    for axes in (("data",), ("pipeline",), *LAYER_AXES, *together):
-        mesh.group(*axes)  # made by all ranks in the same order
+class Result(NamedTuple):
+    """What a worker returns: its events, its state at the end, and the most bytes that it held."""
+
+    events: list[Event]
+    state: RankState
+    memory_bytes: int
+
+
+def run_rank(group, job: Job) -> Result:
+    """What one worker does; meanwhile it reports records and its state."""
+    request, plan = job.request, job.request.plan
+    # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
+    # groups of their own; all ranks make them in the same order.
+    mesh, layers = (Mesh(plan.axes, group.rank, _connect(group)) for _ in range(2))
+    for axes in sorted({*job.training.axes, *job.evaluation.axes}):
+        mesh.group(*axes)
+    for axes in job.layer_axes:
+        layers.group(*axes)
     with default_device("meta"):
-        model = job.build(mesh)
-    stage = Stage(model, job.layout, mesh, job.seed, job.dtype, plan.optimizer_shards)
+        model = request.build(layers)
+    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards)
     stage.train(True)
-    optimizer = make_optimizer(job.optimizer, stage.parameters) if stage.parameters else None
-    if job.resume is not None:
-        rank_state.restore(io.load(job.resume), stage, optimizer, mesh)
-    worker = Worker(stage, mesh, job.loss, optimizer, job.seed, job.clip_norm)
-    training, evaluation = job.training[mesh.rank].step, job.evaluation[mesh.rank].step
+    optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
+    if request.resume is not None:
+        rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
+    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm)
+    for axes in job.layer_axes:
+        layers.group(*axes).on_collective = worker.inside_layer
+    course = Course(job.training.schedule(mesh.rank), job.first_step)
+    memory = worker.memory = HighWater(stage, optimizer)
     scheduler = None
-    if optimizer and job.lr_schedule:
-        scheduler = LRScheduler(optimizer, lambda step: job.lr_schedule(job.first_step + step))
+    if optimizer and request.lr_schedule:
+        scheduler = LRScheduler(optimizer, lambda step: request.lr_schedule(job.first_step + step))
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
-    per_epoch = batches_per_epoch(len(job.dataset), job.batch_size, job.drop_last)
-    events: deque[list[tuple]] = deque(maxlen=job.trace_steps)
+    per_epoch = batches_per_epoch(len(request.dataset), request.batch_size, request.drop_last)
+    events: deque[list[tuple]] = deque(maxlen=request.trace_steps)
     records, reported = [], time.perf_counter()
 
     def held(step: int) -> RankState:
-        return rank_state.take(step, stage, optimizer if job.saves else None, mesh, plan.optimizer_shards > 1)
+        state_of = optimizer if request.save is not None else None
+        return rank_state.take(step, stage, state_of, mesh, plan.optimizer_shards > 1)
 
     done, epoch, order = job.first_step, -1, None
     try:
-        while done < job.steps and group.begins(done):
+        while done < request.steps and group.begins(done):
             step, done = done, done + 1
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                order = epoch_order(len(job.dataset), job.seed, epoch)
-                set_epoch(job.dataset, epoch)
-            batch = batch_indices(order, step % per_epoch, job.batch_size)
+                order = epoch_order(len(request.dataset), request.seed, epoch)
+                set_epoch(request.dataset, epoch)
+            batch = batch_indices(order, step % per_epoch, request.batch_size)
             samples = split_batch(batch, plan.data, plan.micro_batches)[replica]
             if scheduler and step > job.first_step:
                 scheduler.step()
             start = time.perf_counter()
-            totals = worker.run(training, job.dataset, samples, step)
+            totals = worker.run(course, Step(request.dataset, samples, step))
             seconds = time.perf_counter() - start
+            last = done == request.steps
+            evaluates = request.evaluate is not None and (last or done % request.evaluate_every == 0)
+            saves = bool(request.save_every) and done % request.save_every == 0 and not last
+            if evaluates or saves:
+                worker.drain(course)
             events.append(worker.events)
             worker.events = []
+            if done > job.first_step + 1:  # by now the optimizer has its state, and every step holds the same
+                worker.memory = None
 
-            evaluated = None
-            last = done == job.steps
-            if job.evaluate is not None and (last or done % job.evaluate_every == 0):
-                evaluated = _evaluate(worker, evaluation, job, replica, done)
-            saves = bool(job.save_every) and done % job.save_every == 0 and not last
+            evaluated = _evaluate(worker, job, replica, done) if evaluates else None
             if reports:
                 records.append(StepRecord(step, _mean(totals.loss, totals.weight), seconds, evaluated))
                 if saves or time.perf_counter() - reported > REPORT_SECONDS:
@@ -121,26 +124,32 @@ def run_rank(group, job: Job) -> tuple[list[Event], RankState]:
                     records, reported = [], time.perf_counter()
             if saves:
                 group.report(held(done))
+        worker.drain(course)
     finally:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
             if records:
                 group.report(records)
-    return [Event._make(event) for step in events for event in step], held(done)
+    kept, first = (Event._make(event) for event in chain(*events, worker.events)), done - len(events)
+    return Result([event for event in kept if event.step >= first], held(done), memory.nbytes)
 
 
-def _evaluate(worker: Worker, program, job: Job, replica: int, step: int) -> Evaluation:
-    """Evaluate the model that `Run.state_dict` would give: by the running statistics of the first replica."""
+def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
+    """Evaluate the model that `Run.state_dict` would give."""
+    request, rank = job.request, worker.mesh.rank
+    memory, worker.memory = worker.memory, None
     worker.stage.train(False)
-    for buffer in worker.stage.buffers:
-        worker.mesh.group("data").broadcast(buffer.data)
+    prologue, course = (Course(job.evaluation.schedule(rank, part)) for part in ("prologue", "step"))
+    worker.run(prologue, Step(request.evaluate, [], step))
+    worker.drain(prologue)
     loss = weight = correct = answers = 0.0
-    for batch in batches(np.arange(len(job.evaluate)), job.batch_size):
-        samples = split_batch(batch, job.plan.data, job.plan.micro_batches)[replica]
-        totals = worker.run(program, job.evaluate, samples, step)
+    for batch in batches(np.arange(len(request.evaluate)), request.batch_size):
+        samples = split_batch(batch, request.plan.data, request.plan.micro_batches)[replica]
+        totals = worker.run(course, Step(request.evaluate, samples, step))
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers
+    worker.drain(course)
     worker.stage.train(True)
-    worker.events = []
+    worker.events, worker.memory = [], memory
     return Evaluation(step, _mean(loss, weight), correct / answers if answers else 0.0)
 
 
@@ -156,7 +165,7 @@ def _connect(world) -> Callable:
             return world
         ranks = mesh.ranks(*axes)
         group = world.split(color=ranks[0])
-        group.axis = "+".join(axes)
+        group.axes, group.name = axes, " × ".join(axes)
         return group
 
     return connect

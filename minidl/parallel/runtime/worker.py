@@ -1,16 +1,14 @@
-"""The worker: runs the instruction list of its rank on its part of the model.
+"""The worker: runs the instruction lists of its rank on its part of the model.
 
-Lanes: compute instructions run one after the other on this process; those of the communication lane are brought on
-between them, as far as they go without waiting, and waited for only when a buffer they write is needed. So a rank never
-idles for a message it does not need yet; the bytes are still moved by this core, there is no other.
+Lanes: compute instructions run one after the other on this process; those of the other lanes are brought on between
+them, and while it waits, as far as they go without waiting themselves. So a rank never idles for a message it does not
+need yet; the bytes are still moved by this core, there is no other. What may run when, the machine says (machine.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,201 +16,197 @@ from minidl import random
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
+from minidl.parallel.costs import Totals
 from minidl.parallel.group import Handle, Steps
-from minidl.parallel.mesh import LAYER_AXES, Mesh
-from minidl.parallel.runtime.stage import Stage
-from minidl.trace import COMMUNICATION, COMPUTE
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Of a global batch: the sum of the losses and its weight; in evaluation, how many answers were right."""
-
-    loss: float
-    weight: float
-    correct: float
-    answers: float
+from minidl.parallel.instructions import buffers as B
+from minidl.parallel.machine import Lane
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.runtime.course import Course, Step
+from minidl.parallel.runtime.memory import HighWater
+from minidl.parallel.runtime.stage import Bucket, Stage
+from minidl.trace import COLLECTIVES, COMPUTE
 
 
 class Worker:
     """Executes programs on one rank.
 
-    loss: gives sum and weight. optimizer: over this rank's parameters, None if it has none. events: what happened,
-    until somebody takes it; tuples that `Event._make` takes, as these are made in a third of the time.
+    mesh: with the groups in which instructions meet. loss: gives sum and weight. optimizer: over this rank's
+    parameters, None if it has none. events: what happened, until somebody takes it; tuples that `Event._make` takes, as
+    these are made in a third of the time. memory: how much this rank holds, while it is asked to look.
     """
 
     def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
         self.stage, self.mesh, self.loss, self.optimizer = stage, mesh, loss, optimizer
         self.seed, self.clip_norm, self.status = seed, clip_norm, mesh.world.status
-        self.buffers: dict[I.Buffer, object] = {}
-        self.lane: deque[tuple[I.Instruction, Steps | None]] = deque()
+        self.buffers: dict[B.Buffer, object] = {}
         self.events: list[tuple] = []
-        self._rank = mesh.rank
-        self.step = 0
+        self.memory: HighWater | None = None
         self.totals: Totals | None = None
+        self._rank = mesh.rank
+        self.course = Course({})
+        mesh.world.meanwhile(self._communicate)
         self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
-        self._sums = mesh.world.empty((4,), "float64").data
+        self._sums = mesh.world.empty((len(Totals._fields),), "float64").data
         self._norm = mesh.world.empty((1,), "float64").data
         squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
-        self._squares = mesh.world.empty(squares, "float64").data
-        for axes in LAYER_AXES:
-            mesh.group(*axes).on_collective = self._inside_layer
+        self._norms = mesh.world.empty(squares, "float64").data
 
-    def run(self, program: tuple[I.Instruction, ...], dataset, micro_batches: list[np.ndarray], step: int) -> Totals:
-        """Run one step on the samples `micro_batches` of `dataset`; returns the totals of the global batch."""
-        self.dataset, self.samples, self.step = dataset, micro_batches, step
-        self._labels: dict[int, np.ndarray] = {}  # that came with inputs, where the first stage is the last one too
-        self.lane = deque((i, None) for i in program if i.lane == COMMUNICATION)
-        for instruction in program:
-            if instruction.lane != COMPUTE:
-                continue
-            for buffer in instruction.reads:
-                while buffer not in self.buffers:
-                    self._communicate() or self.mesh.world.pause()
+    def run(self, course: Course, step: Step) -> Totals:
+        """Run one more step of a list, until its compute lane is through; returns the totals of the global batch.
+
+        What is still under way on other lanes, as a gather is, goes on beside the next step, or until `drain`.
+        """
+        self.course, self.step = course, step
+        course.lanes.allow_step()
+        self._communicate()
+        lane = course.lanes.get(COMPUTE)
+        while lane and lane.done < lane.limit:
+            while (instruction := lane.ready()) is None:
+                self.mesh.world.pause()
+            lane.begin()
             self._name = instruction.name
             self.status.tell(self._name)
             self._segment = time.perf_counter()
             COMPUTE_HANDLERS[type(instruction)](self, instruction)
-            self._record(COMPUTE, self._name, self._segment, time.perf_counter())
-            self._free(instruction)
+            self._record(COMPUTE, self._name, self._segment, time.perf_counter(), step.number)
+            self._finish(lane, instruction)
             self._communicate()
-        while self.lane:
-            self._communicate() or self.mesh.world.pause()
         return self.totals
+
+    def drain(self, course: Course) -> None:
+        """Wait until all is done that was begun."""
+        self.course = course
+        while course.lanes.unfinished():
+            self.mesh.world.pause()
 
     # Lanes
 
-    def _communicate(self) -> bool:
-        """Bring the communication lane on as far as it goes without waiting; true if an instruction was finished."""
-        finished_any = False
-        while self.lane:
-            instruction, steps = self.lane[0]
-            if steps is None:
-                if any(buffer not in self.buffers for buffer in instruction.reads):
+    def _communicate(self) -> None:
+        """Bring the other lanes on as far as they go without waiting."""
+        begun = self.course.begun
+        for lane, under_way in begun.items():
+            while True:
+                if under_way is None:
+                    instruction = lane.ready()
+                    if instruction is None:
+                        break
+                    lane.begin()
+                    self.status.tell(instruction.name)
+                    under_way = begun[lane] = instruction, COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
+                instruction, steps = under_way
+                try:
+                    next(steps)
                     break
-                self.status.tell(instruction.name)
-                steps = COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
-                self.lane[0] = (instruction, steps)
-            try:
-                next(steps)
-                break
-            except StopIteration as finished:
-                self.lane.popleft()
-                self._record(COMMUNICATION, instruction.name, finished.value, time.perf_counter())
-                self._free(instruction)
-                finished_any = True
-        return finished_any
+                except StopIteration as finished:
+                    under_way = begun[lane] = None
+                    number = self.course.first_step + lane.step
+                    self._record(lane.name, instruction.name, finished.value, time.perf_counter(), number)
+                    self._finish(lane, instruction)
 
-    def _record(self, lane: str, name: str, start: float, end: float) -> None:
-        self.events.append((self._rank, lane, name, start, end, self.step))
-
-    def _inside_layer(self, handle: Handle) -> None:
-        """A collective inside a layer: it interrupts the compute lane, and is an event of the communication lane."""
-        now = time.perf_counter()
-        self._record(COMPUTE, self._name, self._segment, handle.began)
-        self._record(COMMUNICATION, handle.name, handle.matched, now)
-        self._segment = now
-
-    def _free(self, instruction: I.Instruction) -> None:
+    def _finish(self, lane: Lane, instruction: I.Instruction) -> None:
+        if self.memory is not None:
+            self.memory.look(self.buffers.values())
         for buffer in instruction.frees:
-            del self.buffers[buffer]
+            self.buffers.pop(buffer, None)  # the gradients of parameters stay where they are
+        lane.finish()
+
+    def _record(self, lane: str, name: str, start: float, end: float, step: int) -> None:
+        self.events.append((self._rank, lane, name, start, end, step))
+
+    def inside_layer(self, handle: Handle) -> None:
+        """A collective inside a layer has ended: it interrupts the compute lane."""
+        now = time.perf_counter()
+        self._record(COMPUTE, self._name, self._segment, handle.began, self.step.number)
+        self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number)
+        self._segment = now
 
     # Compute
 
     def load_input(self, i: I.LoadInput) -> None:
-        x, self._labels[i.micro_batch] = self.dataset[self.samples[i.micro_batch]]
+        x, self.step.labels[i.micro_batch] = self.step.dataset[self.step.samples[i.micro_batch]]
         self.buffers[i.writes[0]] = self._cast(x)
 
     def load_target(self, i: I.LoadTarget) -> None:
-        y = self._labels.pop(i.micro_batch, None)
+        y = self.step.labels.pop(i.micro_batch, None)
         if y is None:
-            _, y = self.dataset[self.samples[i.micro_batch]]
+            _, y = self.step.dataset[self.step.samples[i.micro_batch]]
         self.buffers[i.writes[0]] = self._cast(y)
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         return array.astype(self.stage.dtype, copy=False) if array.dtype.kind == "f" else array
 
     def forward(self, i: I.Forward) -> None:
-        x, saved = self.buffers[i.reads[0]], []
-        wants_grad = self.stage.first > 0  # nobody wants the gradient of the data
-        for block in self._in_scope(i.micro_batch):
-            x, kept = blocks.forward(block, x, wants_grad)
-            wants_grad = kept.wants_grad
-            saved.append(kept)
-        output, keep = i.writes
-        self.buffers[output], self.buffers[keep] = x, saved
+        x, (output, *kept) = self.buffers[i.reads[0]], i.writes
+        with random.scope(random.Scope(self.seed, self.step.number, self.step.samples[i.micro_batch])) as keys:
+            for b in i.buckets:
+                chain = self._keyed(self.stage.chunks[i.chunk][b], keys)
+                x, saved = blocks.forward_through(chain, x, self.stage.layout.first_trained)
+                if b >= i.trained:
+                    self.buffers[kept[b - max(i.first, i.trained)]] = saved
+        self.buffers[output] = x
+
+    def _keyed(self, bucket: Bucket, keys) -> Iterator[tuple[int, Module]]:
+        """The blocks and their places in the chain, to which random numbers are keyed while a block runs."""
+        for place, block in bucket.blocks.items():
+            keys.enter_block(place)
+            yield place, block
 
     def infer(self, i: I.Infer) -> None:
         x = self.buffers[i.reads[0]]
-        for block in self.stage.blocks:
-            x = blocks.infer(block, x)
+        for bucket in self.stage.chunks[i.chunk]:
+            for block in bucket.blocks.values():
+                x = blocks.infer(block, x)
         self.buffers[i.writes[0]] = x
-
-    def _in_scope(self, micro_batch: int) -> Iterator[Module]:
-        """The blocks, random numbers keyed to the place of each in the chain while it runs."""
-        with random.scope(random.Scope(self.seed, self.step, self.samples[micro_batch])) as keys:
-            for index, block in enumerate(self.stage.blocks, self.stage.first):
-                keys.enter_block(index)
-                yield block
 
     def compute_loss(self, i: I.Loss) -> None:
         output, target = (self.buffers[b] for b in i.reads)
         total, weight, gradient = blocks.loss_and_gradient(self.loss, output, target)
-        gradient_buffer, loss_buffer = i.writes
-        self.buffers[gradient_buffer] = gradient
-        self.buffers[loss_buffer] = (float(total), float(weight), 0.0, 0.0)
+        loss, *given = i.writes
+        self.buffers[loss] = Totals(float(total), float(weight), 0.0, 0.0)
+        for buffer in given:
+            self.buffers[buffer] = gradient
 
     def score(self, i: I.Score) -> None:
         output, target = (self.buffers[b] for b in i.reads)
-        self.buffers[i.writes[0]] = blocks.score(self.loss, output, target)
+        self.buffers[i.writes[0]] = Totals(*blocks.score(self.loss, output, target))
 
     def backward(self, i: I.Backward) -> None:
-        saved, gradient = (self.buffers[b] for b in i.reads[:2])
-        if i.after is None:
-            for bucket in i.buckets:
-                for p in self.stage.bucket_parameters[bucket]:
+        buckets = self.stage.chunks[i.chunk]
+        gradient = self.buffers[i.reads[0]]
+        if not i.accumulates:
+            for b in i.buckets:
+                for p in buckets[b].parameters:
                     p.grad = None
-        for bucket in reversed(i.buckets):
-            first, end = self.stage.bucket_ranges[bucket]
-            for block in range(end - 1, first - 1, -1):
-                if gradient is not None:
-                    gradient = saved[block].backward(gradient)
-            for p in self.stage.bucket_parameters[bucket]:
+        for b, saved in zip(reversed(i.buckets), reversed(i.reads[1 : 1 + len(i.buckets)]), strict=True):
+            gradient = blocks.backward_through(self.buffers[saved], gradient)
+            for p in buckets[b].parameters:
                 if p.grad is None:  # no op of this micro-batch used it
                     p.gradient_buffer[...] = 0
-        for buffer in i.writes:
-            if buffer[0] != "gradient":
-                self.buffers[buffer] = self.stage.gradients[buffer[2]]
-            else:
-                self.buffers[buffer] = gradient
-                if gradient is None and i.first == 0:  # a block cut it off, but the stage before waits for it
-                    self.buffers[buffer] = np.zeros(saved[0].shape, saved[0].dtype)
+        if i.gives_gradient:
+            self.buffers[i.writes[0]] = gradient
 
     def _scale(self, i: I.MeasureParameters | I.OptimizerStep) -> float:
         """What the update multiplies the gradients by."""
-        weight = self.buffers[("total",)].weight
+        weight = self.buffers[B.TOTAL].weight
         scale = 1.0 / weight if weight else 0.0
         if i.clip:
-            norm = scale * self.buffers[("norm",)] ** 0.5
+            norm = scale * self.buffers[B.NORM] ** 0.5
             scale *= min(1.0, self.clip_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         return scale
 
     def measure(self, i: I.MeasureParameters) -> None:
         if self.optimizer is not None:
-            self._squares[...] = self.optimizer.measure(self._scale(i))
+            self._norms[...] = self.optimizer.measure(self._scale(i))
             if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
-                self._squares[[p.shard is None for p in self.optimizer.parameters]] = 0
-        self.buffers[i.writes[0]] = self._squares
+                self._norms[[p.shard is None for p in self.optimizer.parameters]] = 0
 
     def update(self, i: I.OptimizerStep) -> None:
-        self.totals = self.buffers[("total",)]
+        self.totals = self.buffers[B.TOTAL]
         if self.optimizer is not None:
-            self.optimizer.step(scale=self._scale(i), squares=self.buffers[("norms",)] if i.norms else None)
-        for buffer in i.writes:
-            self.buffers[buffer] = self.stage.values[buffer[2]]
+            self.optimizer.step(scale=self._scale(i), squares=self._norms if i.norms else None)
 
     def take_totals(self, i: I.EndEvaluation) -> None:
-        self.totals = self.buffers[("total",)]
+        self.totals = self.buffers[B.TOTAL]
 
     # Communication: each yields while it waits, and returns the time at which its peers were there
 
@@ -226,26 +220,30 @@ class Worker:
         return received.matched
 
     def reduce_gradients(self, i: I.ReduceGradients) -> Steps:
-        flat = self.buffers[i.reads[0]]
-        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(flat, async_op=True))
-        self.buffers[i.writes[0]] = flat
+        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
+        reduced = yield from _until_done(group.all_reduce(bucket.gradients, async_op=True))
         return reduced.matched
 
     def reduce_scatter_gradients(self, i: I.ReduceScatterGradients) -> Steps:
-        flat, group = self.buffers[i.reads[0]], self.mesh.group(*i.axes)
-        share = flat[self.stage.share[i.bucket]]
-        reduced = yield from _until_done(group.reduce_scatter(flat, out=share, async_op=True))
-        self.buffers[i.writes[0]] = share
+        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
+        flat = bucket.gradients
+        reduced = yield from _until_done(group.reduce_scatter(flat, out=flat[bucket.share], async_op=True))
         return reduced.matched
 
     def gather_parameters(self, i: I.GatherParameters) -> Steps:
-        values, group = self.buffers[i.reads[0]], self.mesh.group(*i.axes)
-        share = values[self.stage.share[i.bucket]]
-        gathered = yield from _until_done(group.all_gather(share, out=values, async_op=True))
+        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
+        values = bucket.values
+        gathered = yield from _until_done(group.all_gather(values[bucket.share], out=values, async_op=True))
         return gathered.matched
 
+    def broadcast_statistics(self, i: I.BroadcastStatistics) -> Steps:
+        group, matched = self.mesh.group(*i.axes), time.perf_counter()
+        for statistics in self.stage.statistics(i.chunk):
+            matched = (yield from _until_done(group.broadcast(statistics.data, async_op=True))).matched
+        return matched
+
     def reduce_loss(self, i: I.ReduceLoss) -> Steps:
-        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0,) * 4], axis=0)
+        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0,) * len(self._sums)], axis=0)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._sums, async_op=True))
         self.buffers[i.writes[0]] = Totals(*map(float, self._sums))
         return reduced.matched
@@ -260,9 +258,7 @@ class Worker:
         return reduced.matched
 
     def reduce_parameter_norms(self, i: I.ReduceParameterNorms) -> Steps:
-        squares = self.buffers[i.reads[0]]
-        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(squares, async_op=True))
-        self.buffers[i.writes[0]] = squares
+        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norms, async_op=True))
         return reduced.matched
 
 
@@ -293,6 +289,7 @@ COMMUNICATION_HANDLERS: dict[type, Callable] = {
     I.ReduceGradients: Worker.reduce_gradients,
     I.ReduceScatterGradients: Worker.reduce_scatter_gradients,
     I.GatherParameters: Worker.gather_parameters,
+    I.BroadcastStatistics: Worker.broadcast_statistics,
     I.ReduceLoss: Worker.reduce_loss,
     I.ReduceNorm: Worker.reduce_norm,
     I.ReduceParameterNorms: Worker.reduce_parameter_norms,

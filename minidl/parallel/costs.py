@@ -1,0 +1,226 @@
+"""Costs: what each instruction calls, and what each buffer holds: looked up in profile and layout, never stated.
+
+The simulator prices the calls, lays the bytes on links and adds up memory; the checker proves the collectives inside
+layers; the worker lays out its buffers in the same sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.parallel import instructions as I
+from minidl.parallel.group import CollectiveCall
+from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.layout import Layout, flat_elements, parts
+from minidl.parallel.plan import Plan
+from minidl.parallel.profile import BlockProfile, Call, ChainProfile, ParameterProfile
+
+FLOAT64 = 8  # bytes of the sums that ranks reduce
+
+
+class Totals(NamedTuple):
+    """What is reduced of a batch: the sum of the losses and its weight; in evaluation, how many answers were right."""
+
+    loss: float
+    weight: float
+    correct: float
+    answers: float
+
+
+class Costs:
+    """Those of a chain with this profile, cut as `layout` says, under `plan`. Where ranks differ, of the costliest."""
+
+    def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
+        self.plan, self.layout, self.profile = plan, layout, profile
+        self._calls: dict[Hashable, tuple[Call, ...]] = {}
+        self._bytes: dict[Buffer, dict[Hashable, int]] = {}
+        self._inputs = list(self._input_storages())
+
+    # Calls
+
+    def calls(self, i: Instruction) -> tuple[Call, ...]:
+        """The kernel calls, and the collectives inside layers, of an instruction that computes, in order."""
+        if i.work not in self._calls:
+            self._calls[i.work] = tuple(CALLS[type(i)](self, i))
+        return self._calls[i.work]
+
+    def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:
+        """The collectives inside layers of an instruction that computes, in order."""
+        return (call for call in self.calls(i) if isinstance(call, CollectiveCall))
+
+    def layer_axes(self) -> list[tuple[str, ...]]:
+        """The axes over which layers communicate, in an order that all ranks agree on."""
+        blocks = self.profile.blocks
+        calls = (call for block in blocks for call in (*block.forward, *block.backward, *block.infer))
+        return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)})
+
+    def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
+        for bucket in buckets:
+            yield from self.profile.blocks[slice(*self.layout.buckets[chunk][bucket])]
+
+    def _forward(self, i: I.Forward) -> Iterator[Call]:
+        return (call for block in self._blocks(i.chunk, i.buckets) for call in block.forward)
+
+    def _infer(self, i: I.Infer) -> Iterator[Call]:
+        return (call for block in self._blocks(i.chunk, range(i.last + 1)) for call in block.infer)
+
+    def _backward(self, i: I.Backward) -> Iterator[Call]:
+        for block in reversed(list(self._blocks(i.chunk, i.buckets))):
+            yield from block.accumulate if i.accumulates else block.backward
+
+    def _measure(self, i: I.MeasureParameters) -> Iterator[Call]:
+        return self._updated(i.buckets, lambda parameter: parameter.measure)
+
+    def _update(self, i: I.OptimizerStep) -> Iterator[Call]:
+        return self._updated(i.buckets, lambda parameter: parameter.update)
+
+    def _updated(self, buckets, calls_of: Callable[[ParameterProfile], Sequence[Call]]) -> Iterator[Call]:
+        """Calls for this replica's share of each bucket. The step ends with the replica that makes most."""
+        for chunk, bucket in buckets:
+            by_share = (
+                [call for parameter, part in held for call in part_of(calls_of(parameter), part)]
+                for held in (self._share(chunk, bucket, share) for share in range(self.plan.optimizer_shards))
+            )
+            yield from max(by_share, key=len)
+
+    def _share(self, chunk: int, bucket: int, share: int) -> Iterator[tuple[ParameterProfile, float]]:
+        """Each parameter of a bucket, and which part of it a replica updates: of 0 to 1."""
+        parameters = self._bucket(chunk, bucket)
+        found = parts([p.elements for p in parameters], share, self.plan.optimizer_shards)
+        return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
+
+    def _bucket(self, chunk: int, bucket: int) -> list[ParameterProfile]:
+        return [p for block in self._blocks(chunk, [bucket]) for p in block.parameters]
+
+    # Bytes
+
+    def bytes_of(self, buffer: Buffer) -> dict[Hashable, int]:
+        """The storages in which a buffer lies, and the bytes of each; what two buffers share has the same key."""
+        if buffer not in self._bytes:
+            self._bytes[buffer] = BYTES[buffer.holds](self, buffer)
+        return self._bytes[buffer]
+
+    def keeps_precision(self, buffer: Buffer) -> bool:
+        """Whether it is the same in training of lower precision: whole numbers, and sums that are taken in float64."""
+        if buffer.holds == "activation" and self._end(buffer.chunk, buffer.bucket) == 0:
+            return self.profile.input.dtype.kind in "iu"
+        return buffer.holds in ("target", "total", "norm", "norms")
+
+    def payload_bytes(self, i: Instruction) -> int:
+        """What a message or a collective moves: of the whole array, before or after, the larger."""
+        return sum(self._moved(buffer) for buffer in i.payload)
+
+    def _moved(self, b: Buffer) -> int:
+        """Of an array that is a view of a larger storage, a message has the array alone."""
+        if b.holds in ("activation", "output gradient"):
+            return self._array(self._end(b.chunk, b.bucket)).nbytes
+        return sum(self.bytes_of(b).values())
+
+    def _activation(self, b: Buffer) -> dict[Hashable, int]:
+        return self._border(b, self._end(b.chunk, b.bucket))
+
+    def _border(self, b: Buffer, place: int) -> dict[Hashable, int]:
+        """The array that block `place` of the chain takes: that of a block before, where those between give views."""
+        start = self.layout.chunks[b.chunk][0]
+        place = max(self._inputs[place], start)
+        array = self._array(place)
+        nbytes = array.nbytes if place == start else array.storage.nbytes  # what a chunk is given has no gaps
+        return {("activation", b.chunk, b.micro_batch, place): nbytes}
+
+    def _output_gradient(self, b: Buffer) -> dict[Hashable, int]:
+        return {b: self._array(self._end(b.chunk, b.bucket)).nbytes}
+
+    def _saved(self, b: Buffer) -> dict[Hashable, int]:
+        found: dict[Hashable, int] = {}
+        start, end = self.layout.buckets[b.chunk][b.bucket]
+        for place in range(max(start, self.layout.first_trained), end):
+            for array, nbytes in self.profile.blocks[place].saved:
+                if array == "input":
+                    found |= self._border(b, place)
+                elif array == "output":
+                    found |= self._border(b, place + 1)
+                else:
+                    found[b, place] = found.get((b, place), 0) + nbytes
+        return found
+
+    def _parameters(self, b: Buffer) -> dict[Hashable, int]:
+        if self.plan.optimizer_shards > 1:
+            return self._flat(b)
+        return {b: sum(p.nbytes for p in self._bucket(b.chunk, b.bucket))}
+
+    def _flat(self, b: Buffer) -> dict[Hashable, int]:
+        """The flat array that holds the parameters of a bucket, or their gradients."""
+        parameters = self._bucket(b.chunk, b.bucket)
+        elements = sum(p.elements for p in parameters)
+        item = sum(p.nbytes for p in parameters) // max(elements, 1)
+        return {b: item * flat_elements(elements, self.plan.optimizer_shards)}
+
+    def _state(self, b: Buffer) -> dict[Hashable, int]:
+        return {b: round(sum(p.state_bytes * part for p, part in self._share(b.chunk, b.bucket, share=0)))}
+
+    def _statistics(self, b: Buffer) -> dict[Hashable, int]:
+        return {b: sum(block.statistics_bytes for block in self.profile.blocks[slice(*self.layout.chunks[b.chunk])])}
+
+    def _norms(self, b: Buffer) -> dict[Hashable, int]:
+        return {b: FLOAT64 * sum(p.squares for p in self._bucket(b.chunk, b.bucket))}
+
+    def _end(self, chunk: int, bucket: int) -> int:
+        """The block before which the output of a bucket lies; of bucket -1, the input of the chunk."""
+        return self.layout.chunks[chunk][0] if bucket < 0 else self.layout.buckets[chunk][bucket][1]
+
+    def _array(self, place: int) -> MetaArray:
+        return self.profile.blocks[place - 1].output if place else self.profile.input
+
+    def _input_storages(self) -> Iterator[int]:
+        """For each block, and the end, the first block that takes an array in the same storage."""
+        first = 0
+        yield first
+        for place, block in enumerate(self.profile.blocks, 1):
+            first = first if block.output_is_input else place
+            yield first
+
+
+def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
+    """The calls that update such a part of a parameter; views are made of all of it."""
+    for call in calls:
+        if call.bytes_read + call.bytes_written == 0 or part == 1:
+            yield call
+        elif part:
+            numbers = {name: getattr(call, name) * part for name in ("flops", "bytes_read", "bytes_written")}
+            yield replace(call, **numbers)
+
+
+def _load(array: MetaArray) -> list[Call]:
+    return [KernelCall("load", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
+
+
+CALLS: dict[type[Instruction], Callable[[Costs, Instruction], Iterable[Call]]] = {
+    I.LoadInput: lambda costs, i: _load(costs.profile.input),
+    I.LoadTarget: lambda costs, i: _load(costs.profile.target),
+    I.Forward: Costs._forward,
+    I.Infer: Costs._infer,
+    I.Loss: lambda costs, i: costs.profile.loss,
+    I.Score: lambda costs, i: costs.profile.score,
+    I.Backward: Costs._backward,
+    I.MeasureParameters: Costs._measure,
+    I.OptimizerStep: Costs._update,
+    I.EndEvaluation: lambda costs, i: (),
+}
+
+BYTES: dict[str, Callable[[Costs, Buffer], dict[Hashable, int]]] = {
+    "parameters": Costs._parameters,
+    "state": Costs._state,
+    "statistics": Costs._statistics,
+    "activation": Costs._activation,
+    "saved": Costs._saved,
+    "output gradient": Costs._output_gradient,
+    "gradients": Costs._flat,
+    "target": lambda costs, b: {b: costs.profile.target.nbytes},
+    "loss": lambda costs, b: {},  # numbers, no array
+    "total": lambda costs, b: {b: FLOAT64 * len(Totals._fields)},
+    "norm": lambda costs, b: {b: FLOAT64},
+    "norms": Costs._norms,
+}

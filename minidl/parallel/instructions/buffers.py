@@ -1,0 +1,103 @@
+"""Buffers: the names of all that a step touches, private to a rank.
+
+A name is a storage. What is in it is said by the place in the list: gradients are one backward's, then the sum of
+several, then that of all replicas, all under one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+
+class Buffer(NamedTuple):
+    """A storage: what it holds, and of which chunk, micro-batch and bucket; None where it is not of a certain one."""
+
+    holds: str
+    chunk: int | None = None
+    micro_batch: int | None = None
+    bucket: int | None = None
+
+    def __str__(self) -> str:
+        places = ("chunk", self.chunk), ("micro-batch", self.micro_batch), ("bucket", self.bucket)
+        where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
+        return f"{self.holds} of {where}" if where else f"the {self.holds}"
+
+
+named = lru_cache(1 << 16)  # lists name the same buffers again and again
+
+
+# What stays from step to step
+
+
+@named
+def parameters(chunk: int, bucket: int) -> Buffer:
+    return Buffer("parameters", chunk, bucket=bucket)
+
+
+@named
+def state(chunk: int, bucket: int) -> Buffer:
+    """What the optimizer keeps of these parameters."""
+    return Buffer("state", chunk, bucket=bucket)
+
+
+@named
+def statistics(chunk: int) -> Buffer:
+    """What forward changes: running means and the like."""
+    return Buffer("statistics", chunk)
+
+
+@named
+def each(name: Callable[[int, int], Buffer], chunk: int, buckets: range) -> tuple[Buffer, ...]:
+    """The parameters, say, of each of these buckets."""
+    return tuple(name(chunk, bucket) for bucket in buckets)
+
+
+# What a step makes and frees
+
+
+@named
+def activation(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+    """The output of a bucket; that of bucket -1 is the input of the chunk."""
+    return Buffer("activation", chunk, micro_batch, bucket)
+
+
+@named
+def saved(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+    """What the forward of a bucket keeps for its backward."""
+    return Buffer("saved", chunk, micro_batch, bucket)
+
+
+@named
+def output_gradient(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+    """The gradient with respect to the output of a bucket; for bucket -1, to the input of the chunk."""
+    return Buffer("output gradient", chunk, micro_batch, bucket)
+
+
+@named
+def gradients(chunk: int, bucket: int) -> Buffer:
+    """The gradients of the parameters of a bucket, accumulated and reduced in place."""
+    return Buffer("gradients", chunk, bucket=bucket)
+
+
+@named
+def target(micro_batch: int) -> Buffer:
+    """The labels."""
+    return Buffer("target", micro_batch=micro_batch)
+
+
+@named
+def loss(micro_batch: int) -> Buffer:
+    """Sum and weight of the loss and, in evaluation, how many answers are right, and of how many."""
+    return Buffer("loss", micro_batch=micro_batch)
+
+
+@named
+def norms(chunk: int, bucket: int) -> Buffer:
+    """Of parameters, and of what the optimizer makes of them, squared."""
+    return Buffer("norms", chunk, bucket=bucket)
+
+
+TOTAL = Buffer("total")  # of the losses of the global batch
+NORM = Buffer("norm")  # of the whole gradient, squared

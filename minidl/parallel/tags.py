@@ -1,0 +1,243 @@
+"""Tags: what the checker has in buffers instead of numbers, and what instructions make of them.
+
+A rule refuses what does not belong together: labels of other samples, a share of parameters where all are needed,
+gradients that lack a sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from minidl.parallel import instructions as I
+from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import buffers as B
+from minidl.parallel.layout import Layout
+from minidl.parallel.machine import Lanes
+from minidl.parallel.plan import Plan
+from minidl.parallel.program import Program
+
+
+class ProgramError(ValueError):
+    """A program that would deadlock, or compute something else than its plan says."""
+
+
+class Tag(NamedTuple):
+    """What an array stands for: a micro-batch of a replica, after so many blocks of the chain."""
+
+    replica: int
+    micro_batch: int
+    blocks: int
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        return self.replica, self.micro_batch
+
+    def __str__(self) -> str:
+        return f"micro-batch {self.micro_batch} of replica {self.replica} after {self.blocks} blocks"
+
+
+class Version(NamedTuple):
+    """What parameters stand for: how many updates they have had, and whether all of them or this replica's share."""
+
+    updates: int
+    whole: bool
+
+
+class Sum(NamedTuple):
+    """What losses and gradients stand for: how often each sample is in them. whole: this is no share of the sum."""
+
+    samples: Counter
+    whole: bool = True
+
+
+MEASURED, REDUCED = "measured", "reduced"  # what norms are: of this rank's parts alone, or of whole parameters
+
+Tags = dict[Buffer, object]  # of what is written; what is left out has a tag that says nothing
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What rules know beside a rank: the plan, where blocks are, and the samples of the global batch."""
+
+    plan: Plan
+    layout: Layout
+    batch: Counter
+
+
+class RankTags:
+    """One rank as far as it has come: its lanes, and the tag of each buffer that exists."""
+
+    def __init__(self, program: Program, rank: int):
+        self.number, self.mesh, self.lanes = rank, program.plan.mesh(rank), Lanes({})
+        self.tags: dict[Buffer, object] = dict.fromkeys(program.persistent(rank))
+        self.tags |= {buffer: Version(0, True) for buffer in self.tags if buffer.holds == "parameters"}
+        self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
+        self.peak = 0
+
+
+# Rules for what computes: of a rank and an instruction, to the tags of what is written
+
+
+def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
+    return {buffer: Tag(rank.mesh.coordinate("data"), i.micro_batch, 0) for buffer in i.writes}
+
+
+def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
+    buckets = facts.layout.buckets[i.chunk]
+    first, last = (i.first, i.last) if isinstance(i, I.Forward) else (0, i.last)
+    tag = rank.tags[B.activation(i.chunk, i.micro_batch, first - 1)]
+    if tag.blocks != buckets[first][0] or tag.micro_batch != i.micro_batch:
+        raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
+    tags: Tags = {B.activation(i.chunk, i.micro_batch, last): tag._replace(blocks=buckets[last][1])}
+    for b in range(first, last + 1):
+        version = _whole(rank, i, B.parameters(i.chunk, b))
+        kept = B.saved(i.chunk, i.micro_batch, b)
+        if kept in i.writes:
+            tags[kept] = tag._replace(blocks=buckets[b][0]), version
+            rank.live[i.chunk, i.micro_batch] += 1
+    rank.peak = max(rank.peak, len(rank.live))
+    return tags
+
+
+def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
+    output, target = (rank.tags[buffer] for buffer in i.reads)
+    if output.samples != target.samples or output.blocks != facts.layout.chunks[-1][1]:
+        raise ProgramError(f"rank {rank.number}: {i} compares {output} with the labels of {target}")
+    return {buffer: Sum(Counter([output.samples])) if buffer.holds == "loss" else output for buffer in i.writes}
+
+
+def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
+    buckets, tags = facts.layout.buckets[i.chunk], {}
+    gradient = rank.tags[B.output_gradient(i.chunk, i.micro_batch, i.last)]
+    for b in reversed(i.buckets):
+        saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
+        if gradient != saved._replace(blocks=buckets[b][1]):
+            raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
+        if version != _whole(rank, i, B.parameters(i.chunk, b)):
+            raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
+        gradient = saved
+        so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
+        so_far.samples[saved.samples] += 1
+        tags[B.gradients(i.chunk, b)] = so_far
+        rank.live[i.chunk, i.micro_batch] -= 1
+    rank.live = +rank.live  # without those of which nothing is left
+    return tags | {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
+
+
+def _measure(facts: Facts, rank: RankTags, i: I.MeasureParameters) -> Tags:
+    _check_gradients(facts, rank, i)
+    return {buffer: MEASURED for buffer in i.writes if buffer.holds == "norms"}
+
+
+def _update(facts: Facts, rank: RankTags, i: I.OptimizerStep) -> Tags:
+    _check_gradients(facts, rank, i)
+    _check_norms(rank, i, REDUCED)
+    return {
+        buffer: Version(rank.tags[buffer].updates + 1, not i.sharded)
+        for buffer in i.writes
+        if buffer.holds == "parameters"
+    }
+
+
+def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
+    _check_whole(facts, rank, B.TOTAL)
+    return {}
+
+
+# Rules for collectives: of a rank, an instruction and what all have brought, to the tags of what is written
+
+
+def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: list[list[Sum]]) -> Tags:
+    samples = sum((tag.samples for tags in brought for tag in tags), Counter())
+    return {buffer: Sum(samples, not isinstance(i, I.ReduceScatterGradients)) for buffer in i.writes}
+
+
+def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: list[list[Version]]) -> Tags:
+    versions = {tag for tags in brought for tag in tags}
+    if len(versions) > 1 or any(version.whole for version in versions):
+        raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")
+    return {buffer: Version(versions.pop().updates, True) for buffer in i.writes}
+
+
+def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought) -> Tags:
+    _check_gradients(facts, rank, i)
+    return {}
+
+
+def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, brought) -> Tags:
+    _check_buckets(facts, rank, i)
+    _check_norms(rank, i, MEASURED)
+    return dict.fromkeys(i.writes, REDUCED)
+
+
+# What several rules ask
+
+
+def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
+    version = rank.tags[parameters]
+    if not version.whole:
+        raise ProgramError(f"rank {rank.number}: {i} takes {parameters}, of which this replica has its share alone")
+    return version
+
+
+def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
+    """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
+    chunks = facts.layout.stages[rank.mesh.coordinate("pipeline")]
+    trained = [(chunk, b) for chunk in chunks for b in facts.layout.trained_buckets(chunk)]
+    if sorted(i.buckets) != trained:
+        raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
+    sharded = facts.plan.optimizer_shards > 1
+    if getattr(i, "sharded", sharded) != sharded:
+        raise ProgramError(f"rank {rank.number}: {i} needs sharded={sharded}: the plan is {facts.plan}")
+
+
+def _check_gradients(facts: Facts, rank: RankTags, i: Instruction) -> None:
+    """The gradients of every bucket of the rank are there, with all samples in them; so is the total that it reads."""
+    _check_buckets(facts, rank, i)
+    sharded = facts.plan.optimizer_shards > 1
+    for buffer in i.reads:
+        if buffer.holds in ("gradients", "total"):
+            _check_whole(facts, rank, buffer)
+        if buffer.holds == "gradients" and rank.tags[buffer].whole == sharded:
+            needs = "shares of gradients" if sharded else "whole gradients"
+            raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
+
+
+def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
+    for buffer in i.reads:
+        if buffer.holds == "norms" and rank.tags[buffer] != needed:
+            raise ProgramError(f"rank {rank.number}: {i} needs {buffer} {needed}, and they are {rank.tags[buffer]}")
+
+
+def _check_whole(facts: Facts, rank: RankTags, buffer: Buffer) -> None:
+    samples = rank.tags[buffer].samples
+    if samples != facts.batch:
+        lost, twice = facts.batch - samples, samples - facts.batch
+        what = f"lack {sorted(lost)}" if lost else f"count {sorted(twice)} more than once"
+        raise ProgramError(f"rank {rank.number}: {buffer} {what} (replica, micro-batch) of the global batch")
+
+
+COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], Tags]] = {
+    I.LoadInput: _load,
+    I.LoadTarget: _load,
+    I.Forward: _forward,
+    I.Infer: _forward,
+    I.Loss: _loss,
+    I.Score: _loss,
+    I.Backward: _backward,
+    I.MeasureParameters: _measure,
+    I.OptimizerStep: _update,
+    I.EndEvaluation: _end_evaluation,
+}
+
+COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, list[list]], Tags]] = {
+    I.ReduceGradients: _reduce,
+    I.ReduceScatterGradients: _reduce,
+    I.ReduceLoss: _reduce,
+    I.GatherParameters: _gather,
+    I.ReduceNorm: _reduce_norm,
+    I.ReduceParameterNorms: _reduce_norms,
+}

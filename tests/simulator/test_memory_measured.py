@@ -1,0 +1,124 @@
+"""What training holds is what the simulator says: the arrays of a worker, against the walk over its list."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from minidl import data, models, nn, optim
+from minidl.parallel import Plan, train
+from simulator import simulate
+from tests.simulator.hand_made import cluster
+
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
+TRAIN, _ = data.digits()
+BATCH_SIZE, STEPS = 64, 3
+
+
+def perceptron(mesh):
+    return models.mlp((64, 256, 256, 256, 10), mesh)
+
+
+def momentum(parameters):
+    return optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def matrix():
+    """Every plan of one or two on each axis, where schedule and sharding make a difference."""
+    for d, p, t, m in product((1, 2), (1, 2), (1, 2), (1, 2, 4)):
+        for schedule in ("naive", "gpipe", "1f1b") if m > 1 else ("1f1b",):
+            for sharding in ("none", "optimizer") if d > 1 else ("none",):
+                yield Plan(data=d, pipeline=p, tensor=t, micro_batches=m, schedule=schedule, sharding=sharding)
+
+
+QUICK = (
+    Plan(),
+    Plan(micro_batches=4, schedule="gpipe"),
+    Plan(micro_batches=4),
+    Plan(data=2, micro_batches=2),
+    Plan(data=2, micro_batches=2, sharding="optimizer"),
+    Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
+    Plan(pipeline=2, micro_batches=4),
+    Plan(pipeline=2, micro_batches=2, schedule="naive"),
+    Plan(tensor=2, micro_batches=2),
+    Plan(data=2, pipeline=2, micro_batches=4, sharding="optimizer"),
+)
+QUICK_WITH_ADAM = (Plan(), Plan(data=2, micro_batches=2, sharding="optimizer"), Plan(tensor=2, micro_batches=2))
+CASES = [
+    pytest.param(plan, optimizer, marks=() if plan in quick else pytest.mark.slow)
+    for plan in matrix()
+    for optimizer, quick in ((momentum, QUICK), (optim.Adam, QUICK_WITH_ADAM))
+]
+
+
+def name(value):
+    return str(value) if isinstance(value, Plan) else getattr(value, "__name__", "")
+
+
+def check(build, dataset, plan, optimizer, batch_size=BATCH_SIZE):
+    """Both say the same of the fullest worker, byte for byte.
+
+    In a pipeline a message may come before its place in the list, or wait to be taken: up to one for each micro-batch.
+    """
+    settings = dict(optimizer=optimizer, loss=nn.CrossEntropyLoss())
+    run = train(build, dataset, plan, batch_size=batch_size, steps=STEPS, timeout=120, **settings)
+    prediction = simulate(build, plan, cluster(cores=2), batch_size, example=dataset[np.arange(1)], **settings)
+    program = prediction.program
+    messages = [i for rank in range(plan.workers) for i in program[rank].step if i.kind in ("send", "receive")]
+    early = plan.micro_batches * max(map(program.costs.payload_bytes, messages), default=0)
+    assert early == 0 or plan.pipeline > 1
+    assert prediction.memory_bytes <= run.memory_bytes <= prediction.memory_bytes + early
+    return run.memory_bytes / prediction.memory_bytes
+
+
+@pytest.mark.parametrize(("plan", "optimizer"), CASES, ids=name)
+def test_a_perceptron_holds_what_is_predicted(plan, optimizer):
+    check(perceptron, TRAIN, plan, optimizer)
+    assert check(perceptron, TRAIN, plan, optimizer, batch_size=8) < 1.02  # messages are a small part of it
+
+
+class Tokens:
+    """Batches enough for all steps: sentences of 8 random tokens of 32, and the token after each."""
+
+    text = np.random.default_rng(0).integers(32, size=(4 * BATCH_SIZE, 9))
+
+    def __len__(self):
+        return len(self.text)
+
+    def __getitem__(self, index):
+        return self.text[index, :-1], self.text[index, 1:]
+
+
+def cnn(mesh):
+    return models.builder("cnn-digits")(mesh)
+
+
+def gpt(mesh):
+    return models.gpt(3, 16, 4, 32, 8, mesh)
+
+
+def lstm(mesh):
+    return models.builder("lstm-digits")(mesh)
+
+
+OTHER_MODELS = [
+    (cnn, TRAIN, Plan()),
+    (cnn, TRAIN, Plan(data=2, micro_batches=2, sharding="optimizer")),
+    (cnn, TRAIN, Plan(pipeline=2, micro_batches=2)),
+    (gpt, Tokens(), Plan()),
+    (gpt, Tokens(), Plan(tensor=2, micro_batches=2)),
+    (gpt, Tokens(), Plan(data=2, sharding="optimizer")),
+    (gpt, Tokens(), Plan(pipeline=2, micro_batches=4, schedule="gpipe")),
+    (lstm, TRAIN, Plan()),
+    (lstm, TRAIN, Plan(data=2, micro_batches=2)),
+    (lstm, TRAIN, Plan(micro_batches=2, schedule="gpipe")),
+    (lstm, TRAIN, Plan(pipeline=2)),
+    (lstm, TRAIN, Plan(pipeline=3)),
+    (lstm, TRAIN, Plan(pipeline=4)),
+]
+
+
+@pytest.mark.parametrize(("build", "dataset", "plan"), OTHER_MODELS, ids=name)
+def test_other_models_hold_what_is_predicted(build, dataset, plan):
+    check(build, dataset, plan, momentum)
