@@ -8,13 +8,14 @@ compute instructions, as the worker does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from minidl.checks import check_count
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.machine import Lanes
-from minidl.parallel.meetings import Meetings
+from minidl.parallel.machine import Lanes, Schedule
+from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
 from simulator.clock import Clock, SharedCores
@@ -49,13 +50,18 @@ class Stream:
             self.busy = False
 
 
-@dataclass
 class Rank:
-    """A rank: how far it has come, and the stream of each lane, in the order in which they take turns."""
+    """A rank: how far it has come in the part of its list that is run, and the stream of each lane."""
 
-    number: int
-    lanes: Lanes
-    streams: dict[str, Stream]
+    def __init__(self, number: int, lanes: Collection[str], one_thread: bool):
+        thread = Stream()
+        self.number, self.lanes = number, Lanes({})
+        self.streams = {lane: thread if one_thread else Stream() for lane in TURNS if lane in lanes}
+
+    def take_up(self, schedule: Schedule, steps: int) -> None:
+        """Go on to this part."""
+        self.lanes = Lanes(schedule, steps)
+        self.turns = [(self.lanes[name], stream) for name, stream in self.streams.items() if name in self.lanes]
 
 
 @dataclass
@@ -70,11 +76,13 @@ class Meeting:
 class Engine:
     """Some steps of `program`, one after the other without a pause, at `prices`. Ranks that behave alike are run once.
 
-    steps: how many; the second is like all that follow. first_step_seconds: until the compute lanes have ended the
-    first one. step_seconds: from there until they have ended the second; of a single step, until all has ended.
+    steps: how many; the second is nearly like all that follow, but that nothing follows it. prologue_seconds: of what
+    comes before the first step. first_step_seconds: from there until the compute lanes have ended it. step_seconds:
+    from there until they have ended the next, the last one's; of a single step, until all of it has ended.
     """
 
     def __init__(self, program: Program, prices: Prices, steps: int = 2):
+        check_count("steps", steps)
         self.program, self.prices, self.steps = program, prices, steps
         self.clock = Clock()
         self.processors = prices.cluster.processors
@@ -82,34 +90,47 @@ class Engine:
         self.cores = SharedCores(self.clock, shared.cores, shared.sharing) if shared else None
         self.turn = shared.turn_seconds if shared and program.world_size > shared.cores else 0.0
         numbers = range(program.world_size) if self.processors else program.representatives()
-        self.ranks = {number: self._rank(number) for number in numbers}
+        lanes = {number: {i.lane for i in program[number]} for number in numbers}
+        self.ranks = {number: Rank(number, lanes[number], one_thread=self.cores is not None) for number in numbers}
+        self.members = Members(program.plan, self.ranks)
+        layer_axes = program.costs.layer_axes() if program.costs else []
+        # Where nobody here shares the collectives inside layers, they are simply part of an instruction's time.
+        self.in_layers = any(len(self.members(number, axes)) > 1 for number in self.ranks for axes in layer_axes)
         self.meetings: Meetings = Meetings()
-        self.members_of: dict[tuple, tuple[int, ...]] = {}
         self.records: list[tuple] = []  # (rank, lane, step, start, name, end or segments)
+        self.in_step = False
+        self.prologue_seconds = 0.0
         self.step_ends = [0.0] * steps  # when the last compute lane has ended it
-
-    def _rank(self, number: int) -> Rank:
-        schedule, thread = self.program.schedule(number), Stream()
-        lanes = (lane for lane in TURNS if lane in schedule)
-        return Rank(number, Lanes(schedule, self.steps), {lane: thread if self.cores else Stream() for lane in lanes})
 
     def run(self) -> float:
         """Simulate; returns `step_seconds`. SimulationError names the instructions that could not run."""
+        self._run_part("prologue", 1)
+        self.prologue_seconds = self.clock.now
+        self._run_part("step", self.steps)
+        if self.steps == 1:
+            self.step_ends = [self.clock.now]
+        self._run_part("epilogue", 1)
+        return self.step_seconds
+
+    def _run_part(self, part: str, steps: int) -> None:
+        """Run one part of all lists, some times over, to its end."""
+        self.in_step = part == "step"
         for rank in self.ranks.values():
+            rank.take_up(self.program.schedule(rank.number, part), steps)
             self.clock.after(0.0, lambda rank=rank: self.advance(rank))
         self.clock.run()
         stuck = [f"rank {rank.number} at {i}" for rank in self.ranks.values() for i in rank.lanes.unfinished()]
         if stuck:
             raise SimulationError(f"the program does not run to its end: {'; '.join(stuck)}")
-        return self.step_seconds
 
     @property
     def first_step_seconds(self) -> float:
-        return self.step_ends[0]
+        return self.step_ends[0] - self.prologue_seconds
 
     @property
     def step_seconds(self) -> float:
-        return self.clock.now if self.steps == 1 else self.step_ends[-1] - self.step_ends[-2]
+        before, end = [self.prologue_seconds, *self.step_ends][-2:]
+        return end - before
 
     def trace(self) -> Trace:
         """What happened in all steps, with the collectives inside layers as events of the collectives lane."""
@@ -129,17 +150,16 @@ class Engine:
 
     def advance(self, rank: Rank) -> None:
         """Take up the next instruction of each lane that may start."""
-        for name, stream in rank.streams.items():
-            lane = rank.lanes[name]
+        for lane, stream in rank.turns:
             instruction = lane.ready()
             if instruction is not None:
                 lane.begin()
-                KINDS[instruction.kind](self, rank, stream, instruction)
+                HANDLERS[instruction.kind](self, rank, stream, instruction)
 
     def finish(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
         """The instruction is done, and with it the use of the stream."""
         lane = rank.lanes[instruction.lane]
-        if lane.name == COMPUTE:
+        if lane.name == COMPUTE and self.in_step:
             self.step_ends[lane.step] = self.clock.now
         lane.finish()
         self.advance(rank)  # before the stream is free: what waits for it already goes first
@@ -160,8 +180,8 @@ class Engine:
 
     def compute(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
         segments, step = self.prices.segments(rank.number, instruction), rank.lanes[COMPUTE].step
-        if self.cores is None and len(self.members(rank, ("tensor",))) == 1:
-            # Nobody here shares the collectives inside: they are simply part of its time.
+        if not (self.cores or self.in_layers):
+
             def run_whole():
                 self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction.name, segments))
                 self.clock.after(sum(s.seconds for s in segments), lambda: self.finish(rank, stream, instruction))
@@ -232,14 +252,6 @@ class Engine:
 
         stream.acquire(arrive)
 
-    def members(self, rank: Rank, axes: tuple[str, ...]) -> tuple[int, ...]:
-        """The ranks of a group that are run."""
-        key = rank.number, axes
-        if key not in self.members_of:
-            ranks = self.program.plan.mesh(rank.number).ranks(*axes)
-            self.members_of[key] = tuple(number for number in ranks if number in self.ranks)
-        return self.members_of[key]
-
     def meet(
         self, rank: Rank, among: str, axes, share: Callable[[Meeting], None], end: Callable[[float], None]
     ) -> bool:
@@ -247,8 +259,8 @@ class Engine:
 
         Once all are there, each does its share; after the last, all end.
         """
-        members = self.members(rank, axes)
-        everyone = self.meetings.join((among, axes, members[0]), len(members), rank.number, (share, end))
+        members = self.members(rank.number, axes)
+        everyone = self.meetings.join((among, axes, members), len(members), rank.number, (share, end))
         if everyone is None:
             return False
         meeting = Meeting(self.clock.now, len(members), [end for _, end in everyone.values()])
@@ -289,8 +301,10 @@ class Engine:
             self.meetings.put(channel, start)
             self.finish(rank, stream, instruction)
 
-        if self.meetings.room(channel, lambda: stream.acquire(transfer)):
+        if self.meetings.has_room(channel):
             stream.acquire(transfer)
+        else:
+            self.meetings.when_room(channel, lambda: stream.acquire(transfer))
 
     def receive(self, rank: Rank, stream: Stream, instruction: I.RecvActivation | I.RecvGradient) -> None:
         seconds, contention = self.prices.receive(rank.number, instruction)
@@ -306,11 +320,13 @@ class Engine:
             self.record(rank, instruction, start)
             self.finish(rank, stream, instruction)
 
-        if self.meetings.look(channel, lambda: self.take_turns(lambda: stream.acquire(take))):
+        if self.meetings.has_message(channel):
             stream.acquire(take)
+        else:
+            self.meetings.when_message(channel, lambda: self.take_turns(lambda: stream.acquire(take)))
 
 
-KINDS = {
+HANDLERS = {
     "compute": Engine.compute,
     "send": Engine.send,
     "receive": Engine.receive,

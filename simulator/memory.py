@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
+from minidl.parallel.costs import Costs
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.program import Program
 
-KINDS = {"parameters": "parameters", "statistics": "parameters", "gradients": "gradients", "state": "optimizer"}
-OTHERS, AS_THEY_ARE = "activations", "activations, whatever the precision"
+SHOWN_AS = {"parameters": "parameters", "statistics": "parameters", "gradients": "gradients", "state": "optimizer"}
+OTHERS = "activations"
 
 
 @dataclass(frozen=True)
@@ -33,54 +34,56 @@ def peak_memory(program: Program, rank: int, scale: float = 1.0) -> Memory:
 
 
 def memory_over_step(program: Program, rank: int, scale: float = 1.0) -> Iterator[tuple[Instruction, Memory]]:
-    """What `rank` holds when an instruction has written and not yet freed, for each of a step, in the list's order.
+    """What `rank` holds after each instruction of a step, before it frees what it has not used up, in the list's order.
 
     The step follows others: gradients have had their memory since the first. What lies in one storage counts once, and
     what a kernel makes and drops does not. Messages that come before their place in the list are not counted early.
 
     scale: bytes of an activation, gradient or parameter relative to float32. Below 1, training is in mixed precision:
-    the optimizer also keeps a float32 master of each parameter (Micikevicius et al. 2018, section 3.1), or of its share
-    (Rajbhandari et al. 2020, figure 1).
+    the optimizer also keeps a float32 master of what it updates (Micikevicius et al. 2018, section 3.1; sharded:
+    Rajbhandari et al. 2020, figure 1).
     """
     step = program[rank].step
     resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds == "gradients"}
-    held = _Held(program)
-    for buffer in resident:
-        held.add(buffer)
-    master = held.nbytes["parameters"] / program.plan.optimizer_shards if scale < 1 else 0
+    held = _Held(program.costs, scale)
+    held.add(resident)
+    if scale < 1:
+        held.nbytes["optimizer"] += program.costs.master_bytes(program.plan.mesh(rank).coordinate("pipeline"))
     for i in step:
-        for buffer in i.writes:
-            if buffer not in resident:
-                held.add(buffer)
-        parameters, gradients, activations = (scale * held.nbytes[k] for k in ("parameters", "gradients", OTHERS))
-        yield (
-            i,
-            Memory(parameters, gradients, held.nbytes["optimizer"] + master, activations + held.nbytes[AS_THEY_ARE]),
-        )
-        for buffer in i.frees:
-            if buffer not in resident:
-                held.drop(buffer)
+        writes, frees = ([b for b in buffers if b not in resident] for buffers in (i.writes, i.frees))
+        if i.uses_up:
+            held.drop(frees)
+        held.add(writes)
+        yield i, held.memory()
+        if not i.uses_up:
+            held.drop(frees)
 
 
 class _Held:
-    """The storages that are held, and their bytes by kind."""
+    """The storages that are held, and their bytes by kind, in the precision of training."""
 
-    def __init__(self, program: Program):
-        self.costs = program.costs
+    def __init__(self, costs: Costs, scale: float):
+        self.costs, self.scale = costs, scale
         self.users: Counter[Hashable] = Counter()  # storage -> buffers that lie in it
-        self.kinds: dict[Hashable, str] = {}
+        self.known: dict[Hashable, tuple[str, float]] = {}  # storage -> its kind and bytes
         self.nbytes: Counter[str] = Counter()  # kind -> bytes
 
-    def add(self, buffer: Buffer) -> None:
-        kind = AS_THEY_ARE if self.costs.keeps_precision(buffer) else KINDS.get(buffer.holds, OTHERS)
-        for storage, nbytes in self.costs.bytes_of(buffer).items():
-            self.users[storage] += 1
-            if self.users[storage] == 1:
-                self.kinds[storage] = kind
-                self.nbytes[kind] += nbytes
+    def add(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            scale = 1.0 if self.costs.is_full_precision(buffer) else self.scale
+            for storage, nbytes in self.costs.bytes_of(buffer).items():
+                self.users[storage] += 1
+                if self.users[storage] == 1:
+                    self.known[storage] = kind, held = SHOWN_AS.get(buffer.holds, OTHERS), nbytes * scale
+                    self.nbytes[kind] += held
 
-    def drop(self, buffer: Buffer) -> None:
-        for storage, nbytes in self.costs.bytes_of(buffer).items():
-            self.users[storage] -= 1
-            if not self.users[storage]:
-                self.nbytes[self.kinds[storage]] -= nbytes
+    def drop(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            for storage in self.costs.bytes_of(buffer):
+                self.users[storage] -= 1
+                if not self.users[storage]:
+                    kind, held = self.known[storage]
+                    self.nbytes[kind] -= held
+
+    def memory(self) -> Memory:
+        return Memory(**{kind: self.nbytes[kind] for kind in (*SHOWN_AS.values(), OTHERS)})

@@ -14,8 +14,8 @@ from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.check import check
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.prepare import Prepared, prepare
-from minidl.parallel.profile import flops, sequence_length
+from minidl.parallel.prepare import prepare
+from minidl.parallel.profile import ChainProfile, flops, sequence_length
 from minidl.parallel.program import Program
 from minidl.parallel.result import Throughput
 from minidl.trace import Trace
@@ -34,19 +34,21 @@ if TYPE_CHECKING:
 class Prediction(Throughput, Displayed):
     """What a plan would do on a cluster. All of it is predicted, nothing measured.
 
-    step_seconds: of one step that follows others, as all but the first do. first_step_seconds: of the first one.
-    evaluation_seconds: of evaluating a batch. throughput: samples per second. mfu: FLOPs of forward and backward over
-    what the devices could do in the step. flops: of forward and backward of the global batch. memory: of a rank of each
-    stage, when it holds most. memory_bytes: of the fullest device. fits: whether that is within a device's memory.
-    assumptions: what was not the plan's to say. sequence: tokens of a sample, None where samples are no sequences of
-    tokens.
+    step_seconds: of one step that follows others, as all but the first do. first_step_seconds: of the first one, up to
+    its update: a gather after that is part of the next step, or of the end.
+    evaluation_seconds: of evaluating a batch, with the broadcast of statistics before it. throughput: samples per
+    second. mfu: FLOPs of forward and backward over what the devices could do in the step. flops: of forward and
+    backward of the global batch. memory: of a rank of each stage, when it holds most. memory_bytes: of the fullest
+    device. fits: whether that is within a device's memory. assumptions: what was not the plan's to say. sequence:
+    tokens of a sample, None where samples are no sequences of tokens.
     """
 
     plan: Plan
     cluster: Cluster
     program: Program
     batch_size: int
-    _prepared: Prepared
+    _profile: ChainProfile
+    _evaluation: Program
     _engine: Engine
 
     @property
@@ -59,11 +61,12 @@ class Prediction(Throughput, Displayed):
 
     @cached_property
     def evaluation_seconds(self) -> float:
-        return Engine(self._prepared.evaluation, self._engine.prices).run()
+        engine = Engine(self._evaluation, self._engine.prices, steps=1)
+        return engine.run() + engine.prologue_seconds
 
     @cached_property
     def flops(self) -> float:
-        profile, plan = self._prepared.profile, self.plan
+        profile, plan = self._profile, self.plan
         work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
         return work * plan.micro_batches * plan.data * plan.tensor
 
@@ -74,15 +77,15 @@ class Prediction(Throughput, Displayed):
 
     @property
     def optimizer(self) -> str:
-        return self._prepared.profile.optimizer
+        return self._profile.optimizer
 
     @property
     def loss(self) -> str:
-        return self._prepared.profile.loss_name
+        return self._profile.loss_name
 
     @property
     def sequence(self) -> int | None:
-        return sequence_length(self._prepared.profile.input)
+        return sequence_length(self._profile.input)
 
     def __repr__(self) -> str:
         where, fits = f"{self.plan} on {self.cluster.name}", "fits" if self.fits else "does not fit"
@@ -154,12 +157,12 @@ def simulate(
     clip_norm: float | None = None,
     edit: Callable[[Program], Program] | None = None,
 ) -> Prediction:
-    """Predict one training step of the chain that `model(mesh)` builds, under `plan`, on `cluster`.
+    """Predict the first steps of training the chain that `model(mesh)` builds, under `plan`, on `cluster`.
 
     batch_size: samples of the global batch. example: (x, y) of one or more samples, for a model that carries no example
     of its own. loss: by default the model's own, or CrossEntropyLoss where it carries none. optimizer: a function of
     parameters, Adam by default. clip_norm: as for `train`; how large it is makes no difference here. edit: changes the
-    program before it is checked and run. Nothing is allocated and nothing is trained.
+    program of training before it is checked and run. Nothing is allocated and nothing is trained.
 
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
@@ -174,6 +177,8 @@ def simulate(
         check_loss(loss)
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm)
+    if edit is not None and not callable(edit):
+        raise TypeError(f"edit must be a function of a Program, not {edit!r}")
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
@@ -182,7 +187,9 @@ def simulate(
         flops_per_byte=cluster.compute.flops_per_byte,
     )  # fmt: skip
     program = prepared.training if edit is None else edit(prepared.training)
+    if not isinstance(program, Program):
+        raise TypeError(f"edit must be a function that returns the Program it changed, not a {type(program).__name__}")
     check(program)
     engine = Engine(program, Prices(cluster, prepared.costs))
     engine.run()
-    return Prediction(plan, cluster, program, batch_size, prepared, engine)
+    return Prediction(plan, cluster, program, batch_size, prepared.profile, prepared.evaluation, engine)

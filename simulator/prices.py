@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from minidl.kernels.meta import KernelCall
@@ -10,6 +11,7 @@ from minidl.parallel.costs import Costs
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
+from minidl.parallel.profile import Call
 from simulator.hardware import Cluster
 
 
@@ -32,7 +34,7 @@ class Prices:
         self._meshes: dict[int, Mesh] = {}
         self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
         self._moved: dict[tuple, float] = {}
-        self._prices: dict[int, tuple[float, float]] = {}
+        self._runs: dict[int, tuple[Sequence[Call], list]] = {}  # by identity, which is the run's as long as it is kept
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
@@ -44,23 +46,32 @@ class Prices:
         compute, network = self.cluster.compute, self.cluster.network
         found: list[Segment] = []
         busy, slowed = compute.instruction_seconds, compute.instruction_seconds
-        for call in self.costs.calls(instruction):
-            if isinstance(call, KernelCall):
-                seconds, contention = self._kernel(call)
-                busy, slowed = busy + seconds, slowed + seconds * contention
-                continue
-            found.append(Segment(busy, slowed / busy if busy else 1.0, None))
-            busy = slowed = 0.0
-            ranks = self.mesh(rank).ranks(*call.axes)
-            seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
-            found.append(Segment(seconds, network.contention, call))
+        for run in self.costs.runs(instruction):
+            for seconds, slowed_seconds, call in self._kernels(run):
+                busy, slowed = busy + seconds, slowed + slowed_seconds
+                if call is None:
+                    continue
+                found.append(Segment(busy, slowed / busy if busy else 1.0, None))
+                busy = slowed = 0.0
+                ranks = self.mesh(rank).ranks(*call.axes)
+                seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
+                found.append(Segment(seconds, network.contention, call))
         found.append(Segment(busy, slowed / busy if busy else 1.0, None))
         return tuple(found)
 
-    def _kernel(self, call: KernelCall) -> tuple[float, float]:
-        if id(call) not in self._prices:  # blocks that are alike have the same calls, which are many, and slow to hash
-            self._prices[id(call)] = self.cluster.compute.price(call)
-        return self._prices[id(call)]
+    def _kernels(self, run: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
+        """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""
+        if id(run) not in self._runs:
+            found, busy, slowed = [], 0.0, 0.0
+            for call in run:
+                if isinstance(call, KernelCall):
+                    seconds, contention = self.cluster.compute.price(call)
+                    busy, slowed = busy + seconds, slowed + seconds * contention
+                else:
+                    found.append((busy, slowed, call))
+                    busy = slowed = 0.0
+            self._runs[id(run)] = run, [*found, (busy, slowed, None)]
+        return self._runs[id(run)][1]
 
     def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> tuple[float, float]:
         """(seconds, contention) of the sender."""
@@ -80,7 +91,7 @@ class Prices:
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
         if i.work not in self._moved:
-            scale = 1.0 if any(map(self.costs.keeps_precision, i.payload)) else self.cluster.compute.scale
+            scale = 1.0 if any(map(self.costs.is_full_precision, i.payload)) else self.cluster.compute.scale
             self._moved[i.work] = self.costs.payload_bytes(i) * scale
         return self._moved[i.work]
 

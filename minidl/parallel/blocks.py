@@ -121,8 +121,8 @@ def loss_and_gradient(loss, output, target):
     return total.data, weight, entry.grad.data
 
 
-def score(loss, output, target) -> tuple[float, float, float, float]:
+def score(loss, output, target) -> tuple:
     """Of arrays `output` and `target`: the sum and the weight of the loss, how many answers are right, of how many."""
     with no_grad():
         inputs = Tensor(output), Tensor(target)
-        return tuple(map(float, (*loss.sum_and_weight(*inputs), *loss.right_answers(*inputs))))
+        return *loss.sum_and_weight(*inputs), *loss.right_answers(*inputs)

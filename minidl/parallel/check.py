@@ -10,14 +10,24 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import HazardError, Lanes
-from minidl.parallel.meetings import Meetings
+from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
-from minidl.parallel.tags import COLLECTIVE_RULES, COMPUTE_RULES, Facts, ProgramError, RankTags, Tags, Version
+from minidl.parallel.tags import (
+    COLLECTIVE_RULES,
+    COMPUTE_RULES,
+    Brought,
+    Facts,
+    ProgramError,
+    RankTags,
+    Tags,
+    Version,
+    rule_of,
+)
 
 EVERY_RANK = 64  # workers up to which every rank is run
 
@@ -26,7 +36,8 @@ EVERY_RANK = 64  # workers up to which every rank is run
 class Report:
     """What the proof found beside correctness.
 
-    peak_micro_batches: for each rank checked, the most micro-batches whose activations it keeps at once.
+    peak_micro_batches: for each rank checked, the most micro-batches whose activations it keeps at once; one that two
+    chunks keep counts twice.
     """
 
     peak_micro_batches: dict[int, int]
@@ -41,6 +52,8 @@ def check(program: Program) -> Report:
     contains each sample of the global batch exactly once, and every update happens, of each replica's share where the
     optimizer is sharded, whose parameters are then gathered. ProgramError says what is wrong, and where.
     """
+    if not isinstance(program, Program):
+        raise TypeError(f"check needs a Program, not a {type(program).__name__}")
     return _Checker(program).run()
 
 
@@ -51,34 +64,40 @@ class _Checker:
         every = program.edited or program.world_size <= EVERY_RANK
         chosen = range(program.world_size) if every else program.representatives()
         self.ranks = {rank: RankTags(program, rank) for rank in chosen}
-        self.members = lru_cache(None)(self._members)
+        self.members = Members(program.plan, self.ranks)
         axes = program.costs.layer_axes() if program.costs else []
         self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
-        self.todo: deque[Callable[[], None]] = deque()
-        self.trains = any(isinstance(i, I.Forward) for rank in self.ranks for i in program[rank].step)
+        self.meetings: Meetings = Meetings()
+        self.awake: deque[RankTags] = deque()  # who may be able to start something
+        self.todo: deque[Callable[[], None]] = deque()  # what they waited for has come
         replicas = {rank.mesh.coordinate("data") for rank in self.ranks.values()}
         # A replica that is not run is represented by one that is: its samples are then in the reduced gradient as well.
         batch = Counter((d, m) for d in replicas for m in range(program.plan.micro_batches))
-        self.facts = Facts(program.plan, program.layout, batch)
+        statistics = bool(program.costs and program.costs.profile.statistics)
+        self.facts = Facts(program.plan, program.layout, batch, statistics)
 
     def run(self) -> Report:
-        for part in ("prologue", "step", "epilogue"):
-            self.run_part(part)
+        self.run_part("prologue")
+        self.run_part("step")
         for rank in self.ranks.values():
             self.check_updates(rank)
+        self.run_part("epilogue")
         return Report({rank.number: rank.peak for rank in self.ranks.values()})
 
     def run_part(self, part: str) -> None:
         """Run one part of all lists to its end."""
-        self.meetings: Meetings = Meetings()
+        self.meetings = Meetings()
         for rank in self.ranks.values():
             try:
                 rank.lanes = Lanes(self.program.schedule(rank.number, part))
             except HazardError as error:
                 raise ProgramError(f"rank {rank.number}: {error}") from None
-            self.todo.append(partial(self.advance, rank))
-        while self.todo:
-            self.todo.popleft()()
+            self.awake.append(rank)
+        while self.awake or self.todo:
+            while self.awake:
+                self.advance(self.awake.popleft())
+            while self.todo:
+                self.todo.popleft()()
         self.check_end()
 
     # The machine, driven
@@ -88,17 +107,17 @@ class _Checker:
         for lane in rank.lanes.values():
             while (i := lane.ready()) is not None:
                 lane.begin()
-                KINDS[i.kind](self, rank, i)
+                HANDLERS[i.kind](self, rank, i)
 
     def finish(self, rank: RankTags, i: Instruction, tags: Tags) -> None:
         for buffer in i.frees:
             del rank.tags[buffer]
         rank.tags |= {buffer: tags.get(buffer) for buffer in i.writes}
         rank.lanes[i.lane].finish()
-        self.todo.append(partial(self.advance, rank))
+        self.awake.append(rank)
 
     def compute(self, rank: RankTags, i: Instruction) -> None:
-        tags = COMPUTE_RULES[type(i)](self.facts, rank, i) if type(i) in COMPUTE_RULES else {}
+        tags = rule_of(COMPUTE_RULES, rank, i)(self.facts, rank, i)
         inside = iter(())
         if self.layer_axes:  # where a layer's group has more than one member that is run
             inside = (call for call in self.program.costs.collectives(i) if call.axes in self.layer_axes)
@@ -113,38 +132,34 @@ class _Checker:
     def send(self, rank: RankTags, i: I.SendActivation | I.SendGradient) -> None:
         if i.to == rank.number or not 0 <= i.to < self.program.world_size:
             raise ProgramError(f"rank {rank.number}: {i} has no such peer among {self.program.world_size} ranks")
-        message = i.message, rank.tags[i.reads[0]]
-
-        def put() -> None:
-            if self.meetings.room((rank.number, i.to), partial(self.todo.append, put)):
-                self.meetings.put((rank.number, i.to), message)
-                self.finish(rank, i, {})
-
-        put()
+        channel = rank.number, i.to
+        if not self.meetings.has_room(channel):
+            self.meetings.when_room(channel, lambda: self.todo.append(partial(self.send, rank, i)))
+            return
+        self.meetings.put(channel, (i.message, rank.tags[i.reads[0]]))
+        self.finish(rank, i, {})
 
     def receive(self, rank: RankTags, i: I.RecvActivation | I.RecvGradient) -> None:
         channel = i.source, rank.number
-
-        def take() -> None:
-            if not self.meetings.look(channel, partial(self.todo.append, take)):
-                return
-            message, tag = self.meetings.take(channel)
-            if (message, tag.micro_batch) != (i.message, i.micro_batch):
-                raise ProgramError(
-                    f"rank {rank.number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
-                    f"which sends the {message} of micro-batch {tag.micro_batch} first"
-                )
-            self.finish(rank, i, {i.writes[0]: tag})
-
-        take()
+        if not self.meetings.has_message(channel):
+            self.meetings.when_message(channel, lambda: self.todo.append(partial(self.receive, rank, i)))
+            return
+        message, tag = self.meetings.take(channel)
+        if (message, tag.micro_batch) != (i.message, i.micro_batch):
+            raise ProgramError(
+                f"rank {rank.number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
+                f"which sends the {message} of micro-batch {tag.micro_batch} first"
+            )
+        self.finish(rank, i, {i.writes[0]: tag})
 
     def collective(self, rank: RankTags, i: Instruction) -> None:
-        rule = COLLECTIVE_RULES.get(type(i))
+        rule = rule_of(COLLECTIVE_RULES, rank, i)
 
-        def end(all_brought: list[list]) -> None:
-            self.finish(rank, i, rule(self.facts, rank, i, all_brought) if rule else {})
+        def end(brought: Brought) -> None:
+            self.finish(rank, i, rule(self.facts, rank, i, brought))
 
-        self.meet(rank, "instructions", i.axes, i, (type(i), i.name), end, [rank.tags[buffer] for buffer in i.reads])
+        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None)
+        self.meet(rank, "instructions", i.axes, i, what, end, [rank.tags[buffer] for buffer in i.reads])
 
     def meet(self, rank: RankTags, among: str, axes, i: Instruction, what: tuple, end: Callable, brought=()) -> None:
         """Come to a collective; `end` is called with what all have brought when the last one has come.
@@ -160,11 +175,8 @@ class _Checker:
             if found != needed:
                 inside = f" in {found[1]}, {needed[1]}" if among == "layers" else ""
                 raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}{inside}")
-        all_brought = [brought for *_, brought in everyone.values()]
+        all_brought = Brought(tag for *_, tags in everyone.values() for tag in tags)
         self.todo.extend(partial(end, all_brought) for _, _, end, _ in everyone.values())
-
-    def _members(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(other for other in self.ranks[rank].mesh.ranks(*axes) if other in self.ranks)
 
     def check_end(self) -> None:
         stuck = [f"rank {r.number} at {i}" for r in self.ranks.values() for i in r.lanes.unfinished()]
@@ -180,16 +192,17 @@ class _Checker:
             raise ProgramError(f"never received: {', '.join(unread)}")
 
     def check_updates(self, rank: RankTags) -> None:
-        """Every parameter that is trained has had one update, and every replica has all of it."""
-        for buffer, version in rank.tags.items():
-            if buffer.holds == "parameters":
-                trained = self.trains and buffer.bucket in self.program.layout.trained_buckets(buffer.chunk)
-                if version != (expected := Version(int(trained), True)):
-                    done = "updates" if version.updates != expected.updates else "gathers"
-                    raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")
+        """Every parameter that is trained has had one update, and every replica has all of it, for the next step."""
+        parameters = [buffer for buffer in rank.tags if buffer.holds == "parameters"]
+        for buffer in sorted(parameters, key=lambda buffer: (buffer.chunk, buffer.bucket)):
+            version = rank.tags[buffer]
+            trained = self.program.trains and buffer.bucket in self.program.layout.trained_buckets(buffer.chunk)
+            if version != (expected := Version(int(trained), True)):
+                done = "updates" if version.updates != expected.updates else "gathers"
+                raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")
 
 
-KINDS = {
+HANDLERS = {
     "compute": _Checker.compute,
     "send": _Checker.send,
     "receive": _Checker.receive,

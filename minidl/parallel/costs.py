@@ -1,13 +1,14 @@
 """Costs: what each instruction calls, and what each buffer holds: looked up in profile and layout, never stated.
 
 The simulator prices the calls, lays the bytes on links and adds up memory; the checker proves the collectives inside
-layers; the worker lays out its buffers in the same sizes.
+layers. The flat arrays of the worker have the same sizes by the same functions, those of layout.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 from minidl.kernels.meta import KernelCall, MetaArray
@@ -31,11 +32,10 @@ class Totals(NamedTuple):
 
 
 class Costs:
-    """Those of a chain with this profile, cut as `layout` says, under `plan`. Where ranks differ, of the costliest."""
+    """Those of a chain with this profile, cut as `layout` says, under `plan`; of one rank for all that do alike."""
 
     def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
         self.plan, self.layout, self.profile = plan, layout, profile
-        self._calls: dict[Hashable, tuple[Call, ...]] = {}
         self._bytes: dict[Buffer, dict[Hashable, int]] = {}
         self._inputs = list(self._input_storages())
 
@@ -43,9 +43,11 @@ class Costs:
 
     def calls(self, i: Instruction) -> tuple[Call, ...]:
         """The kernel calls, and the collectives inside layers, of an instruction that computes, in order."""
-        if i.work not in self._calls:
-            self._calls[i.work] = tuple(CALLS[type(i)](self, i))
-        return self._calls[i.work]
+        return tuple(chain.from_iterable(self.runs(i)))
+
+    def runs(self, i: Instruction) -> list[Sequence[Call]]:
+        """The same in runs, one a block; blocks that are alike have the very same run."""
+        return CALLS[type(i)](self, i)
 
     def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:
         """The collectives inside layers of an instruction that computes, in order."""
@@ -53,42 +55,47 @@ class Costs:
 
     def layer_axes(self) -> list[tuple[str, ...]]:
         """The axes over which layers communicate, in an order that all ranks agree on."""
-        blocks = self.profile.blocks
-        calls = (call for block in blocks for call in (*block.forward, *block.backward, *block.infer))
+        profile = self.profile
+        of_blocks = (call for block in profile.blocks for call in (*block.forward, *block.backward, *block.infer))
+        calls = chain(of_blocks, profile.loss, profile.score)
         return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)})
 
     def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
         for bucket in buckets:
             yield from self.profile.blocks[slice(*self.layout.buckets[chunk][bucket])]
 
-    def _forward(self, i: I.Forward) -> Iterator[Call]:
-        return (call for block in self._blocks(i.chunk, i.buckets) for call in block.forward)
+    def _forward(self, i: I.Forward) -> list[Sequence[Call]]:
+        return [block.forward for block in self._blocks(i.chunk, i.buckets)]
 
-    def _infer(self, i: I.Infer) -> Iterator[Call]:
-        return (call for block in self._blocks(i.chunk, range(i.last + 1)) for call in block.infer)
+    def _infer(self, i: I.Infer) -> list[Sequence[Call]]:
+        return [block.infer for block in self._blocks(i.chunk, range(i.last_bucket + 1))]
 
-    def _backward(self, i: I.Backward) -> Iterator[Call]:
-        for block in reversed(list(self._blocks(i.chunk, i.buckets))):
-            yield from block.accumulate if i.accumulates else block.backward
+    def _backward(self, i: I.Backward) -> list[Sequence[Call]]:
+        blocks = reversed(list(self._blocks(i.chunk, i.buckets)))
+        return [block.accumulate if i.accumulates else block.backward for block in blocks]
 
-    def _measure(self, i: I.MeasureParameters) -> Iterator[Call]:
-        return self._updated(i.buckets, lambda parameter: parameter.measure)
+    def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
+        return [self._updated(i.buckets, lambda parameter: parameter.measure)]
 
-    def _update(self, i: I.OptimizerStep) -> Iterator[Call]:
-        return self._updated(i.buckets, lambda parameter: parameter.update)
+    def _update(self, i: I.OptimizerStep) -> list[Sequence[Call]]:
+        return [self._updated(i.buckets, lambda parameter: parameter.update)]
 
-    def _updated(self, buckets, calls_of: Callable[[ParameterProfile], Sequence[Call]]) -> Iterator[Call]:
-        """Calls for this replica's share of each bucket. The step ends with the replica that makes most."""
-        for chunk, bucket in buckets:
-            by_share = (
-                [call for parameter, part in held for call in part_of(calls_of(parameter), part)]
-                for held in (self._share(chunk, bucket, share) for share in range(self.plan.optimizer_shards))
-            )
-            yield from max(by_share, key=len)
+    def _updated(self, buckets, calls_of: Callable[[ParameterProfile], Sequence[Call]]) -> Sequence[Call]:
+        """Calls for a replica's share of each bucket: of the one that makes most, with whom the step ends."""
+        by_share = (
+            [
+                call
+                for chunk, bucket in buckets
+                for parameter, part in self._share(chunk, bucket, share)
+                for call in part_of(calls_of(parameter), part)
+            ]
+            for share in range(self.plan.optimizer_shards)
+        )
+        return max(by_share, key=len)
 
     def _share(self, chunk: int, bucket: int, share: int) -> Iterator[tuple[ParameterProfile, float]]:
-        """Each parameter of a bucket, and which part of it a replica updates: of 0 to 1."""
-        parameters = self._bucket(chunk, bucket)
+        """Each trained parameter of a bucket, and which part of it a replica updates: of 0 to 1."""
+        parameters = [p for p in self._bucket(chunk, bucket) if p.trained]
         found = parts([p.elements for p in parameters], share, self.plan.optimizer_shards)
         return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
 
@@ -103,18 +110,25 @@ class Costs:
             self._bytes[buffer] = BYTES[buffer.holds](self, buffer)
         return self._bytes[buffer]
 
-    def keeps_precision(self, buffer: Buffer) -> bool:
-        """Whether it is the same in training of lower precision: whole numbers, and sums that are taken in float64."""
+    def is_full_precision(self, buffer: Buffer) -> bool:
+        """Whether it is the same in training of lower precision: whole numbers, statistics, sums, what updates keep."""
         if buffer.holds == "activation" and self._end(buffer.chunk, buffer.bucket) == 0:
             return self.profile.input.dtype.kind in "iu"
-        return buffer.holds in ("target", "total", "norm", "norms")
+        return buffer.holds in ("state", "statistics", "target", "total", "norm", "norms")
+
+    def master_bytes(self, stage: int) -> int:
+        """Of a float32 copy of this rank's share of all parameters that are updated."""
+        shares = (self._share(*place, share=0) for place in self.layout.trained(stage))
+        return round(sum(p.nbytes * part for share in shares for p, part in share if p.update))
 
     def payload_bytes(self, i: Instruction) -> int:
         """What a message or a collective moves: of the whole array, before or after, the larger."""
         return sum(self._moved(buffer) for buffer in i.payload)
 
     def _moved(self, b: Buffer) -> int:
-        """Of an array that is a view of a larger storage, a message has the array alone."""
+        """Of a view of a larger storage a message has the view alone; of parameters a gather has those trained."""
+        if b.holds == "parameters":
+            return sum(self._flat(b).values())
         if b.holds in ("activation", "output gradient"):
             return self._array(self._end(b.chunk, b.bucket)).nbytes
         return sum(self.bytes_of(b).values())
@@ -147,13 +161,14 @@ class Costs:
         return found
 
     def _parameters(self, b: Buffer) -> dict[Hashable, int]:
-        if self.plan.optimizer_shards > 1:
-            return self._flat(b)
-        return {b: sum(p.nbytes for p in self._bucket(b.chunk, b.bucket))}
+        held = self._bucket(b.chunk, b.bucket)
+        if self.plan.optimizer_shards > 1 and b.bucket in self.layout.trained_buckets(b.chunk):
+            return self._flat(b) | {(b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
+        return {b: sum(p.nbytes for p in held)}
 
     def _flat(self, b: Buffer) -> dict[Hashable, int]:
-        """The flat array that holds the parameters of a bucket, or their gradients."""
-        parameters = self._bucket(b.chunk, b.bucket)
+        """The flat array that holds the trained parameters of a bucket, or their gradients."""
+        parameters = [p for p in self._bucket(b.chunk, b.bucket) if p.trained]
         elements = sum(p.elements for p in parameters)
         item = sum(p.nbytes for p in parameters) // max(elements, 1)
         return {b: item * flat_elements(elements, self.plan.optimizer_shards)}
@@ -197,17 +212,17 @@ def _load(array: MetaArray) -> list[Call]:
     return [KernelCall("load", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
 
 
-CALLS: dict[type[Instruction], Callable[[Costs, Instruction], Iterable[Call]]] = {
-    I.LoadInput: lambda costs, i: _load(costs.profile.input),
-    I.LoadTarget: lambda costs, i: _load(costs.profile.target),
+CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call]]]] = {
+    I.LoadInput: lambda costs, i: [_load(costs.profile.input)],
+    I.LoadTarget: lambda costs, i: [_load(costs.profile.target)],
     I.Forward: Costs._forward,
     I.Infer: Costs._infer,
-    I.Loss: lambda costs, i: costs.profile.loss,
-    I.Score: lambda costs, i: costs.profile.score,
+    I.Loss: lambda costs, i: [costs.profile.loss],
+    I.Score: lambda costs, i: [costs.profile.score],
     I.Backward: Costs._backward,
     I.MeasureParameters: Costs._measure,
     I.OptimizerStep: Costs._update,
-    I.EndEvaluation: lambda costs, i: (),
+    I.EndEvaluation: lambda costs, i: [],
 }
 
 BYTES: dict[str, Callable[[Costs, Buffer], dict[Hashable, int]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from minidl.parallel.plan import Plan
 
@@ -26,6 +26,14 @@ class Layout:
     stages: tuple[tuple[int, ...], ...]
     first_trained: int = 0
 
+    def __post_init__(self):
+        for chunks in self.stages:
+            for one, other in pairwise(chunks):
+                if other == one + 1:
+                    raise ValueError(
+                        f"a stage holds the chunks {one} and {other}: neighbours are one chunk, or on two stages"
+                    )
+
     def stage_of(self, chunk: int) -> int:
         """The stage that holds `chunk`."""
         return next(stage for stage, chunks in enumerate(self.stages) if chunk in chunks)
@@ -37,6 +45,10 @@ class Layout:
         """The buckets of `chunk` to which the gradient goes back: none, all, or the later ones."""
         ends = [end for _, end in self.buckets[chunk]]
         return range(sum(end <= self.first_trained for end in ends), len(ends))
+
+    def trained(self, stage: int) -> tuple[tuple[int, int], ...]:
+        """All those of a stage, as pairs (chunk, bucket)."""
+        return tuple((chunk, b) for chunk in self.stages[stage] for b in self.trained_buckets(chunk))
 
     def wants_gradient(self, chunk: int) -> bool:
         """Whether anything before `chunk` waits for the gradient of its input."""
@@ -117,7 +129,14 @@ def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
 
 
 def layout(plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int], first_trained: int = 0) -> Layout:
-    """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`: a chunk for each stage."""
+    """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`: a chunk for each stage.
+
+    No bucket holds parameters before `first_trained`, which have no gradients, and others.
+    """
     chunks = partition(costs, plan.pipeline)
-    cut = tuple(buckets(parameter_bytes, chunk, plan.bucket_mb * 2**20) for chunk in chunks)
-    return Layout(chunks, cut, tuple((chunk,) for chunk in range(len(chunks))), first_trained)
+    cut = []
+    for start, end in chunks:
+        border = min(max(start, first_trained), end) if any(parameter_bytes[start:first_trained]) else start
+        halves = [half for half in ((start, border), (border, end)) if half[0] < half[1]]
+        cut.append(tuple(b for half in halves for b in buckets(parameter_bytes, half, plan.bucket_mb * 2**20)))
+    return Layout(chunks, tuple(cut), tuple((chunk,) for chunk in range(len(chunks))), first_trained)

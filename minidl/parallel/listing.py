@@ -74,6 +74,8 @@ def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> I
     for instruction in instructions:
         fields = vars(instruction)
         words = [type(instruction).__name__]
+        if "chunk" in fields and len(last_buckets) > 1:
+            words.append(f"chunk {fields['chunk']}")
         if "bucket" in fields:
             words.append(f"bucket {fields['bucket']}")
         elif "micro_batch" in fields:

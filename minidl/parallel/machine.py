@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from minidl.parallel.instructions.buffers import Buffer
@@ -27,7 +26,7 @@ class HazardError(ValueError):
 class Entry(NamedTuple):
     """An instruction, and how many instructions of other lanes must be done before it starts.
 
-    Counts are those of its own step: 0 is the end of the step before, and -1 the last but one instruction of that.
+    Counts are those of its own step. 0: all of the step before are done; -1: all but the last of them.
     """
 
     instruction: Instruction
@@ -35,16 +34,17 @@ class Entry(NamedTuple):
 
 
 Schedule = dict[str, tuple[Entry, ...]]  # lane -> its instructions, in order
-Counts = dict[str, int]  # lane -> a place there: how many instructions of the step are done with this one
+Counts = dict[str, int]  # lane -> a place there: how many of its instructions are done with that one
 
 
-@dataclass(slots=True)
 class _Use:
     """Whether a buffer is held; who wrote or freed it last, None if nobody has in this step; who has read it since."""
 
-    held: bool
-    writer: Counts | None = None
-    readers: Counts = field(default_factory=dict)
+    __slots__ = ("held", "lane", "count", "readers")
+
+    def __init__(self, held: bool):
+        self.held, self.lane, self.count = held, None, 0
+        self.readers: Counts = {}
 
 
 def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buffer]) -> Schedule:
@@ -55,46 +55,46 @@ def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buf
     uses = {buffer: _Use(True) for buffer in persistent}
     counts: Counter[str] = Counter()
     waits: list[tuple[Instruction, Counts]] = []
-    of_step_before: list[tuple[Counts, Buffer, bool]] = []
-
-    def wait(after: Counts, buffer: Buffer, use: _Use, for_readers: bool) -> None:
-        if use.writer is None:
-            of_step_before.append((after, buffer, for_readers))
-        _add(after, use.writer or {})
-        _add(after, use.readers if for_readers else {})
-
+    of_step_before: list[tuple[Counts, Buffer, bool]] = []  # whether for its readers, too
     for i in instructions:
         lane, after = i.lane, {}
-        counts[lane] += 1
+        counts[lane] = count = counts[lane] + 1
         for buffer in i.reads:
             use = uses.get(buffer)
             if use is None or not use.held:
                 raise HazardError(f"{i} reads {buffer}, which {'nothing writes' if use is None else 'is freed'} before")
             if lane not in use.readers:  # else the lane has waited before
-                wait(after, buffer, use, for_readers=False)
-            use.readers[lane] = counts[lane]
+                if use.lane is None:
+                    of_step_before.append((after, buffer, False))
+                elif after.get(use.lane, 0) < use.count:
+                    after[use.lane] = use.count
+            use.readers[lane] = count
         for buffer in (*i.frees, *i.writes):
-            use = uses.get(buffer) or _Use(False)
+            use = uses.get(buffer) or uses.setdefault(buffer, _Use(False))
             if buffer not in i.reads and (use.held or buffer in i.frees):
                 raise HazardError(f"{i} frees or overwrites {buffer}, which it does not read, and others may")
-            wait(after, buffer, use, for_readers=True)
-            uses[buffer] = _Use(buffer in i.writes, {lane: counts[lane]})
+            if buffer in i.writes and buffer in i.frees:
+                raise HazardError(f"{i} frees {buffer}, which it writes")
+            if use.lane is None:
+                of_step_before.append((after, buffer, True))
+            elif after.get(use.lane, 0) < use.count:
+                after[use.lane] = use.count
+            for other, number in use.readers.items():
+                if after.get(other, 0) < number:
+                    after[other] = number
+            use.held, use.lane, use.count = buffer in i.writes, lane, count
+            use.readers.clear()
         waits.append((i, after))
     _check_end({buffer for buffer, use in uses.items() if use.held}, set(persistent))
-    for after, buffer, for_readers in of_step_before:  # which left each buffer as this one does
+    # The step before left each buffer as this one does: now that is known.
+    for after, buffer, for_readers in of_step_before:
         use = uses[buffer]
-        for touched in (use.writer or {}, use.readers if for_readers else {}):
-            _add(after, {lane: count - counts[lane] for lane, count in touched.items()})
+        for lane, count in ((use.lane, use.count), *(use.readers.items() if for_readers else ())):
+            if lane is not None:
+                after[lane] = max(after.get(lane, count - counts[lane]), count - counts[lane])
     # Within a lane the order is that of the list: nothing to wait for.
     entries = [Entry(i, tuple((lane, n) for lane, n in after.items() if lane != i.lane)) for i, after in waits]
     return {lane: tuple(entry for entry in entries if entry.instruction.lane == lane) for lane in counts}
-
-
-def _add(after: Counts, touched: Counts) -> None:
-    """Wait for these, too."""
-    for lane, count in touched.items():
-        if after.get(lane, count) <= count:
-            after[lane] = count
 
 
 def _check_end(left: set[Buffer], persistent: set[Buffer]) -> None:
@@ -109,12 +109,11 @@ class Lane:
     begun, done: how many. limit: how many may be begun.
     """
 
-    __slots__ = ("name", "entries", "length", "begun", "done", "limit")
+    __slots__ = ("name", "entries", "length", "others", "begun", "done", "limit")
 
-    def __init__(self, name: str, length: int, limit: int):
-        self.name, self.length, self.limit = name, length, limit
-        self.entries: list[tuple[Instruction, list[tuple[Lane, int]]]] = []
-        self.begun = self.done = 0
+    def __init__(self, name: str, entries: tuple[Entry, ...], others: dict[str, Lane], steps: int):
+        self.name, self.entries, self.length, self.others = name, entries, len(entries), others
+        self.begun, self.done, self.limit = 0, 0, steps * len(entries)
 
     def ready(self) -> Instruction | None:
         """The next instruction, if it may start now."""
@@ -123,7 +122,8 @@ class Lane:
             return None
         step, place = divmod(begun, self.length)
         instruction, after = self.entries[place]
-        for other, number in after:
+        for name, number in after:
+            other = self.others[name]
             if other.done < step * other.length + number:
                 return None
         return instruction
@@ -145,9 +145,8 @@ class Lanes(dict[str, Lane]):
     """The lanes of one rank, by name. steps: how many times the list may be run, one after the other."""
 
     def __init__(self, schedule: Schedule, steps: int = 1):
-        super().__init__({name: Lane(name, len(own), steps * len(own)) for name, own in schedule.items()})
-        for name, lane in self.items():
-            lane.entries = [(i, [(self[other], number) for other, number in after]) for i, after in schedule[name]]
+        super().__init__()
+        self.update((name, Lane(name, entries, self, steps)) for name, entries in schedule.items())
 
     def allow_step(self) -> None:
         """The list may be run once more."""
@@ -156,4 +155,4 @@ class Lanes(dict[str, Lane]):
 
     def unfinished(self) -> list[Instruction]:
         """On each lane, the first instruction that is not done though it may be begun."""
-        return [lane.entries[lane.done % lane.length][0] for lane in self.values() if lane.done < lane.limit]
+        return [lane.entries[lane.done % lane.length].instruction for lane in self.values() if lane.done < lane.limit]

@@ -1,17 +1,33 @@
 """Meetings: where ranks that do not really run wait for one another. For the checker and the simulator's engine.
 
-What a message or a visitor is, they decide; a real worker has process groups instead.
+What a message is, and what is brought to a collective, they decide; a real worker has process groups instead.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
+
+from minidl.parallel.plan import Plan
 
 CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
 Channel = tuple[int, int]  # from rank, to rank
 Brought = TypeVar("Brought")
+
+
+class Members:
+    """Who of a group is run, as a tuple of ranks: `members(rank, axes)`. ranks: all that are run."""
+
+    def __init__(self, plan: Plan, ranks: Iterable[int]):
+        self._meshes = {rank: plan.mesh(rank) for rank in ranks}
+        self._known: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
+
+    def __call__(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
+        if (rank, axes) not in self._known:
+            everyone = self._meshes[rank].ranks(*axes)
+            self._known[rank, axes] = tuple(other for other in everyone if other in self._meshes)
+        return self._known[rank, axes]
 
 
 class Meetings(Generic[Brought]):
@@ -24,12 +40,13 @@ class Meetings(Generic[Brought]):
         self._groups: dict[Hashable, dict[int, Brought]] = {}  # meetings to which not all have come
         self._joined: defaultdict[tuple[Hashable, int], int] = defaultdict(int)  # (group, rank) -> how often
 
-    def room(self, channel: Channel, wake: Callable[[], None]) -> bool:
-        """Whether there is room for a message; if not, `wake` is called when there is."""
-        if len(self.messages[channel]) < CHANNEL_MESSAGES:
-            return True
+    def has_room(self, channel: Channel) -> bool:
+        """Whether a message more may be under way."""
+        return len(self.messages[channel]) < CHANNEL_MESSAGES
+
+    def when_room(self, channel: Channel, wake: Callable[[], None]) -> None:
+        """Call `wake` once a message has been taken."""
         self._senders[channel] = wake
-        return False
 
     def put(self, channel: Channel, message: Brought) -> None:
         """Leave a message where there is room."""
@@ -37,11 +54,12 @@ class Meetings(Generic[Brought]):
         if channel in self._receivers:
             self._receivers.pop(channel)()
 
-    def look(self, channel: Channel, wake: Callable[[], None]) -> bool:
-        """Whether there is a message to take; if not, `wake` is called when one comes."""
-        if not self.messages[channel]:
-            self._receivers[channel] = wake
+    def has_message(self, channel: Channel) -> bool:
         return bool(self.messages[channel])
+
+    def when_message(self, channel: Channel, wake: Callable[[], None]) -> None:
+        """Call `wake` once there is a message."""
+        self._receivers[channel] = wake
 
     def take(self, channel: Channel) -> Brought:
         """The next message."""

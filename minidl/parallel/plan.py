@@ -57,6 +57,8 @@ class Plan(Displayed):
                 check_count(name, value)
             elif kind is float:
                 check_positive(name, value)
+                if math.isinf(value):
+                    raise ValueError(f"{name}={value} is not a finite number")
             elif value not in choices:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
             object.__setattr__(self, name, kind(value))  # Python's own, of NumPy's numbers and texts, which are as good

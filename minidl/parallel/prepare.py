@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from minidl import optim
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
@@ -64,13 +66,13 @@ def prepare(
     model = build_on_meta(build, plan.mesh(0), dtype)
     samples = batch_size // (plan.data * plan.micro_batches)
     if example is not None:
-        arrays = [e.data if isinstance(e, Tensor) else e for e in example]
+        arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
         x, y = (MetaArray((samples, *a.shape[1:]), dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
     elif hasattr(model, "example"):
         with device("meta"):
             x, y = (tensor.data for tensor in model.example(samples))
     else:
-        raise ValueError("the model carries no example input: give simulate(…, example=(x, y))")
+        raise ValueError("the model carries no example input: give one, as example=(x, y)")
     profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam)
     weights = [block.cost(flops_per_byte) for block in profile.blocks]
     cuts = layout(plan, weights, profile.parameter_bytes, profile.first_trained)

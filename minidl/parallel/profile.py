@@ -29,7 +29,7 @@ Call = KernelCall | CollectiveCall
 
 @dataclass(frozen=True)
 class ParameterProfile:
-    """A parameter of a block: its elements and bytes, and what the optimizer makes of it.
+    """A parameter of a block: its elements and bytes, and what the optimizer makes of it. trained: it wants a gradient.
 
     measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
     update. state_bytes: what is kept of it. All empty where it is not trained.
@@ -37,6 +37,7 @@ class ParameterProfile:
 
     elements: int
     nbytes: int
+    trained: bool
     measure: tuple[Call, ...] = ()
     update: tuple[Call, ...] = ()
     state_bytes: int = 0
@@ -194,7 +195,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
     with meta.record() as loss_calls:
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
-        loss.sum_and_weight(Tensor(array), Tensor(target))
+        blocks.score(loss, array, target)
     return ChainProfile(
         tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__
     )
@@ -222,7 +223,7 @@ def profile_block(block: Module, x: MetaArray, optimizer: Callable, wants_grad: 
     with meta.record() as infer, _in_evaluation(block):
         blocks.infer(block, x)
     updates, optimizer_name = _updates(parameters, optimizer) if parameters and trained else ({}, "")
-    held = tuple(updates.get(p) or ParameterProfile(p.numel(), p.data.nbytes) for p in parameters)
+    held = tuple(updates.get(p) or ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad) for p in parameters)
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
@@ -264,7 +265,7 @@ def _updates(parameters: list[Parameter], optimizer: Callable) -> tuple[dict[Par
             stepper.step(squares=squares)
         kept = sum(value.nbytes for value in stepper.state[p].values() if not isinstance(value, Number))
         found[p] = ParameterProfile(
-            p.numel(), p.data.nbytes, tuple(measure), tuple(update), kept, stepper.norms * p.requires_grad
+            p.numel(), p.data.nbytes, p.requires_grad, tuple(measure), tuple(update), kept, stepper.norms
         )
     return found, type(stepper).__name__
 

@@ -12,7 +12,7 @@ from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import Layout
-from minidl.parallel.machine import Schedule, compile_list
+from minidl.parallel.machine import Entry, Schedule, compile_list
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.schedules import SCHEDULES
@@ -50,8 +50,8 @@ class RankProgram(Displayed):
 class Program(Displayed):
     """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
 
-    plan, layout: what the program was made from. costs: what its instructions call and its buffers hold; None where
-    that is not known. edited: ranks whose list was replaced (see `without`).
+    plan, layout: what the program was made from. trains: it is to update every parameter that is trained. costs: what
+    its instructions call and its buffers hold; None where that is not known. edited: ranks whose list was replaced.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class Program(Displayed):
         plan: Plan,
         layout: Layout,
         make: Callable[[Mesh], RankProgram],
+        trains: bool,
         costs: Costs | None = None,
         edited: dict[int, RankProgram] | None = None,
     ):
-        self.plan, self.layout, self._make, self.costs = plan, layout, make, costs
+        self.plan, self.layout, self._make, self.trains, self.costs = plan, layout, make, trains, costs
         self.edited = edited or {}
         self._ranks: dict[int, RankProgram] = dict(self.edited)
         self._schedules: dict[tuple[int, str], Schedule] = {}
@@ -71,7 +72,12 @@ class Program(Displayed):
     def world_size(self) -> int:
         return self.plan.workers
 
+    def __len__(self) -> int:
+        return self.world_size
+
     def __getitem__(self, rank: int) -> RankProgram:
+        if rank not in range(self.world_size):
+            raise IndexError(f"there are the ranks 0 to {self.world_size - 1}, and no {rank!r}")
         if rank not in self._ranks:
             self._ranks[rank] = self._make(self.plan.mesh(rank))
         return self._ranks[rank]
@@ -87,16 +93,32 @@ class Program(Displayed):
     def schedule(self, rank: int, part: str = "step") -> Schedule:
         """A part of the list of `rank`, lane by lane. HazardError says what is wrong with it."""
         if (rank, part) not in self._schedules:
-            self._schedules[rank, part] = compile_list(getattr(self[rank], part), self.persistent(rank))
+            own = getattr(self[rank], part)
+            first = self.plan.mesh(rank).rank_at(data=0, context=0, expert=0, tensor=0)
+            if rank == first or self.edited:
+                found = compile_list(own, self.persistent(rank))
+            else:  # which differs from that of the first rank of its stage by its peers alone
+                found = {
+                    lane: tuple(map(Entry, (i for i in own if i.lane == lane), (entry.after for entry in entries)))
+                    for lane, entries in self.schedule(first, part).items()
+                }
+            self._schedules[rank, part] = found
         return self._schedules[rank, part]
 
     def edit(self, lists: dict[int, RankProgram]) -> Program:
         """The same program, but that these ranks have these lists."""
-        return Program(self.plan, self.layout, self._make, self.costs, self.edited | lists)
+        for rank, own in lists.items():
+            if rank not in range(self.world_size):
+                raise ValueError(f"there are the ranks 0 to {self.world_size - 1}: rank {rank!r} cannot be edited")
+            if not (isinstance(own, RankProgram) and all(isinstance(i, Instruction) for i in own)):
+                raise TypeError(f"rank {rank} needs a RankProgram of instructions, not {own!r}")
+        return Program(self.plan, self.layout, self._make, self.trains, self.costs, self.edited | lists)
 
     def without(self, rank: int, index: int) -> Program:
         """The same program, but that `rank` lacks instruction `index` of its step."""
         own = self[rank]
+        if index not in range(len(own.step)):
+            raise ValueError(f"the step of rank {rank} has {len(own.step)} instructions, from 0: there is no {index!r}")
         return self.edit({rank: RankProgram(own.prologue, own.step[:index] + own.step[index + 1 :], own.epilogue)})
 
     def representatives(self) -> tuple[int, ...]:
@@ -113,7 +135,7 @@ class Program(Displayed):
 
     def __getstate__(self) -> dict:
         """For workers, which run a program and look up no costs."""
-        return vars(self) | {"costs": None, "_schedules": {}}
+        return vars(self) | {"costs": None, "_ranks": self.edited, "_schedules": {}}
 
     def __repr__(self) -> str:
         edited = f", {len(self.edited):,} of them edited" if self.edited else ""
@@ -138,7 +160,7 @@ def training_program(
         step = (rank.passes(), rank.reduce_loss(), rank.update(clip, norms), rank.gather())
         return RankProgram((), tuple(chain(*step)), ())
 
-    return Program(plan, layout, make, costs)
+    return Program(plan, layout, make, True, costs)
 
 
 def evaluation_program(plan: Plan, layout: Layout, statistics: bool = False, costs: Costs | None = None) -> Program:
@@ -149,7 +171,7 @@ def evaluation_program(plan: Plan, layout: Layout, statistics: bool = False, cos
         step = (rank.infer(), rank.reduce_loss(), (I.EndEvaluation(),))
         return RankProgram(tuple(rank.broadcast() if statistics else ()), tuple(chain(*step)), ())
 
-    return Program(plan, layout, make, costs)
+    return Program(plan, layout, make, False, costs)
 
 
 class _Rank:
@@ -161,11 +183,14 @@ class _Rank:
         self.chunks = layout.stages[self.stage]
         self.last_chunk = len(layout.chunks) - 1
         self.sharded = plan.optimizer_shards > 1
-        self.trained = tuple((chunk, b) for chunk in self.chunks for b in layout.trained_buckets(chunk))
+        self.trained = layout.trained(self.stage)
+        self._peers: dict[int, int] = {}
 
     def peer(self, chunk: int) -> int:
         """The rank that holds `chunk` of the same replica."""
-        return self.mesh.rank_at(pipeline=self.layout.stage_of(chunk))
+        if chunk not in self._peers:
+            self._peers[chunk] = self.mesh.rank_at(pipeline=self.layout.stage_of(chunk))
+        return self._peers[chunk]
 
     def passes(self) -> Iterator[Instruction]:
         """Forwards and backwards in the schedule's order; a stage that holds several chunks takes them in turn."""
@@ -238,7 +263,7 @@ class _Rank:
         yield I.OptimizerStep(self.trained, clip, norms, self.sharded)
 
     def gather(self) -> Iterator[Instruction]:
-        """In the order in which the next forward needs them."""
+        """In the next forward's order: it reads what these write, and so waits for each (machine.py)."""
         if self.sharded:
             for place in self.trained:
                 yield I.GatherParameters(*place)

@@ -54,7 +54,7 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
         cut = _updated(p)
         optimizer.state[p] = {
             key: value if isinstance(value, Number) else cut.take(value.reshape(cut.whole_shape)).flatten()
-            for key, value in saved["optimizer"]["state"][p.name].items()
+            for key, value in saved["optimizer"]["state"].get(p.name, {}).items()  # none of what is frozen
         }
 
 

@@ -62,10 +62,14 @@ class Throughput:
 class Run(Throughput, Displayed):
     """The result of `train`. losses and step_times have one entry a step; step_seconds is their median, nan of none.
 
+    A step's time ends with its update: a gather that goes on beside the next step is part of the next one's, as in
+    `trace.step_seconds`.
+
     batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
     throughput: samples per second, of a step of a whole batch. first_step: that of the first entry, 0 unless the run
     was resumed. memory_bytes: the most that any worker held in arrays for the training, looked at in the first two
-    steps: parameters, gradients, what the optimizer keeps, activations. saved_step: how many steps had been done when
+    steps: parameters, gradients, what the optimizer keeps, activations, and messages from when they come, which may be
+    before they are needed. saved_step: how many steps had been done when
     the checkpoint was written last, None if none was. save_error: why the last one could not be written, None if it
     was.
     """

@@ -7,8 +7,9 @@ gradients that lack a sample.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
@@ -55,16 +56,36 @@ class Sum(NamedTuple):
 
 MEASURED, REDUCED = "measured", "reduced"  # what norms are: of this rank's parts alone, or of whole parameters
 
+
+class Brought:
+    """What all have brought to a collective: the tags of what they read."""
+
+    def __init__(self, tags: Iterable[object]):
+        self.tags = list(tags)
+
+    @cached_property
+    def samples(self) -> Counter:
+        """Of sums, how often each sample is in all of them together."""
+        total: Counter = Counter()
+        for tag in self.tags:
+            total.update(tag.samples)
+        return total
+
+
 Tags = dict[Buffer, object]  # of what is written; what is left out has a tag that says nothing
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What rules know beside a rank: the plan, where blocks are, and the samples of the global batch."""
+    """What rules know beside a rank: the plan, where blocks are, and the samples of the global batch.
+
+    statistics: the model has running statistics.
+    """
 
     plan: Plan
     layout: Layout
     batch: Counter
+    statistics: bool
 
 
 class RankTags:
@@ -72,8 +93,9 @@ class RankTags:
 
     def __init__(self, program: Program, rank: int):
         self.number, self.mesh, self.lanes = rank, program.plan.mesh(rank), Lanes({})
-        self.tags: dict[Buffer, object] = dict.fromkeys(program.persistent(rank))
-        self.tags |= {buffer: Version(0, True) for buffer in self.tags if buffer.holds == "parameters"}
+        replica = self.mesh.coordinate("data")
+        starts = {"parameters": Version(0, True), "statistics": replica, "state": None}  # statistics: whose they are
+        self.tags: dict[Buffer, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 
@@ -87,11 +109,15 @@ def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
 
 def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     buckets = facts.layout.buckets[i.chunk]
-    first, last = (i.first, i.last) if isinstance(i, I.Forward) else (0, i.last)
+    first, last = (i.first, i.last) if isinstance(i, I.Forward) else (0, i.last_bucket)
     tag = rank.tags[B.activation(i.chunk, i.micro_batch, first - 1)]
     if tag.blocks != buckets[first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
+    statistics = B.statistics(i.chunk)
+    if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
+        raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
     tags: Tags = {B.activation(i.chunk, i.micro_batch, last): tag._replace(blocks=buckets[last][1])}
+    tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
     for b in range(first, last + 1):
         version = _whole(rank, i, B.parameters(i.chunk, b))
         kept = B.saved(i.chunk, i.micro_batch, b)
@@ -150,27 +176,37 @@ def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
 # Rules for collectives: of a rank, an instruction and what all have brought, to the tags of what is written
 
 
-def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: list[list[Sum]]) -> Tags:
-    samples = sum((tag.samples for tags in brought for tag in tags), Counter())
-    return {buffer: Sum(samples, not isinstance(i, I.ReduceScatterGradients)) for buffer in i.writes}
+def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> Tags:
+    return {buffer: Sum(brought.samples, not isinstance(i, I.ReduceScatterGradients)) for buffer in i.writes}
 
 
-def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: list[list[Version]]) -> Tags:
-    versions = {tag for tags in brought for tag in tags}
+def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
+    versions = set(brought.tags)
     if len(versions) > 1 or any(version.whole for version in versions):
         raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")
     return {buffer: Version(versions.pop().updates, True) for buffer in i.writes}
 
 
-def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought) -> Tags:
+def _broadcast(facts: Facts, rank: RankTags, i: I.BroadcastStatistics, brought: Brought) -> Tags:
+    return dict.fromkeys(i.writes, 0)
+
+
+def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought: Brought) -> Tags:
     _check_gradients(facts, rank, i)
     return {}
 
 
-def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, brought) -> Tags:
+def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, brought: Brought) -> Tags:
     _check_buckets(facts, rank, i)
     _check_norms(rank, i, MEASURED)
     return dict.fromkeys(i.writes, REDUCED)
+
+
+def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Instruction) -> Callable:
+    """The rule of an instruction, of COMPUTE_RULES or COLLECTIVE_RULES; one that writes nothing needs none."""
+    if i.writes and type(i) not in rules:
+        raise ProgramError(f"rank {rank.number}: there is no rule by which {i} is proved")
+    return rules.get(type(i), lambda *_: {})
 
 
 # What several rules ask
@@ -185,8 +221,7 @@ def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
 
 def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
     """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
-    chunks = facts.layout.stages[rank.mesh.coordinate("pipeline")]
-    trained = [(chunk, b) for chunk in chunks for b in facts.layout.trained_buckets(chunk)]
+    trained = list(facts.layout.trained(rank.mesh.coordinate("pipeline")))
     if sorted(i.buckets) != trained:
         raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
     sharded = facts.plan.optimizer_shards > 1
@@ -233,11 +268,12 @@ COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], 
     I.EndEvaluation: _end_evaluation,
 }
 
-COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, list[list]], Tags]] = {
+COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, Brought], Tags]] = {
     I.ReduceGradients: _reduce,
     I.ReduceScatterGradients: _reduce,
     I.ReduceLoss: _reduce,
     I.GatherParameters: _gather,
+    I.BroadcastStatistics: _broadcast,
     I.ReduceNorm: _reduce_norm,
     I.ReduceParameterNorms: _reduce_norms,
 }

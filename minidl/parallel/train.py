@@ -101,10 +101,11 @@ class _Training:
     """A training under way: the workers' job, and what they have told so far."""
 
     def __init__(self, request: Request, prepared: Prepared, callbacks: list[Callable[[StepRecord], None]]):
-        self.request, self.prepared, self.callbacks = request, prepared, callbacks
+        self.request, self.prepared = request, prepared
+        self.told = list(callbacks)  # and what shows the progress, while it does
         self.records: list[StepRecord] = []
         self.checkpoint, first_step = None, 0
-        if request.save is not None:
+        if request.save is not None:  # as always where it is resumed
             description = describe(
                 prepared.model, request.optimizer, request.plan, seed=request.seed, batch_size=request.batch_size,
                 samples=len(request.dataset), drop_last=request.drop_last, dtype=request.dtype.name,
@@ -128,7 +129,7 @@ class _Training:
         try:
             try:
                 with training_progress(self.request.steps, progress) as displays:
-                    self.told = [*self.callbacks, *displays]
+                    self.told += displays
                     results = launch(
                         run_rank, self.request.plan.workers, (self.job,), timeout=timeout,
                         on_report=self.on_report, stoppable=True,

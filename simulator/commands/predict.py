@@ -113,11 +113,11 @@ def run(options, console: Console) -> Outcome:
         else:
             build = own.build
             settings["example"], settings["loss"] = own.sample_and_loss(plan)
-        # What does not fit together is refused before this machine is measured, which takes a while.
-        profile = prepare(build, plan, options.batch_size, **settings).profile
-        if options.tokens and not sequence_length(profile.input):
-            raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
+        if options.cluster == THIS_MACHINE:  # what does not fit together is refused before it is measured
+            profile = prepare(build, plan, options.batch_size, **settings).profile
+            _check_tokens(options, sequence_length(profile.input))
         p = simulate(build, plan, _load(options, plan), options.batch_size, **settings)
+    _check_tokens(options, p.sequence)
     rows = list(report.rows(p, options.tokens))
     title = report.title(p, options.model)
 
@@ -137,7 +137,7 @@ def run(options, console: Console) -> Outcome:
             console.print(f"{report.misfit(p)}\n{SMALLER}", highlight=False)
 
     files = (
-        (options.json, _document(options.model, p, options.tokens)),
+        (options.json, _document(options.model, p, options.tokens) if options.json else {}),
         (options.trace, p.trace.save),
         (options.timeline, draw),
     )
@@ -166,6 +166,11 @@ def _plan(options) -> Plan:
         except ValueError as error:
             raise Refused(f"{error}; data={data} fills --devices {devices}") from None
     return plan
+
+
+def _check_tokens(options, sequence: int | None) -> None:
+    if options.tokens and not sequence:
+        raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
 
 
 def _load(options, plan: Plan) -> Cluster:

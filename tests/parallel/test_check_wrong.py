@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
-from minidl import models
+import numpy as np
+import pytest
+
+from minidl import models, nn
 from minidl.parallel import Plan, check
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
+from minidl.parallel.layout import layout
 from minidl.parallel.meetings import CHANNEL_MESSAGES
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import RankProgram
+from minidl.parallel.program import RankProgram, training_program
 from minidl.parallel.runtime.channel import SLOTS
 from minidl.parallel.tags import COMPUTE_RULES
 from tests.parallel.programs import BLOCKS, PIPELINE, Discard, by_all, caught, edited, find, programs, training
@@ -25,7 +29,7 @@ def test_swapped_receives_are_caught():
     caught(
         edited(training(), 2, change),
         "rank 2: Forward(chunk=1, micro_batch=1",
-        "reads activation of chunk 1, micro-batch 1, bucket -1, which nothing writes before",
+        "reads input of chunk 1, micro-batch 1, which nothing writes before",
     )
 
     def both_before_they_are_needed(step):
@@ -198,6 +202,39 @@ def test_norms_that_are_summed_over_other_ranks_than_those_that_hold_parts_are_c
         caught(both, "ReduceParameterNorms", "needs sharded=")
 
 
+def test_a_gather_that_comes_only_after_the_last_step_is_caught():
+    program = training(Plan(data=2, sharding="optimizer"))
+    late = {}
+    for rank in (0, 1):
+        gathers = tuple(i for i in program[rank].step if isinstance(i, I.GatherParameters))
+        late[rank] = RankProgram((), tuple(i for i in program[rank].step if i not in gathers), gathers)
+    caught(program.edit(late), "rank 0: a step never gathers parameters of chunk 0, bucket 0")
+
+
+def test_a_program_that_does_nothing_trains_nothing():
+    program = training(Plan(data=2))
+    caught(program.edit(dict.fromkeys((0, 1), RankProgram((), (), ()))), "rank 0: a step never updates parameters of")
+
+
+def test_what_is_no_edit_is_refused():
+    program = training(Plan(data=2))
+    for lists, message in (
+        ({2: program[0]}, "there are the ranks 0 to 1: rank 2 cannot be edited"),
+        ({0: None}, "rank 0 needs a RankProgram of instructions, not None"),
+        ({0: RankProgram((), ("Forward",), ())}, "rank 0 needs a RankProgram of instructions"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            program.edit(lists)
+    for index in (-1, 99, "a"):
+        with pytest.raises(ValueError, match="has [0-9]+ instructions, from 0: there is no"):
+            program.without(0, index)
+    with pytest.raises(IndexError, match="there are the ranks 0 to 1, and no 'a'"):
+        program["a"]
+    assert len(list(program)) == len(program) == 2
+    with pytest.raises(TypeError, match="check needs a Program, not a RankProgram"):
+        check(program[0])
+
+
 def test_shares_that_nobody_gathers_are_caught():
     program = training(Plan(data=2, sharding="optimizer"))
     for bucket in (0, 3):
@@ -217,7 +254,7 @@ def test_a_buffer_that_is_freed_or_overwritten_while_it_is_needed_is_caught():
     late_reader = edited(program, 0, insert(find(step, I.Loss) + 1, Discard((B.target(0),))))
     caught(late_reader, "rank 0: Discard", "reads target of micro-batch 0, which is freed before")
     again = edited(program, 0, insert(find(step, I.Forward), I.LoadInput(0)))
-    caught(again, "rank 0: LoadInput(micro_batch=0)", "overwrites activation of chunk 0, micro-batch 0, bucket -1")
+    caught(again, "rank 0: LoadInput(micro_batch=0)", "overwrites input of chunk 0, micro-batch 0")
     lost = edited(program, 0, insert(len(step), Discard((B.state(0, 2),))))
     caught(lost, "rank 0: at the end of a step, lost: state of chunk 0, bucket 2")
 
@@ -261,6 +298,40 @@ def test_members_of_a_group_that_disagree_are_caught():
         "rank 3 is at ReduceGradients(chunk=1, bucket=2), rank 2 of the same group at "
         "ReduceGradients(chunk=1, bucket=3)",
     )
+
+
+def test_replicas_that_reduce_different_chunks_are_caught():
+    """Two stages of two chunks, of which each has one bucket: by their names the reductions are alike."""
+    plan = Plan(data=2, pipeline=2, schedule="gpipe")
+    cuts = replace(layout(replace(plan, pipeline=4), [1.0] * 4, [2**20] * 4), stages=((0, 2), (1, 3)))
+    program = training_program(plan, cuts)
+    check(program)
+
+    def other_chunk_first(step):
+        later = step.pop(find(step, I.ReduceGradients, chunk=2))
+        step.insert(find(step, I.ReduceGradients, chunk=0) + 1, later)
+
+    caught(edited(program, 1, other_chunk_first), "rank 1 is at ReduceGradients(chunk=0", "rank 0 of the same group at")
+
+
+def test_statistics_that_nobody_broadcasts_are_caught():
+    def build(mesh):
+        return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+
+    example = np.ones((1, 8), np.float32), np.zeros(1, int)
+    program = prepare(build, Plan(data=2), 8, example=example).evaluation
+    check(program)
+    without = program.edit({rank: replace(program[rank], prologue=()) for rank in range(2)})
+    caught(without, "rank 1: Infer", "takes the statistics of chunk 0 of replica 1, not 0")
+
+
+class Unheard(I.LoadInput):
+    """An instruction that the checker has never heard of."""
+
+
+def test_an_instruction_that_writes_and_has_no_rule_is_refused():
+    program = edited(training(Plan()), 0, lambda step: [Unheard(0), *step[1:]])
+    caught(program, "rank 0: there is no rule by which Unheard(micro_batch=0) is proved")
 
 
 def test_members_that_disagree_on_a_collective_inside_a_layer_are_caught():

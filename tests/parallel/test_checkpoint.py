@@ -271,3 +271,24 @@ def test_parts_that_are_taken_of_an_array_and_joined_are_the_array(dim, count, p
             pieces.append(("x", cut.take(whole).copy(), cut))
     generator.shuffle(pieces)
     np.testing.assert_array_equal(join(pieces)["x"].reshape(shape), whole)
+
+
+def test_a_model_of_which_a_part_is_frozen_goes_on_to_the_same_bits(tmp_path):
+    def frozen(mesh):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10))
+        for parameter in model.blocks[2].parameters():
+            parameter.requires_grad_(False)
+        return model
+
+    def train_it(steps, **options):
+        return train(
+            frozen, data.digits()[0], Plan(data=2, sharding="optimizer"), optimizer=lambda p: optim.Adam(p, lr=0.01),
+            loss=nn.CrossEntropyLoss(), batch_size=32, steps=steps, timeout=60, **options,
+        )  # fmt: skip
+
+    whole, path = train_it(6), tmp_path / "checkpoint"
+    train_it(3, save=path)
+    again = train_it(6, resume=path)
+    assert again.losses == whole.losses[3:]
+    for name, value in whole.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], value)

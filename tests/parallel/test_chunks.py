@@ -53,6 +53,7 @@ def test_stages_of_two_chunks_train_as_one_worker_does_and_are_simulated_by_the_
     where = cluster(PerCall(1e-5), links(), cores=2)
     prediction = simulate(build, plan, where, example=DIGITS[np.arange(1)], **OPTIONS)
     assert [prediction.program[r] for r in range(plan.workers)] == [run.program[r] for r in range(plan.workers)]
+    assert "Forward chunk 2 0" in str(run.program[0])
     peaks = check(prediction.program).peak_micro_batches
     live = 1 if plan.schedule == "naive" else plan.micro_batches
     assert set(peaks.values()) == {2 * live}  # of each micro-batch, what both chunks keep

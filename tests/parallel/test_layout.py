@@ -134,3 +134,10 @@ def test_shares_are_equal_hold_everything_and_are_whole_cache_lines():
         each = share_elements(elements, shares)
         assert each % SHARE_ELEMENTS == 0 and each * shares >= elements
         assert each == 0 or (each - SHARE_ELEMENTS) * shares < elements
+
+
+def test_a_stage_that_holds_neighbouring_chunks_is_refused():
+    with pytest.raises(
+        ValueError, match="a stage holds the chunks 0 and 1: neighbours are one chunk, or on two stages"
+    ):
+        Layout(((0, 1), (1, 2)), (((0, 1),), ((1, 2),)), ((0, 1),))

@@ -131,6 +131,11 @@ def test_a_list_that_is_no_legal_program_is_refused_by_instruction_and_buffer(in
         compile_list(instructions, [Y])
 
 
+def test_a_buffer_that_an_instruction_both_writes_and_frees_is_refused():
+    with pytest.raises(HazardError, match=r"both.* frees .*, which it writes"):
+        compile_list([Step("both", "A", read=(X,), write=(X,), free=(X,))], [X])
+
+
 def test_a_buffer_is_named_by_what_it_holds_and_where():
     assert str(Buffer("saved", 1, 0, 2)) == "saved of chunk 1, micro-batch 0, bucket 2"
     assert str(Buffer("target", micro_batch=3)) == "target of micro-batch 3"

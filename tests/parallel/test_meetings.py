@@ -14,25 +14,26 @@ def test_messages_of_a_channel_are_taken_in_the_order_in_which_they_were_put():
 
 def test_who_looks_for_a_message_that_is_not_there_is_woken_once_when_it_comes():
     meetings, woken = Meetings(), []
-    assert not meetings.look((0, 1), lambda: woken.append("receiver"))
+    assert not meetings.has_message((0, 1))
+    meetings.when_message((0, 1), lambda: woken.append("receiver"))
     meetings.put((0, 2), "for another")
     assert not woken
     meetings.put((0, 1), "a")
     meetings.put((0, 1), "b")
     assert woken == ["receiver"]
-    assert meetings.look((0, 1), lambda: woken.append("again")) and meetings.take((0, 1)) == "a"
+    assert meetings.has_message((0, 1)) and meetings.take((0, 1)) == "a"
 
 
 def test_who_finds_a_channel_full_is_woken_when_a_message_is_taken():
     meetings, woken = Meetings(), []
     for number in range(CHANNEL_MESSAGES):
-        assert meetings.room((0, 1), lambda: woken.append("too early"))
+        assert meetings.has_room((0, 1))
         meetings.put((0, 1), number)
-    assert not meetings.room((0, 1), lambda: woken.append("sender"))
-    assert meetings.room((1, 0), lambda: None)
+    assert not meetings.has_room((0, 1)) and meetings.has_room((1, 0))
+    meetings.when_room((0, 1), lambda: woken.append("sender"))
     assert not woken
     assert meetings.take((0, 1)) == 0 and woken == ["sender"]
-    assert meetings.room((0, 1), lambda: None)
+    assert meetings.has_room((0, 1))
 
 
 def test_the_last_member_to_come_gets_what_all_have_brought_in_order_of_arrival():

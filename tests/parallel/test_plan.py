@@ -63,6 +63,7 @@ def test_an_empty_text_is_one_worker():
         ("data=0", "data"),
         ("schedule=fast", "unknown schedule 'fast'"),
         ("bucket_mb=-1", "bucket_mb"),
+        ("bucket_mb=inf", "bucket_mb=inf is not a finite number"),
     ],
 )
 def test_what_is_no_plan_is_refused_in_one_sentence(text, message):

@@ -9,7 +9,7 @@ from minidl.parallel.check import ProgramError
 from minidl.parallel.machine import HazardError
 from minidl.parallel.program import Program, RankProgram
 from simulator import Cluster, simulate
-from simulator.engine import KINDS, Engine, SimulationError
+from simulator.engine import HANDLERS, Engine, SimulationError
 from tests.simulator.hand_made import FixedPrices, PerCall, cluster, links, program
 
 WORK = {I.Forward: 2.0, I.Backward: 3.0}
@@ -21,6 +21,11 @@ WORK = {I.Forward: 2.0, I.Backward: 3.0}
 def all_ranks(program: Program) -> Program:
     """The same program, one rank's list replaced by itself: so every rank is run."""
     return program.edit({0: program[0]})
+
+
+def test_an_engine_runs_one_step_or_more():
+    with pytest.raises(ValueError, match="steps=0 is not a whole number of at least 1"):
+        Engine(program(Plan()), FixedPrices(WORK), steps=0)
 
 
 def gpt(mesh):
@@ -59,7 +64,7 @@ def test_a_rank_of_each_stage_gives_the_step_that_all_ranks_give(plan):
 
 def test_every_kind_of_instruction_is_simulated():
     instructions = {kind for kind in vars(I).values() if isinstance(kind, type) and issubclass(kind, I.Instruction)}
-    assert {kind.kind for kind in instructions} == set(KINDS)
+    assert {kind.kind for kind in instructions} == set(HANDLERS)
 
 
 @pytest.mark.parametrize("cores", [None, 2])
@@ -88,7 +93,7 @@ def test_a_list_that_reads_what_nothing_writes_is_refused_before_it_runs():
     whole = program(Plan(data=2))
     (index,) = [k for k, i in enumerate(whole[1].step) if isinstance(i, I.ReduceLoss)]
     with pytest.raises(HazardError, match="OptimizerStep.* reads the total, which nothing writes before"):
-        Engine(whole.without(1, index), FixedPrices(WORK))
+        Engine(whole.without(1, index), FixedPrices(WORK)).run()
 
 
 @pytest.mark.parametrize("cores", [None, 2])

@@ -20,6 +20,9 @@ class Buffer(NamedTuple):
     bucket: int | None = None
 
     def __str__(self) -> str:
+        if self.bucket == -1:
+            what = "input" if self.holds == "activation" else "gradient of the input"
+            return f"{what} of chunk {self.chunk}, micro-batch {self.micro_batch}"
         places = ("chunk", self.chunk), ("micro-batch", self.micro_batch), ("bucket", self.bucket)
         where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
         return f"{self.holds} of {where}" if where else f"the {self.holds}"
@@ -49,9 +52,9 @@ def statistics(chunk: int) -> Buffer:
 
 
 @named
-def each(name: Callable[[int, int], Buffer], chunk: int, buckets: range) -> tuple[Buffer, ...]:
-    """The parameters, say, of each of these buckets."""
-    return tuple(name(chunk, bucket) for bucket in buckets)
+def each(named: Callable[[int, int], Buffer], chunk: int, buckets: range) -> tuple[Buffer, ...]:
+    """What `named(chunk, bucket)` is of each of these buckets."""
+    return tuple(named(chunk, bucket) for bucket in buckets)
 
 
 # What a step makes and frees

@@ -12,7 +12,7 @@ from minidl.parallel.instructions.instruction import Collective, Receive, Send, 
 
 @dataclass(frozen=True)
 class SendActivation(Send):
-    """Hand the output of `chunk` for `micro_batch` to the rank that holds the next chunk, and goes on with it."""
+    """Hand the output of `chunk` for `micro_batch` to the rank that holds the next chunk."""
 
     chunk: int
     micro_batch: int

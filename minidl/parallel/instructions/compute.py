@@ -63,17 +63,17 @@ class Forward(Instruction):
 
 @dataclass(frozen=True)
 class Infer(Instruction):
-    """Run the buckets of `chunk`, up to `last`, on `micro_batch`, keeping nothing: evaluation."""
+    """Run all buckets of `chunk` on `micro_batch`, keeping nothing: evaluation."""
 
     chunk: int
     micro_batch: int
-    last: int
+    last_bucket: int
     label = "infer"
 
     def touches(self):
         chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, -1)
-        model = [*B.each(B.parameters, chunk, range(self.last + 1)), B.statistics(chunk)]
-        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last)], [x])
+        model = [*B.each(B.parameters, chunk, range(self.last_bucket + 1)), B.statistics(chunk)]
+        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last_bucket)], [x])
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Backward(Instruction):
     last: int
     accumulates: bool
     gives_gradient: bool
-    label = "B"
+    label, uses_up = "B", True
 
     @cached_property
     def buckets(self) -> range:

@@ -19,7 +19,10 @@ KINDS = ("compute", "send", "receive", "collective")
 
 
 class Touched(NamedTuple):
-    """The buffers of an instruction. What it reads and writes, it changes in place."""
+    """The buffers of an instruction, in an order that its worker and its rule rely on.
+
+    What it reads and writes, it changes in place.
+    """
 
     reads: Iterable[Buffer] = ()
     writes: Iterable[Buffer] = ()
@@ -30,19 +33,24 @@ class Touched(NamedTuple):
 class Instruction:
     """What every instruction has: a lane, a kind, a label for timelines, and its buffers.
 
-    It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, what
-    the worker does (runtime/worker.py) and, if it computes, the calls by which it is priced (costs.py).
+    It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
+    place in the lists (program.py), what the worker does (runtime/worker.py), what that proves (tags.py) and, if it
+    computes, the calls by which it is priced; a new kind of buffer also has its bytes (both in costs.py).
+
+    uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there.
     """
 
     lane: ClassVar[str] = COMPUTE
     kind: ClassVar[str] = "compute"
     label: ClassVar[str] = ""
+    uses_up: ClassVar[bool] = False
     reads: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
     writes: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
     frees: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        vars(self).update(zip(Touched._fields, map(tuple, self.touches()), strict=True))
+        for name, buffers in zip(Touched._fields, self.touches(), strict=True):
+            object.__setattr__(self, name, tuple(buffers))
 
     def touches(self) -> Touched:
         """What it reads, writes and frees."""

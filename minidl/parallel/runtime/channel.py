@@ -5,8 +5,8 @@ from collections import deque
 import numpy as np
 
 from minidl.arena import LINE, WORDS, Arena, Heap
+from minidl.parallel.meetings import CHANNEL_MESSAGES as SLOTS  # of which the ring of headers has one for each
 
-SLOTS = 64  # messages under way at once; the sender waits beyond that
 HEADER = 2 * WORDS  # words of one message: dtype, dimensions, offset of the data, then the shape
 DTYPES = tuple(np.dtype(t) for t in ("float32", "float64", "int64", "bool", "int32", "uint8"))
 MAX_DIMENSIONS = HEADER - 3

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 
 from minidl.optim import Optimizer
+from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.runtime.stage import Stage
 from minidl.storage import storages
 
 
 class HighWater:
-    """The most bytes that were held whenever somebody had it `look`.
+    """The most bytes that were held after any instruction, before it has freed anything: `nbytes`.
 
     Held are the arrays of the stage and of the optimizer, and those in buffers; what shares memory counts once. What a
     kernel makes and drops is not, nor what the interpreter needs.
@@ -20,21 +22,43 @@ class HighWater:
 
     def __init__(self, stage: Stage, optimizer: Optimizer | None):
         self.stage, self.optimizer, self.nbytes = stage, optimizer, 0
+        self._held: dict[Hashable, dict[int, int]] = {}  # buffer, or the rank itself -> storage -> bytes
+        self._users: Counter[int] = Counter()  # storage -> how many of those lie in it
+        self._now = 0
+        self._hold(self, storages(self._resident()))
 
-    def look(self, buffers: Iterable[object]) -> None:
-        """buffers: the values of the worker's: arrays, lists of SavedBlocks, and numbers."""
-        held = storages(self._resident())
-        for value in buffers:
+    def look(self, i: Instruction, buffers: Mapping[Buffer, object]) -> None:
+        """Look at what an instruction has read and written: arrays, and lists of SavedBlocks, whose tape is used up."""
+        for buffer in (*i.reads, *i.writes):
+            value = buffers.get(buffer)
             if isinstance(value, np.ndarray):
-                held |= storages([value])
+                self._hold(buffer, storages([value]))
             elif isinstance(value, list):
-                for block in value:
-                    held |= block.kept(())
-        self.nbytes = max(self.nbytes, sum(held.values()))
+                kept = (block.kept(()) for block in value)
+                self._hold(buffer, {storage: nbytes for found in kept for storage, nbytes in found.items()})
+            else:
+                self._hold(buffer, {})
+        if any(buffer.holds == "state" for buffer in i.writes):
+            self._hold(self, storages(self._resident()))
+        self.nbytes = max(self.nbytes, self._now)
+        for buffer in i.frees:
+            self._hold(buffer, {})
+
+    def _hold(self, holder: Hashable, found: dict[int, int]) -> None:
+        """From now on `holder` lies in these storages, and in no others."""
+        for storage, nbytes in found.items():
+            self._now += nbytes * (self._users[storage] == 0)
+            self._users[storage] += 1
+        for storage, nbytes in self._held.pop(holder, {}).items():
+            self._users[storage] -= 1
+            self._now -= nbytes * (self._users[storage] == 0)
+        if found:
+            self._held[holder] = found
 
     def _resident(self) -> Iterator[np.ndarray]:
         for bucket in self.stage.buckets:
-            yield bucket.gradients
+            if bucket.gradients is not None:
+                yield bucket.gradients
         for tensor in (*self.stage.parameters, *self.stage.buffers):
             yield tensor.data
         for state in self.optimizer.state.values() if self.optimizer else ():

@@ -18,15 +18,16 @@ from minidl.parallel.profile import chain_of
 
 @dataclass(frozen=True)
 class Bucket:
-    """Blocks of a chunk, by their places in the chain, and their parameters, whose gradients lie in one flat array.
+    """Blocks of a chunk, by their places in the chain, and their parameters.
 
-    values: the parameters in a flat array, None where each has its own. share: what of the flat arrays this replica
-    updates; all of it where the update is not shared.
+    gradients: of those that are trained in one flat array, None where no gradient goes back to the bucket. values:
+    these in a flat array, None where each has its own. share: what of the flat arrays this replica updates; all of it
+    where the update is not shared.
     """
 
     blocks: dict[int, Module]
     parameters: list[Parameter]
-    gradients: np.ndarray
+    gradients: np.ndarray | None
     values: np.ndarray | None
     share: slice
 
@@ -52,20 +53,23 @@ class Stage:
                             names[id(p)] = p.name
                             parameters.append(p)
                         p.name = names[id(p)]
-                self.chunks[chunk].append(self._bucket(blocks, parameters))
+                trained = len(self.chunks[chunk]) in layout.trained_buckets(chunk)
+                self.chunks[chunk].append(self._bucket(blocks, parameters, trained))
 
-    def _bucket(self, blocks: dict[int, Module], parameters: list[Parameter]) -> Bucket:
-        sizes, shares = [p.numel() for p in parameters], self.shares
+    def _bucket(self, blocks: dict[int, Module], parameters: list[Parameter], trained: bool) -> Bucket:
+        updated = [p for p in parameters if p.requires_grad]
+        sizes, shares = [p.numel() for p in updated], self.shares
         replica, length = self.mesh.coordinate("data") if shares > 1 else 0, share_elements(sum(sizes), shares)
-        gradients, values = self._flat(sizes), self._flat(sizes) if shares > 1 else None
-        for p, place in zip(parameters, _in_turn(sizes), strict=True):
-            p.gradient_buffer = gradients[place].reshape(p.shape)
+        gradients, values = (self._flat(sizes) if wanted else None for wanted in (trained, trained and shares > 1))
+        for p, place in zip(updated, _in_turn(sizes), strict=True):
+            if gradients is not None:
+                p.gradient_buffer = gradients[place].reshape(p.shape)
             if values is not None:
                 lies = values[place].reshape(p.shape)
                 lies[...] = p.data
                 p.data = lies
         if values is not None:
-            for p, part in zip(parameters, parts(sizes, replica, shares), strict=True):
+            for p, part in zip(updated, parts(sizes, replica, shares), strict=True):
                 p.updated_here = part
         return Bucket(blocks, parameters, gradients, values, slice(replica * length, (replica + 1) * length))
 
@@ -78,6 +82,11 @@ class Stage:
     @property
     def buckets(self) -> list[Bucket]:
         return [bucket for chunk in self.chunks.values() for bucket in chunk]
+
+    @property
+    def holds_end(self) -> bool:
+        """Whether the loss is computed here."""
+        return len(self.layout.chunks) - 1 in self.chunks
 
     @property
     def blocks(self) -> list[Module]:

@@ -59,25 +59,10 @@ class Result(NamedTuple):
 
 def run_rank(group, job: Job) -> Result:
     """What one worker does; meanwhile it reports records and its state."""
-    request, plan = job.request, job.request.plan
-    # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
-    # groups of their own; all ranks make them in the same order.
-    mesh, layers = (Mesh(plan.axes, group.rank, _connect(group)) for _ in range(2))
-    for axes in sorted({*job.training.axes, *job.evaluation.axes}):
-        mesh.group(*axes)
-    for axes in job.layer_axes:
-        layers.group(*axes)
-    with default_device("meta"):
-        model = request.build(layers)
-    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards)
-    stage.train(True)
-    optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
-    if request.resume is not None:
-        rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
-    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm)
-    for axes in job.layer_axes:
-        layers.group(*axes).on_collective = worker.inside_layer
-    course = Course(job.training.schedule(mesh.rank), job.first_step)
+    request, plan, program = job.request, job.request.plan, job.training
+    worker = _make_worker(group, job)
+    stage, optimizer, mesh = worker.stage, worker.optimizer, worker.mesh
+    course = Course(program.schedule(mesh.rank), job.first_step)
     memory = worker.memory = HighWater(stage, optimizer)
     scheduler = None
     if optimizer and request.lr_schedule:
@@ -92,6 +77,7 @@ def run_rank(group, job: Job) -> Result:
         return rank_state.take(step, stage, state_of, mesh, plan.optimizer_shards > 1)
 
     done, epoch, order = job.first_step, -1, None
+    worker.run_once(program.schedule(mesh.rank, "prologue"), Step(request.dataset, [], done))
     try:
         while done < request.steps and group.begins(done):
             step, done = done, done + 1
@@ -125,6 +111,7 @@ def run_rank(group, job: Job) -> Result:
             if saves:
                 group.report(held(done))
         worker.drain(course)
+        worker.run_once(program.schedule(mesh.rank, "epilogue"), Step(request.dataset, [], done))
     finally:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
             if records:
@@ -133,14 +120,36 @@ def run_rank(group, job: Job) -> Result:
     return Result([event for event in kept if event.step >= first], held(done), memory.nbytes)
 
 
+def _make_worker(group, job: Job) -> Worker:
+    """The worker of this rank, with its part of the model, as new or as the checkpoint has it."""
+    request, plan = job.request, job.request.plan
+    # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
+    # groups of their own; all ranks make them in the same order.
+    mesh, layers = (Mesh(plan.axes, group.rank, _connect(group)) for _ in range(2))
+    for axes in sorted({*job.training.axes, *job.evaluation.axes}):
+        mesh.group(*axes)
+    for axes in job.layer_axes:
+        layers.group(*axes)
+    with default_device("meta"):
+        model = request.build(layers)
+    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards)
+    stage.train(True)
+    optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
+    if request.resume is not None:
+        rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
+    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm)
+    for axes in job.layer_axes:
+        layers.group(*axes).on_collective = worker.inside_layer
+    return worker
+
+
 def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
     """Evaluate the model that `Run.state_dict` would give."""
     request, rank = job.request, worker.mesh.rank
     memory, worker.memory = worker.memory, None
     worker.stage.train(False)
-    prologue, course = (Course(job.evaluation.schedule(rank, part)) for part in ("prologue", "step"))
-    worker.run(prologue, Step(request.evaluate, [], step))
-    worker.drain(prologue)
+    worker.run_once(job.evaluation.schedule(rank, "prologue"), Step(request.evaluate, [], step))
+    course = Course(job.evaluation.schedule(rank))
     loss = weight = correct = answers = 0.0
     for batch in batches(np.arange(len(request.evaluate)), request.batch_size):
         samples = split_batch(batch, request.plan.data, request.plan.micro_batches)[replica]
@@ -148,6 +157,7 @@ def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers
     worker.drain(course)
+    worker.run_once(job.evaluation.schedule(rank, "epilogue"), Step(request.evaluate, [], step))
     worker.stage.train(True)
     worker.events, worker.memory = [], memory
     return Evaluation(step, _mean(loss, weight), correct / answers if answers else 0.0)

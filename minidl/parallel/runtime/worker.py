@@ -19,7 +19,7 @@ from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
 from minidl.parallel.group import Handle, Steps
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.machine import Lane
+from minidl.parallel.machine import Lane, Schedule
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.course import Course, Step
 from minidl.parallel.runtime.memory import HighWater
@@ -73,6 +73,12 @@ class Worker:
             self._communicate()
         return self.totals
 
+    def run_once(self, schedule: Schedule, step: Step) -> None:
+        """Run a list, a prologue or an epilogue, once and to its end."""
+        course = Course(schedule, step.number)
+        self.run(course, step)
+        self.drain(course)
+
     def drain(self, course: Course) -> None:
         """Wait until all is done that was begun."""
         self.course = course
@@ -105,7 +111,7 @@ class Worker:
 
     def _finish(self, lane: Lane, instruction: I.Instruction) -> None:
         if self.memory is not None:
-            self.memory.look(self.buffers.values())
+            self.memory.look(instruction, self.buffers)
         for buffer in instruction.frees:
             self.buffers.pop(buffer, None)  # the gradients of parameters stay where they are
         lane.finish()
@@ -123,7 +129,9 @@ class Worker:
     # Compute
 
     def load_input(self, i: I.LoadInput) -> None:
-        x, self.step.labels[i.micro_batch] = self.step.dataset[self.step.samples[i.micro_batch]]
+        x, y = self.step.dataset[self.step.samples[i.micro_batch]]
+        if self.stage.holds_end:
+            self.step.labels[i.micro_batch] = y
         self.buffers[i.writes[0]] = self._cast(x)
 
     def load_target(self, i: I.LoadTarget) -> None:
@@ -153,7 +161,7 @@ class Worker:
 
     def infer(self, i: I.Infer) -> None:
         x = self.buffers[i.reads[0]]
-        for bucket in self.stage.chunks[i.chunk]:
+        for bucket in self.stage.chunks[i.chunk][: i.last_bucket + 1]:
             for block in bucket.blocks.values():
                 x = blocks.infer(block, x)
         self.buffers[i.writes[0]] = x
@@ -168,11 +176,11 @@ class Worker:
 
     def score(self, i: I.Score) -> None:
         output, target = (self.buffers[b] for b in i.reads)
-        self.buffers[i.writes[0]] = Totals(*blocks.score(self.loss, output, target))
+        self.buffers[i.writes[0]] = Totals(*map(float, blocks.score(self.loss, output, target)))
 
     def backward(self, i: I.Backward) -> None:
         buckets = self.stage.chunks[i.chunk]
-        gradient = self.buffers[i.reads[0]]
+        gradient = self.buffers.pop(i.reads[0])  # used up, and with it what each block has saved
         if not i.accumulates:
             for b in i.buckets:
                 for p in buckets[b].parameters:
@@ -180,7 +188,7 @@ class Worker:
         for b, saved in zip(reversed(i.buckets), reversed(i.reads[1 : 1 + len(i.buckets)]), strict=True):
             gradient = blocks.backward_through(self.buffers[saved], gradient)
             for p in buckets[b].parameters:
-                if p.grad is None:  # no op of this micro-batch used it
+                if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
                     p.gradient_buffer[...] = 0
         if i.gives_gradient:
             self.buffers[i.writes[0]] = gradient
@@ -250,7 +258,8 @@ class Worker:
 
     def reduce_norm(self, i: I.ReduceNorm) -> Steps:
         first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
-        held = [p for p in self.stage.parameters if first or p.shard is not None]
+        parameters = (p for chunk, b in i.buckets for p in self.stage.chunks[chunk][b].parameters)
+        held = [p for p in parameters if p.requires_grad and (first or p.shard is not None)]
         own = [p.gradient_buffer.reshape(-1)[p.updated_here or slice(None)] for p in held]
         self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
