@@ -31,7 +31,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import SharedMemory
 from simulator.predict import simulate
 
-VERSION = 15  # of the cache's form
+VERSION = 16  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
 WAS_BUSY = """this machine was busy as it was calibrated, and predictions may be far off:
 `python -m simulator calibrate --refresh` measures it again"""
@@ -52,7 +52,7 @@ FILE = schema.table({
         "collectives": schema.table_of(SECONDS, needed=(*probes.COLLECTIVES, "alone")),
         "send": SECONDS, "receive": SECONDS,
     }),
-    "memory_bytes": schema.POSITIVE, "peak_flops": schema.POSITIVE, "sharing": schema.FACTOR,
+    "memory_bytes": schema.POSITIVE, "peak_flops": schema.POSITIVE, "oversubscription": schema.FACTOR,
     "turn_seconds": schema.NOT_NEGATIVE, "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),
     "quiet": schema.boolean, "version": schema.COUNT,
 })  # fmt: skip
@@ -93,8 +93,8 @@ def called(profile: ChainProfile) -> set[str]:
 class Calibration:
     """What was measured, as it is cached.
 
-    sharing, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, on one core and on all at once, to
-    tell how the machine drifts. quiet: nothing else kept the machine busy; otherwise who uses it is warned.
+    oversubscription, turn_seconds: see `Processors`. probe_seconds: of the speed probe then, on one core and on all at
+    once, to tell how the machine drifts. quiet: nothing else kept the machine busy; otherwise who uses it is warned.
     """
 
     machine: dict[str, object]
@@ -102,7 +102,7 @@ class Calibration:
     network: dict[str, object]
     memory_bytes: float
     peak_flops: float
-    sharing: float
+    oversubscription: float
     turn_seconds: float
     probe_seconds: list[float]
     quiet: bool = True
@@ -113,7 +113,7 @@ class Calibration:
         cores = self.machine["cores"]
         return Cluster(
             "this machine", cores, Measured(**self.compute), SharedMemory(**self.network),
-            self.memory_bytes, self.peak_flops, Processors(cores, self.sharing, self.turn_seconds),
+            self.memory_bytes, self.peak_flops, Processors(cores, self.oversubscription, self.turn_seconds),
         )  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     begin("matrix products and kernels")
     ((gemm, kernels, python),) = launch(kernel_probes.products_and_kernels, 1, (effort.rounds, effort.kernels))
     begin("busy cores")
-    sharing, turn_seconds = _sharing(cores, effort.iterations)
+    oversubscription, turn_seconds = _oversubscription(cores, effort.iterations)
     begin("collectives and messages")
     launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
     base = Measured(probes.GEMM_SIZES, gemm, {}, [], 1.0, [], 0.0)
@@ -243,14 +243,14 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
         machine, compute,
         {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
         memory_bytes() / cores, 2 * largest**3 / gemm[-1],
-        sharing, turn_seconds, [statistics.median(alone), statistics.median(together)],
+        oversubscription, turn_seconds, [statistics.median(alone), statistics.median(together)],
         quiet=_quiet(alone),
     )  # fmt: skip
     return replace(found, compute=compute | {"instruction_seconds": _instruction_seconds(found)})
 
 
-def _sharing(cores: int, iterations: int) -> tuple[float, float]:
-    """`Processors.sharing` and `Processors.turn_seconds`, from two ranks on each core against one."""
+def _oversubscription(cores: int, iterations: int) -> tuple[float, float]:
+    """`Processors.oversubscription` and `Processors.turn_seconds`, from two ranks on each core against one."""
     (apart, _), (few, more) = (launch(probes.iteration_seconds, n, (iterations,))[0] for n in (cores, 2 * cores))
     turn = max(0.0, (more - few) / probes.MORE_COLLECTIVES)
     return max(1.0, (few - turn) / 2 / apart), turn

@@ -40,11 +40,11 @@ class _Job:
 class SharedCores:
     """`cores` cores of one machine: jobs on one core share it equally, and busy cores slow one another down.
 
-    sharing: by what factor jobs that share a core take longer than one after the other.
+    oversubscription: by what factor jobs that share a core take longer than one after the other.
     """
 
-    def __init__(self, clock: Clock, cores: int, sharing: float = 1.0):
-        self.clock, self.cores, self.sharing = clock, cores, sharing
+    def __init__(self, clock: Clock, cores: int, oversubscription: float = 1.0):
+        self.clock, self.cores, self.oversubscription = clock, cores, oversubscription
         self.jobs: list[_Job] = []
         self._since, self._version = 0.0, 0
 
@@ -56,7 +56,7 @@ class SharedCores:
 
     def _speed(self, job: _Job) -> float:
         jobs = sum(other.core == job.core for other in self.jobs)
-        share = 1 / (jobs * self.sharing) if jobs > 1 else 1.0
+        share = 1 / (jobs * self.oversubscription) if jobs > 1 else 1.0
         busy = len({other.core for other in self.jobs})
         others = (busy - 1) / (self.cores - 1) if self.cores > 1 else 0.0
         return share / (1 + (job.contention - 1) * others)

@@ -87,7 +87,7 @@ class Engine:
         self.clock = Clock()
         self.processors = prices.cluster.processors
         shared = self.processors
-        self.cores = SharedCores(self.clock, shared.cores, shared.sharing) if shared else None
+        self.cores = SharedCores(self.clock, shared.cores, shared.oversubscription) if shared else None
         self.turn = shared.turn_seconds if shared and program.world_size > shared.cores else 0.0
         numbers = range(program.world_size) if self.processors else program.representatives()
         lanes = {number: {i.lane for i in program[number]} for number in numbers}

@@ -79,8 +79,8 @@ class Experiment:
     def profile(self, plan: Plan) -> ChainProfile:
         """What a micro-batch calls."""
         with blamed(self.file):
-            example = self.example
-            return prepare(self.build, plan, self.batch_size, example=example, loss=self.loss, optimizer=sgd).profile
+            settings = {"example": self.example, "loss": self.loss, "optimizer": sgd}
+            return prepare(self.build, plan, self.batch_size, **settings).profile
 
 
 def sgd(parameters) -> optim.SGD:

@@ -63,13 +63,13 @@ FILE = schema.table({
 class Processors:
     """The cores that the ranks of one machine share: rank r runs on core r modulo `cores`.
 
-    sharing: by what factor two ranks on one core take longer than one after the other would: they empty each other's
-    caches. turn_seconds: how long ranks that share cores take to go on after they waited for one another, in a
+    oversubscription: by what factor two ranks on one core take longer than one after the other would: they empty each
+    other's caches. turn_seconds: how long ranks that share cores take to go on after they waited for one another, in a
     collective or for a message: the operating system gives the cores to others first.
     """
 
     cores: int
-    sharing: float = 1.0
+    oversubscription: float = 1.0
     turn_seconds: float = 0.0
 
     def core_of(self, rank: int) -> int:

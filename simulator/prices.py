@@ -34,7 +34,7 @@ class Prices:
         self._meshes: dict[int, Mesh] = {}
         self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
         self._moved: dict[tuple, float] = {}
-        self._runs: dict[int, tuple[Sequence[Call], list]] = {}  # by identity, which is the run's as long as it is kept
+        self._blocks: dict[int, tuple[Sequence[Call], list]] = {}  # by the identity of the calls, which are kept
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
@@ -46,8 +46,8 @@ class Prices:
         compute, network = self.cluster.compute, self.cluster.network
         found: list[Segment] = []
         busy, slowed = compute.instruction_seconds, compute.instruction_seconds
-        for run in self.costs.runs(instruction):
-            for seconds, slowed_seconds, call in self._kernels(run):
+        for calls in self.costs.calls_by_block(instruction):
+            for seconds, slowed_seconds, call in self._stretches(calls):
                 busy, slowed = busy + seconds, slowed + slowed_seconds
                 if call is None:
                     continue
@@ -59,19 +59,19 @@ class Prices:
         found.append(Segment(busy, slowed / busy if busy else 1.0, None))
         return tuple(found)
 
-    def _kernels(self, run: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
+    def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
         """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""
-        if id(run) not in self._runs:
+        if id(calls) not in self._blocks:
             found, busy, slowed = [], 0.0, 0.0
-            for call in run:
+            for call in calls:
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)
                     busy, slowed = busy + seconds, slowed + seconds * contention
                 else:
                     found.append((busy, slowed, call))
                     busy = slowed = 0.0
-            self._runs[id(run)] = run, [*found, (busy, slowed, None)]
-        return self._runs[id(run)][1]
+            self._blocks[id(calls)] = calls, [*found, (busy, slowed, None)]
+        return self._blocks[id(calls)][1]
 
     def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> tuple[float, float]:
         """(seconds, contention) of the sender."""

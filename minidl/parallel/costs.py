@@ -43,10 +43,10 @@ class Costs:
 
     def calls(self, i: Instruction) -> tuple[Call, ...]:
         """The kernel calls, and the collectives inside layers, of an instruction that computes, in order."""
-        return tuple(chain.from_iterable(self.runs(i)))
+        return tuple(chain.from_iterable(self.calls_by_block(i)))
 
-    def runs(self, i: Instruction) -> list[Sequence[Call]]:
-        """The same in runs, one a block; blocks that are alike have the very same run."""
+    def calls_by_block(self, i: Instruction) -> list[Sequence[Call]]:
+        """The same, block by block; blocks that are alike have the very same sequence of calls."""
         return CALLS[type(i)](self, i)
 
     def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:

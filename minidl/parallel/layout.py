@@ -47,7 +47,7 @@ class Layout:
         return range(sum(end <= self.first_trained for end in ends), len(ends))
 
     def trained(self, stage: int) -> tuple[tuple[int, int], ...]:
-        """All those of a stage, as pairs (chunk, bucket)."""
+        """The trained buckets of all chunks of a stage, as pairs (chunk, bucket)."""
         return tuple((chunk, b) for chunk in self.stages[stage] for b in self.trained_buckets(chunk))
 
     def wants_gradient(self, chunk: int) -> bool:

@@ -1,9 +1,8 @@
 """The machine: the one rule by which a rank's list of instructions runs.
 
-The list is a legal program as it stands, one instruction after the other. Lanes let an instruction start earlier: each
-lane runs its own first-in first-out, and an instruction waits only for those on other lanes that wrote what it reads
-(read after write), that read what it overwrites or frees (write after read) or that wrote it before (write after
-write). The list repeats, step after step, so some of these are of the step before.
+The list is a legal program as it stands, one instruction after the other. Lanes let one start earlier: each lane runs
+its own first-in first-out, and an instruction waits only for those on other lanes that wrote what it reads, or that
+wrote or read what it overwrites or frees. The list repeats, so some of these are of the step before.
 
 `compile_list` finds out once for whom each instruction waits; `Lanes` say what may run now. The checker drives them
 with tags, the worker with kernels, the simulator with clocks. Nothing here knows of those.
@@ -24,9 +23,9 @@ class HazardError(ValueError):
 
 
 class Entry(NamedTuple):
-    """An instruction, and how many instructions of other lanes must be done before it starts.
+    """An instruction, and how many of each other lane must be done before it starts, counted from its own step on.
 
-    Counts are those of its own step. 0: all of the step before are done; -1: all but the last of them.
+    So 0 is all of the step before, and -1 all but the last of them.
     """
 
     instruction: Instruction
@@ -85,7 +84,10 @@ def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buf
             use.held, use.lane, use.count = buffer in i.writes, lane, count
             use.readers.clear()
         waits.append((i, after))
-    _check_end({buffer for buffer, use in uses.items() if use.held}, set(persistent))
+    left = {buffer for buffer, use in uses.items() if use.held}
+    for buffers, what in ((left.difference(persistent), "never freed"), (set(persistent) - left, "lost")):
+        if buffers:
+            raise HazardError(f"at the end of a step, {what}: {', '.join(map(str, sorted(buffers, key=str)))}")
     # The step before left each buffer as this one does: now that is known.
     for after, buffer, for_readers in of_step_before:
         use = uses[buffer]
@@ -95,12 +97,6 @@ def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buf
     # Within a lane the order is that of the list: nothing to wait for.
     entries = [Entry(i, tuple((lane, n) for lane, n in after.items() if lane != i.lane)) for i, after in waits]
     return {lane: tuple(entry for entry in entries if entry.instruction.lane == lane) for lane in counts}
-
-
-def _check_end(left: set[Buffer], persistent: set[Buffer]) -> None:
-    for buffers, what in ((left - persistent, "never freed"), (persistent - left, "lost")):
-        if buffers:
-            raise HazardError(f"at the end of a step, {what}: {', '.join(map(str, sorted(buffers, key=str)))}")
 
 
 class Lane:

@@ -269,6 +269,7 @@ class _Rank:
                 yield I.GatherParameters(*place)
 
     def broadcast(self) -> Iterator[Instruction]:
+        """The statistics of the first replica, for all."""
         if self.plan.data > 1:
             for chunk in self.chunks:
                 yield I.BroadcastStatistics(chunk)

@@ -44,7 +44,7 @@ def _show_calibration(found: Calibration, console: Console) -> None:
         ("  around an instruction", duration(compute["instruction_seconds"])),
         ("slower while all cores are busy", f"matrix product ×{compute['matmul_contention']:.2f}, "
          f"adding 16 MiB ×{compute['contention'][-1][1]:.2f}"),
-        ("  two ranks on a core, not in turn", f"×{found.sharing:.2f}"),
+        ("  two ranks on a core, not in turn", f"×{found.oversubscription:.2f}"),
         ("  to go on after waiting", f"{duration(found.turn_seconds)} of ranks that share cores"),
     ]  # fmt: skip
     for name, points in (

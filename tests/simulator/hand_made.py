@@ -117,7 +117,7 @@ def made_up(**changes) -> Calibration:
     """A calibration of this machine that nobody has measured."""
     figures = dict(
         machine=identity(),
-        sharing=1.0,
+        oversubscription=1.0,
         turn_seconds=1e-4,
         compute={
             "gemm_sizes": [4, 16], "gemm_seconds": [1e-6] * 8, "kernels": {"add": POINTS}, "contention": [[64, 1.5]],

@@ -263,7 +263,7 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
     assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.compute["gemm_seconds"])
     assert len(found.compute["gemm_seconds"]) == len(probes.GEMM_SIZES) ** 3
     assert min(factor for _, factor in found.compute["contention"]) >= 1
-    assert found.compute["matmul_contention"] >= 1 and found.sharing >= 1 and found.turn_seconds >= 0
+    assert found.compute["matmul_contention"] >= 1 and found.oversubscription >= 1 and found.turn_seconds >= 0
     assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and min(found.probe_seconds) > 0
     assert Calibration(**json.loads(json.dumps(asdict(real[0])))) == real[0]
 

@@ -36,14 +36,14 @@ def test_a_calibration_says_where_it_is_kept_and_whether_it_is_worth_much(monkey
         assert main(["calibrate", "--refresh"]) == 0
         return capsys.readouterr()
 
-    assert "kept in" in measured(sharing=1.25).out  # it replaces the one that was there
-    printed, said = measured(quiet=False, sharing=1.5)
+    assert "kept in" in measured(oversubscription=1.25).out  # it replaces the one that was there
+    printed, said = measured(quiet=False, oversubscription=1.5)
     assert "kept in" in printed and WAS_BUSY in said
     assert main("predict mlp-digits --batch-size 8".split()) == 0  # with it
     assert WAS_BUSY in capsys.readouterr().err
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "file"))
-    printed, said = measured(sharing=1.75)
+    printed, said = measured(oversubscription=1.75)
     assert "kept in" not in printed and "cannot be cached" in said
 
 

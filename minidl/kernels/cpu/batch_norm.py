@@ -106,7 +106,7 @@ def _per_channel(grouped, channels):
 # Passes over memory
 
 
-def turns(x, contiguous: bool) -> bool:
+def lays_channels_last(x, contiguous: bool) -> bool:
     """Whether images x (n, channels, ...) are gone through with channels last, and the result lies so in memory."""
     long = math.prod(x.shape[2:]) >= LONG and x.shape[1] > 1
     return not (contiguous and long and use_compiled(x, COMPILED_FROM))
@@ -118,7 +118,7 @@ def _images(x, merged=False):
     merged: small images may be taken as one, (1, n * positions, channels).
     """
     n, channels, positions = *x.shape[:2], math.prod(x.shape[2:])
-    if not turns(x, x.flags.c_contiguous):
+    if not lays_channels_last(x, x.flags.c_contiguous):
         return x.reshape(n, channels, positions), False
     if merged and positions < LONG:
         n, positions = 1, n * positions

@@ -1,6 +1,6 @@
 """Normalisation: shapes and costs."""
 
-from minidl.kernels.cpu.batch_norm import turns
+from minidl.kernels.cpu.batch_norm import lays_channels_last
 from minidl.kernels.meta.layout import channels_last
 from minidl.kernels.meta.record import MetaArray, result
 
@@ -11,7 +11,7 @@ __all__ = [
 
 
 def _images(name, inputs, x, flops, also_written=()):
-    strides = channels_last(x.shape) if turns(x, x.contiguous) else None
+    strides = channels_last(x.shape) if lays_channels_last(x, x.contiguous) else None
     return result(name, _given(*inputs), x.shape, x.dtype, flops, also_written=also_written, strides=strides)
 
 

@@ -24,7 +24,7 @@ from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request
 from minidl.parallel.result import Evaluation, StepRecord
-from minidl.parallel.runtime.course import Course, Step
+from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
@@ -62,7 +62,7 @@ def run_rank(group, job: Job) -> Result:
     request, plan, program = job.request, job.request.plan, job.training
     worker = _make_worker(group, job)
     stage, optimizer, mesh = worker.stage, worker.optimizer, worker.mesh
-    course = Course(program.schedule(mesh.rank), job.first_step)
+    execution = Execution(program.schedule(mesh.rank), job.first_step)
     memory = worker.memory = HighWater(stage, optimizer)
     scheduler = None
     if optimizer and request.lr_schedule:
@@ -90,13 +90,13 @@ def run_rank(group, job: Job) -> Result:
             if scheduler and step > job.first_step:
                 scheduler.step()
             start = time.perf_counter()
-            totals = worker.run(course, Step(request.dataset, samples, step))
+            totals = worker.run(execution, Step(request.dataset, samples, step))
             seconds = time.perf_counter() - start
             last = done == request.steps
             evaluates = request.evaluate is not None and (last or done % request.evaluate_every == 0)
             saves = bool(request.save_every) and done % request.save_every == 0 and not last
             if evaluates or saves:
-                worker.drain(course)
+                worker.drain(execution)
             events.append(worker.events)
             worker.events = []
             if done > job.first_step + 1:  # by now the optimizer has its state, and every step holds the same
@@ -110,7 +110,7 @@ def run_rank(group, job: Job) -> Result:
                     records, reported = [], time.perf_counter()
             if saves:
                 group.report(held(done))
-        worker.drain(course)
+        worker.drain(execution)
         worker.run_once(program.schedule(mesh.rank, "epilogue"), Step(request.dataset, [], done))
     finally:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
@@ -149,14 +149,14 @@ def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
     memory, worker.memory = worker.memory, None
     worker.stage.train(False)
     worker.run_once(job.evaluation.schedule(rank, "prologue"), Step(request.evaluate, [], step))
-    course = Course(job.evaluation.schedule(rank))
+    execution = Execution(job.evaluation.schedule(rank))
     loss = weight = correct = answers = 0.0
     for batch in batches(np.arange(len(request.evaluate)), request.batch_size):
         samples = split_batch(batch, request.plan.data, request.plan.micro_batches)[replica]
-        totals = worker.run(course, Step(request.evaluate, samples, step))
+        totals = worker.run(execution, Step(request.evaluate, samples, step))
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers
-    worker.drain(course)
+    worker.drain(execution)
     worker.run_once(job.evaluation.schedule(rank, "epilogue"), Step(request.evaluate, [], step))
     worker.stage.train(True)
     worker.events, worker.memory = [], memory

@@ -21,7 +21,7 @@ from minidl.parallel.group import Handle, Steps
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Lane, Schedule
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.runtime.course import Course, Step
+from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
 from minidl.trace import COLLECTIVES, COMPUTE
@@ -43,7 +43,7 @@ class Worker:
         self.memory: HighWater | None = None
         self.totals: Totals | None = None
         self._rank = mesh.rank
-        self.course = Course({})
+        self.execution = Execution({})
         mesh.world.meanwhile(self._communicate)
         self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
         self._sums = mesh.world.empty((len(Totals._fields),), "float64").data
@@ -51,15 +51,15 @@ class Worker:
         squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
         self._norms = mesh.world.empty(squares, "float64").data
 
-    def run(self, course: Course, step: Step) -> Totals:
+    def run(self, execution: Execution, step: Step) -> Totals:
         """Run one more step of a list, until its compute lane is through; returns the totals of the global batch.
 
         What is still under way on other lanes, as a gather is, goes on beside the next step, or until `drain`.
         """
-        self.course, self.step = course, step
-        course.lanes.allow_step()
+        self.execution, self.step = execution, step
+        execution.lanes.allow_step()
         self._communicate()
-        lane = course.lanes.get(COMPUTE)
+        lane = execution.lanes.get(COMPUTE)
         while lane and lane.done < lane.limit:
             while (instruction := lane.ready()) is None:
                 self.mesh.world.pause()
@@ -75,21 +75,21 @@ class Worker:
 
     def run_once(self, schedule: Schedule, step: Step) -> None:
         """Run a list, a prologue or an epilogue, once and to its end."""
-        course = Course(schedule, step.number)
-        self.run(course, step)
-        self.drain(course)
+        execution = Execution(schedule, step.number)
+        self.run(execution, step)
+        self.drain(execution)
 
-    def drain(self, course: Course) -> None:
+    def drain(self, execution: Execution) -> None:
         """Wait until all is done that was begun."""
-        self.course = course
-        while course.lanes.unfinished():
+        self.execution = execution
+        while execution.lanes.unfinished():
             self.mesh.world.pause()
 
     # Lanes
 
     def _communicate(self) -> None:
         """Bring the other lanes on as far as they go without waiting."""
-        begun = self.course.begun
+        begun = self.execution.begun
         for lane, under_way in begun.items():
             while True:
                 if under_way is None:
@@ -105,7 +105,7 @@ class Worker:
                     break
                 except StopIteration as finished:
                     under_way = begun[lane] = None
-                    number = self.course.first_step + lane.step
+                    number = self.execution.first_step + lane.step
                     self._record(lane.name, instruction.name, finished.value, time.perf_counter(), number)
                     self._finish(lane, instruction)
 

@@ -25,8 +25,8 @@ class Step:
     labels: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-class Course:
-    """The course of a list: how far it has come, and what is begun on each lane that communicates.
+class Execution:
+    """A list under way: how far it has come, and what is begun on each lane that communicates.
 
     first_step: the number of the step that it runs first.
     """
