@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import kernels, nn, optim
 from minidl.kernels import meta
-from minidl.kernels.cpu.blocks import COMPILED_FROM
+from minidl.kernels.algorithms import COMPILED_FROM
 from minidl.kernels.meta import MetaArray
 from minidl.models.gpt import gpt
 from minidl.models.lstm import lstm_classifier

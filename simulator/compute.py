@@ -10,8 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple, Protocol
 
-from minidl.kernels.cpu import convolution as conv
-from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.kernels.meta import KernelCall
 from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.units import counted, scaled
 
@@ -68,10 +67,10 @@ class Roofline:
         if not moved:
             return 0.0, 1.0  # a view
         # Parameters' masters and the optimizer's state stay in float32.
-        scale = self.scale if call.dtype == "float32" and not call.name.endswith("_update") else 1.0
-        if call.name == "matmul":
+        scale = self.scale if call.dtype == "float32" and call.kind != "update" else 1.0
+        if call.kind == "product":
             arithmetic = self._matmul(*call.shapes[0])
-        elif call.name.startswith("conv2d"):
+        elif call.kind == "convolution":
             arithmetic = call.flops / self.matrix_flops
         else:
             arithmetic = call.flops / self.vector_flops
@@ -94,8 +93,8 @@ class Measured:
     """Kernel calls as they were timed on this machine, interpolated between the sizes that were timed.
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
-    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and way, what it takes beyond
-    its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
+    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and algorithm, what it takes
+    beyond its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
     moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it).
     """
 
@@ -117,13 +116,13 @@ class Measured:
 
     def _kernel(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
-        if call.name == "matmul":
+        if call.kind == "product":
             return self.matmul_seconds(*call.shapes[0]), self.matmul_contention
         if call.name not in self.kernels and not moved:
             return 0.0, 1.0  # a view
         if found := convolution(call):
-            ways = (self.kernels.get(f"{name}, {found.way}") for name in (call.name, "conv2d"))
-            rest = interpolate(next(filter(None, ways), self.kernels["add"]), found.rest)
+            timed = (self.kernels.get(f"{name}, {call.algorithm}") for name in (call.name, "conv2d"))
+            rest = interpolate(next(filter(None, timed), self.kernels["add"]), found.rest)
             return self.matmul_seconds(*found.product) + rest, self.matmul_contention
         return self._by_bytes(call.name, moved), interpolate(self.contention, moved, growing=False)
 
@@ -167,15 +166,13 @@ class Measured:
 
 
 class Convolution(NamedTuple):
-    """How a convolution is computed on the CPU.
+    """What a convolution does by its algorithm on the CPU.
 
-    way: over "windows" copied into a matrix, by Winograd's algorithm or directly, as minidl.kernels.cpu.convolution
-    chooses. product: (batch, m, n, k) of its matrix products. rest: what the time beyond them is in proportion to, or
-    all time where there are none: bytes of windows copied, each run of them that lies together counting RUN_BYTES more;
-    bytes of transformed tiles; FLOPs.
+    product: (batch, m, n, k) of its matrix products. rest: what the time beyond them is in proportion to, or all time
+    where there are none: of "windows", the bytes copied into a matrix, each run of them that lies together counting
+    RUN_BYTES more; of "winograd", those of transformed tiles; of "direct", FLOPs.
     """
 
-    way: str
     product: tuple[int, int, int, int]
     rest: int
 
@@ -186,33 +183,31 @@ RUN_BYTES = 128  # two cache lines: with it, time is proportional to `rest` for 
 
 def convolution(call: KernelCall) -> Convolution | None:
     """What a convolution's call does; None for other kernels."""
-    if not call.name.startswith("conv2d"):
+    if call.kind != "convolution":
         return None
     first, second, *_, result = call.shapes
     # conv2d: input, weight, …, output; conv2d_grad_input, a convolution of the gradient: gradient, weight, result;
     # conv2d_grad_weight: gradient, input, gradient of the weight
     images, weight, out = (second, result, first) if call.name == "conv2d_grad_weight" else (first, second, result)
     (batch, n, *places), (_, channels, *size), (*_, height, width) = out, images, weight
-    stride, _, dilation, groups = call.options
-    turned = (n, channels // groups, height, width)
-    way = conv.way(MetaArray(images, call.dtype), turned, places, stride, dilation, groups)
-    if way == "winograd":
+    stride, *_, groups = call.options
+    spread = call.name == "conv2d_grad_input" and stride != (1, 1)
+    if call.algorithm == "winograd":
         tiles = batch * math.prod(math.ceil(places / 4) for places in places)
-        return Convolution("winograd", (36, tiles, n, channels), 4 * 36 * tiles * (n + channels))
-    if way == "direct" and (stride == (1, 1) or call.name != "conv2d_grad_input"):
-        return Convolution("direct", (0, 0, 0, 0), call.flops)
-    if call.name == "conv2d_grad_input" and stride != (1, 1):
+        return Convolution((36, tiles, n, channels), 4 * 36 * tiles * (n + channels))
+    if call.algorithm == "direct":  # zeros between the elements of the gradient are multiplied like them
+        return Convolution((0, 0, 0, 0), call.flops * math.prod(stride) if spread else call.flops)
+    if spread:
         places = size  # windows of the result are made at the places of the gradient, and added where they belong
     m, run = batch * math.prod(places), width * channels
     runs = height if groups == 1 else height * width * groups  # only a whole row of a window lies together
     rest = m * (4 * height * run + RUN_BYTES * runs)
-    return Convolution("windows", (groups, m, n // groups, height * run // groups), rest)
+    return Convolution((groups, m, n // groups, height * run // groups), rest)
 
 
 def timed_as(call: KernelCall) -> str:
-    """The name under which a call's times are kept: a convolution's says how it is computed."""
-    found = convolution(call)
-    return f"{call.name}, {found.way}" if found else call.name
+    """The name under which a call's times are kept, and its algorithm if there are several."""
+    return f"{call.name}, {call.algorithm}" if call.algorithm else call.name
 
 
 def interpolate(points: Points, x: float, growing: bool = True) -> float:

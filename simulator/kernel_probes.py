@@ -101,7 +101,7 @@ class _TimedStep:
     def add_kernels(self, samples: dict[str, dict[object, list[float]]]) -> None:
         """The median times of its kernels, by their names and by bytes moved, or by Convolution."""
         for calls, seconds in zip(self.calls, zip(*self.seconds, strict=True), strict=True):
-            if len(calls) == 1 and calls[0].name != "matmul":
+            if len(calls) == 1 and calls[0].kind != "product":
                 call = calls[0]
                 size = convolution(call) or call.bytes_read + call.bytes_written
                 samples.setdefault(timed_as(call), {}).setdefault(size, []).append(statistics.median(seconds))

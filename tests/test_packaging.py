@@ -38,6 +38,17 @@ def imported() -> set[str]:
     return found - set(sys.stdlib_module_names) - set(PACKAGES) - OTHERS
 
 
+def modules_imported(path: Path) -> set[str]:
+    """What a file imports, by full names: of `from a import b` both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return found
+
+
 def required() -> set[str]:
     lines = SETUP["options"]["install_requires"].split("\n")
     names = (line.split(";")[0].split("=")[0].rstrip("><~! ") for line in lines if line)
@@ -46,6 +57,12 @@ def required() -> set[str]:
 
 def test_what_is_imported_is_required_and_what_is_required_is_imported():
     assert imported() - OPTIONAL == required()
+
+
+def test_the_simulator_prices_what_calls_say_and_imports_no_kernel_of_the_cpu():
+    for path in (ROOT / "simulator").rglob("*.py"):
+        cpu = {name for name in modules_imported(path) if f"{name}.".startswith("minidl.kernels.cpu.")}
+        assert not cpu, path
 
 
 def test_every_file_of_the_packages_is_installed():

@@ -201,7 +201,7 @@ class Costs:
 def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
     """The calls that update such a part of a parameter; views are made of all of it."""
     for call in calls:
-        if call.bytes_read + call.bytes_written == 0 or part == 1:
+        if call.kind == "view" or part == 1:
             yield call
         elif part:
             numbers = {name: getattr(call, name) * part for name in ("flops", "bytes_read", "bytes_written")}
@@ -209,7 +209,7 @@ def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
 
 
 def _load(array: MetaArray) -> list[Call]:
-    return [KernelCall("load", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
+    return [KernelCall("load", "copy", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
 
 
 CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call]]]] = {

@@ -11,12 +11,11 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl.kernels import cpu
+from minidl.kernels.cpu import updates
 from minidl.nn.module import Module
 from minidl.static.graph import Graph, Node, Value
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
-
-UPDATES = "_update"  # how the names of optimizers' kernels end
 
 
 def capture(function: Callable, *example: Tensor) -> Graph:
@@ -101,7 +100,7 @@ class Recorder:
         kernel = getattr(cpu, name)
         if not callable(kernel):
             return kernel
-        if name.endswith(UPDATES):
+        if name in updates.__all__:
             raise ValueError(f"capture: {name} depends on the step; capture the gradients, and step outside")
         if name == "to_numpy":
             raise ValueError("capture: the function reads a value (item, numpy, bool): a replay could not follow it")

@@ -1,14 +1,15 @@
 """The fast ways of convolution give what the plain one gives, which float64 always takes."""
 
+import math
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minidl.kernels import cpu, shapes
+from minidl.kernels import algorithms, cpu, meta, shapes
 from minidl.kernels.cpu import direct, threads, winograd
-from minidl.kernels.cpu.blocks import COMPILED_FROM
-from minidl.kernels.cpu.convolution import way
 from minidl.kernels.cpu.images import channels_last
 from minidl.kernels.meta import MetaArray
 
@@ -57,26 +58,30 @@ def test_winograd_is_exact_to_five_digits_for_all_sizes(size, c, o, padding, wit
         assert mean < 5e-6 and largest < 1e-4
 
 
+def chosen(x, weight, out_size, stride=(1, 1), dilation=(1, 1), groups=1, dtype="float32"):
+    return algorithms.convolution(x, np.dtype(dtype), weight, out_size, stride, dilation, groups)
+
+
 def test_winograd_is_chosen_for_kernels_of_3_by_3_with_many_channels_and_never_for_float64():
-    x = np.zeros((8, 32, 20, 20), np.float32)
-    usual = dict(out_channels=64, out_size=(20, 20), kernel=(3, 3), stride=(1, 1), dilation=(1, 1), groups=1)
-    assert winograd.suits(x, **usual)
-    assert not winograd.suits(x.astype(np.float64), **usual)
-    assert not winograd.suits(x[:1], **usual)
-    assert not winograd.suits(x[:, :3], **usual)
-    others = dict(out_channels=10, kernel=(3, 5), stride=(1, 2), dilation=(2, 2), groups=2)
-    for name, value in others.items():
-        assert not winograd.suits(x, **usual | {name: value})
-    assert not winograd.suits(x, **usual | {"out_size": (5, 5)})  # 4 tiles of 4 x 4 for 25 results
-    assert winograd.suits(x, **usual | {"out_size": (6, 6)})
+    x, weight, size = (8, 32, 20, 20), (64, 32, 3, 3), (20, 20)
+    assert chosen(x, weight, size) == "winograd"
+    assert chosen(x, weight, size, dtype="float64") == "windows"
+    assert chosen((1, 32, 20, 20), weight, size) == "windows"
+    for others in (
+        ((80, 3, 20, 20), (64, 3, 3, 3), size), (x, (10, 32, 3, 3), size), (x, (64, 32, 3, 5), size),
+        (x, weight, size, (1, 2)), (x, weight, size, (1, 1), (2, 2)), (x, (64, 16, 3, 3), size, (1, 1), (1, 1), 2),
+        (x, weight, (5, 5)),  # 4 tiles of 4 x 4 for 25 results
+    ):  # fmt: skip
+        assert chosen(*others) in ("direct", "windows")
+    assert chosen(x, weight, (6, 6)) == "winograd"
 
 
-WAYS = {  # of kernels of 3 x 3: by the channels, the channels of the result, and its places a side
+ALGORITHMS = {  # of kernels of 3 x 3: by the channels, the channels of the result, and its places a side
     (64, 32, 2): "windows", (64, 32, 4): "winograd", (64, 32, 5): "direct", (64, 32, 32): "winograd",
     (3, 32, 2): "windows", (3, 32, 4): "direct", (3, 32, 32): "direct", (3, 20, 32): "windows",
     (16, 32, 2): "windows", (16, 32, 3): "winograd", (8, 16, 8): "direct",
 }  # fmt: skip
-OTHER_WAYS = {  # by these, kernel, stride and groups
+OTHER_ALGORITHMS = {  # by these, kernel, stride and groups
     (32, 64, 8, (1, 1), 1, 1): "windows", (3, 64, 8, (1, 1), 1, 1): "windows", (16, 32, 2, (5, 5), 1, 1): "windows",
     (16, 32, 8, (5, 5), 1, 1): "direct", (16, 32, 2, (3, 3), 2, 1): "windows", (16, 32, 8, (3, 3), 2, 1): "direct",
     (32, 32, 1, (3, 3), 1, 32): "direct", (32, 32, 8, (3, 3), 1, 2): "direct", (256, 32, 8, (3, 3), 2, 1): "windows",
@@ -84,18 +89,80 @@ OTHER_WAYS = {  # by these, kernel, stride and groups
 
 
 @pytest.mark.parametrize(
-    ("case", "expected"), [*(((*c, (3, 3), 1, 1), way) for c, way in WAYS.items()), *OTHER_WAYS.items()], ids=str
+    ("case", "expected"),
+    [*(((*c, (3, 3), 1, 1), a) for c, a in ALGORITHMS.items()), *OTHER_ALGORITHMS.items()],
+    ids=str,
 )
 def test_a_convolution_goes_the_way_that_was_measured_to_be_the_fastest_however_many_images_there_are(case, expected):
     c, o, side, kernel, stride, groups = case
     image = c * (side * stride) ** 2
-    few, many = -(-COMPILED_FROM // image), 10**9 // image
+    few, many = -(-algorithms.COMPILED_FROM // image), 10**9 // image
+
+    def by_images(n):
+        x, weight = (n, c, side * stride, side * stride), (o, c // groups, *kernel)
+        return chosen(x, weight, (side, side), (stride, stride), groups=groups)
+
     for n in (few, few + 1, 2 * few, 100 * few, many):
-        x = MetaArray((n, c, side * stride, side * stride), "float32")
-        found = way(x, (o, c // groups, *kernel), (side, side), (stride, stride), (1, 1), groups)
-        assert found == expected, n
-    x = MetaArray((few - 1, c, side * stride, side * stride), "float32")  # all together not worth the import of Numba
-    assert way(x, (o, c // groups, *kernel), (side, side), (stride, stride), (1, 1), groups) == "windows"
+        assert by_images(n) == expected, n
+    assert by_images(few - 1) == "windows"  # all together not worth the import of Numba
+
+
+@st.composite
+def convolutions(draw):
+    """(shape of images, shape of the weight, options), many of them at the edges between the algorithms."""
+    pair = lambda low, high: (draw(st.integers(low, high)), draw(st.integers(low, high)))  # noqa: E731
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (1, 1), (2, 5), (5, 3)]))
+    stride, dilation = draw(st.sampled_from([(1, 1), (1, 1), (1, 2), (3, 3)])), draw(st.sampled_from([(1, 1), (1, 2)]))
+    padding = pair(0, 3)  # in the gradient of the input, that of small kernels would be less than none
+    size = tuple(d * (k - 1) + n for d, k, n in zip(dilation, kernel, pair(1, 14), strict=True))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 32]))
+    c, o = draw(st.sampled_from([(16, 32), (32, 16), (3, 16), (16, 10), (32, 48)])) if groups == 1 else (32, 32)
+    all_in_all = draw(st.sampled_from([1, 1, 0.5])) * algorithms.COMPILED_FROM  # elements of the images, or a few more
+    n = math.ceil(all_in_all / (c * math.prod(size))) + draw(st.integers(-1, 1))
+    return (max(n, 1), c, *size), (o, c // groups, *kernel), (stride, padding, dilation, groups)
+
+
+@contextmanager
+def spied():
+    """Collect which of the compiled algorithms run."""
+    ran = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in (("winograd", winograd), ("direct", direct)):
+            for kernel in ("conv2d", "conv2d_grad_weight"):
+                original = getattr(module, kernel)
+                patch.setattr(module, kernel, lambda *a, f=original, name=name: ran.append(name) or f(*a))
+        yield ran
+
+
+def three_kernels(kernels, x, weight, grad, options):
+    """Call a convolution and its two gradients, one by one."""
+    yield kernels.conv2d(x, weight, None, *options)
+    yield kernels.conv2d_grad_weight(grad, x, weight.shape, *options)
+    yield kernels.conv2d_grad_input(grad, weight, x.shape, *options)
+
+
+def at(x, weight, stride, padding, groups):
+    return example((x, weight, ((stride, stride), (padding, padding), (1, 1), groups)), "float32")
+
+
+@settings(max_examples=60)
+@given(convolutions(), st.sampled_from(["float32", "float32", "float32", "float64"]))
+@at((100, 16, 7, 7), (32, 16, 3, 3), 1, 0, 1)  # results of 5 x 5 are few for tiles, the gradient's 7 x 7 are not
+@at((40, 16, 10, 10), (32, 16, 3, 3), 1, 1, 1)  # the images alone are too small for compiled code
+@at((200, 16, 5, 5), (32, 16, 3, 3), 1, 3, 1)  # with so much padding the gradient is no convolution
+@at((200, 32, 9, 9), (32, 1, 3, 3), 3, 1, 32)  # the gradient is small, but for the zeros between its elements
+@at((40, 32, 9, 9), (32, 1, 3, 3), 3, 0, 32)  # and here it is small with them too
+def test_the_algorithm_that_meta_writes_down_is_the_one_that_the_cpu_takes(case, dtype):
+    x_shape, weight_shape, options = case
+    out_shape = (x_shape[0], weight_shape[0], *shapes.windows(x_shape[2:], weight_shape[2:], *options[:3]))
+    arrays = [np.zeros(shape, dtype) for shape in (x_shape, weight_shape, out_shape)]
+    taken = []
+    with spied() as ran:
+        for _ in three_kernels(cpu, *arrays, options):
+            taken.append(ran.pop() if ran else "windows")
+    with meta.record() as calls:
+        list(three_kernels(meta, *(MetaArray(x.shape, dtype) for x in arrays), options))
+    assert [call.algorithm for call in calls] == taken and not ran
 
 
 def test_the_error_of_winograd_is_what_its_documentation_says():
@@ -141,7 +208,8 @@ def test_the_compiled_direct_convolution_equals_the_plain_one(case, with_bias, o
     x, weight = images(size, c, generator), generator.standard_normal((o, c // options[3], *kernel))
     bias = generator.standard_normal(o) if with_bias else None
     out_size = shapes.windows(size, kernel, *options[:3])
-    assert direct.suits(x.astype(np.float32), weight.shape, out_size[1], options[3])
+    stride, _, dilation, groups = options
+    assert chosen(x.shape, weight.shape, out_size, stride, dilation, groups) == "direct"
     for mean, largest in errors(x, weight, bias, options, order):
         assert mean < 1e-5 and largest < 1e-4
 

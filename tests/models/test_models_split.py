@@ -30,7 +30,7 @@ def profile(build, ranks):
 
 
 def split_flops(calls):
-    return sum(call.flops for call in calls if isinstance(call, KernelCall) and call.name == "matmul")
+    return sum(call.flops for call in calls if isinstance(call, KernelCall) and call.kind == "product")
 
 
 def collectives(calls):

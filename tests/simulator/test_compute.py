@@ -2,25 +2,23 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.kernels import cpu
-from minidl.kernels.cpu import direct, winograd
-from minidl.kernels.meta import KernelCall
-from simulator.compute import RUN_BYTES, Convolution, Measured, convolution, interpolate
+from minidl.kernels import meta
+from minidl.kernels.meta import KernelCall, MetaArray
+from simulator.compute import RUN_BYTES, Convolution, Measured, convolution, interpolate, timed_as
 from tests.simulator.hand_made import roofline
 
 
 def product(batch, m, n, k, dtype="float32"):
     moved = 4 * batch * (m * k + k * n)
-    return KernelCall("matmul", ((batch, m, n, k),), dtype, 2 * batch * m * n * k, moved, 4 * batch * m * n)
+    return KernelCall("matmul", "product", ((batch, m, n, k),), dtype, 2 * batch * m * n * k, moved, 4 * batch * m * n)
 
 
-def elementwise(name="add", nbytes=1200, flops=100, dtype="float32"):
-    return KernelCall(name, ((nbytes // 12,),), dtype, flops, nbytes * 2 // 3, nbytes // 3)
+def elementwise(name="add", nbytes=1200, flops=100, dtype="float32", kind="elementwise"):
+    return KernelCall(name, kind, ((nbytes // 12,),), dtype, flops, nbytes * 2 // 3, nbytes // 3)
 
 
 FAST = dict(memory_bandwidth=1e12, launch_seconds=0.0)  # leaves arithmetic alone
@@ -68,17 +66,18 @@ def test_no_kernel_is_faster_than_its_launch_its_arithmetic_or_its_bytes():
 
 
 def test_a_convolution_runs_at_the_matrix_rate():
-    call = KernelCall("conv2d_weight_grad", ((2, 2),), "float32", 1000, 8, 8)
+    call = KernelCall("conv2d_grad_weight", "convolution", ((2, 2),), "float32", 1000, 8, 8)
     assert seconds(call) == 10.0
 
 
 def test_views_cost_nothing():
-    assert roofline().price(KernelCall("reshape", ((4, 4), (16,)), "float32", 0, 0, 0)) == (0.0, 1.0)
+    assert roofline().price(KernelCall("reshape", "view", ((4, 4), (16,)), "float32", 0, 0, 0)) == (0.0, 1.0)
 
 
 def test_half_precision_halves_the_bytes_of_all_but_the_optimizer():
-    for name, factor in (("add", 0.5), ("matmul", 0.5), ("adam_update", 1.0), ("sgd_update", 1.0)):
-        call = product(1, 1, 1, 1) if name == "matmul" else elementwise(name, 12000, 0)
+    others = (elementwise(nbytes=12000, flops=0, kind=kind) for kind in ("elementwise", "copy", "normalisation"))
+    update = elementwise(nbytes=12000, flops=0, kind="update")
+    for call, factor in ((product(1, 1, 1, 1), 0.5), *((call, 0.5) for call in others), (update, 1.0)):
         whole = seconds(call, memory_bandwidth=1.0)
         for precision in ("bfloat16", "float16"):
             assert seconds(call, memory_bandwidth=1.0, precision=precision) == whole * factor
@@ -171,7 +170,7 @@ def test_a_kernel_is_priced_by_the_bytes_it_moves_and_an_unknown_one_as_an_addit
 
 
 def test_a_view_costs_python_alone():
-    view = KernelCall("reshape", ((4, 4), (16,)), "float32", 0, 0, 0)
+    view = KernelCall("reshape", "view", ((4, 4), (16,)), "float32", 0, 0, 0)
     assert measured(python=[(1, 1e-7)]).price(view) == (1e-7, 1.0)
 
 
@@ -187,83 +186,65 @@ def options(stride=1, padding=0, groups=1, dilation=1):
     return (stride, stride), (padding, padding), (dilation, dilation), groups
 
 
+def calls(x, weight, dtype="float32", chosen=None, bias=False):
+    """The three calls of a convolution of images `x` and its gradients: forward, of the input, of the weight."""
+    chosen = chosen or options()
+    x, weight = MetaArray(x, dtype), MetaArray(weight, dtype)
+    with meta.record() as found:
+        y = meta.conv2d(x, weight, MetaArray(weight.shape[:1], dtype) if bias else None, *chosen)
+        meta.conv2d_grad_input(y, weight, x.shape, *chosen)
+        meta.conv2d_grad_weight(y, x, weight.shape, *chosen)
+    return found
+
+
 def test_the_three_products_of_a_convolution_are_over_its_windows():
     """Images (5, 3, 8, 8), kernel 2 x 3, 4 channels out: windows of the input have runs of 3 * 3 numbers."""
-    images, weight, out = (5, 3, 8, 8), (4, 3, 2, 3), (5, 4, 7, 6)
     places = 5 * 7 * 6
-    windows = Convolution("windows", (1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
-    for name, shapes in (("conv2d", (images, weight, (4,), out)), ("conv2d_grad_weight", (out, images, weight))):
-        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1, options())) == windows
-    backward = convolution(KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1, options()))
-    assert backward == Convolution("windows", (1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
-    assert convolution(KernelCall("relu", ((4,), (4,)), "float32", 1, 1, 1)) is None
+    windows = Convolution((1, places, 4, 2 * 9), places * 2 * (4 * 9 + RUN_BYTES))
+    forward, backward, of_weight = map(convolution, calls((5, 3, 8, 8), (4, 3, 2, 3), bias=True))
+    assert forward == of_weight == windows
+    assert backward == Convolution((1, 5 * 64, 3, 2 * 12), 5 * 64 * 2 * (4 * 12 + RUN_BYTES))
+    assert convolution(elementwise("relu")) is None
 
 
 def test_a_convolution_in_groups_is_a_product_for_each_of_them():
     """Images (5, 6, 8, 8) in 3 groups of 2 channels, kernel 2 x 3, 12 channels out: runs of 2 numbers, 4 backward."""
-    images, weight, out = (5, 6, 8, 8), (12, 2, 2, 3), (5, 12, 7, 6)
     places, runs = 5 * 7 * 6, 2 * 3 * 3
-    windows = Convolution("windows", (3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
-    for name, shapes in (("conv2d", (images, weight, out)), ("conv2d_grad_weight", (out, images, weight))):
-        assert convolution(KernelCall(name, shapes, "float32", 1, 1, 1, options(groups=3))) == windows
-    backward = convolution(
-        KernelCall("conv2d_grad_input", (out, weight, images), "float32", 1, 1, 1, options(groups=3))
-    )
-    assert backward == Convolution("windows", (3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
-
-
-def calls(x, weight, out, dtype="float32", chosen=None):
-    """The three calls of a convolution and its gradients."""
-    chosen = chosen or options()
-    shapes = {"conv2d": (x, weight, out), "conv2d_grad_input": (out, weight, x), "conv2d_grad_weight": (out, x, weight)}
-    return [KernelCall(name, arrays, dtype, 1234, 8, 8, chosen) for name, arrays in shapes.items()]
+    windows = Convolution((3, places, 4, 2 * 3 * 2), places * runs * (4 * 2 + RUN_BYTES))
+    forward, backward, of_weight = map(convolution, calls((5, 6, 8, 8), (12, 2, 2, 3), chosen=options(groups=3)))
+    assert forward == of_weight == windows
+    assert backward == Convolution((3, 5 * 64, 2, 2 * 3 * 4), 5 * 64 * runs * (4 * 4 + RUN_BYTES))
 
 
 def test_large_convolutions_of_3_by_3_are_36_products_over_tiles():
-    for found in map(convolution, calls((8, 32, 30, 32), (64, 32, 3, 3), (8, 64, 30, 32))):
-        assert found.way == "winograd" and found.rest == 4 * 36 * 8 * 64 * (32 + 64)
+    for call in calls((8, 32, 30, 32), (64, 32, 3, 3), chosen=options(padding=1)):
+        found = convolution(call)
+        assert call.algorithm == "winograd" and found.rest == 4 * 36 * 8 * 64 * (32 + 64)
         batch, m, n, k = found.product
         assert (batch, m, {n, k}) == (36, 8 * 8 * 8, {32, 64})
 
 
-def test_other_large_convolutions_are_priced_by_their_flops_and_float64_by_its_windows():
-    x, weight, out = (8, 16, 30, 32), (32, 16, 5, 5), (8, 32, 30, 32)
-    assert [convolution(call) for call in calls(x, weight, out)] == [Convolution("direct", (0, 0, 0, 0), 1234)] * 3
-    assert {convolution(call).way for call in calls(x, weight, out, "float64")} == {"windows"}
-    strided = [
-        convolution(call).way for call in calls((8, 32, 30, 32), (32, 32, 3, 3), (8, 32, 15, 16), chosen=options(2))
-    ]
-    assert strided == ["direct", "windows", "direct"]
+def test_other_large_convolutions_are_priced_by_their_flops():
+    found = calls((8, 16, 30, 32), (32, 16, 5, 5), chosen=options(padding=2))
+    assert [convolution(call) for call in found] == [Convolution((0, 0, 0, 0), call.flops) for call in found]
+
+
+def test_the_zeros_between_the_elements_of_a_strided_gradient_are_flops_too():
+    forward, backward, _ = calls((80, 32, 9, 9), (32, 1, 3, 3), chosen=options(3, 1, groups=32))
+    assert convolution(forward).rest == forward.flops and convolution(backward).rest == 9 * backward.flops
 
 
 def test_the_products_of_a_strided_convolution_are_over_the_places_of_its_gradient():
-    forward, backward, _ = map(convolution, calls((5, 3, 9, 9), (4, 3, 2, 3), (5, 4, 3, 3), chosen=options(3)))
+    forward, backward, _ = map(convolution, calls((5, 3, 9, 9), (4, 3, 2, 3), chosen=options(3)))
     assert forward.product == (1, 5 * 9, 4, 2 * 3 * 3) and backward.product == (1, 5 * 9, 3, 2 * 3 * 4)
 
 
-def test_the_way_that_is_priced_is_the_way_that_is_taken(monkeypatch):
-    taken = []
-    for module in (winograd, direct):
-        for name in ("conv2d", "conv2d_grad_weight"):
-            function, way = getattr(module, name), module.__name__.rpartition(".")[2]
-            monkeypatch.setattr(module, name, lambda *a, f=function, w=way: (taken.append(w), f(*a))[1])
-    for c, o, kernel, stride, groups, dilation in (
-        (16, 32, 3, 1, 1, 1), (16, 32, 3, 2, 1, 1), (3, 16, 3, 1, 1, 1), (16, 32, 5, 1, 1, 1), (32, 32, 3, 1, 2, 1),
-        (32, 32, 3, 1, 32, 1), (8, 10, 3, 1, 1, 1), (16, 32, 3, 1, 1, 2),
-    ):  # fmt: skip
-        chosen = options(stride, kernel // 2, groups, dilation)
-        x = np.ones((-(-(1 << 16) // (c * 400)) * 4, c, 20, 20), np.float32)
-        weight = np.ones((o, c // groups, kernel, kernel), np.float32)
-        y = cpu.conv2d(x, weight, None, *chosen)
-        for call in calls(x.shape, weight.shape, y.shape, chosen=chosen):
-            taken.clear()
-            if call.name == "conv2d":
-                cpu.conv2d(x, weight, None, *chosen)
-            elif call.name == "conv2d_grad_input":
-                cpu.conv2d_grad_input(y, weight, x.shape, *chosen)
-            else:
-                cpu.conv2d_grad_weight(y, x, weight.shape, *chosen)
-            assert (taken or ["windows"]) == [convolution(call).way], (call.name, c, o, kernel, stride, groups)
+def test_the_times_of_a_convolution_are_kept_by_its_algorithm():
+    strided = calls((8, 32, 30, 32), (32, 32, 3, 3), chosen=options(2, 1))
+    assert [timed_as(call) for call in strided] == [
+        "conv2d, direct", "conv2d_grad_input, windows", "conv2d_grad_weight, direct"
+    ]  # fmt: skip
+    assert timed_as(elementwise("relu")) == "relu"
 
 
 def test_a_kernel_that_was_timed_on_small_arrays_alone_grows_as_an_addition():

@@ -7,10 +7,10 @@ from types import ModuleType
 
 import numpy as np
 
+from minidl.kernels.algorithms import COMPILED_FROM, is_compiled
 from minidl.kernels.cpu.threads import split
 
 BLOCK = 16384  # elements: several float32 blocks fit in a cache of 1 MiB
-COMPILED_FROM = 1 << 16  # elements: below, the import of Numba is not worth its 0.2 seconds
 THREAD = 1 << 15  # elements that are worth a thread of their own, where each is read once or twice
 
 
@@ -49,7 +49,7 @@ def row_blocks(rows: int, width: int):
 
 def use_compiled(x, least: int = COMPILED_FROM) -> bool:
     """Whether x is of a size, from `least` elements on, and of a dtype for compiled code."""
-    return x.dtype == np.float32 and x.size >= least
+    return is_compiled(x.size, x.dtype, least)
 
 
 def _when_needed(name: str) -> Callable[[], ModuleType]:

@@ -1,4 +1,4 @@
-"""Convolution of images (batch, channels, height, width): the plain way, and the choice of a faster one.
+"""Convolution of images (batch, channels, height, width): over windows, or as `algorithms` chooses a faster way.
 
 Inside, channels come last: the windows of a few images are copied into the rows of a matrix ("im2col"; Chellapilla,
 Puri and Simard 2006) that stays in the cache, and one matrix product does the rest. The results keep that order of
@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidl.kernels import shapes
+from minidl.kernels import algorithms, shapes
 from minidl.kernels.cpu import direct, winograd
 from minidl.kernels.cpu.images import channels_first, channels_last, pad
 from minidl.kernels.cpu.threads import split, split_sum
@@ -42,25 +42,14 @@ def _by_group(x, groups):
     return x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
 
 
-def way(x, weight_shape, out_size, stride, dilation, groups) -> str:
-    """How a convolution of x (n, c, height, width) into images of `out_size` is computed: the fastest way that applies.
-
-    "winograd" takes half the time of "windows" wherever it applies; direct.py says when "direct" is the faster one. The
-    sizes of one image decide. Only a batch too small to be worth loading Numba goes through "windows" in any case.
-    """
-    if winograd.suits(x, weight_shape[0], tuple(out_size), tuple(weight_shape[2:]), stride, dilation, groups):
-        return "winograd"
-    return "direct" if direct.suits(x, weight_shape, out_size[1], groups) else "windows"
-
-
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """x (n, c, height, width), weight (o, c / groups, kh, kw), bias (o,) or None -> (n, o, out_height, out_width)."""
     n, (o, c, kh, kw) = len(x), weight.shape
     out_size = shapes.windows(x.shape[2:], (kh, kw), stride, padding, dilation)
-    chosen = way(x, weight.shape, out_size, stride, dilation, groups)
-    if chosen == "winograd":
+    algorithm = algorithms.convolution(x.shape, x.dtype, weight.shape, out_size, stride, dilation, groups)
+    if algorithm == "winograd":
         return channels_first(winograd.conv2d(channels_last(x), weight, bias, padding))
-    if chosen == "direct":
+    if algorithm == "direct":
         return channels_first(direct.conv2d(x, weight, bias, stride, padding, dilation, groups))
     x = channels_last(x)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
@@ -81,10 +70,10 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
     """grad (n, o, out_height, out_width), x (n, c, height, width) -> the gradient of the weight."""
     o, c, *kernel = weight_shape
     out_size = grad.shape[2:]
-    chosen = way(x, weight_shape, out_size, stride, dilation, groups)
-    if chosen == "winograd":
+    algorithm = algorithms.convolution(x.shape, x.dtype, weight_shape, out_size, stride, dilation, groups)
+    if algorithm == "winograd":
         return winograd.conv2d_grad_weight(channels_last(grad), channels_last(x), padding)
-    if chosen == "direct":
+    if algorithm == "direct":
         return direct.conv2d_grad_weight(channels_last(grad), x, weight_shape, stride, padding, dilation, groups)
     x, grad = channels_last(x), channels_last(grad)
 
@@ -103,13 +92,11 @@ def conv2d_grad_input(grad, weight, x_shape, stride, padding, dilation, groups):
     """grad (n, o, out_height, out_width), weight (o, c / groups, kh, kw) -> the gradient of the input, of `x_shape`."""
     (n, channels, height, width), (o, c, kh, kw) = x_shape, weight.shape
     (pv, ph), (dv, dh) = padding, dilation
-    around = dv * (kh - 1) - pv, dh * (kw - 1) - ph
-    if min(around) >= 0 and (stride == (1, 1) or direct.is_depthwise(weight.shape, groups)):
-        # Itself a convolution, with the kernel turned round, of the gradient with zeros between.
-        grad = _spread(grad, stride, (height + 2 * pv - dv * (kh - 1), width + 2 * ph - dh * (kw - 1)))
-        turned = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw)
-        turned = turned.swapaxes(1, 2).reshape(channels, o // groups, kh, kw)
-        return conv2d(grad, turned, None, (1, 1), around, dilation, groups)
+    if turned := algorithms.turned_convolution(weight.shape, x_shape, stride, padding, dilation, groups):
+        size, turned_shape, around = turned
+        weight = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw)
+        weight = weight.swapaxes(1, 2).reshape(turned_shape)
+        return conv2d(_spread(grad, stride, size), weight, None, (1, 1), around, dilation, groups)
     grad = channels_last(grad)
     matrices = channels_last(weight).reshape(groups, o // groups, kh * kw * c)
     _, out_height, out_width, _ = grad.shape

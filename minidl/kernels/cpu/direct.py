@@ -1,40 +1,16 @@
 """Convolution as it is defined, in compiled loops that copy no windows: close to the peak of the processor.
 
 It takes 16 channels of the result at a time, in float32, and images in either order of memory. For all else
-convolution.py copies windows and leaves the loops to the BLAS.
+convolution.py copies windows and leaves the loops to the BLAS (`algorithms.convolution` says when).
 """
-
-import math
 
 import numpy as np
 
 from minidl.kernels import shapes
-from minidl.kernels.cpu.blocks import compiled_direct, use_compiled
+from minidl.kernels.algorithms import is_depthwise
+from minidl.kernels.cpu.blocks import compiled_direct
 from minidl.kernels.cpu.images import channels_first, channels_last, pad
 from minidl.kernels.cpu.threads import split, split_sum
-
-LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, and the BLAS is faster
-
-
-def suits(x, weight_shape, out_width: int, groups) -> bool:
-    """Whether a convolution of x (n, c, height, width) may and should go this way.
-
-    By the times of both ways for 1 to 128 channels and images of 2 to 32 places a side (AVX2, one thread): depthwise it
-    takes a seventh of the time of windows; else, where a line of results is at least 4 long, 0.3 to 0.6 of it for few
-    channels and 0.6 to 1 for many. In shorter lines most of the sums taken at once are taken twice: 1.3 to 2.2 at a
-    length of 2. Kernels of 1 x 1 are one product of the images as they lie: 1 to 1.4.
-    """
-    o, *window = weight_shape
-    if not use_compiled(x) or math.prod(window) > LARGEST_WINDOW:
-        return False
-    if is_depthwise(weight_shape, groups):
-        return o % 16 == 0
-    return o // groups % 16 == 0 and out_width >= 4 and window[1:] != [1, 1]
-
-
-def is_depthwise(weight_shape, groups) -> bool:
-    """Whether each channel of the result comes from one channel of the input, its own."""
-    return weight_shape[0] == groups and weight_shape[1] == 1
 
 
 def _blocks(weight_shape, groups):

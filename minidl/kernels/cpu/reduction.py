@@ -6,7 +6,7 @@ dim: an int or a tuple, None for all, where a kernel says no other thing.
 import numpy as np
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "argsort", "cumsum", "max", "min", "prod", "prod_grad", "sum",
+    "all", "any", "argmax", "argmin", "argsort", "cumsum", "max", "min", "prod", "prod_grad", "squared_norm", "sum",
 ]  # fmt: skip
 
 
@@ -38,6 +38,11 @@ def any(x, dim, keepdim):
 
 def all(x, dim, keepdim):
     return np.asarray(x.all(axis=dim, keepdims=keepdim), bool)
+
+
+def squared_norm(x):
+    """The sum of the squares of the 1-D array x: a number."""
+    return float(np.vdot(x, x))
 
 
 def prod(x, dim, keepdim):

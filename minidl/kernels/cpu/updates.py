@@ -6,11 +6,12 @@ Each multiplies the gradient by `scale` and, unless it says otherwise, adds `wei
 import numpy as np
 
 from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled_updates, row_blocks, use_compiled
+from minidl.kernels.cpu.reduction import squared_norm
 from minidl.kernels.cpu.threads import split
 
 __all__ = [
     "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
-    "sgd_update", "squared_norm",
+    "sgd_update",
 ]  # fmt: skip
 
 SGD_COMPILED_FROM = 1 << 19  # elements: SGD makes so few passes that NumPy is not much slower for fewer
@@ -40,11 +41,6 @@ def _average(mean, x, kept, t):
     mean *= kept
     np.multiply(x, 1 - kept, out=t)
     mean += t
-
-
-def squared_norm(x):
-    """The sum of the squares of the 1-D array x: a number."""
-    return float(np.vdot(x, x))
 
 
 def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_decay, nesterov, scale):

@@ -15,12 +15,10 @@ deviation on average and 6e-5 at most, ten to twenty times those of direct summa
 And a NaN or an infinity in the input makes a NaN of every result of the tiles that see it, not only of its own windows.
 """
 
-import math
-
 import numpy as np
 
 from minidl.kernels import shapes
-from minidl.kernels.cpu.blocks import compiled_winograd, use_compiled
+from minidl.kernels.cpu.blocks import compiled_winograd
 from minidl.kernels.cpu.threads import split, split_sum
 
 G = np.array([
@@ -35,15 +33,6 @@ BOTH = np.kron(G, G)  # (36, 9): G g G^T of a flattened g
 
 TILES = 96  # in a block: enough for the matrix products to be fast, few enough to stay in the cache
 APART = 64  # elements between the 36 matrices: at a power of two bytes they would fight for the same lines of the cache
-
-
-def suits(x, out_channels: int, out_size, kernel, stride, dilation, groups) -> bool:
-    """Whether a convolution of x (n, c, height, width) may and should go this way."""
-    if not (use_compiled(x) and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1):
-        return False
-    (rows, columns), _ = _tiles(*out_size)
-    few = 36 * rows * columns <= 9 * math.prod(out_size) / 2  # products, though tiles stick out
-    return few and x.shape[1] % 16 == out_channels % 16 == 0
 
 
 def _tiles(height, width):

@@ -28,7 +28,7 @@ def drawn(draw, shape, dtype):
 
 
 def full(shape, value, dtype):
-    return result("full", (), shape, dtype, 0)
+    return result("full", (), shape, dtype, 0, kind="copy")
 
 
 def empty(shape, dtype):
@@ -36,15 +36,15 @@ def empty(shape, dtype):
 
 
 def copy(x):
-    return result("copy", (x,), x.shape, x.dtype, 0)
+    return result("copy", (x,), x.shape, x.dtype, 0, kind="copy")
 
 
 def cast(x, dtype):
-    return result("cast", (x,), x.shape, dtype, 0, strides=elementwise_strides((x,), x.shape))
+    return result("cast", (x,), x.shape, dtype, 0, strides=elementwise_strides((x,), x.shape), kind="copy")
 
 
 def assign(target, x):
-    in_place("assign", target, (x,), 0)
+    in_place("assign", target, (x,), 0, kind="copy")
 
 
 def accumulate(target, x):
@@ -105,7 +105,7 @@ def concatenate(arrays, dim):
     shape[dim] = total(x.shape[dim] for x in arrays)
     contiguous = all(x.contiguous for x in arrays)
     strides = None if contiguous else layout.elementwise([(tuple(shape), x.strides) for x in arrays], tuple(shape))
-    return result("concatenate", arrays, shape, arrays[0].dtype, 0, strides=strides)
+    return result("concatenate", arrays, shape, arrays[0].dtype, 0, strides=strides, kind="copy")
 
 
 def slice_last(x, start, length):
@@ -114,12 +114,12 @@ def slice_last(x, start, length):
 
 def pad(x, widths, value):
     shape = (n + before + after for n, (before, after) in zip(x.shape, widths, strict=True))
-    return result("pad", (x,), shape, x.dtype, 0)
+    return result("pad", (x,), shape, x.dtype, 0, kind="copy")
 
 
 def flip(x, dims):
-    return result("flip", (x,), x.shape, x.dtype, 0)
+    return result("flip", (x,), x.shape, x.dtype, 0, kind="copy")
 
 
 def roll(x, shifts, dims):
-    return result("roll", (x,), x.shape, x.dtype, 0)
+    return result("roll", (x,), x.shape, x.dtype, 0, kind="copy")

@@ -23,24 +23,24 @@ def index(x, key):
     shape = _indexed(x.shape, key)
     out = math.prod(shape) * x.dtype.itemsize
     read = out + sum(k.nbytes for k in arrays)
-    return result("index", (x,), shape, x.dtype, 0, read=read)
+    return result("index", (x,), shape, x.dtype, 0, read=read, kind="copy")
 
 
 def index_assign(target, key, x):
     np.broadcast_shapes(x.shape, _indexed(target.shape, key))
-    in_place("index_assign", x, (x,), 0)
+    in_place("index_assign", x, (x,), 0, kind="copy")
 
 
 def index_put(x, key, values):
-    return result("index_put", (x, values), x.shape, x.dtype, 0)
+    return result("index_put", (x, values), x.shape, x.dtype, 0, kind="copy")
 
 
 def index_add(x, key, values):
-    return result("index_add", (x, values), x.shape, x.dtype, flops=values.size)
+    return result("index_add", (x, values), x.shape, x.dtype, flops=values.size, kind="reduction")
 
 
 def index_grad(grad, key, shape):
-    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size)
+    return result("index_grad", (grad,), shape, grad.dtype, flops=grad.size, kind="reduction")
 
 
 def check_indices(name, indices, size):

@@ -12,7 +12,7 @@ __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "ma
 
 def _images(name, inputs, shape, flops, also_written=()):
     return result(name, inputs, shape, inputs[0].dtype, flops=flops, also_written=also_written,
-                  strides=channels_last(shape))  # fmt: skip
+                  strides=channels_last(shape), kind="reduction")  # fmt: skip
 
 
 def _pooled(x, rows, columns):

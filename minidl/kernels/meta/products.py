@@ -19,7 +19,7 @@ def matmul(a, b, out=None):
     if b.ndim == 2:  # one product, whatever the number of rows
         m, batch = m * batch, 1
     product = result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
-                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),))  # fmt: skip
+                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),), kind="product")  # fmt: skip
     return product if out is None else out
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -60,20 +61,39 @@ class MetaArray:
         return f"MetaArray(shape={self.shape}, dtype={self.dtype})"
 
 
+Kind = Literal[
+    "product", "convolution", "elementwise", "reduction", "normalisation", "copy", "update", "view"
+]  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class KernelCall:
     """One kernel call: `shapes` are those of its arrays, the result last; a matrix product's is (batch, m, n, k).
 
-    options: a convolution's stride, padding, dilation and groups.
+    kind, by which it is priced:
+        product: a matrix product; convolution: one, or the gradient of its input or weight;
+        elementwise: from the elements at one place comes the element there: arithmetic, comparisons, activations,
+            dropout, the cells of recurrent layers, what is added in place;
+        reduction: elements are put together along dimensions or where they meet: sums, extremes, products, running
+            sums, sorting, pooling, losses of a whole row, gradients that are added up by indices;
+        normalisation: rows or channels by their own statistics: softmax, layer, RMS, batch and group norm;
+        copy: elements as they are, perhaps in another dtype or place: gathered, padded, joined, filled in, loaded;
+        update: an optimizer's, of parameters and its state, whose float32 is kept in every precision;
+        view: the same memory in another shape: it moves nothing.
+        A gradient is of its kernel's kind, unless it is added up by indices.
+    dtype: of the result. options: a convolution's stride, padding, dilation and groups. algorithm: of a convolution,
+    "winograd", "direct" or "windows", as minidl.kernels.algorithms chooses for the CPU; "" where there is no choice.
     """
 
     name: str
+    kind: Kind
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
     flops: int
     bytes_read: int
     bytes_written: int
     options: tuple = ()
+    algorithm: str = ""
 
 
 _profile: list | None = None
@@ -98,7 +118,7 @@ def note(call) -> None:
 
 def result(
     name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=(), options=(),
-    strides=None,
+    strides=None, kind="elementwise", algorithm="",
 ):  # fmt: skip
     """A new array, and the record of the kernel that fills it (and `also_written`) from `inputs`."""
     out = MetaArray(tuple(shape), dtype, strides=strides)
@@ -109,7 +129,7 @@ def result(
             read = sum(x.nbytes for x in inputs)
         shapes = shapes or (*(x.shape for x in inputs), out.shape)
         written = out.nbytes + sum(x.nbytes for x in also_written)
-        _profile.append(KernelCall(name, shapes, out.dtype.name, flops, read, written, options))
+        _profile.append(KernelCall(name, kind, shapes, out.dtype.name, flops, read, written, options, algorithm))
     return out
 
 
@@ -124,23 +144,23 @@ def view(name, x, shape, strides=None):
     """The same storage in another shape: no FLOPs, no bytes, but a call all the same."""
     shape = tuple(shape)
     if _profile is not None:
-        _profile.append(KernelCall(name, (x.shape, shape), x.dtype.name, 0, 0, 0))
+        _profile.append(KernelCall(name, "view", (x.shape, shape), x.dtype.name, 0, 0, 0))
     return MetaArray(shape, x.dtype, x.storage, strides)
 
 
-def in_place(name, target, reads, flops, also_written=()):
+def in_place(name, target, reads, flops, also_written=(), kind="elementwise"):
     """`target` (and `also_written`) is overwritten from the arrays `reads`."""
     if _profile is not None:
         shapes = tuple(x.shape for x in reads)
         read = sum(x.nbytes for x in reads)
         written = target.nbytes + sum(x.nbytes for x in also_written)
-        _profile.append(KernelCall(name, (*shapes, target.shape), target.dtype.name, flops, read, written))
+        _profile.append(KernelCall(name, kind, (*shapes, target.shape), target.dtype.name, flops, read, written))
 
 
-def reduce_to_number(name, x, flops, more_reads=(), also_written=()):
+def reduce_to_number(name, x, flops, more_reads=(), also_written=(), kind="reduction"):
     """A number is made of `x` and `more_reads`, and `also_written` overwritten: 1.0 stands for what nobody knows."""
     if _profile is not None:
         reads = (x, *more_reads, *also_written)
         read, written = sum(a.nbytes for a in reads), sum(a.nbytes for a in also_written)
-        _profile.append(KernelCall(name, (*(a.shape for a in reads), ()), x.dtype.name, flops, read, written))
+        _profile.append(KernelCall(name, kind, (*(a.shape for a in reads), ()), x.dtype.name, flops, read, written))
     return 1.0

@@ -4,18 +4,14 @@ from minidl.kernels.meta.record import in_place, reduce_to_number
 
 __all__ = [
     "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
-    "sgd_update", "squared_norm",
+    "sgd_update",
 ]  # fmt: skip
 
 
 def _update(name, parameter, gradient, state, flops):
     """`flops` for each element; state that is None does not exist."""
     state = tuple(x for x in state if x is not None)
-    in_place(name, parameter, (parameter, gradient, *state), flops * parameter.size, state)
-
-
-def squared_norm(x):
-    return reduce_to_number("squared_norm", x, 2 * x.size)
+    in_place(name, parameter, (parameter, gradient, *state), flops * parameter.size, state, kind="update")
 
 
 def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_decay, nesterov, scale):
@@ -34,7 +30,9 @@ def adam_update(
 def lamb_moments_update(
     parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale
 ):  # fmt: skip
-    return reduce_to_number("lamb_moments_update", parameter, 17 * parameter.size, (gradient,), (mean, square))
+    return reduce_to_number(
+        "lamb_moments_update", parameter, 17 * parameter.size, (gradient,), (mean, square), kind="update"
+    )
 
 
 def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
