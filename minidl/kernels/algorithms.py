@@ -30,19 +30,19 @@ def convolution(x_shape, dtype, weight_shape, out_size, stride, dilation, groups
     """
     if not is_compiled(math.prod(x_shape), dtype):
         return "windows"
-    o, *window = weight_shape
-    kernel = tuple(weight_shape[2:])
-    if kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1:
-        tiles = math.prod(math.ceil(places / 4) for places in out_size)
-        few = 36 * tiles <= 9 * math.prod(out_size) / 2  # products, though tiles stick out
-        if few and x_shape[1] % 16 == o % 16 == 0:
+    o, c, *kernel = weight_shape
+    height, width = out_size
+    if kernel == [3, 3] and stride == dilation == (1, 1) and groups == 1:
+        tiles = -(-height // 4) * -(-width // 4)
+        few = 36 * tiles <= 9 * height * width / 2  # products, though tiles stick out
+        if few and c % 16 == o % 16 == 0:
             return "winograd"
-    if math.prod(window) > LARGEST_WINDOW:
+    if math.prod(kernel) * c > LARGEST_WINDOW:
         return "windows"
     if is_depthwise(weight_shape, groups):
         suits = o % 16 == 0
     else:
-        suits = o // groups % 16 == 0 and out_size[1] >= 4 and kernel != (1, 1)
+        suits = o // groups % 16 == 0 and width >= 4 and kernel != [1, 1]
     return "direct" if suits else "windows"
 
 
