@@ -95,7 +95,7 @@ class Measured:
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
     each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and algorithm, what it takes
     beyond its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
-    moved, and for "matmul". python: (bytes that a kernel moved, seconds of Python after it).
+    moved, and of products. python: (bytes that a kernel moved, seconds of Python after it).
     """
 
     gemm_sizes: tuple[int, ...]
