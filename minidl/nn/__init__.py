@@ -19,6 +19,7 @@ from minidl.nn.activation import (
 from minidl.nn.attention import MultiheadAttention, TransformerBlock
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.cut import Cut
 from minidl.nn.layers import Dropout, Dropout2d, Embedding, Flatten, Identity, Linear
 from minidl.nn.losses import (
     BCELoss,
@@ -39,7 +40,7 @@ from minidl.nn.losses import (
 )
 from minidl.nn.module import Module
 from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
-from minidl.nn.parameter import Buffer, Parameter, Shard
+from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

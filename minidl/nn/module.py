@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import random
 from minidl.autograd import RemovableHandle
+from minidl.nn.cut import Cut
 from minidl.nn.parameter import Buffer, Parameter, Stored
 from minidl.tensor import Tensor, dtype_of
 
@@ -71,6 +72,8 @@ class Module:
                     f"{name} is a parameter: give it an nn.Parameter, or write its values by copy_ in no_grad"
                 )
             stored.data = value.data
+            if value.shape != stored.cut.shape:
+                stored.cut = Cut(value.shape)
         else:
             super().__setattr__(name, value)
 
@@ -173,9 +176,8 @@ class Module:
         values = {name: _array(state[name]) for name in own if name in state}
         for name, value in values.items():
             tensor = own[name]
-            whole = tensor.shape if tensor.shard is None else tensor.shard.whole_shape(tensor.shape)
-            if value.shape != whole:
-                raise ValueError(f"{name} has shape {whole}, the values given {value.shape}")
+            if value.shape != tensor.cut.whole:
+                raise ValueError(f"{name} has shape {tensor.cut.whole}, the values given {value.shape}")
         for name, value in values.items():
             own[name].name = own[name].name or name
             own[name].set_whole(value)

@@ -95,7 +95,7 @@ class Optimizer:
         """Update every parameter that has a gradient, by the gradient times `scale`; the gradients stay as they are.
 
         closure: computes the loss and the gradients; it is called first, and what it returns is returned. Of a
-        parameter, only what is `updated_here` is updated, and only for that a state is kept. squares: what
+        parameter, only the part `updated` here is updated, and only for that a state is kept. squares: what
         `measure(scale)` gave, summed over the ranks that hold parts of the parameters; None where none but this does.
         """
         loss = None
@@ -126,10 +126,7 @@ class Optimizer:
                 continue
             if parameter.grad.shape != parameter.shape:
                 raise ValueError(f"parameter {i} has shape {parameter.shape}, its gradient {parameter.grad.shape}")
-            k, here = parameter.kernels, parameter.updated_here
-            p, gradient = k.reshape(parameter.data, (-1,)), k.reshape(parameter.grad.data, (-1,))
-            if here is not None:
-                p, gradient = p[here], gradient[here]
+            p, gradient = (parameter.updated_part(array) for array in (parameter.data, parameter.grad.data))
             if p.size:
                 yield i, (p, gradient, self.state[parameter], options, -scale if options["maximize"] else scale)
 
@@ -164,8 +161,8 @@ class Optimizer:
     def state_dict(self) -> dict:
         """{"state": {name: {"momentum": array, …}}, "param_groups": [{"lr": …, "params": [name, …]}]}, flat arrays.
 
-        A parameter's name is its index if any has none or two have the same. The arrays belong to what is
-        `updated_here` of each parameter, and are not copied.
+        A parameter's name is its index if any has none or two have the same. The arrays belong to the
+        part of each parameter that is `updated` here, and are not copied.
         """
         names = names_of(self.parameters)
         state = {names[parameter]: dict(state) for parameter, state in self.state.items()}
@@ -195,14 +192,15 @@ class Optimizer:
         for parameter, name in names.items():
             if not isinstance(saved["state"].get(name), dict):
                 raise ValueError(f"the optimizer state has nothing of the parameter {name}")
-            size = len(range(parameter.numel())[parameter.updated_here or slice(None)])
             for key, value in saved["state"][name].items():
                 if isinstance(value, Number):
                     continue
                 if type(value) not in BY_ARRAY:
                     raise ValueError(f"{key} of {name} is a {type(value).__name__}, and no number or array")
-                if value.size != size:
-                    raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {size}")
+                if value.size != parameter.updated.size:
+                    raise ValueError(
+                        f"{key} of {name} has {value.size} elements, the parameter {parameter.updated.size}"
+                    )
         for parameter, name in names.items():
             self.state[parameter] = {key: _copy(value) for key, value in saved["state"][name].items()}
         for group, other in zip(self.param_groups, saved["param_groups"], strict=True):

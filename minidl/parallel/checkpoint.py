@@ -12,7 +12,6 @@ from minidl import io
 from minidl.checks import check_count
 from minidl.nn.module import Module
 from minidl.parallel.arguments import make_optimizer
-from minidl.parallel.cut import Cut
 from minidl.parallel.plan import Plan
 from minidl.parallel.rank_state import RankState, merge
 
@@ -125,7 +124,7 @@ def _schedule(lr_schedule: Schedule | None, steps: int) -> dict | None:
 def _model(saved: dict, model: Module) -> Iterator[str]:
     """The first difference between the saved arrays and those of the model, in words."""
     theirs = {name: tensor.shape for name, tensor in saved.items()}
-    ours = {name: Cut.held(tensor).whole_shape for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    ours = {name: tensor.cut.whole for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     for name in [*theirs, *ours]:
         if theirs.get(name) != ours.get(name):
             there, here = (f"has shape {of[name]}" if name in of else "does not exist" for of in (theirs, ours))

@@ -6,8 +6,9 @@ first splits the outputs and leaves them split, the second takes them split and 
 
 from minidl import ops
 from minidl.nn import init
+from minidl.nn.cut import Cut
 from minidl.nn.module import Module
-from minidl.nn.parameter import Parameter, Shard
+from minidl.nn.parameter import Parameter
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Op, Tensor
 
@@ -76,10 +77,10 @@ class ColumnParallelLinear(Module):
     ):
         self.in_features, self.out_features, self.gather_output = in_features, out_features, gather_output
         self.group = _useful(group)
-        size = _divide("out_features", out_features, self.group, parts)
+        _check_divisible("out_features", out_features, self.group, parts)
         recipe = init.fan_in_uniform(in_features)
-        self.weight = Parameter((size, in_features), init=recipe, shard=_shard(0, self.group, parts))
-        self.bias = Parameter((size,), init=recipe, shard=_shard(0, self.group, parts)) if bias else None
+        self.weight = Parameter(_split((out_features, in_features), 0, self.group, parts), init=recipe)
+        self.bias = Parameter(_split((out_features,), 0, self.group, parts), init=recipe) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group is None:
@@ -100,9 +101,9 @@ class RowParallelLinear(Module):
     def __init__(self, in_features: int, out_features: int, group: ProcessGroup | None = None, bias: bool = True):
         self.in_features, self.out_features = in_features, out_features
         self.group = _useful(group)
-        size = _divide("in_features", in_features, self.group)
+        _check_divisible("in_features", in_features, self.group)
         recipe = init.fan_in_uniform(in_features)
-        self.weight = Parameter((out_features, size), init=recipe, shard=_shard(1, self.group))
+        self.weight = Parameter(_split((out_features, in_features), 1, self.group), init=recipe)
         self.bias = Parameter((out_features,), init=recipe) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in / size)
@@ -119,13 +120,12 @@ def _useful(group: ProcessGroup | None) -> ProcessGroup | None:
     return group if group is not None and group.size > 1 else None
 
 
-def _shard(dim: int, group: ProcessGroup | None, parts: int = 1) -> Shard | None:
-    return Shard(dim, group.rank, group.size, parts) if group else None
+def _split(shape: tuple[int, ...], dim: int, group: ProcessGroup | None, parts: int = 1) -> Cut:
+    return Cut(shape).split(dim, group.rank, group.size, parts) if group else Cut(shape)
 
 
-def _divide(name: str, features: int, group: ProcessGroup | None, parts: int = 1) -> int:
+def _check_divisible(name: str, features: int, group: ProcessGroup | None, parts: int = 1) -> None:
     size = group.size if group else 1
     if features % (parts * size):
         what = f"tensor={size}" + (f" × {parts} parts" if parts > 1 else "")
         raise ValueError(f"{name}={features} is not divisible by {what}")
-    return features // size

@@ -152,7 +152,7 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
             buffer.data = MetaArray(buffer.shape, dtype)
     if mesh.world_size > 1:
         _check_untied(model)
-    if mesh.size("tensor") > 1 and all(parameter.shard is None for parameter in model.parameters()):
+    if mesh.size("tensor") > 1 and all(parameter.cut.is_whole for parameter in model.parameters()):
         raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
     return model
 

@@ -8,9 +8,9 @@ from numbers import Number
 
 import numpy as np
 
-from minidl.nn.parameter import Parameter, Stored
+from minidl.nn.cut import Cut, join
+from minidl.nn.parameter import Stored
 from minidl.optim import Optimizer
-from minidl.parallel.cut import Cut, join
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.stage import Stage
 from minidl.tensor import Tensor
@@ -37,9 +37,9 @@ def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, shard
     return RankState(
         step,
         replica,
-        {p.name: (p.data, Cut.held(p)) for p in stage.parameters if replica == 0},
-        {buffer.name: (buffer.data, Cut.held(buffer)) for buffer in stage.buffers},
-        {p.name: (dict(state), _updated(p)) for p, state in states},
+        {p.name: (p.data, p.cut) for p in stage.parameters if replica == 0},
+        {buffer.name: (buffer.data, buffer.cut) for buffer in stage.buffers},
+        {p.name: (dict(state), p.updated) for p, state in states},
     )
 
 
@@ -51,10 +51,10 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
     for buffer in stage.buffers:
         _write(buffer, saved["replicas"][replica - 1] if replica else saved["model"])
     for p in optimizer.parameters if optimizer else ():
-        cut = _updated(p)
+        state = saved["optimizer"]["state"].get(p.name, {}) if p.updated.size else {}  # there is none of what is frozen
         optimizer.state[p] = {
-            key: value if isinstance(value, Number) else cut.take(value.reshape(cut.whole_shape)).flatten()
-            for key, value in saved["optimizer"]["state"].get(p.name, {}).items()  # none of what is frozen
+            key: value if isinstance(value, Number) else p.updated.take(value.reshape(p.updated.whole)).flatten()
+            for key, value in state.items()
         }
 
 
@@ -96,11 +96,6 @@ def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.nd
                     yield (name, key), value, cut
 
 
-def _updated(p: Parameter) -> Cut:
-    """What this rank updates of a parameter, and so has a state of."""
-    return Cut(p.shape, p.shard, p.updated_here)
-
-
 def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
     """Into the array that is there: it may lie in a buffer of the stage."""
-    np.copyto(tensor.data, Cut.held(tensor).take(saved[tensor.name].numpy()))
+    np.copyto(tensor.data, tensor.cut.take(saved[tensor.name].numpy()))

@@ -7,6 +7,7 @@ import pytest
 
 import minidl
 from minidl import models
+from minidl.nn.cut import join
 from tests.models.learning import digits_accuracy
 
 
@@ -23,7 +24,7 @@ def test_a_chain_has_one_child_per_block():
         assert len(models.mlp((4, 8, 8, 2))) == 1 + 3 + 2
 
 
-def test_the_shards_of_a_split_model_make_up_the_whole_one():
+def test_the_parts_of_a_split_model_make_up_the_whole_one():
     for model in (
         lambda mesh: models.mlp((64, 32, 16, 10), mesh),
         lambda mesh: models.gpt(1, 8, 4, 12, 5, mesh),
@@ -33,14 +34,9 @@ def test_the_shards_of_a_split_model_make_up_the_whole_one():
         with minidl.device("meta"):
             whole, parts = model(None), [model(mesh(2, rank)) for rank in range(2)]
         whole.materialize(seed=0)
-        again = {n: np.full(p.shape, np.nan, np.float32) for n, p in whole.named_parameters()}
         for part in parts:
             part.materialize(seed=0)
-            for n, p in part.named_parameters():
-                if p.shard is None:
-                    again[n][...] = p.numpy()
-                else:
-                    p.shard.paste(p.numpy(), again[n])
+        again = join((n, p.numpy(), p.cut) for part in parts for n, p in part.named_parameters())
         for n, p in whole.named_parameters():
             np.testing.assert_array_equal(again[n], p.numpy(), err_msg=n)
 

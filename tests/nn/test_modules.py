@@ -5,12 +5,10 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import minidl
 from minidl import nn, random
-from minidl.nn import Shard
+from minidl.nn.cut import Cut, join
 
 
 def model():
@@ -118,35 +116,16 @@ def test_a_layer_refuses_wrong_options_when_it_is_made(make, message):
         make()
 
 
-SHARDS = st.tuples(st.integers(0, 1), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
-
-
-@given(SHARDS)
-def test_the_shards_of_a_parameter_pasted_together_are_the_whole(case):
-    dim, count, parts, size, other = case
-    shape = [other, other]
-    shape[dim] = parts * count * size
-    whole = np.arange(np.prod(shape), dtype=float).reshape(shape)
-    again = np.zeros_like(whole)
-    for index in range(count):
-        shard = Shard(dim, index, count, parts)
-        part = shard.cut(whole)
-        assert shard.whole_shape(part.shape) == whole.shape
-        shard.paste(part, again)
-    np.testing.assert_array_equal(again, whole)
-
-
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_keyed_initialisation_does_not_depend_on_the_number_of_shards(count):
+def test_keyed_initialisation_does_not_depend_on_the_number_of_ranks(count):
     recipe = nn.init.fan_in_uniform(5)
     with minidl.device("meta"):
         layers = [nn.Module() for _ in range(count)]
         for index, layer in enumerate(layers):
-            layer.weight = nn.Parameter((8 // count, 5), init=recipe, shard=Shard(0, index, count))
-    whole = np.zeros((8, 5), np.float32)
+            layer.weight = nn.Parameter(Cut((8, 5)).split(0, index, count), init=recipe)
     for layer in layers:
         layer.materialize(seed=3, prefix="block")
-        layer.weight.shard.paste(layer.weight.numpy(), whole)
+    whole = join(("weight", layer.weight.numpy(), layer.weight.cut) for layer in layers)["weight"]
     expected = recipe(random.generator(3, "block.weight"), (8, 5)).astype(np.float32)
     np.testing.assert_array_equal(whole, expected)
 

@@ -100,13 +100,13 @@ def test_a_bias_of_zeros_moves_and_a_gradient_of_zeros_moves_nothing(cls):
 def test_parts_make_the_step_of_the_whole_if_their_squares_are_added_up_and_another_one_if_not(cls):
     generator = np.random.default_rng(0)
     values, gradients = generator.standard_normal(40), generator.standard_normal((3, 40))
-    cuts = (slice(0, 10), slice(10, 40))
+    cuts = ((0, 10), (10, 40))
     whole, parts, alone = (
         [parameter(values) for _ in range(number)] for number in (1, 2, 2)
     )  # each of the two updates a part
     for group in (parts, alone):
         for p, cut in zip(group, cuts, strict=True):
-            p.updated_here = cut
+            p.updated = p.cut.flat(*cut)
     one, *twos = (cls([p], lr=0.1, weight_decay=0.01) for p in (*whole, *parts))
     loners = [cls([p], lr=0.1, weight_decay=0.01) for p in alone]
     for gradient in gradients:

@@ -4,15 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import minidl
 from minidl import data, models, nn, optim
 from minidl.nn import init
-from minidl.nn.parameter import Buffer, Shard
+from minidl.nn.parameter import Buffer
 from minidl.parallel import Plan, WorkerError, train
-from minidl.parallel.cut import Cut, join
 from minidl.parallel.mesh import Mesh
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -252,25 +249,6 @@ def test_options_that_no_file_can_hold_are_refused_before_a_process_starts(tmp_p
     monkeypatch.setattr("minidl.parallel.runtime.launch.ChildProcess", None)
     with pytest.raises(TypeError, match="optimizer.param_groups.0.function cannot be saved: it is a builtin"):
         run(optimizer=Odd, save=tmp_path / "x")
-
-
-# Parts of arrays
-
-
-@given(st.integers(0, 2), st.sampled_from([1, 2, 3]), st.sampled_from([1, 2]), st.integers(1, 4), st.integers(0, 99))
-def test_parts_that_are_taken_of_an_array_and_joined_are_the_array(dim, count, parts, shares, seed):
-    generator = np.random.default_rng(seed)
-    shape = tuple(n * count * parts if d == dim else n for d, n in enumerate(generator.integers(1, 4, 3)))
-    whole = generator.standard_normal(shape)
-    pieces = []
-    for index in range(count):
-        held = tuple(n // count if d == dim else n for d, n in enumerate(shape))
-        bounds = np.sort([0, *generator.integers(0, np.prod(held) + 1, shares - 1), np.prod(held)])
-        for a, b in zip(bounds, bounds[1:], strict=False):
-            cut = Cut(held, Shard(dim, index, count, parts) if count > 1 else None, slice(a, b) if shares > 1 else None)
-            pieces.append(("x", cut.take(whole).copy(), cut))
-    generator.shuffle(pieces)
-    np.testing.assert_array_equal(join(pieces)["x"].reshape(shape), whole)
 
 
 def test_a_model_of_which_a_part_is_frozen_goes_on_to_the_same_bits(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import minidl
 from minidl import nn
 from minidl.kernels import meta
+from minidl.nn.cut import join
 from minidl.parallel import Mesh, blocks, launch
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
@@ -39,7 +40,7 @@ def outcome(build, group):
     x = minidl.tensor(X, requires_grad=True)
     y = model(x)
     (y * minidl.tensor(TARGET)).sum().backward()
-    parts = {name: (p.grad.numpy(), p.shard) for name, p in model.named_parameters()}
+    parts = {name: (p.grad.numpy(), p.cut) for name, p in model.named_parameters()}
     return y.numpy(), x.grad.numpy(), parts
 
 
@@ -57,13 +58,7 @@ def test_split_layers_give_the_whole_layers_output_and_gradients(ranks):
             np.testing.assert_allclose(ours, y, rtol=1e-12)
             np.testing.assert_allclose(our_grad, grad, rtol=1e-12)
         for name, (expected, _) in whole.items():
-            joined = np.full(expected.shape, np.nan)
-            for rank in range(ranks):
-                part, shard = found[rank][case][2][name]
-                if shard is None:
-                    joined = part
-                else:
-                    shard.paste(part, joined)
+            joined = join((name, *found[rank][case][2][name]) for rank in range(ranks))[name]
             np.testing.assert_allclose(joined, expected, rtol=1e-12, err_msg=name)
 
 

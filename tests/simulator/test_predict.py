@@ -72,7 +72,7 @@ def test_gpt3_has_175_billion_parameters():
     whole = sum(p.numel() for p in build_on_meta(models.builder("gpt3-175b"), Plan().mesh(0)).parameters())
     assert whole == pytest.approx(175.2e9, rel=2e-3)
     # A tensor rank holds its share of what is split, and whatever is not.
-    copies = 7 * sum(p.numel() for p in model.parameters() if p.shard is None)
+    copies = 7 * sum(p.numel() for p in model.parameters() if p.cut.is_whole)
     on_devices = 8 * sum(memory.parameters for memory in gpt3().memory) / 2  # bytes of bfloat16
     assert on_devices - copies == whole
 

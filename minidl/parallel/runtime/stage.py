@@ -70,7 +70,7 @@ class Stage:
                 p.data = lies
         if values is not None:
             for p, part in zip(updated, parts(sizes, replica, shares), strict=True):
-                p.updated_here = part
+                p.updated = p.cut.flat(part.start, part.stop)
         return Bucket(blocks, parameters, gradients, values, slice(replica * length, (replica + 1) * length))
 
     def _flat(self, sizes: Sequence[int]) -> np.ndarray:

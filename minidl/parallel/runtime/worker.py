@@ -206,7 +206,7 @@ class Worker:
         if self.optimizer is not None:
             self._norms[...] = self.optimizer.measure(self._scale(i))
             if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
-                self._norms[[p.shard is None for p in self.optimizer.parameters]] = 0
+                self._norms[[not p.cut.splits for p in self.optimizer.parameters]] = 0
 
     def update(self, i: I.OptimizerStep) -> None:
         self.totals = self.buffers[B.TOTAL]
@@ -259,8 +259,8 @@ class Worker:
     def reduce_norm(self, i: I.ReduceNorm) -> Steps:
         first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
         parameters = (p for chunk, b in i.buckets for p in self.stage.chunks[chunk][b].parameters)
-        held = [p for p in parameters if p.requires_grad and (first or p.shard is not None)]
-        own = [p.gradient_buffer.reshape(-1)[p.updated_here or slice(None)] for p in held]
+        held = [p for p in parameters if p.requires_grad and (first or p.cut.splits)]
+        own = [p.updated_part(p.gradient_buffer) for p in held]
         self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
         self.buffers[i.writes[0]] = float(self._norm[0])
