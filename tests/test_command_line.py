@@ -431,8 +431,8 @@ def test_control_c_ends_the_run_with_one_line_and_all_there_is_in_its_files(fold
 
 
 def test_a_run_is_resumed_to_the_losses_of_one_that_was_not_interrupted(folder, capsys):
-    def losses(*arguments):
-        assert main(["train", "--data", "2", "--optimizer", "adam", "--json", "result.json", *arguments]) == 0
+    def losses(*arguments, plan=("--data", "2")):
+        assert main(["train", *plan, "--optimizer", "adam", "--json", "result.json", *arguments]) == 0
         return json.loads(Path("result.json").read_text())["losses"]
 
     whole = losses("--steps", "9")
@@ -442,10 +442,12 @@ def test_a_run_is_resumed_to_the_losses_of_one_that_was_not_interrupted(folder, 
     assert losses("--steps", "9", *again) == whole[6:]
     assert [float(row["loss"]) for row in csv.DictReader(Path("log.csv").read_text().splitlines())] == whole
     models.builder("mlp-digits")().load_state_dict(minidl.load("run.safetensors")["model"])
+    more = losses("--steps", "11", "--resume", "run.safetensors", "--save", "other", plan=["--pipeline", "2"])
+    assert more == pytest.approx(losses("--steps", "11")[9:], rel=1e-5)
 
     capsys.readouterr()
     for arguments, reason in (
-        (["--steps", "12"], "run.safetensors was written by another run: plan data=2 there and data=1 here"),
+        (["--steps", "12", "--seed", "1"], "run.safetensors was written by another run: seed 0 there and 1 here"),
         (["--data", "2", "--steps", "9"], "has done 9 steps already"),
     ):
         assert main(["train", "--optimizer", "adam", "--resume", "run.safetensors", *arguments]) == 2

@@ -104,8 +104,8 @@ def add_parser(commands) -> None:
         "--resume",
         type=Path,
         metavar="PATH",
-        help="go on from a file of --save-every, or of --save after Ctrl-C, under the same plan and options, up to "
-        "--steps or --epochs in all; without --save the file is written anew",
+        help="go on from a file of --save-every, or of --save after Ctrl-C, up to --steps or --epochs in all, under "
+        "the same options (those of the plan may differ); without --save the file is written anew",
     )
     files.add_argument("--trace", type=Path, metavar="PATH", help="write who did what when, for Perfetto or Chrome")
     files.add_argument(

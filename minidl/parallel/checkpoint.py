@@ -21,7 +21,7 @@ Schedule = Callable[[int], float]
 
 
 def describe(model: Module, optimizer: Callable, plan: Plan, **settings) -> dict:
-    """What must be the same for a training to go on to the same numbers, as the file has it.
+    """What must be the same for a training to go on, as the file has it; and the plan, which need not be.
 
     model: the chain on meta, with the names of its parameters. settings: seed, batch_size and the like.
     """
@@ -135,10 +135,10 @@ def _model(saved: dict, model: Module) -> Iterator[str]:
 def _settings(saved: dict, run: dict) -> Iterator[str]:
     """The settings that differ, in words."""
     for name, here in run.items():
+        if name == "plan":  # what is saved is whole, and is cut anew
+            continue
         there = saved[name]
-        if name == "plan":
-            yield from _differences("plan", asdict(Plan()) | there, here)
-        elif name == "optimizer":
+        if name == "optimizer":
             yield from _differences("optimizer", {"name": there["name"]}, {"name": here["name"]})
             theirs, ours = _options(there["param_groups"]), _options(here["param_groups"])
             found = (_differences(f"optimizer of {p}", theirs.get(p, {}), options) for p, options in ours.items())

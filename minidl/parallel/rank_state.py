@@ -44,12 +44,16 @@ def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, shard
 
 
 def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) -> None:
-    """Have this rank hold its parts of what `merge` made: the inverse of `take`."""
-    replica = mesh.coordinate("data")
+    """Have this rank hold its parts of what `merge` made, be it of another plan: the inverse of `take`.
+
+    A replica that the plan of before did not have gets the buffers of the first one.
+    """
+    replicas, replica = [saved["model"], *saved["replicas"]], mesh.coordinate("data")
+    buffers = replicas[replica if replica < len(replicas) else 0]
     for p in stage.parameters:
         _write(p, saved["model"])
     for buffer in stage.buffers:
-        _write(buffer, saved["replicas"][replica - 1] if replica else saved["model"])
+        _write(buffer, buffers)
     for p in optimizer.parameters if optimizer else ():
         state = saved["optimizer"]["state"].get(p.name, {}) if p.updated.size else {}  # there is none of what is frozen
         optimizer.state[p] = {

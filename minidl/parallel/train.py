@@ -59,9 +59,11 @@ def train(
 
     save: a file for a checkpoint, written every `save_every` steps, when the training is stopped and, unless
     `save_complete` is false, when all steps are done. resume: one to go on from, as the run that wrote it would have
-    done, to the same bits; without save the new ones replace it. `steps` counts from its beginning, and must be more
-    than it has done. The plan, the model, the data and all else that makes the numbers must be the same.
-    `minidl.load(path)["model"]` has the parameters.
+    done; without save the new ones replace it. `steps` counts from its beginning, and must be more than it has done.
+    The plan may be another one: under the same plan the numbers are the same to the last bit, under another up to
+    floating-point order. The model, the data and all else that makes the numbers must be the same. Running statistics
+    are each replica's own, and a replica that the file lacks begins with those of the first, so a model that has them
+    goes on otherwise under another number of replicas. `minidl.load(path)["model"]` has the parameters.
 
     progress: show on standard error how far the training is: its step, loss and time of a step. None: on a terminal, in
     a line that is gone at the end, and in a notebook, but not where another display of rich is live. True: elsewhere,

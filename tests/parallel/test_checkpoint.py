@@ -192,8 +192,8 @@ def deeper(mesh):
 
 
 OTHERS = {
-    "plan": ({"plan": Plan(data=2, bucket_mb=2)}, "plan data=1 bucket_mb=1.0 there and data=2 bucket_mb=2.0 here"),
     "seed": ({"seed": 1}, "seed 0 there and 1 here"),
+    "seed, under another plan": ({"seed": 1, "plan": Plan(data=2)}, "seed 0 there and 1 here"),
     "batch size": ({"batch_size": 32}, "batch_size 16 there and 32 here"),
     "data": ({"dataset": DIGITS}, "samples 100 there and 1437 here"),
     "drop_last": ({"drop_last": True}, "drop_last False there and True here"),
