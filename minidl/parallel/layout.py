@@ -117,13 +117,18 @@ def flat_elements(elements: int, shares: int) -> int:
     return shares * share_elements(elements, shares)
 
 
+def share_of(elements: int, share: int, shares: int) -> slice:
+    """Where `share` lies in a flat buffer for `elements`."""
+    length = share_elements(elements, shares)
+    return slice(share * length, (share + 1) * length)
+
+
 def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
     """Of arrays with these sizes, one after the other in a flat buffer, the elements that belong to `share`."""
-    length = share_elements(sum(sizes), shares)
-    found, start = [], -share * length  # where the array begins, from the beginning of the share
+    own, found, start = share_of(sum(sizes), share, shares), [], 0
     for size in sizes:
-        low = min(max(0, -start), size)
-        found.append(slice(low, max(low, min(size, length - start))))
+        low, high = (min(max(0, border - start), size) for border in (own.start, own.stop))
+        found.append(slice(low, high))
         start += size
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from minidl.nn.containers import Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
-from minidl.parallel.layout import Layout, flat_elements, parts, share_elements
+from minidl.parallel.layout import Layout, flat_elements, parts, share_of
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.profile import chain_of
 
@@ -59,7 +59,7 @@ class Stage:
     def _bucket(self, blocks: dict[int, Module], parameters: list[Parameter], trained: bool) -> Bucket:
         updated = [p for p in parameters if p.requires_grad]
         sizes, shares = [p.numel() for p in updated], self.shares
-        replica, length = self.mesh.coordinate("data") if shares > 1 else 0, share_elements(sum(sizes), shares)
+        share = self.mesh.coordinate("data") if shares > 1 else 0
         gradients, values = (self._flat(sizes) if wanted else None for wanted in (trained, trained and shares > 1))
         for p, place in zip(updated, _in_turn(sizes), strict=True):
             if gradients is not None:
@@ -69,9 +69,9 @@ class Stage:
                 lies[...] = p.data
                 p.data = lies
         if values is not None:
-            for p, part in zip(updated, parts(sizes, replica, shares), strict=True):
+            for p, part in zip(updated, parts(sizes, share, shares), strict=True):
                 p.updated = p.cut.flat(part.start, part.stop)
-        return Bucket(blocks, parameters, gradients, values, slice(replica * length, (replica + 1) * length))
+        return Bucket(blocks, parameters, gradients, values, share_of(sum(sizes), share, shares))
 
     def _flat(self, sizes: Sequence[int]) -> np.ndarray:
         """A flat array for parameters of these sizes, zero also where none lies."""
