@@ -181,6 +181,15 @@ def test_parameters_and_buffers_take_the_values_of_a_tensor():
         nn.Buffer(minidl.zeros(2, device="meta"))
 
 
+def test_a_buffer_that_takes_a_tensor_of_another_shape_is_whole_in_that_one():
+    layer = nn.Identity()
+    layer.register_buffer("history", minidl.zeros(1))
+    layer.history = minidl.ones(3)
+    assert layer.history.cut == nn.Cut((3,))
+    layer.load_state_dict({"history": minidl.zeros(3)})
+    assert layer.history.numpy().tolist() == [0, 0, 0]
+
+
 def test_a_buffer_of_a_model_on_meta_is_materialised_with_its_values():
     with minidl.device("meta"):
         counter = Counter()
