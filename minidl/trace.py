@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
-import reprlib
 import statistics
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate, pairwise
 from operator import sub
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from minidl import files, json_files
+from minidl import chrome, files, json_files
 from minidl.display import Displayed, cut, facts
+from minidl.events import COLLECTIVES, COMMUNICATION_LANES, COMPUTE, COPY, LANES, MESSAGES, Details, Event
 from minidl.units import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COMPUTE, COLLECTIVES, MESSAGES, COPY = "compute", "collectives", "messages", "copy"
-LANES = (COMPUTE, COLLECTIVES, MESSAGES, COPY)
-COMMUNICATION_LANES = (COLLECTIVES, MESSAGES)
-FORMER_LANES = {"communication": COLLECTIVES}  # in files written when messages had no lane of their own
+__all__ = [
+    "COLLECTIVES",
+    "COMMUNICATION_LANES",
+    "COMPUTE",
+    "COPY",
+    "LANES",
+    "MESSAGES",
+    "Details",
+    "Event",
+    "Trace",
+    "idle_name",
+]
+
 SHOWN_RANKS = 8  # of more, those in the middle are left out where a trace is shown
 
 Interval = tuple[float, float]
@@ -33,17 +41,6 @@ Interval = tuple[float, float]
 def idle_name(workers: int) -> str:
     """What the time of a step in which a worker does nothing is called: a single one has no bubbles."""
     return "bubble" if workers > 1 else "idle"
-
-
-class Event(NamedTuple):
-    """Something a lane of a rank did from `start` to `end`, in seconds, in a step of the run."""
-
-    rank: int
-    lane: str
-    name: str
-    start: float
-    end: float
-    step: int = 0
 
 
 class Trace(Displayed):
@@ -161,23 +158,7 @@ class Trace(Displayed):
 
     def save(self, path: str | Path) -> None:
         """Write the trace in Chrome's format, which Perfetto opens: a process for each rank, a thread for each lane."""
-        zero = min((e.start for e in self.events), default=0.0)
-        rows: list[dict] = []
-        for rank in self.ranks:
-            rows.append({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}})
-            for thread, lane in enumerate(LANES):
-                rows.append({"ph": "M", "name": "thread_name", "pid": rank, "tid": thread, "args": {"name": lane}})
-        for e in self.events:
-            rows.append({
-                "ph": "X", "name": e.name, "cat": self.kind, "pid": e.rank, "tid": LANES.index(e.lane),
-                "ts": (e.start - zero) * 1e6, "dur": (e.end - e.start) * 1e6, "args": {"step": e.step},
-            })  # fmt: skip
-        document = {
-            "traceEvents": rows,
-            "displayTimeUnit": "ms",
-            "otherData": {"kind": self.kind, "workers": self.workers},
-        }
-        files.write(path, json.dumps(document))
+        files.write(path, json.dumps(chrome.document(self.events, self.kind, self.workers)))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -186,50 +167,10 @@ class Trace(Displayed):
         try:
             match document:
                 case {"traceEvents": list(rows), "otherData": {"kind": str(kind), "workers": int(workers)}}:
-                    lanes = _lanes(rows)
-                    return cls([_event(row, lanes) for row in rows if not _is_description(row)], kind, workers)
+                    return cls(chrome.events(rows), kind, workers)
             raise ValueError("there is no list traceEvents, or no otherData with the kind and the number of workers")
         except ValueError as error:
             raise ValueError(f"{path} is not a trace that minidl saved: {error}") from None
-
-
-def _is_description(row: object) -> bool:
-    return isinstance(row, dict) and row.get("ph") == "M"
-
-
-def _lanes(rows: list) -> dict[tuple[int, int], str]:
-    """The name of each lane by rank and thread."""
-    lanes = {}
-    for row in rows:
-        match row:
-            case {"ph": "M", "name": "thread_name", "pid": int(rank), "tid": int(thread), "args": {"name": str(lane)}}:
-                lanes[rank, thread] = FORMER_LANES.get(lane, lane)
-    return lanes
-
-
-def _event(row: object, lanes: dict[tuple[int, int], str]) -> Event:
-    """An event from a row of a file. ValueError if it is none."""
-    match row:
-        case {"ph": "X", "pid": rank, "tid": int(thread), "name": str(name), "ts": start, "dur": length,
-              "args": {"step": step}}:  # fmt: skip
-            pass
-        case _:
-            raise ValueError(f"{reprlib.repr(row)} is no event of a rank")
-    if not all(type(number) is int and number >= 0 for number in (rank, step)):
-        raise ValueError(f"rank {reprlib.repr(rank)}, step {reprlib.repr(step)}: they must be whole numbers from 0 on")
-    if lanes.get((rank, thread)) not in LANES:
-        lane = reprlib.repr(lanes.get((rank, thread)))
-        raise ValueError(f"thread {thread} of rank {rank} is the lane {lane}, and none of {', '.join(LANES)}")
-    if not (_is_time(start) and _is_time(length) and _is_time(start + length)):
-        raise ValueError(
-            f"{reprlib.repr(name)} begins at {reprlib.repr(start)} and takes {reprlib.repr(length)} microseconds: "
-            "they must be finite, and not below 0"
-        )
-    return Event(rank, lanes[rank, thread], name, start / 1e6, (start + length) / 1e6, step)
-
-
-def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def _end(events: list[Event]) -> float:
@@ -253,7 +194,7 @@ def _grouped(events: list[Event], field: str) -> dict[int, list[Event]]:
 def _merged(events: list[Event], lanes: tuple[str, ...]) -> list[Interval]:
     """When at least one of these lanes is busy, as disjoint intervals in order. Events come in the order of starts."""
     merged: list[Interval] = []
-    for _, lane, _, start, end, _ in events:
+    for _, lane, _, start, end, *_ in events:
         if lane in lanes:
             if merged and start <= merged[-1][1]:
                 start, before = merged.pop()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from minidl.checks import check_count
 from minidl.parallel import instructions as I
+from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Lanes, Schedule
 from minidl.parallel.meetings import Meetings, Members
@@ -97,7 +98,7 @@ class Engine:
         # Where nobody here shares the collectives inside layers, they are simply part of an instruction's time.
         self.in_layers = any(len(self.members(number, axes)) > 1 for number in self.ranks for axes in layer_axes)
         self.meetings: Meetings = Meetings()
-        self.records: list[tuple] = []  # (rank, lane, step, start, name, end or segments)
+        self.records: list[tuple] = []  # (rank, lane, step, start, instruction, call inside it, end or segments)
         self.in_step = False
         self.prologue_seconds = 0.0
         self.step_ends = [0.0] * steps  # when the last compute lane has ended it
@@ -135,16 +136,22 @@ class Engine:
     def trace(self) -> Trace:
         """What happened in all steps, with the collectives inside layers as events of the collectives lane."""
         events = []
-        for rank, lane, step, start, name, end in self.records:
+        for rank, lane, step, start, instruction, call, end in self.records:
             if isinstance(end, float):
-                events.append(Event(rank, lane, name, start, end, step))
+                events.append(self.event(rank, lane, step, start, end, instruction, call))
                 continue
             for segment in end:
-                call, stop = segment.collective, start + segment.seconds
-                where, what = (COLLECTIVES, call.name) if call else (lane, name)
-                events.append(Event(rank, where, what, start, stop, step))
+                stop = start + segment.seconds
+                events.append(self.event(rank, lane, step, start, stop, instruction, segment.collective))
                 start = stop
         return Trace(events, "simulated", self.program.world_size)
+
+    def event(
+        self, rank: int, lane: str, step: int, start: float, end: float, i: Instruction, call: CollectiveCall | None
+    ) -> Event:
+        """That of an instruction, or of a collective inside it."""
+        where, what = (COLLECTIVES, call.name) if call else (lane, i.name)
+        return Event(rank, where, what, start, end, step, self.prices.details(rank, i, call))
 
     # One rank
 
@@ -174,7 +181,7 @@ class Engine:
 
     def record(self, rank: Rank, instruction: Instruction, start: float) -> None:
         lane = rank.lanes[instruction.lane]
-        self.records.append((rank.number, lane.name, lane.step, start, instruction.name, self.clock.now))
+        self.records.append((rank.number, lane.name, lane.step, start, instruction, None, self.clock.now))
 
     # Compute
 
@@ -183,7 +190,7 @@ class Engine:
         if not (self.cores or self.in_layers):
 
             def run_whole():
-                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction.name, segments))
+                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction, None, segments))
                 self.clock.after(sum(s.seconds for s in segments), lambda: self.finish(rank, stream, instruction))
 
             stream.acquire(run_whole)
@@ -197,10 +204,10 @@ class Engine:
             return
         segment, start = segments.popleft(), self.clock.now
         call = segment.collective
-        lane, name = (COLLECTIVES, call.name) if call else (COMPUTE, instruction.name)
 
         def done(start: float = start):
-            self.records.append((rank.number, lane, rank.lanes[COMPUTE].step, start, name, self.clock.now))
+            step = rank.lanes[COMPUTE].step
+            self.records.append((rank.number, COMPUTE, step, start, instruction, call, self.clock.now))
             self.run_segments(rank, stream, instruction, segments)
 
         def share(meeting: Meeting):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from minidl.events import Details
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import instructions as I
 from minidl.parallel.costs import Costs
@@ -91,9 +92,14 @@ class Prices:
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
         if i.work not in self._moved:
-            scale = 1.0 if any(map(self.costs.is_full_precision, i.payload)) else self.cluster.compute.scale
-            self._moved[i.work] = self.costs.payload_bytes(i) * scale
+            self._moved[i.work] = self.costs.payload_bytes(i, self.cluster.compute.scale)
         return self._moved[i.work]
+
+    def details(self, rank: int, i: Instruction, call: CollectiveCall | None = None) -> Details:
+        """What a trace tells of an instruction, or of a collective inside it; bytes in the precision of training."""
+        scale = self.cluster.compute.scale
+        details = self.costs.details(rank, i, scale)
+        return details if call is None else details._replace(nbytes=round(call.nbytes * scale))
 
     def mesh(self, rank: int) -> Mesh:
         if rank not in self._meshes:

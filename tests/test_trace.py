@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.trace import COLLECTIVES, COMPUTE, LANES, MESSAGES, Event, Trace, idle_name
+from minidl.trace import COLLECTIVES, COMPUTE, LANES, MESSAGES, Details, Event, Trace, idle_name
 from minidl.units import duration
 
 
@@ -140,14 +140,29 @@ def test_an_empty_trace_says_so():
         Trace([]).step_seconds  # noqa: B018
 
 
+NUMBERS = st.none() | st.integers(0, 1 << 40)
+DETAILS = st.builds(
+    Details,
+    stage=st.integers(0, 9),
+    chunk=NUMBERS,
+    blocks=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 20)),
+    micro_batch=NUMBERS,
+    nbytes=NUMBERS,
+    to=st.none() | st.integers(0, 3),
+    source=st.none() | st.integers(0, 3),
+    message=st.sampled_from((None, "activation", "gradient")),
+)
 EVENTS = st.builds(
-    lambda rank, lane, name, start, length, step: Event(rank, lane, name, start, start + length, step),
+    lambda rank, lane, name, start, length, step, details: Event(
+        rank, lane, name, start, start + length, step, details
+    ),
     st.integers(0, 3),
     st.sampled_from(LANES),
     st.text(max_size=5),
     st.floats(0, 1e4),
     st.floats(0, 10),
     st.integers(0, 3),
+    st.none() | DETAILS,
 )
 
 
@@ -175,7 +190,7 @@ def test_a_trace_that_is_saved_and_loaded_is_the_same(tmp_path_factory, events, 
     assert (loaded.kind, loaded.workers) == (kind, original.workers) and len(loaded.events) == len(events)
     zero = min((e.start for e in events), default=0)
     for before, after in zip(original.events, loaded.events, strict=True):
-        assert before[:3] == after[:3] and before.step == after.step
+        assert before[:3] == after[:3] and before[5:] == after[5:]
         assert (after.start, after.end) == pytest.approx((before.start - zero, before.end - zero), abs=1e-9)
 
 
@@ -195,6 +210,43 @@ def test_the_file_has_one_process_a_rank_and_one_thread_a_lane_in_microseconds(t
     assert len(slices) == 5 and min(r["ts"] for r in slices) == 0
     assert next(r for r in slices if r["name"] == "m3") | {"args": 0, "cat": 0} == {
         "ph": "X", "name": "m3", "cat": 0, "pid": 0, "tid": 2, "ts": 3e6, "dur": 3e6, "args": 0,
+    }  # fmt: skip
+
+
+def message(rank, way, start, end, step=0, what="activation", peer=None):
+    """A message of rank 0 to rank 1, or of `rank` to or from its `peer`, as one of the two sees it."""
+    other = 1 - rank if peer is None else peer
+    details = Details(message=what, to=other) if way == "send" else Details(message=what, source=other)
+    return Event(rank, MESSAGES, way, start, end, step, details)
+
+
+def test_an_arrow_goes_from_the_kth_send_to_the_kth_receive_of_the_same_step_and_ends_within_them(tmp_path):
+    events = [
+        message(0, "send", 0, 2), message(0, "send", 4, 6), message(0, "send", 20, 22, step=1),
+        message(1, "recv", 3, 5), message(1, "recv", 8, 10), message(1, "recv", 24, 26, step=1),
+        message(1, "send", 7, 9, what="gradient"), message(0, "recv", 9, 13, what="gradient"),
+        message(1, "send", 11, 12, peer=2),  # nothing is told of rank 2
+        Event(0, COMPUTE, "F0", 0, 30, 0, Details(chunk=0)),
+    ]  # fmt: skip
+    Trace(events, workers=3).save(tmp_path / "t.json")
+    rows = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    tails, heads = ({r["id"]: r for r in rows if r["ph"] == phase} for phase in "sf")
+    found = {(tail["name"], tail["pid"], tail["ts"] / 1e6, heads[i]["pid"], heads[i]["ts"] / 1e6)
+             for i, tail in tails.items()}  # fmt: skip
+    assert found == {
+        ("activation", 0, 1, 1, 4), ("activation", 0, 5, 1, 9), ("activation", 0, 21, 1, 25), ("gradient", 1, 8, 0, 11),
+    }  # fmt: skip
+    assert len(tails) == len(heads) == 4
+    assert all(r["tid"] == LANES.index(MESSAGES) and r["cat"] == "message" for r in (*tails.values(), *heads.values()))
+    assert all(head["bp"] == "e" and head["name"] == tails[i]["name"] for i, head in heads.items())
+
+
+def test_a_slice_says_what_it_was_about(tmp_path):
+    details = Details(stage=1, chunk=3, blocks=(4, 7), micro_batch=2, nbytes=4096)
+    Trace([Event(0, COMPUTE, "F2", 0, 1, 5, details)]).save(tmp_path / "t.json")
+    rows = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert rows[-1]["args"] == {
+        "step": 5, "stage": 1, "chunk": 3, "blocks": [4, 7], "micro_batch": 2, "nbytes": 4096,
     }  # fmt: skip
 
 
@@ -218,6 +270,9 @@ def test_any_other_file_is_refused_by_name(tmp_path, text):
         ({"pid": [1]}, r"rank \[1\]"),
         ({"args": {"step": None}}, "step None"),
         ({"args": 3}, "is no event of a rank"),
+        ({"args": {"step": 0, "chunk": -1}}, "'c7' has 'chunk': -1"),
+        ({"args": {"step": 0, "blocks": [3, 2]}}, r"'c7' has 'blocks': \[3, 2\]"),
+        ({"args": {"step": 0, "colour": 1}}, "'c7' has 'colour': 1"),
         ({"name": 3}, "is no event of a rank"),
         ({"ph": "B"}, "is no event of a rank"),
         ({"ts": -1.0}, "'c7' begins at -1.0 and takes 3000000.0 microseconds: they must be finite, and not below 0"),

@@ -166,10 +166,10 @@ def _timing_the_trace(model: str) -> Callable:
         if os.getpid() != launcher:
             record = Worker._record
 
-            def timed(worker, lane, name, start, end, step):
+            def timed(worker, lane, name, start, end, step, what):
                 began = time.perf_counter()
-                record(worker, lane, name, start, end, step)
-                record(worker, "copy", name, began, time.perf_counter(), step)
+                record(worker, lane, name, start, end, step, what)
+                record(worker, "copy", name, began, time.perf_counter(), step, what)
 
             Worker._record = timed
         return build(mesh)

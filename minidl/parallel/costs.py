@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
+from minidl.events import Details
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
 from minidl.parallel.group import CollectiveCall
@@ -37,6 +38,7 @@ class Costs:
     def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
         self.plan, self.layout, self.profile = plan, layout, profile
         self._bytes: dict[Buffer, dict[Hashable, int]] = {}
+        self._details: dict[tuple[int, Instruction, float], Details] = {}
         self._inputs = list(self._input_storages())
 
     # Calls
@@ -121,9 +123,36 @@ class Costs:
         shares = (self._share(*place, share=0) for place in self.layout.trained(stage))
         return round(sum(p.nbytes * part for share in shares for p, part in share if p.update))
 
-    def payload_bytes(self, i: Instruction) -> int:
-        """What a message or a collective moves: of the whole array, before or after, the larger."""
-        return sum(self._moved(buffer) for buffer in i.payload)
+    def payload_bytes(self, i: Instruction, scale: float = 1.0) -> float:
+        """What a message or a collective moves: of the whole array, before or after, the larger.
+
+        scale: bytes of a number in the precision of training, relative to that of the profile.
+        """
+        whole = sum(self._moved(buffer) for buffer in i.payload)
+        return whole if any(map(self.is_full_precision, i.payload)) else whole * scale
+
+    def details(self, rank: int, i: Instruction, scale: float = 1.0) -> Details:
+        """What a trace tells of an instruction of `rank`. scale: see `payload_bytes`."""
+        if (rank, i, scale) not in self._details:
+            self._details[rank, i, scale] = Details(
+                stage=self.plan.mesh(rank).coordinate("pipeline"),
+                chunk=getattr(i, "chunk", None),
+                blocks=self._touched_blocks(i),
+                micro_batch=getattr(i, "micro_batch", None),
+                nbytes=None if i.kind == "compute" else round(self.payload_bytes(i, scale)),
+                to=getattr(i, "to", None),
+                source=getattr(i, "source", None),
+                message=getattr(i, "message", None),
+            )
+        return self._details[rank, i, scale]
+
+    def _touched_blocks(self, i: Instruction) -> tuple[int, int] | None:
+        """The first and the last block whose parameters or gradients it touches, where these are of one chunk."""
+        places = {(b.chunk, b.bucket) for b in (*i.reads, *i.writes) if b.holds in ("parameters", "gradients")}
+        if len({chunk for chunk, _ in places}) != 1:
+            return None
+        ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
+        return min(start for start, _ in ranges), max(end for _, end in ranges) - 1
 
     def _moved(self, b: Buffer) -> int:
         """Of a view of a larger storage a message has the view alone; of parameters a gather has those trained."""

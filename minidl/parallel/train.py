@@ -19,7 +19,7 @@ from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.steps import Job, Result, run_rank
 from minidl.parallel.runtime.stopping import EndAtOnce
 from minidl.structure import take_apart
-from minidl.trace import Trace
+from minidl.trace import Event, Trace
 
 
 def train(
@@ -156,6 +156,14 @@ class _Training:
             self.records.extend(message)
             tell(self.told, message)
 
+    def told_event(self, event: Event) -> Event:
+        """A worker's event, with details in place of the instruction."""
+        costs, rank, what = self.prepared.costs, event.rank, event.details
+        if isinstance(what, tuple):
+            instruction, nbytes = what
+            return event._replace(details=costs.details(rank, instruction)._replace(nbytes=nbytes))
+        return event._replace(details=costs.details(rank, what))
+
     def result(self, results: Sequence[Result]) -> Run:
         """The Run of what was told, and of what the workers returned, if they did."""
         records, checkpoint = self.records, self.checkpoint
@@ -165,7 +173,7 @@ class _Training:
             batch_size=self.request.batch_size,
             losses=[r.loss for r in records],
             step_times=[r.seconds for r in records],
-            trace=Trace(event for result in results for event in result.events),
+            trace=Trace(self.told_event(event) for result in results for event in result.events),
             evaluations=[r.evaluation for r in records if r.evaluation],
             sequence=sequence_length(self.prepared.profile.input),
             first_step=self.job.first_step,

@@ -3,6 +3,7 @@
 import pytest
 
 from minidl import models, nn, optim
+from minidl.events import Details
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
@@ -260,3 +261,18 @@ def test_the_update_of_one_bucket_is_a_part_of_the_update_of_all():
     found = costs()
     one, other = (found.calls(I.OptimizerStep(((0, b),), False, False, False)) for b in (0, 1))
     assert found.calls(I.OptimizerStep(((0, 0), (0, 1)), False, False, False)) == (*one, *other)
+
+
+# What a trace tells
+
+
+def test_details_say_stage_chunk_blocks_micro_batch_and_the_bytes_that_move():
+    found = costs(chunks=((0, 3), (3, 4)), buckets=(((0, 3),), ((3, 4),)))
+    assert found.details(0, I.Forward(0, 7, 0, 0, 0)) == Details(0, 0, (0, 2), 7)
+    sent = found.details(0, I.SendActivation(0, 7, 0, 1))
+    assert sent == Details(0, 0, None, 7, HIDDEN, to=1, message="activation")
+    assert found.details(1, I.RecvActivation(1, 7, 0)) == Details(1, 1, None, 7, HIDDEN, source=0, message="activation")
+    assert found.details(0, I.SendActivation(0, 7, 0, 1), scale=0.5).nbytes == HIDDEN / 2
+    gradients = 4 * padded(WEIGHTS[1])
+    assert found.details(1, I.ReduceGradients(1, 0)) == Details(1, 1, (3, 3), None, gradients)
+    assert found.details(1, I.OptimizerStep(((1, 0),), False, False, False)) == Details(1, None, (3, 3))

@@ -92,6 +92,9 @@ class FixedPrices:
     def collective(self, rank, i):
         return self._of(i), 1.0
 
+    def details(self, rank, i, call=None):
+        return None
+
 
 def program(plan: Plan, buckets: int = 1) -> Program:
     """The training program of a chain of `buckets` blocks a stage, each a bucket of its own."""

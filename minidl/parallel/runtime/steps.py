@@ -50,7 +50,7 @@ class Job:
 
 
 class Result(NamedTuple):
-    """What a worker returns: its events, its state at the end, and the most bytes that it held."""
+    """What a worker returns: its events, as Worker has them; its state at the end, and the most bytes that it held."""
 
     events: list[Event]
     state: RankState

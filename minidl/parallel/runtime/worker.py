@@ -32,7 +32,8 @@ class Worker:
 
     mesh: with the groups in which instructions meet. loss: gives sum and weight. optimizer: over this rank's
     parameters, None if it has none. events: what happened, until somebody takes it; tuples that `Event._make` takes, as
-    these are made in a third of the time. memory: how much this rank holds, while it is asked to look.
+    these are made in a third of the time, with the instruction in place of its details; of a collective inside a layer
+    the instruction and the bytes. memory: how much this rank holds, while it is asked to look.
     """
 
     def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
@@ -45,7 +46,8 @@ class Worker:
         self._rank = mesh.rank
         self.execution = Execution({})
         mesh.world.meanwhile(self._communicate)
-        self._name, self._segment = "", 0.0  # the compute instruction that runs, and since when without a break
+        self._instruction: I.Instruction | None = None  # the compute instruction that runs
+        self._segment = 0.0  # since when it has run without a break
         self._sums = mesh.world.empty((len(Totals._fields),), "float64").data
         self._norm = mesh.world.empty((1,), "float64").data
         squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
@@ -64,11 +66,11 @@ class Worker:
             while (instruction := lane.ready()) is None:
                 self.mesh.world.pause()
             lane.begin()
-            self._name = instruction.name
-            self.status.tell(self._name)
+            self._instruction = instruction
+            self.status.tell(instruction.name)
             self._segment = time.perf_counter()
             COMPUTE_HANDLERS[type(instruction)](self, instruction)
-            self._record(COMPUTE, self._name, self._segment, time.perf_counter(), step.number)
+            self._record(COMPUTE, instruction.name, self._segment, time.perf_counter(), step.number, instruction)
             self._finish(lane, instruction)
             self._communicate()
         return self.totals
@@ -106,7 +108,8 @@ class Worker:
                 except StopIteration as finished:
                     under_way = begun[lane] = None
                     number = self.execution.first_step + lane.step
-                    self._record(lane.name, instruction.name, finished.value, time.perf_counter(), number)
+                    now = time.perf_counter()
+                    self._record(lane.name, instruction.name, finished.value, now, number, instruction)
                     self._finish(lane, instruction)
 
     def _finish(self, lane: Lane, instruction: I.Instruction) -> None:
@@ -116,14 +119,14 @@ class Worker:
             self.buffers.pop(buffer, None)  # the gradients of parameters stay where they are
         lane.finish()
 
-    def _record(self, lane: str, name: str, start: float, end: float, step: int) -> None:
-        self.events.append((self._rank, lane, name, start, end, step))
+    def _record(self, lane: str, name: str, start: float, end: float, step: int, what) -> None:
+        self.events.append((self._rank, lane, name, start, end, step, what))
 
     def inside_layer(self, handle: Handle) -> None:
         """A collective inside a layer has ended: it interrupts the compute lane."""
-        now = time.perf_counter()
-        self._record(COMPUTE, self._name, self._segment, handle.began, self.step.number)
-        self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number)
+        now, i = time.perf_counter(), self._instruction
+        self._record(COMPUTE, i.name, self._segment, handle.began, self.step.number, i)
+        self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number, (i, handle.nbytes))
         self._segment = now
 
     # Compute
