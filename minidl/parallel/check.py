@@ -2,19 +2,20 @@
 
 The checker runs the instruction lists by the machine that the worker and the simulator run them by, with tags instead
 of numbers in the buffers: which samples, through which blocks; which version of the parameters. So a wrong list fails
-here, whatever the numbers would have looked like.
+here, whatever the numbers would have looked like. It also carries clocks that count slots, for the drawing.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.machine import HazardError, Lanes
+from minidl.parallel.machine import HazardError, Lane, Lanes
 from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.parallel.tags import (
@@ -32,15 +33,25 @@ from minidl.parallel.tags import (
 EVERY_RANK = 64  # workers up to which every rank is run
 
 
+class Slot(NamedTuple):
+    """When an instruction of `rank` runs where time is counted in slots of a forward (`Instruction.slots`)."""
+
+    rank: int
+    instruction: Instruction
+    start: float
+    end: float
+
+
 @dataclass(frozen=True)
 class Report:
     """What the proof found beside correctness.
 
     peak_micro_batches: for each rank checked, the most micro-batches whose activations it keeps at once; one that two
-    chunks keep counts twice.
+    chunks keep counts twice. slots: the instructions of one step, of the ranks checked.
     """
 
     peak_micro_batches: dict[int, int]
+    slots: tuple[Slot, ...]
 
 
 def check(program: Program) -> Report:
@@ -57,6 +68,37 @@ def check(program: Program) -> Report:
     return _Checker(program).run()
 
 
+class Times:
+    """The clock of one rank. It knows slots, by what was waited for: not by the order in which the checker comes by.
+
+    starts: of what each lane has begun last.
+    """
+
+    def __init__(self, instructions: Iterable[Instruction]):
+        self.starts: dict[str, float] = {}
+        self.ends: defaultdict[str, list[float]] = defaultdict(list)
+        self.pieces = Counter(_whole(i) for i in instructions if i.slots)  # into how many one is cut, by bucket
+
+    def begin(self, lane: Lane) -> None:
+        """Its next instruction starts when all that it waits for is done; what the step before did is."""
+        self.starts[lane.name] = max(self.ends[name][done - 1] if done > 0 else 0 for name, done in lane.waits_for())
+
+    def wait_until(self, lane: str, time: float) -> None:
+        self.starts[lane] = max(self.starts[lane], time)
+
+    def finish(self, i: Instruction) -> tuple[float, float]:
+        """When the instruction has started, and when it ends."""
+        start = self.starts[i.lane]
+        end = start + i.slots / self.pieces[_whole(i)] if i.slots else start
+        self.ends[i.lane].append(end)
+        return start, end
+
+
+def _whole(i: Instruction) -> tuple:
+    """What those have in common that one forward, or backward, is cut into."""
+    return type(i), i.chunk, i.micro_batch
+
+
 class _Checker:
     def __init__(self, program: Program):
         self.program = program
@@ -67,6 +109,8 @@ class _Checker:
         self.members = Members(program.plan, self.ranks)
         axes = program.costs.layer_axes() if program.costs else []
         self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
+        self.times: dict[int, Times] = {}
+        self.slots: list[Slot] = []
         self.meetings: Meetings = Meetings()
         self.awake: deque[RankTags] = deque()  # who may be able to start something
         self.todo: deque[Callable[[], None]] = deque()  # what they waited for has come
@@ -79,14 +123,16 @@ class _Checker:
     def run(self) -> Report:
         self.run_part("prologue")
         self.run_part("step")
+        slots = tuple(self.slots)
         for rank in self.ranks.values():
             self.check_updates(rank)
         self.run_part("epilogue")
-        return Report({rank.number: rank.peak for rank in self.ranks.values()})
+        return Report({rank.number: rank.peak for rank in self.ranks.values()}, slots)
 
     def run_part(self, part: str) -> None:
         """Run one part of all lists to its end."""
-        self.meetings = Meetings()
+        self.meetings, self.slots = Meetings(), []
+        self.times = {rank: Times(getattr(self.program[rank], part)) for rank in self.ranks}
         for rank in self.ranks.values():
             try:
                 rank.lanes = Lanes(self.program.schedule(rank.number, part))
@@ -106,6 +152,7 @@ class _Checker:
         """Start whatever may run now."""
         for lane in rank.lanes.values():
             while (i := lane.ready()) is not None:
+                self.times[rank.number].begin(lane)
                 lane.begin()
                 HANDLERS[i.kind](self, rank, i)
 
@@ -114,6 +161,7 @@ class _Checker:
             del rank.tags[buffer]
         rank.tags |= {buffer: tags.get(buffer) for buffer in i.writes}
         rank.lanes[i.lane].finish()
+        self.slots.append(Slot(rank.number, i, *self.times[rank.number].finish(i)))
         self.awake.append(rank)
 
     def compute(self, rank: RankTags, i: Instruction) -> None:
@@ -136,7 +184,7 @@ class _Checker:
         if not self.meetings.has_room(channel):
             self.meetings.when_room(channel, lambda: self.todo.append(partial(self.send, rank, i)))
             return
-        self.meetings.put(channel, (i.message, rank.tags[i.reads[0]]))
+        self.meetings.put(channel, (i.message, rank.tags[i.reads[0]], self.times[rank.number].starts[i.lane]))
         self.finish(rank, i, {})
 
     def receive(self, rank: RankTags, i: I.RecvActivation | I.RecvGradient) -> None:
@@ -144,7 +192,8 @@ class _Checker:
         if not self.meetings.has_message(channel):
             self.meetings.when_message(channel, lambda: self.todo.append(partial(self.receive, rank, i)))
             return
-        message, tag = self.meetings.take(channel)
+        message, tag, sent = self.meetings.take(channel)
+        self.times[rank.number].wait_until(i.lane, sent)
         if (message, tag.micro_batch) != (i.message, i.micro_batch):
             raise ProgramError(
                 f"rank {rank.number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
@@ -175,6 +224,9 @@ class _Checker:
             if found != needed:
                 inside = f" in {found[1]}, {needed[1]}" if among == "layers" else ""
                 raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}{inside}")
+        latest = max(self.times[number].starts[own.lane] for number, (own, *_) in everyone.items())
+        for number, (own, *_) in everyone.items():
+            self.times[number].wait_until(own.lane, latest)
         all_brought = Brought(tag for *_, tags in everyone.values() for tag in tags)
         self.todo.extend(partial(end, all_brought) for _, _, end, _ in everyone.values())
 
@@ -183,7 +235,7 @@ class _Checker:
         unread = [
             f"{message} of {tag} from rank {source} to rank {to}"
             for (source, to), messages in self.meetings.messages.items()
-            for message, tag in messages
+            for message, tag, _ in messages
         ]
         if stuck:
             never = f"; never received: {', '.join(unread)}" if unread else ""

@@ -43,7 +43,7 @@ class Forward(Instruction):
     first: int
     last: int
     trained: int
-    label = "F"
+    label, slots = "F", 1
 
     @cached_property
     def buckets(self) -> range:
@@ -68,7 +68,7 @@ class Infer(Instruction):
     chunk: int
     micro_batch: int
     last_bucket: int
-    label = "infer"
+    label, slots = "infer", 1
 
     def touches(self):
         chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, -1)
@@ -123,7 +123,7 @@ class Backward(Instruction):
     last: int
     accumulates: bool
     gives_gradient: bool
-    label, uses_up = "B", True
+    label, uses_up, slots = "B", True, 2
 
     @cached_property
     def buckets(self) -> range:

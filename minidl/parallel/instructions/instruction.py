@@ -37,13 +37,15 @@ class Instruction:
     place in the lists (program.py), what the worker does (runtime/worker.py), what that proves (tags.py) and, if it
     computes, the calls by which it is priced; a new kind of buffer also has its bytes (both in costs.py).
 
-    uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there.
+    uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there. slots: how long it
+    takes where a program is drawn without clocks, all instructions of one micro-batch and chunk together.
     """
 
     lane: ClassVar[str] = COMPUTE
     kind: ClassVar[str] = "compute"
     label: ClassVar[str] = ""
     uses_up: ClassVar[bool] = False
+    slots: ClassVar[int] = 0
     reads: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
     writes: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
     frees: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
