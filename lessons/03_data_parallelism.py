@@ -176,37 +176,14 @@ predicted = simulate(
 )
 
 # %%
-COLORS = {"F": "tab:blue", "B": "tab:orange", "u": "tab:green", "r": "tab:red"}
-
-
-def draw(axis, trace, title, span):
-    """One step as a timeline `span` milliseconds long: for each rank a row of what it computes and one of the rest."""
-    rows = [(rank, lane) for rank in trace.ranks for lane in ("compute", "communication")]
-    zero = min(event.start for event in trace.events)
-    for event in trace.events:
-        row = rows.index((event.rank, "compute" if event.lane == "compute" else "communication"))
-        left, width = (event.start - zero) * 1e3, (event.end - event.start) * 1e3
-        axis.barh(row, width, left=left, color=COLORS.get(event.name[0], "lightgray"), edgecolor="white")
-        if width > 0.02 * span:
-            rotation = 90 if width < 0.07 * span else 0
-            axis.text(left + width / 2, row, event.name, ha="center", va="center", fontsize=6, rotation=rotation)
-    axis.set_yticks(range(len(rows)), [f"rank {rank} {lane}" for rank, lane in rows])
-    axis.invert_yaxis()
-    axis.set_xlim(0, span)
-    axis.set_title(title)
-
-
 steps = sorted(two.trace.steps(), key=lambda step: step.step_seconds)
 quickest, median = steps[0], steps[len(steps) // 2]
-figure, axes = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
+print(f"measured: the quickest of {len(steps)} steps, {duration(quickest.step_seconds)}", end=" ")
+print(f"(the median is {duration(median.step_seconds)})")
 simulated = predicted.trace.steps()[-1]
-span = 1.02e3 * max(quickest.step_seconds, simulated.step_seconds)
-title = f"measured: the quickest of {len(steps)} steps, {duration(quickest.step_seconds)}"
-draw(axes[0], quickest, f"{title} (the median is {duration(median.step_seconds)})", span)
-draw(axes[1], simulated, f"simulated: {duration(simulated.step_seconds)}", span)
-axes[1].set_xlabel("milliseconds")
-figure.savefig("lesson_03_timeline.png", dpi=120)
-print("saved lesson_03_timeline.png")
+print(f"simulated: {duration(simulated.step_seconds)}")
+quickest.draw("lesson_03_timeline.png", simulated)
+print("saved lesson_03_timeline.png: a row for each rank, with its communication below what it computes")
 
 # %% [markdown]
 # Compare the two: the same instructions, on the same lanes, in the same order, for both come from the same list.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a write fails with these, and names no file
 NAME_END = 50  # characters of the name, with its suffix, that a part file's name has too: names end at 255 bytes
+PICTURES = (".png", ".svg")  # endings
 STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -31,6 +32,12 @@ def check_writable(path: str | os.PathLike) -> None:
         except OSError as error:
             error.filename = os.fspath(path)
             raise
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """ValueError unless `path` has the ending of a picture that can be drawn."""
+    if os.path.splitext(os.fspath(path))[1].lower() not in PICTURES:
+        raise ValueError(f"{os.fspath(path)!r} does not end in {' or '.join(PICTURES)}")
 
 
 def check_takes_files(folder: str | os.PathLike) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate, pairwise
 from operator import sub
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,8 +157,18 @@ class Trace(Displayed):
             (self.idle_name, f"{self.bubble_fraction:.1%} of a step"),
         ]
 
+    def draw(self, path: str | PathLike, *others: Trace) -> None:
+        """Write a picture of the last step, a .png or .svg file, below it that of others on the same axis of time.
+
+        `measured.draw("step.png", simulated)` shows the two beside each other; `trace.of_step(3).draw(…)` that step. A
+        row is a rank: what it computes and, below, its communication. ValueError for other endings.
+        """
+        from minidl.plots import draw_traces  # with matplotlib, for which only who draws waits
+
+        draw_traces(path, (self, *others))
+
     def save(self, path: str | Path) -> None:
-        """Write the trace in Chrome's format, which Perfetto opens: a process for each rank, a thread for each lane."""
+        """Write the trace in Chrome's format, which Perfetto opens: ranks, their lanes, and messages as arrows."""
         files.write(path, json.dumps(chrome.document(self.events, self.kind, self.workers)))
 
     @classmethod

@@ -12,6 +12,7 @@ from minidl.display import Displayed, facts
 from minidl.nn.module import Module
 from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.check import check
+from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
@@ -22,7 +23,6 @@ from minidl.trace import Trace
 from minidl.units import duration
 from simulator.engine import Engine
 from simulator.hardware import Cluster
-from simulator.memory import Memory, peak_memory
 from simulator.prices import Prices
 from simulator.report import rows, title
 

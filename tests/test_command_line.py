@@ -28,6 +28,7 @@ from minidl.commands.optimizers import OPTIMIZERS
 from minidl.monitor.files import CSVFile
 from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation
+from minidl.plots import timeline_figure
 from minidl.trace import Trace
 from tests.leftovers import children
 from tests.terminals import BROKEN, CODES, left_on, printed_on
@@ -90,6 +91,8 @@ def folder(tmp_path, monkeypatch):
         (["train", "--log", "nowhere/x.csv"], "cannot write nowhere/x.csv"),
         (["train", "--save", "."], "cannot write .: Is a directory"),
         (["train", "--trace", "x", "--save", "x"], "x is given twice"),
+        (["train", "--timeline", "x.pdf"], "argument --timeline: 'x.pdf' does not end in .png or .svg"),
+        (["train", "--timeline", "nowhere/x.png"], "cannot write nowhere/x.png: No such file or directory"),
         (["train", "--save-every", "5"], "--save-every needs a file to write to: --save, or --resume"),
         (["train", "--save-every", "0", "--save", "x"], "--save-every: '0' is not a whole number of at least 1"),
         (["train", "--resume", "nowhere"], "nowhere"),
@@ -117,7 +120,7 @@ def test_help_names_every_option_of_every_command(capsys, command):
         "profile": "MODEL gpt3-175b --model net.py:build --batch --depth --repeats --no-time --json".split(),
         "train": "--model net.py:build data() --folder --download --data --pipeline --tensor --micro-batches "
         "--schedule --bucket-mb --sharding --batch-size --drop-last --epochs --steps --lr --optimizer --seed --dtype "
-        "--save --save-every --resume --trace --log --json".split(),
+        "--save --save-every --resume --trace --timeline --log --json".split(),
         "bench": ["parallel", "train"],
         "bench train": ["--vs", "--workloads", "--threads", "--rounds", "--json", "W6"],
         "bench parallel": ["--rounds", "--json"],
@@ -150,6 +153,16 @@ def test_the_documented_run_reaches_95_percent(folder, capsys):
     x, y = data.digits()[1][np.arange(360)]
     assert (model(minidl.tensor(x)).numpy().argmax(1) == y).mean() == result["test_accuracy"]
     assert Trace.load("trace.json").exposed_communication == pytest.approx(result["exposed_communication_seconds"])
+
+
+def test_the_timeline_is_that_of_the_last_step(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("minidl.plots.timeline_figure", lambda traces: drawn.extend(traces) or timeline_figure(traces))
+    assert main(["train", "--steps", "3", "--data", "2", "--timeline", "step.png"]) == 0
+    ((title, trace),) = drawn
+    assert title.startswith("mlp-digits · data 2: step 2, measured, ")
+    assert {event.step for event in trace.events} == {2} and trace.ranks == [0, 1]
+    assert Path("step.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_option_of_train_reaches_the_run(folder):

@@ -75,6 +75,15 @@ def _at_least(least: int, text: str) -> int:
     return value
 
 
+def picture(text: str) -> Path:
+    """The type of an argument that is the path of a picture."""
+    try:
+        files.check_picture(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
 def check_writable(*paths: Path | None) -> None:
     """Refused unless a file can be written to each path that is given, and no two lead to one file; leaves no trace."""
     files_given = set()

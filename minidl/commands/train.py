@@ -17,6 +17,7 @@ from minidl.commands.arguments import (
     Refused,
     check_writable,
     count,
+    picture,
     positive,
     seed,
 )
@@ -30,6 +31,7 @@ from minidl.monitor import Monitor
 from minidl.parallel import Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.result import StepRecord
+from minidl.units import duration
 
 DEFAULT = "mlp-digits"
 LOGS = {".csv": "csv", ".jsonl": "jsonl"}  # suffix -> the Monitor's argument
@@ -49,6 +51,7 @@ examples:
   python -m minidl train
   python -m minidl train --data 2 --trace trace.json
       then open the trace in https://ui.perfetto.dev
+  python -m minidl train --pipeline 2 --micro-batches 4 --timeline step.png
   python -m minidl train --model net.py:build --data 2
   python -m minidl train --model cnn-digits --pipeline 2 --micro-batches 4
   python -m minidl train --model lenet --folder mnist --download --epochs 2
@@ -109,6 +112,9 @@ def add_parser(commands) -> None:
     )
     files.add_argument("--trace", type=Path, metavar="PATH", help="write who did what when, for Perfetto or Chrome")
     files.add_argument(
+        "--timeline", type=picture, metavar="PATH", help="draw the last step that is traced: a .png or .svg file"
+    )
+    files.add_argument(
         "--log", type=Path, metavar="PATH", help="write each step: a .csv or .jsonl file, else a folder for TensorBoard"
     )
     files.add_argument("--json", type=Path, metavar="PATH", help="write the results for a program to read")
@@ -125,7 +131,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         raise Refused("--save-every needs a file to write to: --save, or --resume to go on with that one")
     if chosen.save and not checkpoints and is_checkpoint(chosen.save):
         raise Refused(f"{chosen.save} is a checkpoint: {go_on}, or save to another file")
-    check_writable(chosen.save, chosen.trace, chosen.json, log.get("csv"), log.get("jsonl"))
+    check_writable(chosen.save, chosen.trace, chosen.timeline, chosen.json, log.get("csv"), log.get("jsonl"))
     plan = chosen_plan(chosen)
     asked = task(chosen.model, plan, chosen.folder, chosen.download)
     steps = chosen.steps or chosen.epochs * batches_per_epoch(len(asked.train_set), chosen.batch_size, chosen.drop_last)
@@ -162,9 +168,21 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         elif result.save_error is not None:
             raise result.save_error
 
+    def draw(path: Path) -> None:
+        from minidl import plots  # loaded late: matplotlib takes as long as the rest
+
+        last = result.trace.steps()[-1]
+        title = f"{chosen.model} · {plan}: step {last.events[0].step}, measured, {duration(last.step_seconds)}"
+        plots.save(plots.timeline_figure([(title, last)]), path)
+
     facts = summary(chosen, lr, result, asked)
     return Outcome(
-        files=[(chosen.save, save), (chosen.trace, result.trace.save), (chosen.json, facts)],
+        files=[
+            (chosen.save, save),
+            (chosen.trace, result.trace.save),
+            (chosen.timeline, draw),
+            (chosen.json, facts),
+        ],
         show=lambda console: show(console, chosen.model, result),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
         stopped=f"step {facts['steps']} of {steps}" if stopped else None,

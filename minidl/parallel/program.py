@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from minidl.display import Displayed
@@ -132,6 +133,26 @@ class Program(Displayed):
         """The axes over which its instructions meet, in an order that all ranks agree on."""
         ranks = (self[rank] for rank in self.representatives())
         return sorted({i.axes for rank in ranks for i in rank if i.kind == "collective"})
+
+    def draw(self, path: str | PathLike) -> None:
+        """Write a picture of one step without clocks, a .png or .svg file: a chart of slots, a row for each rank.
+
+        A forward takes one slot, a backward two, communication none. Of more than 32 ranks, one of each stage is drawn.
+        ValueError for other endings, ProgramError if the program is wrong.
+        """
+        from minidl.plots import draw_program  # with matplotlib, for which only who draws waits
+
+        draw_program(path, self)
+
+    def draw_memory(self, path: str | PathLike, rank: int | None = None, scale: float = 1.0) -> None:
+        """Write a picture of what `rank` holds over a step, by kind, a .png or .svg file.
+
+        rank: by default one of each stage, of more than four stages some. scale: bytes of an activation, gradient or
+        parameter relative to float32. ValueError for other endings, and for a program without costs.
+        """
+        from minidl.plots import draw_memory
+
+        draw_memory(path, self, rank, scale)
 
     def __getstate__(self) -> dict:
         """For workers, which run a program and look up no costs."""

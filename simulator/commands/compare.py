@@ -14,10 +14,10 @@ from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
 from minidl.commands.plans import fields_in_words
 from minidl.commands.progress import progress
+from minidl.files import PICTURES
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import FULL, calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
-from simulator.commands.pictures import ENDINGS
 from simulator.compare import compare
 from simulator.experiments import (
     CNN,
@@ -86,7 +86,7 @@ def _plan(text: str) -> Plan:
 def run(options, console: Console) -> Outcome:
     chosen = experiments(options.model, options.plan, options.quick)
     out = made_folder(options.out)
-    pictures = [out / f"compare{ending}" for ending in ENDINGS]
+    pictures = [out / f"compare{ending}" for ending in PICTURES]
     rows = out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
@@ -94,7 +94,8 @@ def run(options, console: Console) -> Outcome:
     calibrated = False
     with progress() as tell, forkserver():
         # matplotlib takes as long to load as what the fork server imports meanwhile; nothing is timed yet
-        from simulator import figures, plots
+        from minidl import plots
+        from simulator import figures
 
         def calibrating(phase: str) -> None:
             nonlocal calibrated

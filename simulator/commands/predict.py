@@ -12,7 +12,7 @@ from rich.text import Text
 
 from minidl import models
 from minidl.bench.machine import cores
-from minidl.commands.arguments import Refused, amount, check_writable, count, print_table
+from minidl.commands.arguments import Refused, amount, check_writable, count, picture, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.own import HELP, OwnModel, blamed, model_name
@@ -26,7 +26,6 @@ from minidl.parallel.profile import sequence_length
 from minidl.units import DAY, counted
 from simulator import report
 from simulator.calibrate import calibration
-from simulator.commands.pictures import picture
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
@@ -122,7 +121,7 @@ def run(options, console: Console) -> Outcome:
     title = report.title(p, options.model)
 
     def draw(path: Path) -> None:
-        from simulator import plots  # loaded late: matplotlib takes as long as the rest
+        from minidl import plots  # loaded late: matplotlib takes as long as the rest
 
         drawn = len(p.trace.ranks)
         others = f"; {drawn} of {plan.workers:,} ranks: the others do the same" if drawn < plan.workers else ""

@@ -57,7 +57,7 @@ def shown(monkeypatch, tmp_path, capsys, result: Comparison, *arguments: str) ->
     """What the command prints of a comparison; no picture is drawn."""
     monkeypatch.setattr(COMMAND, "compare", lambda *_: result)
     monkeypatch.setattr("simulator.figures.comparison_figure", lambda result: None)
-    monkeypatch.setattr("simulator.plots.save", lambda figure, path: None)
+    monkeypatch.setattr("minidl.plots.save", lambda figure, path: None)
     assert main(["compare", "--out", str(tmp_path / "out"), *arguments]) == 0
     return capsys.readouterr().out
 
@@ -149,7 +149,7 @@ def test_the_options_choose_models_plans_and_rounds(monkeypatch, tmp_path, capsy
 
     monkeypatch.setattr(COMMAND, "compare", compare)
     monkeypatch.setattr("simulator.figures.comparison_figure", lambda result: None)
-    monkeypatch.setattr("simulator.plots.save", lambda figure, path: None)
+    monkeypatch.setattr("minidl.plots.save", lambda figure, path: None)
     out = ["--out", str(tmp_path / "out")]
     assert main(["compare", *out, "--quick"]) == 0
     assert "was added" not in capsys.readouterr().out

@@ -14,9 +14,9 @@ from minidl.kernels.meta import MetaArray
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
+from minidl.parallel.memory import memory_over_step
 from minidl.parallel.prepare import prepare
 from simulator import simulate
-from simulator.memory import memory_over_step
 from tests.simulator.hand_made import cluster, roofline
 
 SIZES = (64, 48, 32, 24, 10)

@@ -13,10 +13,10 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.prepare import prepare
 from minidl.parallel.profile import build_on_meta
+from minidl.plots import timeline_figure
 from minidl.trace import COLLECTIVES, Event, Trace
 from minidl.units import duration
 from simulator import Cluster, simulate
-from simulator.plots import timeline_figure
 from tests.simulator.hand_made import PerCall, cluster, links
 
 LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
