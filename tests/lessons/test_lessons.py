@@ -43,7 +43,7 @@ def test_a_lesson_runs_and_saves_every_picture_that_it_names(lesson, tmp_path, m
     folder = tmp_path / "not" / "there"
     monkeypatch.chdir(ROOT)
     assert main(["run", str(lesson.number), "--out", str(folder)]) == 0
-    pictures = set(re.findall(r'savefig\("(.+?)"', lesson.path.read_text()))
+    pictures = set(re.findall(r'(?:savefig|\.draw)\("(.+?)"', lesson.path.read_text()))
     assert pictures and pictures == {path.name for path in folder.iterdir()}
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     shown = capsys.readouterr().out
