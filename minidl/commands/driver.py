@@ -1,15 +1,19 @@
 """How a command line answers: runs the command, writes its files, then prints; what goes wrong becomes an exit code."""
 
 import argparse
+import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from minidl.commands.arguments import Parser, Refused, write_json
+from minidl.ranks import leads, rank_and_size
 from minidl.streams import Lasting, lasting_streams
 
 EXIT_CODES = """\
@@ -41,8 +45,32 @@ def answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | N
 
     A command is a function of the chosen arguments and a console for its progress, `run` among the arguments' defaults;
     it gives an Outcome. All its files are written before anything is printed: nothing is lost with a terminal that is
-    gone, nor with one of the files.
+    gone, nor with one of the files. Of several ranks that mpiexec has started the first alone prints and writes.
     """
+    if rank_and_size()[1] > 1:
+        return _answer_with_others(name, parser, arguments)
+    return _answer(name, parser, arguments)
+
+
+def _answer_with_others(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None) -> int:
+    """Answer on one of several ranks, which end together; only the first has an exit code."""
+    code, said = 0, io.StringIO()
+    with contextlib.ExitStack() as silence:
+        if not leads():
+            silence.enter_context(contextlib.redirect_stdout(said))
+            silence.enter_context(contextlib.redirect_stderr(said))
+        try:
+            code = _answer(name, parser, arguments)
+        except SystemExit as ended:  # after --help, or as the first rank says what is wrong
+            code = int(ended.code or 0)
+    if find_spec("mpi4py") is not None:
+        from minidl.parallel.runtime.mpi_launch import end_together
+
+        end_together(code, said.getvalue())
+    return code if leads() else 0
+
+
+def _answer(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | None) -> int:
     with lasting_streams() as out, warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:
@@ -58,7 +86,7 @@ def _run(name: str, parser: Callable[[], Parser], arguments: Sequence[str] | Non
         if console.width < LEAST_COLUMNS:
             console.width = LEAST_COLUMNS
         outcome = chosen.run(chosen, console)
-        reasons = {path: _write(path, content) for path, content in outcome.files if path}
+        reasons = {path: _write(path, content) for path, content in outcome.files if path and leads()}
         unwritten = [line for line in reasons.values() if line]
         for line in unwritten:
             print(f"{name}: {line}", file=sys.stderr)

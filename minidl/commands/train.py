@@ -31,6 +31,7 @@ from minidl.monitor import Monitor
 from minidl.parallel import Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
 from minidl.parallel.result import StepRecord
+from minidl.ranks import leads
 from minidl.units import duration
 
 DEFAULT = "mlp-digits"
@@ -123,7 +124,7 @@ def add_parser(commands) -> None:
 
 def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Train as asked."""
-    log = {} if chosen.log is None else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
+    log = {} if chosen.log is None or not leads() else {LOGS.get(chosen.log.suffix, "tensorboard"): chosen.log}
     checkpoints = bool(chosen.save_every or chosen.resume)
     chosen.save = chosen.save or chosen.resume
     go_on = f"go on with the same options and --resume {shlex.quote(str(chosen.save))}"

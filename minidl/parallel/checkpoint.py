@@ -14,6 +14,7 @@ from minidl.nn.module import Module
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.plan import Plan
 from minidl.parallel.rank_state import RankState, merge
+from minidl.ranks import leads
 
 KIND = "minidl checkpoint 1"
 UNWRITABLE = (OSError, ValueError, TypeError)  # what `minidl.save` raises
@@ -40,7 +41,8 @@ class CheckpointFile:
     """Writes a checkpoint when what all ranks hold after a step has come.
 
     run: what `describe` gave. saved_step: how many steps had been done when it was written last, None before. error:
-    why the last one could not be written, None if it was. The older one is replaced when the new one is whole.
+    why the last one could not be written, None if it was. The older one is replaced when the new one is whole. Of
+    several processes that hold the same, the one that leads writes.
     """
 
     def __init__(self, path: Path, run: dict, workers: int, lr_schedule: Schedule | None):
@@ -72,7 +74,8 @@ class CheckpointFile:
         optimizer = self.run["optimizer"] | merged["optimizer"]
         schedule = _schedule(self.lr_schedule, merged["step"])
         try:
-            io.save({**self.run, **merged, "optimizer": optimizer, "schedule": schedule}, self.path)
+            if leads():
+                io.save({**self.run, **merged, "optimizer": optimizer, "schedule": schedule}, self.path)
         except UNWRITABLE as error:
             self.error = error
             raise

@@ -1,6 +1,6 @@
 """ProcessGroup: the ranks that communicate with one another, and the collectives they can call.
 
-The public methods are the same whatever carries the bytes. An engine (shared memory, later MPI) writes each collective
+The public methods are the same whatever carries the bytes. An engine (shared memory, MPI) writes each collective
 as a generator that yields while it must wait for other ranks, so that the caller chooses between waiting for it and
 going on with other work in between.
 """
@@ -196,6 +196,10 @@ class ProcessGroup(ABC):
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return np.empty(shape, dtype)
+
+    def tell(self, instruction: str) -> None:
+        """An instruction begins: it is named if the run fails or hangs in it."""
+        raise NotImplementedError(f"{type(self).__name__} has nobody to tell")
 
     def report(self, message) -> None:
         """Hand `message` to the launcher's `on_report`."""

@@ -102,4 +102,4 @@ def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.nd
 
 def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
     """Into the array that is there: it may lie in a buffer of the stage."""
-    np.copyto(tensor.data, tensor.cut.take(saved[tensor.name].numpy()))
+    tensor.kernels.assign(tensor.data, tensor.cut.take(saved[tensor.name].numpy()))

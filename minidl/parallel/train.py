@@ -18,6 +18,7 @@ from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.steps import Job, Result, run_rank
 from minidl.parallel.runtime.stopping import EndAtOnce
+from minidl.ranks import leads
 from minidl.structure import take_apart
 from minidl.trace import Event, Trace
 
@@ -76,6 +77,9 @@ def train(
     twice ends it at once. Whatever ends it, the exception carries as its `run` all there is: losses, times and
     evaluations, and where the workers could stop after a step also the trace and the parameters. A checkpoint that
     cannot be written is a warning; at the end of all steps it is an error.
+
+    Where mpiexec has started the ranks, each calls `train` and returns the Run; the first alone shows the progress,
+    calls the callbacks and writes the file.
     """
     request = Request(
         build=build, dataset=dataset, plan=Plan() if plan is None else plan, optimizer=optimizer, loss=loss,
@@ -130,7 +134,7 @@ class _Training:
         results: Sequence[Result] = ()
         try:
             try:
-                with training_progress(self.request.steps, progress) as displays:
+                with training_progress(self.request.steps, progress if leads() else False) as displays:
                     self.told += displays
                     results = launch(
                         run_rank, self.request.plan.workers, (self.job,), timeout=timeout,
@@ -166,7 +170,8 @@ class _Training:
 
     def result(self, results: Sequence[Result]) -> Run:
         """The Run of what was told, and of what the workers returned, if they did."""
-        records, checkpoint = self.records, self.checkpoint
+        returned = [record for result in results for record in result.records]
+        records, checkpoint = returned or self.records, self.checkpoint
         return Run(
             plan=self.request.plan,
             program=self.prepared.training,

@@ -151,3 +151,13 @@ def test_where_and_masked_on_many_elements_choose_as_numpy_does(dtype):
     np.testing.assert_array_equal(cpu.where(condition, a, 0), np.where(condition, a, np.zeros((), dtype)))
     np.testing.assert_array_equal(cpu.masked(a, condition), np.where(condition, a, np.zeros((), dtype)))
     np.testing.assert_array_equal(cpu.masked(a[:, :1], condition), np.where(condition, a[:, :1], np.zeros((), dtype)))
+
+
+def test_fill_writes_a_number_everywhere_and_on_meta_the_bytes_it_writes():
+    array = np.zeros((3, 4), np.float32)
+    cpu.fill(array[:, 1:3], 7)
+    assert array.sum() == 6 * 7 and (array[:, 1:3] == 7).all()
+    target = zeros(3, 4).data
+    with meta.record() as calls:
+        meta.fill(target, 7)
+    assert [(call.name, call.bytes_read, call.bytes_written) for call in calls] == [("fill", 0, 4 * 12)]

@@ -83,7 +83,7 @@ def test_after_a_function_has_asked_others_are_not_heeded_but_ctrl_c_is():
 
     arena = Arena(1, 1 << 16)
     Status(arena, 0).tell_step(4)
-    with pytest.raises(EndAtOnce), Stopping(arena) as stopping:
+    with pytest.raises(EndAtOnce), Stopping(lambda: ask_to_stop(arena)) as stopping:
         for _ in range(3):
             stopping.heeded(interrupt)()
         stopping.heeded(signal.raise_signal)(signal.SIGINT)
@@ -136,7 +136,7 @@ def test_before_a_step_has_begun_ctrl_c_ends_the_run_at_once():
     assert not ask_to_stop(arena)
     Status(arena, 1).tell_step(4)
     assert ask_to_stop(arena)
-    with pytest.raises(KeyboardInterrupt), Stopping(Arena(2, 1 << 16)):
+    with pytest.raises(KeyboardInterrupt), Stopping(lambda: False):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -145,7 +145,7 @@ def test_a_handler_of_the_users_own_and_other_threads_are_left_alone():
     found = []
     before = signal.signal(signal.SIGINT, lambda number, frame: found.append(number))
     try:
-        with Stopping(Arena(1, 1 << 16)) as stopping:
+        with Stopping(lambda: ask_to_stop(Arena(1, 1 << 16))) as stopping:
             signal.raise_signal(signal.SIGINT)
         assert found == [signal.SIGINT] and stopping.reason is None
     finally:

@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
-    "flip",
+    "fill", "flip",
     "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last", "to_numpy",
 ]  # fmt: skip
 
@@ -41,6 +41,11 @@ def cast(x, dtype):
 def assign(target, x):
     """target[...] = x, in place."""
     np.copyto(target, x)
+
+
+def fill(target, number):
+    """target[...] = number, in place."""
+    target.fill(number)
 
 
 def accumulate(target, x):

@@ -10,7 +10,7 @@ from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place,
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
-    "flip",
+    "fill", "flip",
     "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last",
     "swap_last", "to_numpy",
 ]  # fmt: skip
@@ -45,6 +45,10 @@ def cast(x, dtype):
 
 def assign(target, x):
     in_place("assign", target, (x,), 0, kind="copy")
+
+
+def fill(target, number):
+    in_place("fill", target, (), 0)
 
 
 def accumulate(target, x):

@@ -33,13 +33,12 @@ class Calls(dict):
         self.arena, self.row, self.start = arena, row, start
 
     def __missing__(self, call: str | tuple) -> tuple[int, int]:
-        encoded = _described(call).encode()
+        encoded = described(call).encode()
         if len(self) == ENTRIES:
             self.clear()
         number = len(self)
         self._entry(self.row, number)[:] = encoded[: TEXT_BYTES - 1].ljust(TEXT_BYTES, b"\0")
-        digest = int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big") >> 1  # fits a signed word
-        self[call] = digest, number
+        self[call] = digest(encoded), number
         return self[call]
 
     def text(self, row: int, number: int) -> str:
@@ -50,7 +49,13 @@ class Calls(dict):
         return self.arena.view(row, self.start + number * TEXT_BYTES, (TEXT_BYTES,), np.uint8).data
 
 
-def _described(call: str | tuple) -> str:
+def digest(encoded: bytes) -> int:
+    """A number for a description; it fits a signed word."""
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big") >> 1
+
+
+def described(call: str | tuple) -> str:
+    """A name, or (name, op, root, shape, dtype.char), in words."""
     if isinstance(call, str):
         return call
     name, op, root, shape, char = call

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import cloudpickle
 
@@ -17,8 +19,9 @@ from minidl.parallel.runtime.hang_alarm import HangAlarm
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
 from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_abort, tell_returned
-from minidl.parallel.runtime.stopping import Stopping
+from minidl.parallel.runtime.stopping import Stopping, ask_to_stop
 from minidl.processes import ChildProcess, WorkerError
+from minidl.ranks import rank_and_size
 
 ABORT_SECONDS = 0.1  # for a worker that waits for one that failed to raise Aborted, before it is killed
 DRAIN_SECONDS = 0.1  # for what the others have sent when one fails
@@ -50,6 +53,10 @@ def launch(
     Raises WorkerError with the failing rank's own traceback, or how its process ended; by then all workers have ended.
     A rank that returns while another waits for it, or ever will, is a failure of the one that waits.
     OSError, which names the limit that is in the way, if there is no memory or process to be had.
+
+    Where mpiexec or srun runs this program on several ranks, these are the workers: each calls `launch`, and gets what
+    all returned; on_report is called on the first. ValueError, on the first, if they are not as many as `workers`; the
+    others end. A rank that raises ends all of them, with its traceback. timeout and pin are the launcher's there.
     """
     if not callable(work):
         raise TypeError(f"launch needs a function to run in the workers, not a {type(work).__name__}")
@@ -60,8 +67,10 @@ def launch(
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
         raise TypeError(f"args={args!r} is not a sequence of arguments")
     payload = cloudpickle.dumps((work, tuple(args), kwargs or {}))
+    if rank_and_size()[1] > 1:
+        return _launch_on_started_ranks(payload, workers, threads, on_report, stoppable)
     arena = Arena(workers, least=LEAST_ROW_BYTES)
-    stopping = Stopping(arena) if stoppable else None
+    stopping = Stopping(lambda: ask_to_stop(arena)) if stoppable else None
     crew = _Crew(arena, stopping.heeded(on_report) if stopping and on_report else on_report)
     try:
         with LogRelay() as logs, stopping or nullcontext():
@@ -74,6 +83,22 @@ def launch(
         stopping.reason.results = results
         raise stopping.reason
     return results
+
+
+def _launch_on_started_ranks(payload: bytes, workers: int, threads: int, on_report, stoppable: bool) -> list:
+    rank, size = rank_and_size()
+    error = None
+    if size != workers:
+        error = ValueError(f"{size} ranks were started, and {workers} are needed: start the program with -n {workers}")
+    elif find_spec("mpi4py") is None:
+        error = ModuleNotFoundError(f"to run on {size} ranks minidl needs mpi4py: pip install 'minidl[mpi]'")
+    if error:
+        if rank:
+            sys.exit()  # the first says it for all
+        raise error
+    from minidl.parallel.runtime import mpi_launch  # mpi4py starts MPI as it is imported
+
+    return mpi_launch.launch(payload, threads, on_report, stoppable)
 
 
 class _Crew:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 
+from minidl.kernels import BY_ARRAY
 from minidl.optim import Optimizer
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.runtime.stage import Stage
@@ -31,7 +32,7 @@ class HighWater:
         """Look at what an instruction has read and written: arrays, and lists of SavedBlocks, whose tape is used up."""
         for buffer in (*i.reads, *i.writes):
             value = buffers.get(buffer)
-            if isinstance(value, np.ndarray):
+            if type(value) in BY_ARRAY:
                 self._hold(buffer, storages([value]))
             elif isinstance(value, list):
                 kept = (block.kept(()) for block in value)
@@ -62,4 +63,4 @@ class HighWater:
         for tensor in (*self.stage.parameters, *self.stage.buffers):
             yield tensor.data
         for state in self.optimizer.state.values() if self.optimizer else ():
-            yield from (value for value in state.values() if isinstance(value, np.ndarray))
+            yield from (value for value in state.values() if type(value) in BY_ARRAY)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 import weakref
 from collections.abc import Callable
 
@@ -12,6 +10,7 @@ import numpy as np
 from minidl.arena import LINE, Arena, Heap
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.announcements import Calls
+from minidl.parallel.runtime.patience import Patience
 
 CONTROL_BYTES = 64 << 20  # of each row, at most: the lines of its groups; untouched pages cost nothing
 LEAST_ROW_BYTES = 4 << 20  # with which a worker has room for a few groups and something to share
@@ -25,8 +24,6 @@ STATUS = LINE  # what the rank is doing: a count, the steps begun, then text
 STATUS_BYTES = 4 * LINE
 CALLS = STATUS + STATUS_BYTES  # the descriptions of its calls
 GROUPS = CALLS + Calls.BYTES  # the lines of the first group
-
-NAP_SECONDS = 50e-6
 
 
 def tell_returned(arena: Arena, row: int) -> None:
@@ -98,13 +95,12 @@ class Status:
 class Process:
     """What all groups of one process share: its heap, its status, and where the lines of a new group may begin.
 
-    crowded: there are more workers than cores, so that a rank that waits keeps others from their work. report: hands a
-    message to the launcher.
+    crowded: as Patience has it. report: hands a message to the launcher.
     """
 
     def __init__(self, arena: Arena, row: int, crowded: bool, report: Callable[[object], None]):
         self.arena, self.row, self.report = arena, row, report
-        self.looks_before_yield, self.looks_before_nap = (0, 10) if crowded else (10, 2000)
+        self.patience = Patience(crowded)
         self.control_bytes = min(CONTROL_BYTES, arena.row_bytes // 4 // LINE * LINE)
         self.heap, self.status = Heap(arena, row, self.control_bytes), Status(arena, row)
         self.calls = Calls(arena, row, CALLS)
@@ -112,7 +108,6 @@ class Process:
         self.groups: list[ProcessGroup] = []
         self.free_block = GROUPS
         self._offsets: dict[int, tuple[weakref.ref, int | None]] = {}
-        self._waits_since, self._looks = 0, 0  # status count when it began to wait, and looks since
         self.meanwhile: Callable[[], object] = lambda: None  # what else can be done while this rank waits
 
     def offset_of(self, x: np.ndarray) -> int | None:
@@ -125,18 +120,8 @@ class Process:
         return known[1]
 
     def pause(self) -> None:
-        """Give way to other processes for a moment, then bring on what is pending in any group. Raises Aborted.
-
-        Who only yields comes back at once and takes up to half of a core that another rank computes on; who sleeps
-        notices late. So a rank just looks again at first, then yields, and sleeps when the wait turns out to be long.
-        """
-        begun = self.status.count
-        self._looks = looks = self._looks + 1 if begun == self._waits_since else 0
-        self._waits_since = begun
-        if looks >= self.looks_before_nap:
-            time.sleep(NAP_SECONDS)
-        elif looks >= self.looks_before_yield:
-            os.sched_yield()
+        """Give way to other processes for a moment, then bring on what is pending in any group. Raises Aborted."""
+        self.patience.give_way(self.status.count)
         news = self.arena.words[self._news]
         if news == ABORT:
             raise Aborted("another rank failed")

@@ -64,6 +64,9 @@ class SharedMemoryGroup(ProcessGroup):
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return self.heap.empty(shape, dtype)
 
+    def tell(self, instruction: str) -> None:
+        self.status.tell(instruction)
+
     def report(self, message) -> None:
         self.process.report(message)
 

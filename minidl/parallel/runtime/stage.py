@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from minidl.kernels import for_array
 from minidl.nn.containers import Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
@@ -66,7 +67,7 @@ class Stage:
                 p.gradient_buffer = gradients[place].reshape(p.shape)
             if values is not None:
                 lies = values[place].reshape(p.shape)
-                lies[...] = p.data
+                p.kernels.assign(lies, p.data)
                 p.data = lies
         if values is not None:
             for p, part in zip(updated, parts(sizes, share, shares), strict=True):
@@ -76,7 +77,7 @@ class Stage:
     def _flat(self, sizes: Sequence[int]) -> np.ndarray:
         """A flat array for parameters of these sizes, zero also where none lies."""
         array = self.mesh.world.empty((flat_elements(sum(sizes), self.shares),), self.dtype).data
-        array[...] = 0
+        for_array(array).fill(array, 0)
         return array
 
     @property

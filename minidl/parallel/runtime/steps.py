@@ -50,11 +50,15 @@ class Job:
 
 
 class Result(NamedTuple):
-    """What a worker returns: its events, as Worker has them; its state at the end, and the most bytes that it held."""
+    """What a worker returns: its events, as Worker has them; its state at the end, and the most bytes that it held.
+
+    records: of all steps, from the worker that reports them; none from the others.
+    """
 
     events: list[Event]
     state: RankState
     memory_bytes: int
+    records: list[StepRecord]
 
 
 def run_rank(group, job: Job) -> Result:
@@ -70,7 +74,7 @@ def run_rank(group, job: Job) -> Result:
     replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
     per_epoch = batches_per_epoch(len(request.dataset), request.batch_size, request.drop_last)
     events: deque[list[tuple]] = deque(maxlen=request.trace_steps)
-    records, reported = [], time.perf_counter()
+    every_record, records, reported = [], [], time.perf_counter()
 
     def held(step: int) -> RankState:
         state_of = optimizer if request.save is not None else None
@@ -105,6 +109,7 @@ def run_rank(group, job: Job) -> Result:
             evaluated = _evaluate(worker, job, replica, done) if evaluates else None
             if reports:
                 records.append(StepRecord(step, _mean(totals.loss, totals.weight), seconds, evaluated))
+                every_record.append(records[-1])
                 if saves or time.perf_counter() - reported > REPORT_SECONDS:
                     group.report(records)
                     records, reported = [], time.perf_counter()
@@ -117,7 +122,7 @@ def run_rank(group, job: Job) -> Result:
             if records:
                 group.report(records)
     kept, first = (Event._make(event) for event in chain(*events, worker.events)), done - len(events)
-    return Result([event for event in kept if event.step >= first], held(done), memory.nbytes)
+    return Result([event for event in kept if event.step >= first], held(done), memory.nbytes, every_record)
 
 
 def _make_worker(group, job: Job) -> Worker:

@@ -44,13 +44,14 @@ class EndAtOnce(KeyboardInterrupt):
 class Stopping:
     """In the `with` block the first Ctrl-C asks the workers to stop; at the second EndAtOnce is raised.
 
-    Before a step has begun the first is a KeyboardInterrupt as ever. reason: the exception that asked, None before; an
-    error that ends the run before they have stopped gets it as its context. Where Ctrl-C is not Python's own affair, in
-    another thread than the main one or under another handler, only a function that is `heeded` can ask.
+    ask: has them stop, or returns false where no step has begun; then the first is a KeyboardInterrupt as ever. reason:
+    the exception that asked, None before; an error that ends the run before they have stopped gets it as its context.
+    Where Ctrl-C is not Python's own affair, in another thread than the main one or under another handler, only a
+    function that is `heeded` can ask.
     """
 
-    def __init__(self, arena: Arena):
-        self.arena, self._installed = arena, False
+    def __init__(self, ask: Callable[[], bool]):
+        self._have_them_stop, self._installed = ask, False
         self.reason: BaseException | None = None
 
     def __enter__(self) -> Stopping:
@@ -85,7 +86,7 @@ class Stopping:
         if self.reason is not None:
             return True
         self.reason = reason
-        return ask_to_stop(self.arena)
+        return self._have_them_stop()
 
     def __exit__(self, kind, error, trace) -> None:
         if self._installed:

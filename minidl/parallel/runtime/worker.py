@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from minidl import random
+from minidl.kernels import for_array
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
@@ -38,7 +39,7 @@ class Worker:
 
     def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
         self.stage, self.mesh, self.loss, self.optimizer = stage, mesh, loss, optimizer
-        self.seed, self.clip_norm, self.status = seed, clip_norm, mesh.world.status
+        self.seed, self.clip_norm, self._tell = seed, clip_norm, mesh.world.tell
         self.buffers: dict[B.Buffer, object] = {}
         self.events: list[tuple] = []
         self.memory: HighWater | None = None
@@ -67,7 +68,7 @@ class Worker:
                 self.mesh.world.pause()
             lane.begin()
             self._instruction = instruction
-            self.status.tell(instruction.name)
+            self._tell(instruction.name)
             self._segment = time.perf_counter()
             COMPUTE_HANDLERS[type(instruction)](self, instruction)
             self._record(COMPUTE, instruction.name, self._segment, time.perf_counter(), step.number, instruction)
@@ -99,7 +100,7 @@ class Worker:
                     if instruction is None:
                         break
                     lane.begin()
-                    self.status.tell(instruction.name)
+                    self._tell(instruction.name)
                     under_way = begun[lane] = instruction, COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
                 instruction, steps = under_way
                 try:
@@ -192,7 +193,7 @@ class Worker:
             gradient = blocks.backward_through(self.buffers[saved], gradient)
             for p in buckets[b].parameters:
                 if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
-                    p.gradient_buffer[...] = 0
+                    p.kernels.fill(p.gradient_buffer, 0)
         if i.gives_gradient:
             self.buffers[i.writes[0]] = gradient
 
@@ -264,7 +265,7 @@ class Worker:
         parameters = (p for chunk, b in i.buckets for p in self.stage.chunks[chunk][b].parameters)
         held = [p for p in parameters if p.requires_grad and (first or p.cut.splits)]
         own = [p.updated_part(p.gradient_buffer) for p in held]
-        self._norm[0] = sum(float(np.vdot(g, g)) for g in own)
+        self._norm[0] = sum(for_array(g).squared_norm(g) for g in own)
         reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
         self.buffers[i.writes[0]] = float(self._norm[0])
         return reduced.matched
