@@ -1,0 +1,154 @@
+"""What tests of MPI run under mpiexec: `python on_ranks.py NAME [PATH]` calls the function NAME, on every rank."""
+
+import os
+import pickle
+import signal
+import sys
+from functools import partial
+
+import numpy as np
+
+from minidl import data, nn, optim
+from minidl.parallel import Plan, launch, train
+from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
+from minidl.ranks import leads
+
+RANKS = 4
+PLANS = {
+    "data": Plan(data=4, bucket_mb=0.001),
+    "sharded": Plan(data=4, sharding="optimizer", bucket_mb=0.001),
+    "pipeline": Plan(pipeline=4, micro_batches=4, schedule="1f1b"),
+    "tensor": Plan(tensor=4),
+    "data x pipeline": Plan(data=2, pipeline=2, micro_batches=4),
+    "tensor x sharded": Plan(data=2, tensor=2, sharding="optimizer"),
+}
+
+
+def build(mesh):
+    group = mesh.group("tensor")
+    return nn.Sequential(
+        nn.Flatten(),
+        ColumnParallelLinear(64, 32, group),
+        nn.ReLU(),
+        RowParallelLinear(32, 24, group),
+        nn.Dropout(0.2),
+        nn.ReLU(),
+        nn.Linear(24, 10),
+    )
+
+
+def trained(plan, steps=7, **options):
+    train_set, test_set = data.digits()
+    return train(
+        build, train_set, plan, optimizer=lambda p: optim.SGD(p, lr=0.3, momentum=0.9), loss=nn.CrossEntropyLoss(),
+        batch_size=352, steps=steps, dtype="float64", evaluate=test_set, evaluate_every=4, clip_norm=1.0, **options,
+    )  # fmt: skip
+
+
+def numbers(run):
+    """What a run of any plan has alike."""
+    return run.losses, [(e.step, e.loss, e.accuracy) for e in run.evaluations], run.state_dict()
+
+
+def contract(path):
+    """Every method of a group against NumPy: the functions that the shared-memory group is tested with."""
+    from tests.parallel import test_group as on_shared_memory
+
+    for work in ("every_collective", "textbook", "messages", "interleaved_groups", "asynchronous"):
+        launch(getattr(on_shared_memory, work), RANKS)
+    floats = launch(on_shared_memory.float_results, RANKS)
+    first, *others = floats
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            assert a == b if isinstance(a, bytes) else np.array_equal(a, b)
+    others = launch(unusual, RANKS)
+    assert others == [("done", rank) for rank in range(RANKS)]
+    if leads():
+        with open(path, "w") as file:
+            file.write("all as it should be")
+
+
+def unusual(group):
+    """What MPI cannot reduce itself, and disagreement."""
+    size, rank = group.size, group.rank
+    for dtype in ("bool", "float16", "complex64"):
+        parts = [(np.arange(size * 2) % (r + 2) == 0).astype(dtype) for r in range(size)]
+        total = sum(parts[1:], parts[0])
+        assert np.array_equal(group.all_reduce(parts[rank].copy()), total)
+        assert np.array_equal(group.reduce_scatter(parts[rank]), np.split(total, size)[rank])
+        assert np.array_equal(group.reduce(parts[rank].copy(), 1), total if rank == 1 else parts[rank])
+    try:
+        group.all_reduce(np.zeros(3 + (rank == 2)))
+    except RuntimeError as error:
+        text = str(error)
+        assert "disagree" in text and "(3,)" in text and "(4,)" in text and f"rank {rank} calls" in text
+        return "done", rank
+
+
+def plans(path):
+    """The numbers of every plan, as every rank has them; a file to go on from, and the run that goes on."""
+    found = {name: numbers(trained(plan)) for name, plan in PLANS.items()}
+    told = []
+    stopped = trained(
+        PLANS["data x pipeline"], 4, save=f"{path}.safetensors", save_every=2, callbacks=[told.append], progress=False
+    )
+    assert stopped.saved_step == 4 and len(told) == (4 if leads() else 0) and len(stopped.trace.events) > 0
+    found["gone on"] = numbers(trained(PLANS["data x pipeline"], 7, resume=f"{path}.safetensors"))
+    everywhere = launch(lambda group: pickle.dumps(found), RANKS)
+    assert len(set(everywhere)) == 1
+    if leads():
+        with open(path, "wb") as file:
+            file.write(everywhere[0])
+
+
+def object_to(record):
+    if record.step == 3:
+        raise ArithmeticError("enough")
+
+
+def stopped(path):
+    """A callback that raises has all ranks stop before the same step."""
+    try:
+        trained(PLANS["data"], 1_000_000, save=f"{path}.safetensors", callbacks=[object_to])
+    except (ArithmeticError, KeyboardInterrupt) as error:
+        assert isinstance(error, ArithmeticError if leads() else KeyboardInterrupt)
+        run = error.run
+        seen = launch(lambda group: (len(run.losses), run.saved_step), RANKS)
+        assert len(set(seen)) == 1 and seen[0][0] == seen[0][1] >= 4
+        if leads():
+            with open(path, "w") as file:
+                file.write(type(error).__name__)
+
+
+def fail(group, how):
+    for step in range(50):
+        group.begins(step)
+        group.all_reduce(np.ones(3))
+    if group.rank == 2:
+        if how == "raises":
+            raise ArithmeticError("what rank 2 has to say")
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.barrier()
+
+
+def raises(path):
+    launch(partial(fail, how="raises"), RANKS)
+
+
+def killed(path):
+    launch(partial(fail, how="killed"), RANKS)
+
+
+def raises_later(path):
+    launch(lambda group: group.barrier(), RANKS)
+    if leads():
+        raise ArithmeticError("outside of launch")
+    launch(lambda group: group.barrier(), RANKS)
+
+
+def too_few(path):
+    launch(lambda group: group.barrier(), 2)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](sys.argv[2] if len(sys.argv) > 2 else None)
