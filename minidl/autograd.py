@@ -45,13 +45,13 @@ def run_backward(
         node = heappop(ready)[1]
         grad = pending.pop(node)
         if node.hooks:
-            grad = _hooked(node.hooks, grad, graph)
+            grad = hooked(node.hooks, grad, graph)
             borrowed.add(node)
         if wanted is not None and node in wanted:
             wanted[node] = grad
         if type(node) is Leaf:
             if wanted is None:
-                _to_leaf(node, grad, node not in borrowed, graph)
+                to_leaf(node, grad, node not in borrowed, graph)
             continue
         parents, kernels = node.parents, node.kernels
         if parents is None:
@@ -60,7 +60,7 @@ def run_backward(
                 "retain_graph=True the first time"
             )
         if _newest_change > -node.order:
-            _refuse_changed(node)
+            refuse_changed(node)
         if graph:
             node = _lift(node)
             kernels = node.kernels
@@ -89,7 +89,7 @@ def run_backward(
                     borrowed.add(parent)
 
 
-def _to_leaf(leaf: Leaf, grad, owned: bool, graph: bool) -> None:
+def to_leaf(leaf: Leaf, grad, owned: bool, graph: bool = False) -> None:
     """Add the gradient to that of the leaf's tensor."""
     tensor, leaf.lent = leaf.tensor(), False
     if tensor is None:
@@ -100,7 +100,7 @@ def _to_leaf(leaf: Leaf, grad, owned: bool, graph: bool) -> None:
         tensor.accumulate_grad(grad, owned)
 
 
-def _hooked(hooks: Iterable[Callable], grad, graph: bool):
+def hooked(hooks: Iterable[Callable], grad, graph: bool = False):
     """The gradient that the hooks, one after the other, make of `grad`."""
     for hook in hooks:
         changed = hook(grad if graph else Tensor(grad))
@@ -171,9 +171,11 @@ def changed(array) -> None:
     _changes[key] = weakref.ref(owner, lambda _: _changes.pop(key, None)), _newest_change
 
 
-def _refuse_changed(op: Op) -> None:
+def refuse_changed(op: Op) -> None:
     """RuntimeError if an array that `op` keeps was changed after the op ran."""
     later = [place for place, (_, time) in _changes.items() if time > -op.order]
+    if not later:
+        return
     for name, value in vars(op).items():
         for array in value if isinstance(value, tuple | list) else (value,):  # a key has several arrays
             if type(array) not in _kernels.BY_ARRAY:
@@ -299,9 +301,10 @@ def retain_grad(x: Tensor) -> None:
         register_hook(x, keep)
 
 
-def tape(root: Op) -> list[Op]:
-    """The ops that lead to `root`, each once, `root` first."""
-    ops, seen = [root], {id(root)}
+def tape(roots: Iterable[Op]) -> list[Op]:
+    """The ops that lead to `roots`, each once, the roots first."""
+    ops = list({id(root): root for root in roots}.values())
+    seen = set(map(id, ops))
     for op in ops:
         for parent in op.parents or ():
             if isinstance(parent, Op) and id(parent) not in seen:

@@ -27,8 +27,8 @@ def document(events: Sequence[Event], kind: str, workers: int) -> dict:
     for number, (send, receive) in enumerate(messages(events)):
         # An arrow is tied to the slices in which its ends lie; "e" says that of the one at its head.
         arrow = {"cat": "message", "name": send.details.message, "id": number}
-        rows.append(arrow | {"ph": ARROW_START} | _middle(send, zero))
-        rows.append(arrow | {"ph": ARROW_END, "bp": "e"} | _middle(receive, zero))
+        rows.append(arrow | {"ph": ARROW_START} | _at(send, 0.0, zero))
+        rows.append(arrow | {"ph": ARROW_END, "bp": "e"} | _at(receive, 0.99, zero))  # still in it
     for e in events:
         told = {name: value for name, value in (e.details or Details())._asdict().items() if value is not None}
         rows.append({
@@ -54,8 +54,10 @@ def messages(events: Sequence[Event]) -> Iterator[tuple[Event, Event]]:
         yield from zip(sent, receives[channel], strict=False)
 
 
-def _middle(e: Event, zero: float) -> dict:
-    return {"pid": e.rank, "tid": LANES.index(e.lane), "ts": ((e.start + e.end) / 2 - zero) * 1e6}
+def _at(e: Event, share: float, zero: float) -> dict:
+    """Where an arrow begins or ends: on the event's lane, when that share of it is over."""
+    time = e.start + share * (e.end - e.start)
+    return {"pid": e.rank, "tid": LANES.index(e.lane), "ts": (time - zero) * 1e6}
 
 
 def events(rows: list) -> list[Event]:

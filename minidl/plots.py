@@ -5,6 +5,7 @@ matplotlib takes half a second to load: `Trace.draw` and its like import this fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from minidl.checks import check_count, check_positive
 from minidl.events import COMMUNICATION_LANES, Event
 from minidl.files import check_picture, replacing
 from minidl.parallel.check import Slot, check
@@ -63,6 +65,7 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]]) -> Figure:
 def _events(panel: Axes, trace: Trace, unit_seconds: float, longest: float) -> None:
     rows = {rank: row for row, rank in enumerate(trace.ranks)}
     zero, places = trace.events[0].start, _places(trace)
+    written: dict[int, float] = {}  # until when there is text below a rank
     bars: dict[tuple[int, bool, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
     for event in trace.events:
         below = event.lane in COMMUNICATION_LANES
@@ -73,7 +76,10 @@ def _events(panel: Axes, trace: Trace, unit_seconds: float, longest: float) -> N
         bars.setdefault((rows[event.rank], below, colour), []).append((left, width))
         inches = (event.end - event.start) / (longest or 1.0) * (WIDTH - 1)
         y, size = (rows[event.rank] + 0.25, 5) if below else (rows[event.rank] - 0.15, 7)
-        _write(panel, left + width / 2, y, inches, size, colour, event.name, _number(event))
+        if not below or event.start >= written.get(event.rank, -math.inf):  # collectives and messages share a row
+            _write(panel, left + width / 2, y, inches, size, colour, event.name, _number(event))
+        if below:
+            written[event.rank] = max(event.end, written.get(event.rank, -math.inf))
     dense = len(trace.events) > 100 * len(rows)  # then edges, and rounding to pixels, would hide bars
     for (row, below, colour), spans in bars.items():
         place = (row + 0.14, 0.22) if below else (row - 0.4, 0.5)
@@ -84,8 +90,8 @@ def _events(panel: Axes, trace: Trace, unit_seconds: float, longest: float) -> N
 def program_figure(program: Program) -> Figure:
     """One step as a chart of slots: a row for a rank; in a box the micro-batch that goes forward or backward.
 
-    A forward is one slot, a backward two, and communication none: Narayanan et al. 2021, figures 3 and 4. Of more than
-    32 ranks, one of each stage is drawn. ProgramError if the program is wrong.
+    A forward is one slot, a backward two, half of one a slot, and communication none: Narayanan et al. 2021, figures 3
+    and 4. Of more than 32 ranks, one of each stage is drawn. ProgramError if the program is wrong.
     """
     slots = [slot for slot in check(program).slots if slot.end > slot.start]
     every = program.world_size <= MOST_RANKS
@@ -105,7 +111,7 @@ def program_figure(program: Program) -> Figure:
     for slot in slots:
         _box(panel, slot, ranks.index(slot.rank), places[slot.instruction.chunk], width / end)
     panel.set_xlim(0, end)
-    panel.set_xlabel("slots: the forward of a chunk takes one, its backward two")
+    panel.set_xlabel("slots: the forward of a chunk takes one, its backward two, half of a backward one")
     kinds = {_kind(slot.instruction.lane, slot.instruction.label) for slot in slots}
     _legend(figure, kinds, any(places.values()), idle=True)
     return figure
@@ -226,6 +232,9 @@ def save(figure: Figure, path: str | PathLike) -> None:
 def draw_traces(path: str | PathLike, traces: Sequence[Trace]) -> None:
     """See `Trace.draw`."""
     check_picture(path)
+    for trace in traces:
+        if not isinstance(trace, Trace):
+            raise TypeError(f"draw needs traces to show beside this one, not {trace!r}")
     titles = [f"{trace.kind}: {duration(trace.step_seconds)} a step" if trace.events else "" for trace in traces]
     save(timeline_figure(list(zip(titles, traces, strict=True))), path)
 
@@ -239,6 +248,9 @@ def draw_program(path: str | PathLike, program: Program) -> None:
 def draw_memory(path: str | PathLike, program: Program, rank: int | None, scale: float) -> None:
     """See `Program.draw_memory`."""
     check_picture(path)
+    check_positive("scale", scale)
+    if rank is not None:
+        check_count("rank", rank, least=0)
     if rank is None:
         stages = program.plan.mesh(0).ranks("pipeline")
         step = max(1, (len(stages) - 1) / (MOST_PANELS - 1))

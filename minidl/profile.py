@@ -23,7 +23,7 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
-from minidl.parallel.profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.parallel.block_profile import BlockProfile, Call, flops, profile_block, signature
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor, device
@@ -210,10 +210,9 @@ def _seconds(block: Module, x, wants_grad: bool, repeats: int) -> tuple[float | 
             start = time.perf_counter()
             y, saved = blocks.forward(block, x, wants_grad)
             forward = time.perf_counter() - start
-        gradient = np.ones(y.shape, y.dtype)
+        gradient = blocks.each(lambda array: np.ones(array.shape, array.dtype), y)
         start = time.perf_counter()
-        if saved.op is not None:
-            saved.backward(gradient)
+        saved.backward(gradient)
         times.append((forward, time.perf_counter() - start))
         block.zero_grad()
     return tuple(map(statistics.median, zip(*times[1:], strict=True)))

@@ -11,12 +11,13 @@ from minidl.checks import check_positive
 from minidl.display import Displayed, facts
 from minidl.nn.module import Module
 from minidl.parallel.arguments import check_builder, check_loss
+from minidl.parallel.block_profile import flops
 from minidl.parallel.check import check
 from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import ChainProfile, flops, sequence_length
+from minidl.parallel.profile import ChainProfile, sequence_length
 from minidl.parallel.program import Program
 from minidl.parallel.result import Throughput
 from minidl.trace import Trace
@@ -67,7 +68,7 @@ class Prediction(Throughput, Displayed):
     @cached_property
     def flops(self) -> float:
         profile, plan = self._profile, self.plan
-        work = sum(flops(block.forward) + flops(block.backward) for block in profile.blocks) + flops(profile.loss)
+        work = sum(block.flops for block in profile.blocks) + flops(profile.loss)
         return work * plan.micro_batches * plan.data * plan.tensor
 
     @cached_property

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from minidl.events import Details
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import instructions as I
+from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
-from minidl.parallel.profile import Call
 from simulator.hardware import Cluster
 
 

@@ -188,12 +188,13 @@ def test_every_option_of_train_reaches_the_run(folder):
 
 
 def test_every_field_of_a_plan_is_an_option(folder):
-    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --bucket-mb 2.5 --sharding optimizer"
+    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --chunks 2"
+    options += " --recompute full --bucket-mb 2.5 --sharding optimizer"
     assert main(["train", "--steps", "1", "--json", "result.json", "--data", "2", *options.split()]) == 0
     found = json.loads(Path("result.json").read_text())["plan"]
     assert found == {
-        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "bucket_mb": 2.5,
-        "sharding": "optimizer",
+        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "chunks": 2,
+        "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer",
     }  # fmt: skip
     assert [name for name, default in asdict(Plan()).items() if found[name] == default] == []
 

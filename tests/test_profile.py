@@ -9,7 +9,8 @@ import minidl
 from minidl import models, nn, optim
 from minidl.kernels.meta import MetaArray
 from minidl.parallel import Mesh
-from minidl.parallel.profile import build_on_meta, flops, profile_chain
+from minidl.parallel.block_profile import flops
+from minidl.parallel.profile import build_on_meta, profile_chain
 from minidl.profile import profile
 
 COUNTS = ("parameters", "forward_flops", "backward_flops", "forward_bytes", "backward_bytes")

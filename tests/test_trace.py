@@ -231,10 +231,11 @@ def test_an_arrow_goes_from_the_kth_send_to_the_kth_receive_of_the_same_step_and
     Trace(events, workers=3).save(tmp_path / "t.json")
     rows = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     tails, heads = ({r["id"]: r for r in rows if r["ph"] == phase} for phase in "sf")
-    found = {(tail["name"], tail["pid"], tail["ts"] / 1e6, heads[i]["pid"], heads[i]["ts"] / 1e6)
+    found = {(tail["name"], tail["pid"], tail["ts"] / 1e6, heads[i]["pid"], round(heads[i]["ts"] / 1e6, 6))
              for i, tail in tails.items()}  # fmt: skip
     assert found == {
-        ("activation", 0, 1, 1, 4), ("activation", 0, 5, 1, 9), ("activation", 0, 21, 1, 25), ("gradient", 1, 8, 0, 11),
+        ("activation", 0, 0, 1, 4.98), ("activation", 0, 4, 1, 9.98), ("activation", 0, 20, 1, 25.98),
+        ("gradient", 1, 7, 0, 12.96),
     }  # fmt: skip
     assert len(tails) == len(heads) == 4
     assert all(r["tid"] == LANES.index(MESSAGES) and r["cat"] == "message" for r in (*tails.values(), *heads.values()))

@@ -11,7 +11,12 @@ from minidl.tensor import Tensor
 
 
 class SelfAttention(nn.Module):
-    """Every position attends to all, if causal to itself and those before it; the heads are split over the group."""
+    """Every position attends to all, if causal to itself and those before it; the heads are split over the group.
+
+    recompute: as of nn.MultiheadAttention.
+    """
+
+    recompute = False
 
     def __init__(self, hidden: int, heads: int, is_causal: bool, bias: bool = True, group=None):
         self.head_dim, self.is_causal = hidden // heads, is_causal
@@ -23,7 +28,7 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x)  # (batch, sequence, 3 * local heads * head_dim)
         heads = qkv.shape[-1] // (3 * self.head_dim)
         qkv = qkv.reshape(batch, sequence, 3, heads, self.head_dim)
-        return self.projection(ops.packed_attention(qkv, self.is_causal))  # (batch, sequence, hidden)
+        return self.projection(ops.packed_attention(qkv, self.is_causal, self.recompute))  # (batch, sequence, hidden)
 
 
 class GroupedQueryAttention(nn.Module):
@@ -31,7 +36,10 @@ class GroupedQueryAttention(nn.Module):
 
     rotary_base: of the rotary positions of queries and keys, None to have none. The matrix of queries, keys and values
     holds, for each key, its queries, the key, and its value: so a plain cut over the group keeps them together.
+    recompute: as of nn.MultiheadAttention.
     """
+
+    recompute = False
 
     def __init__(
         self, hidden: int, heads: int, kv_heads: int, rotary_base: float | None = None, bias: bool = True, group=None
@@ -43,16 +51,20 @@ class GroupedQueryAttention(nn.Module):
     def forward(self, x):
         batch, sequence, _ = x.shape
         queries, width = self.queries, self.head_dim
-        qkv = self.qkv(x).reshape(batch, sequence, -1, queries + 2, width)
+        qkv = self.qkv(x)
+        local = qkv.shape[-1] // ((queries + 2) * width)  # kv_heads; -1 would be ambiguous for a batch of nothing
+        qkv = qkv.reshape(batch, sequence, local, queries + 2, width)
         qkv = qkv.permute(0, 2, 3, 1, 4)  # (batch, local kv_heads, queries + 2, sequence, head_dim)
         qk, v = qkv[:, :, :-1], qkv[:, :, -1:]
         if self.rotary_base is not None:
             qk = rotate(qk, self.rotary_base)
         q, k = qk[:, :, :-1], qk[:, :, -1:]
         k, v = k.expand(q.shape), v.expand(q.shape)  # queries share them
-        q, k, v = (t.reshape(batch, -1, sequence, width) for t in (q, k, v))
-        out = ops.scaled_dot_product_attention(q, k, v, is_causal=True)  # (batch, local heads, sequence, head_dim)
-        return self.projection(out.permute(0, 2, 1, 3).reshape(batch, sequence, -1))  # (batch, sequence, hidden)
+        q, k, v = (t.reshape(batch, local * queries, sequence, width) for t in (q, k, v))
+        # (batch, local heads, sequence, head_dim)
+        out = ops.scaled_dot_product_attention(q, k, v, is_causal=True, recompute=self.recompute)
+        out = out.permute(0, 2, 1, 3).reshape(batch, sequence, local * queries * width)
+        return self.projection(out)  # (batch, sequence, hidden)
 
 
 def rotate(x: Tensor, base: float = 10000.0) -> Tensor:

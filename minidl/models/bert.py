@@ -68,9 +68,8 @@ def bert(
 ) -> nn.Sequential:  # fmt: skip
     """Embedding, `layers` blocks, head: tokens (batch, sequence) -> logits (batch, sequence, vocabulary).
 
-    The defaults are BERT base. tied: the head's matrix is the token embedding's, as in the paper; only one worker can
-    train that. Heads, inner features and the vocabulary are split over the mesh's tensor axis. ValueError where the
-    sizes do not divide.
+    The defaults are BERT base. tied: the head's matrix is the token embedding's, as in the paper. Heads, inner features
+    and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not divide.
     """
     group = mesh.group("tensor") if mesh else None
     check_sizes("bert", hidden, heads, heads, vocabulary, group.size if group else 1)

@@ -66,7 +66,7 @@ def gpt(
     dropout: on the embedding and on each residual branch. kv_heads: keys and values, each shared by heads / kv_heads
     queries; by default one a query. positions: "learned", or "rotary" with `rotary_base`. feed_forward: "gelu" or the
     gated "swiglu", with `inner` features, by default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers.
-    tied: the head's matrix is the token embedding's; only one worker can train that.
+    tied: the head's matrix is the token embedding's.
 
     Heads, inner features and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not
     divide.

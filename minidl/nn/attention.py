@@ -22,6 +22,8 @@ class MultiheadAttention(Module):
     the inputs are (batch, sequence, width), not (sequence, batch, width).
     """
 
+    recompute = False  # attention weights are made again in backward, where nobody asks for them
+
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, *, kdim: int | None = None,
         vdim: int | None = None, batch_first: bool = False,
@@ -85,7 +87,7 @@ class MultiheadAttention(Module):
         """Self-attention (batch, sequence, embed_dim) by one projection and one op."""
         qkv = ops.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.reshape(*x.shape[:2], 3, self.num_heads, self.embed_dim // self.num_heads)
-        return ops.packed_attention(qkv, is_causal)
+        return ops.packed_attention(qkv, is_causal, self.recompute)
 
     def _heads(self, *inputs):
         """Query, key and value (batch, sequence, width), projected: (batch, heads, sequence, head_dim)."""
@@ -102,7 +104,8 @@ class MultiheadAttention(Module):
         ]
 
     def _fused(self, q, k, v, mask, is_causal):
-        return ops.scaled_dot_product_attention(q, k, v, mask, self._dropout(), is_causal), None
+        out = ops.scaled_dot_product_attention(q, k, v, mask, self._dropout(), is_causal, recompute=self.recompute)
+        return out, None
 
     def _weighed(self, q, k, v, mask, is_causal):
         """What `scaled_dot_product_attention` does, step by step: the result and the attention weights."""

@@ -96,18 +96,18 @@ class Module:
     def modules(self) -> Iterator[Module]:
         return (module for _, module in self.named_modules())
 
-    def _named(self, kind: type[Stored], prefix: str) -> Iterator[tuple[str, Stored]]:
-        """Each tensor of a kind once, with its dotted name."""
+    def _named(self, kind: type[Stored], prefix: str, once: bool = True) -> Iterator[tuple[str, Stored]]:
+        """Each tensor of a kind `once`, or under each of its names, with its dotted name."""
         seen: set[int] = set()
         for path, module in self.named_modules(prefix=prefix):
             for name, value in vars(module).items():
-                if isinstance(value, kind) and id(value) not in seen:
+                if isinstance(value, kind) and not (once and id(value) in seen):
                     seen.add(id(value))
                     yield (f"{path}.{name}" if path else name), value
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Each parameter once, with its dotted name."""
-        return self._named(Parameter, prefix)
+    def named_parameters(self, prefix: str = "", *, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, with its dotted name; one that has several names under each, if not remove_duplicate."""
+        return self._named(Parameter, prefix, remove_duplicate)
 
     def parameters(self) -> Iterator[Parameter]:
         return (parameter for _, parameter in self.named_parameters())
@@ -159,15 +159,15 @@ class Module:
     # State
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The parameters and buffers by name; they share memory with the model."""
-        return {name: tensor.detach() for name, tensor in self._named(Stored, "")}
+        """The parameters and buffers by name, under each that they have; they share memory with the model."""
+        return {name: tensor.detach() for name, tensor in self._named(Stored, "", once=False)}
 
     def load_state_dict(self, state: dict, strict: bool = True) -> IncompatibleKeys:
         """Copy whole parameters and buffers by name from tensors or arrays; gives the names missing and unexpected.
 
         ValueError if there are such names and `strict`, or if a shape differs: then nothing was copied.
         """
-        own = dict(self._named(Stored, ""))
+        own = dict(self._named(Stored, "", once=False))
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if strict and (missing or unexpected):
             raise ValueError(

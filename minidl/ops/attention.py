@@ -18,53 +18,66 @@ class Attention(Op):
     """softmax(scale (Q K^T + mask)) V; causal: query i sees the keys up to i. Leading dimensions broadcast.
 
     scale: positive. Of the attention weights a random fraction `dropout` is zeroed, the rest divided by 1 - dropout.
+    recompute: the weights are not kept for backward, but made again from Q and K (Korthikanti et al. 2022, section 5).
     """
 
-    def __init__(self, scale: float, is_causal: bool, dropout: float):
-        self.scale, self.is_causal, self.dropout = scale, is_causal, dropout
+    def __init__(self, scale: float, is_causal: bool, dropout: float, recompute: bool = False):
+        self.scale, self.is_causal, self.dropout, self.recompute = scale, is_causal, dropout, recompute
 
     def forward(self, q, k, v, mask=None):  # (..., queries, width), (..., keys, width), (..., keys, values)
         kernels = self.kernels
         self.q, self.k, self.v, self.mask, self.survivors = q, k, v, mask, None
-        self.again()
-        if not self.dropout:
-            return kernels.matmul(self.weights, v)
-        dropped, self.survivors = kernels.dropout(self.weights, self.dropout)
+        dropped = weights = self._weigh()
+        if self.dropout:
+            dropped, self.survivors = kernels.dropout(weights, self.dropout)
+        self.weights = None if self.recompute else weights
         return kernels.matmul(dropped, v)
 
     def again(self):
-        self.weights = weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask)
+        self.weights = self._weigh()
+
+    def _weigh(self):
+        return weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask)
 
     def backward(self, grad):
         kernels, q, k, v = self.kernels, self.q, self.k, self.v
-        grads = attend_grad(kernels, grad, q, k, v, self.weights, self.scale, self.survivors, self.dropout)
+        weights = self._weigh() if self.weights is None else self.weights
+        grads = attend_grad(kernels, grad, q, k, v, weights, self.scale, self.survivors, self.dropout)
         shapes = [x.shape for x in (q, k, v, self.mask) if x is not None]
         return tuple(unbroadcast(kernels, g, shape) for g, shape in zip(grads, shapes, strict=False))
 
 
 class PackedAttention(Op):
-    """Attention of a sequence to itself, with query, key and value in one array; the heads are joined in the result."""
+    """Attention of a sequence to itself, with query, key and value in one array; the heads are joined in the result.
 
-    def __init__(self, is_causal: bool):
-        self.is_causal = is_causal
+    recompute: as in Attention.
+    """
+
+    def __init__(self, is_causal: bool, recompute: bool = False):
+        self.is_causal, self.recompute = is_causal, recompute
 
     def forward(self, qkv):  # (batch, sequence, 3, heads, head_dim)
         kernels, self.qkv = self.kernels, qkv
         self.scale = 1 / math.sqrt(qkv.shape[-1])
-        self.again()
-        out = kernels.matmul(self.weights, unpack(kernels, qkv)[2])
+        weights = self._weigh()
+        self.weights = None if self.recompute else weights
+        out = kernels.matmul(weights, unpack(kernels, qkv)[2])
         batch, heads, sequence, head_dim = out.shape
         return kernels.reshape(kernels.permute(out, (0, 2, 1, 3)), (batch, sequence, heads * head_dim))
 
     def again(self):
+        self.weights = self._weigh()
+
+    def _weigh(self):
         q, k, _ = unpack(self.kernels, self.qkv)
-        self.weights = weigh(self.kernels, q, k, self.scale, self.is_causal)
+        return weigh(self.kernels, q, k, self.scale, self.is_causal)
 
     def backward(self, grad):  # (batch, sequence, heads * head_dim)
         kernels = self.kernels
         batch, sequence, _, heads, head_dim = self.qkv.shape
         grad = kernels.permute(kernels.reshape(grad, (batch, sequence, heads, head_dim)), (0, 2, 1, 3))
-        *grads, _ = attend_grad(kernels, grad, *unpack(kernels, self.qkv), self.weights, self.scale)
+        weights = self._weigh() if self.weights is None else self.weights
+        *grads, _ = attend_grad(kernels, grad, *unpack(kernels, self.qkv), weights, self.scale)
         parts = [kernels.reshape(g, (batch, 1, heads, sequence, head_dim)) for g in grads]
         return kernels.permute(kernels.concatenate(parts, 1), (0, 3, 1, 2, 4))
 
@@ -111,22 +124,23 @@ def attention_weights_grad(grad, weights, scale):
 
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, recompute: bool = False,
 ) -> Tensor:  # fmt: skip
     """softmax(scale Q K^T + mask) V of query (..., queries, width), key (..., keys, width), value (..., keys, values).
 
     attn_mask: broadcasts to (..., queries, keys); bools say which keys a query sees, floats are added. dropout_p: of
     the attention weights, whether training or not. is_causal: query i sees the keys up to i. scale: 1 / sqrt(width)
     unless given. enable_gqa: dimension -3 is heads, and each head of key and value serves several of the query's.
+    recompute: backward makes the attention weights again instead of having them kept.
     """
     _check(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     if enable_gqa:
-        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale, recompute)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if attn_mask is None and scale > 0:
-        return Attention(scale, is_causal, dropout_p)(query, key, value)
+        return Attention(scale, is_causal, dropout_p, recompute)(query, key, value)
     masks = () if attn_mask is None else (additive(attn_mask, query),)
-    return Attention(1.0, is_causal, dropout_p)(multiply(query, scale), key, value, *masks)
+    return Attention(1.0, is_causal, dropout_p, recompute)(multiply(query, scale), key, value, *masks)
 
 
 def additive(mask: Tensor, like: Tensor) -> Tensor:
@@ -139,7 +153,7 @@ def additive(mask: Tensor, like: Tensor) -> Tensor:
     return Tensor(k.where(mask.data, k.full((), 0, like.dtype), k.full((), -math.inf, like.dtype)))
 
 
-def _grouped(query, key, value, mask, dropout_p, is_causal, scale):
+def _grouped(query, key, value, mask, dropout_p, is_causal, scale, recompute):
     """Heads of queries as (heads of keys, queries a key), which broadcast against (heads of keys, 1)."""
     *leading, heads, queries, width = query.shape
     groups = key.shape[-3]
@@ -149,7 +163,7 @@ def _grouped(query, key, value, mask, dropout_p, is_causal, scale):
         *outer, _, rows, columns = mask.shape
         shared = mask.shape[-3] == 1
         mask = unsqueeze(mask, -3) if shared else reshape(mask, *outer, groups, heads // groups, rows, columns)
-    out = scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, scale)
+    out = scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, scale, recompute=recompute)
     return reshape(out, *leading, heads, queries, value.shape[-1])
 
 
@@ -177,11 +191,12 @@ def _check(query, key, value, mask, dropout_p, is_causal, enable_gqa):
     check_fraction(dropout_p)
 
 
-def packed_attention(qkv: Tensor, is_causal: bool = False) -> Tensor:
+def packed_attention(qkv: Tensor, is_causal: bool = False, recompute: bool = False) -> Tensor:
     """Self-attention of qkv (batch, sequence, 3, heads, head_dim) -> (batch, sequence, heads * head_dim).
 
     Equal to `scaled_dot_product_attention` on its three parts, without taking them apart and together again.
+    recompute: as there.
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"packed_attention needs (batch, sequence, 3, heads, head_dim), not {qkv.shape}")
-    return PackedAttention(is_causal)(qkv)
+    return PackedAttention(is_causal, recompute)(qkv)

@@ -20,6 +20,8 @@ class Conv2d(Op):
     x is meant with its padding; s is the stride, d the dilation. With groups, c runs over the channels of o's group.
     """
 
+    splits = True
+
     def __init__(self, stride, padding, dilation, groups: int):
         self.options = stride, padding, dilation, groups
 

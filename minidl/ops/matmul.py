@@ -10,6 +10,8 @@ from minidl.tensor import Op, Tensor
 class MatMul(Op):
     """C[..., m, n] = A[..., m, k] @ B[..., k, n]; leading dimensions broadcast."""
 
+    splits = True
+
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
         self.a = a if self.needs[1] else None
@@ -25,6 +27,8 @@ class MatMul(Op):
 
 class Linear(Op):
     """y[..., out] = x[..., in] @ weight[out, in]^T + bias[out]."""
+
+    splits = True
 
     def forward(self, x, weight, bias=None):
         self.shape = weight.shape

@@ -207,7 +207,7 @@ class _Checker:
         def end(brought: Brought) -> None:
             self.finish(rank, i, rule(self.facts, rank, i, brought))
 
-        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None)
+        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None), getattr(i, "tie", None)
         self.meet(rank, "instructions", i.axes, i, what, end, [rank.tags[buffer] for buffer in i.reads])
 
     def meet(self, rank: RankTags, among: str, axes, i: Instruction, what: tuple, end: Callable, brought=()) -> None:
@@ -248,7 +248,7 @@ class _Checker:
         parameters = [buffer for buffer in rank.tags if buffer.holds == "parameters"]
         for buffer in sorted(parameters, key=lambda buffer: (buffer.chunk, buffer.bucket)):
             version = rank.tags[buffer]
-            trained = self.program.trains and buffer.bucket in self.program.layout.trained_buckets(buffer.chunk)
+            trained = self.program.trains and self.program.layout.is_trained(buffer.chunk, buffer.bucket)
             if version != (expected := Version(int(trained), True)):
                 done = "updates" if version.updates != expected.updates else "gathers"
                 raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")

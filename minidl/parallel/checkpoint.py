@@ -127,7 +127,8 @@ def _schedule(lr_schedule: Schedule | None, steps: int) -> dict | None:
 def _model(saved: dict, model: Module) -> Iterator[str]:
     """The first difference between the saved arrays and those of the model, in words."""
     theirs = {name: tensor.shape for name, tensor in saved.items()}
-    ours = {name: tensor.cut.whole for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    ours = {name: tensor.cut.whole for name, tensor in named}
     for name in [*theirs, *ours]:
         if theirs.get(name) != ours.get(name):
             there, here = (f"has shape {of[name]}" if name in of else "does not exist" for of in (theirs, ours))

@@ -14,11 +14,14 @@ from typing import NamedTuple
 from minidl.events import Details
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
+from minidl.parallel.block_profile import BlockProfile, Call, Kept, ParameterProfile
+from minidl.parallel.blocks import several
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions.buffers import TIED
 from minidl.parallel.layout import Layout, flat_elements, parts
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import BlockProfile, Call, ChainProfile, ParameterProfile
+from minidl.parallel.profile import ChainProfile
 
 FLOAT64 = 8  # bytes of the sums that ranks reduce
 
@@ -39,7 +42,7 @@ class Costs:
         self.plan, self.layout, self.profile = plan, layout, profile
         self._bytes: dict[Buffer, dict[Hashable, int]] = {}
         self._details: dict[tuple[int, Instruction, float], Details] = {}
-        self._inputs = list(self._input_storages())
+        self._tied = {holder for tie in layout.ties for holder in tie.holders}
 
     # Calls
 
@@ -69,12 +72,22 @@ class Costs:
     def _forward(self, i: I.Forward) -> list[Sequence[Call]]:
         return [block.forward for block in self._blocks(i.chunk, i.buckets)]
 
+    def _recompute(self, i: I.Recompute) -> list[Sequence[Call]]:
+        return [block.recompute for block in self._blocks(i.chunk, i.buckets)]
+
     def _infer(self, i: I.Infer) -> list[Sequence[Call]]:
-        return [block.infer for block in self._blocks(i.chunk, range(i.last_bucket + 1))]
+        return [block.infer for block in self._blocks(i.chunk, i.buckets)]
 
     def _backward(self, i: I.Backward) -> list[Sequence[Call]]:
         blocks = reversed(list(self._blocks(i.chunk, i.buckets)))
         return [block.accumulate if i.accumulates else block.backward for block in blocks]
+
+    def _backward_input(self, i: I.BackwardInput) -> list[Sequence[Call]]:
+        return [block.backward_input for block in reversed(list(self._blocks(i.chunk, i.buckets)))]
+
+    def _backward_weights(self, i: I.BackwardWeights) -> list[Sequence[Call]]:
+        blocks = reversed(list(self._blocks(i.chunk, i.buckets)))
+        return [block.accumulate_weights if i.accumulates else block.backward_weights for block in blocks]
 
     def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
         return [self._updated(i.buckets, lambda parameter: parameter.measure)]
@@ -102,7 +115,16 @@ class Costs:
         return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
 
     def _bucket(self, chunk: int, bucket: int) -> list[ParameterProfile]:
-        return [p for block in self._blocks(chunk, [bucket]) for p in block.parameters]
+        """The parameters of a bucket; what is tied is one of its own."""
+        if chunk == TIED:
+            block, place = self.layout.ties[bucket].holders[-1]  # which is trained, if any is
+            return [self.profile.blocks[block].parameters[place]]
+        return [
+            p
+            for block in range(*self.layout.buckets[chunk][bucket])
+            for place, p in enumerate(self.profile.blocks[block].parameters)
+            if (block, place) not in self._tied
+        ]
 
     # Bytes
 
@@ -136,7 +158,7 @@ class Costs:
         if (rank, i, scale) not in self._details:
             self._details[rank, i, scale] = Details(
                 stage=self.plan.mesh(rank).coordinate("pipeline"),
-                chunk=getattr(i, "chunk", None),
+                chunk=None if getattr(i, "chunk", None) == TIED else getattr(i, "chunk", None),
                 blocks=self._touched_blocks(i),
                 micro_batch=getattr(i, "micro_batch", None),
                 nbytes=None if i.kind == "compute" else round(self.payload_bytes(i, scale)),
@@ -149,6 +171,7 @@ class Costs:
     def _touched_blocks(self, i: Instruction) -> tuple[int, int] | None:
         """The first and the last block whose parameters or gradients it touches, where these are of one chunk."""
         places = {(b.chunk, b.bucket) for b in (*i.reads, *i.writes) if b.holds in ("parameters", "gradients")}
+        places = {(chunk, bucket) for chunk, bucket in places if chunk != TIED}
         if len({chunk for chunk, _ in places}) != 1:
             return None
         ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
@@ -159,39 +182,49 @@ class Costs:
         if b.holds == "parameters":
             return sum(self._flat(b).values())
         if b.holds in ("activation", "output gradient"):
-            return self._array(self._end(b.chunk, b.bucket)).nbytes
+            arrays = self._arrays(self._end(b.chunk, b.bucket))
+            return sum(a.nbytes for a in arrays if b.holds == "activation" or a.dtype.kind == "f")
         return sum(self.bytes_of(b).values())
 
     def _activation(self, b: Buffer) -> dict[Hashable, int]:
-        return self._border(b, self._end(b.chunk, b.bucket))
+        place, found = self._end(b.chunk, b.bucket), {}
+        for which in range(len(self._arrays(place))):
+            found |= self._border(b, place, which)
+        return found
 
-    def _border(self, b: Buffer, place: int) -> dict[Hashable, int]:
-        """The array that block `place` of the chain takes: that of a block before, where those between give views."""
+    def _border(self, b: Buffer, place: int, which: int) -> dict[Hashable, int]:
+        """An array that block `place` of the chain takes: that of a block before, where those between give views."""
         start = self.layout.chunks[b.chunk][0]
-        place = max(self._inputs[place], start)
-        array = self._array(place)
+        while place > start and (before := self.profile.blocks[place - 1].passed[which]) is not None:
+            place, which = place - 1, before
+        array = self._arrays(place)[which]
         nbytes = array.nbytes if place == start else array.storage.nbytes  # what a chunk is given has no gaps
-        return {("activation", b.chunk, b.micro_batch, place): nbytes}
+        return {("activation", b.chunk, b.micro_batch, place, which): nbytes}
 
     def _output_gradient(self, b: Buffer) -> dict[Hashable, int]:
-        return {b: self._array(self._end(b.chunk, b.bucket)).nbytes}
+        return {b: self._moved(b)}
 
     def _saved(self, b: Buffer) -> dict[Hashable, int]:
+        return self._kept(b, lambda block: block.saved)
+
+    def _later(self, b: Buffer) -> dict[Hashable, int]:
+        return self._kept(b, lambda block: block.later)
+
+    def _kept(self, b: Buffer, kept: Callable[[BlockProfile], Kept]) -> dict[Hashable, int]:
         found: dict[Hashable, int] = {}
         start, end = self.layout.buckets[b.chunk][b.bucket]
         for place in range(max(start, self.layout.first_trained), end):
-            for array, nbytes in self.profile.blocks[place].saved:
-                if array == "input":
-                    found |= self._border(b, place)
-                elif array == "output":
-                    found |= self._border(b, place + 1)
+            for array, nbytes in kept(self.profile.blocks[place]):
+                name, which = array if isinstance(array, tuple) else (array, 0)
+                if name in ("input", "output"):
+                    found |= self._border(b, place + (name == "output"), which)
                 else:
-                    found[b, place] = found.get((b, place), 0) + nbytes
+                    found[b.chunk, b.micro_batch, place, name] = nbytes
         return found
 
     def _parameters(self, b: Buffer) -> dict[Hashable, int]:
         held = self._bucket(b.chunk, b.bucket)
-        if self.plan.optimizer_shards > 1 and b.bucket in self.layout.trained_buckets(b.chunk):
+        if self.plan.optimizer_shards > 1 and self.layout.is_trained(b.chunk, b.bucket):
             return self._flat(b) | {(b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
         return {b: sum(p.nbytes for p in held)}
 
@@ -215,16 +248,9 @@ class Costs:
         """The block before which the output of a bucket lies; of bucket -1, the input of the chunk."""
         return self.layout.chunks[chunk][0] if bucket < 0 else self.layout.buckets[chunk][bucket][1]
 
-    def _array(self, place: int) -> MetaArray:
-        return self.profile.blocks[place - 1].output if place else self.profile.input
-
-    def _input_storages(self) -> Iterator[int]:
-        """For each block, and the end, the first block that takes an array in the same storage."""
-        first = 0
-        yield first
-        for place, block in enumerate(self.profile.blocks, 1):
-            first = first if block.output_is_input else place
-            yield first
+    def _arrays(self, place: int) -> tuple[MetaArray, ...]:
+        """What block `place` of the chain takes, or the loss."""
+        return several(self.profile.blocks[place - 1].output if place else self.profile.input)
 
 
 def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
@@ -245,10 +271,13 @@ CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call
     I.LoadInput: lambda costs, i: [_load(costs.profile.input)],
     I.LoadTarget: lambda costs, i: [_load(costs.profile.target)],
     I.Forward: Costs._forward,
+    I.Recompute: Costs._recompute,
     I.Infer: Costs._infer,
     I.Loss: lambda costs, i: [costs.profile.loss],
     I.Score: lambda costs, i: [costs.profile.score],
     I.Backward: Costs._backward,
+    I.BackwardInput: Costs._backward_input,
+    I.BackwardWeights: Costs._backward_weights,
     I.MeasureParameters: Costs._measure,
     I.OptimizerStep: Costs._update,
     I.EndEvaluation: lambda costs, i: [],
@@ -260,6 +289,7 @@ BYTES: dict[str, Callable[[Costs, Buffer], dict[Hashable, int]]] = {
     "statistics": Costs._statistics,
     "activation": Costs._activation,
     "saved": Costs._saved,
+    "later": Costs._later,
     "output gradient": Costs._output_gradient,
     "gradients": Costs._flat,
     "target": lambda costs, b: {b: costs.profile.target.nbytes},

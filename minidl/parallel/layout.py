@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from minidl.parallel.instructions.buffers import TIED
 from minidl.parallel.plan import Plan
 
 Range = tuple[int, int]  # first block, and the one after the last
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A parameter that several blocks of the chain hold. It is a bucket of its own wherever one of them is.
+
+    holders: those blocks, in order, each with the parameter's place among its own. trained: those that give it a
+    gradient, which are the last ones, if any.
+    """
+
+    holders: tuple[tuple[int, int], ...]
+    trained: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -18,13 +31,16 @@ class Layout:
     chunks: the blocks of each chunk, in the order of the chain. buckets: for each chunk, the blocks of each of its
     buckets, first to last. stages: the chunks that each stage holds, in order: a stage is the ranks of one pipeline
     coordinate. first_trained: the first block to which the gradient goes back; the buckets and chunks before have no
-    backward.
+    backward. ties: the parameters that several blocks hold. tuples: of what each chunk takes, where that is a tuple,
+    whether each array is of floats, and so has a gradient; empty for a single array.
     """
 
     chunks: tuple[Range, ...]
     buckets: tuple[tuple[Range, ...], ...]
     stages: tuple[tuple[int, ...], ...]
     first_trained: int = 0
+    ties: tuple[Tie, ...] = ()
+    tuples: tuple[tuple[bool, ...], ...] = ()
 
     def __post_init__(self):
         for chunks in self.stages:
@@ -46,41 +62,67 @@ class Layout:
         ends = [end for _, end in self.buckets[chunk]]
         return range(sum(end <= self.first_trained for end in ends), len(ends))
 
+    def places(self, stage: int) -> tuple[tuple[int, int], ...]:
+        """The buckets of all chunks of a stage, as pairs (chunk, bucket), and its ties, as pairs (TIED, number)."""
+        chunks = self.stages[stage]
+        buckets = tuple((chunk, b) for chunk in chunks for b in range(len(self.buckets[chunk])))
+        return buckets + tuple((TIED, tie) for tie in range(len(self.ties)) if stage in self.stages_of(tie))
+
     def trained(self, stage: int) -> tuple[tuple[int, int], ...]:
-        """The trained buckets of all chunks of a stage, as pairs (chunk, bucket)."""
-        return tuple((chunk, b) for chunk in self.stages[stage] for b in self.trained_buckets(chunk))
+        """Those of the `places` that are trained."""
+        return tuple((chunk, n) for chunk, n in self.places(stage) if self.is_trained(chunk, n))
+
+    def counted(self, stage: int) -> tuple[tuple[int, int], ...]:
+        """Those of the trained places that count here: of stages that hold the same tie, the first one counts it."""
+        places = self.trained(stage)
+        return tuple((chunk, n) for chunk, n in places if chunk != TIED or self.stages_of(n)[0] == stage)
+
+    def is_trained(self, chunk: int, bucket: int) -> bool:
+        """Whether a bucket, or a tie, gets a gradient."""
+        return bool(self.ties[bucket].trained) if chunk == TIED else bucket in self.trained_buckets(chunk)
+
+    def ties_in(self, chunk: int, buckets: range, trained: bool = False) -> tuple[int, ...]:
+        """The ties that blocks of these buckets hold; if `trained`, those to which they give a gradient."""
+        if not self.ties:
+            return ()
+        run = range(self.buckets[chunk][buckets[0]][0], self.buckets[chunk][buckets[-1]][1])
+        blocks = [tie.trained if trained else [block for block, _ in tie.holders] for tie in self.ties]
+        return tuple(n for n, held in enumerate(blocks) if any(block in run for block in held))
+
+    def stages_of(self, tie: int) -> tuple[int, ...]:
+        """The stages that hold a tie, in order."""
+        return self.stages_with(block for block, _ in self.ties[tie].holders)
+
+    def stages_with(self, blocks: Iterable[int]) -> tuple[int, ...]:
+        """The stages of these blocks, in order."""
+        chunks = (n for block in blocks for n, (start, end) in enumerate(self.chunks) if start <= block < end)
+        return tuple(sorted(set(map(self.stage_of, chunks))))
 
     def wants_gradient(self, chunk: int) -> bool:
         """Whether anything before `chunk` waits for the gradient of its input."""
         return self.chunks[chunk][0] > self.first_trained
 
 
-def partition(costs: Sequence[float], stages: int) -> tuple[Range, ...]:
-    """Cut a chain of blocks into `stages` runs such that the costliest run is as cheap as possible.
-
-    ValueError if there are fewer blocks than stages.
-    """
-    blocks = len(costs)
-    if blocks < stages:
-        raise ValueError(f"pipeline={stages} needs at least {stages} blocks, the model has {blocks}")
+def partition(costs: Sequence[float], runs: int) -> tuple[Range, ...]:
+    """Cut a chain of blocks into so many runs such that the costliest run is as cheap as possible."""
     prefix = [0.0, *accumulate(costs)]
-    low, high = max(max(costs), prefix[-1] / stages), prefix[-1]
+    low, high = max(max(costs), prefix[-1] / runs), prefix[-1]
     for _ in range(50):  # bisection: the limit is then exact to 2^-50 of the total
         middle = (low + high) / 2
-        if len(_fill(prefix, stages, middle)) <= stages:
+        if len(_fill(prefix, runs, middle)) <= runs:
             high = middle
         else:
             low = middle
-    return tuple(_fill(prefix, stages, high))
+    return tuple(_fill(prefix, runs, high))
 
 
-def _fill(prefix: Sequence[float], stages: int, limit: float) -> list[Range]:
-    """Runs filled up to `limit`, but leaving a block for each stage to come; too many runs if the limit is too low."""
+def _fill(prefix: Sequence[float], count: int, limit: float) -> list[Range]:
+    """Runs filled up to `limit`, but leaving a block for each of those to come; too many if the limit is too low."""
     blocks, runs, start = len(prefix) - 1, [], 0
     for end in range(1, blocks + 1):
-        stages_to_come = stages - len(runs) - 1
+        to_come = count - len(runs) - 1
         full = end < blocks and prefix[end + 1] - prefix[start] > limit
-        if end == blocks or full or blocks - end <= stages_to_come:
+        if end == blocks or full or blocks - end <= to_come:
             runs.append((start, end))
             start = end
     return runs
@@ -133,15 +175,33 @@ def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
     return found
 
 
-def layout(plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int], first_trained: int = 0) -> Layout:
-    """The layout of a chain whose blocks cost `costs` and hold `parameter_bytes`: a chunk for each stage.
+def layout(
+    plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int], first_trained: int = 0,
+    ties: Sequence[Tie] = (), tuples: Sequence[tuple[bool, ...]] = (),
+) -> Layout:  # fmt: skip
+    """The layout of a chain whose blocks cost `costs`, hold `parameter_bytes` beside their `ties`, and take `tuples`.
 
-    No bucket holds parameters before `first_trained`, which have no gradients, and others.
+    Of p stages, s holds the chunks s, s + p and so on. No bucket holds parameters before `first_trained`, which have no
+    gradients, and others. ValueError if there are fewer blocks than chunks.
     """
-    chunks = partition(costs, plan.pipeline)
+    count, blocks = plan.pipeline * plan.chunks, len(costs)
+    if blocks < count:
+        asked = f"pipeline={plan.pipeline}" + (f" × chunks={plan.chunks}" if plan.chunks > 1 else "")
+        raise ValueError(f"{asked} needs at least {count} blocks, the model has {blocks}")
+    chunks = partition(costs, count)
     cut = []
     for start, end in chunks:
         border = min(max(start, first_trained), end) if any(parameter_bytes[start:first_trained]) else start
         halves = [half for half in ((start, border), (border, end)) if half[0] < half[1]]
         cut.append(tuple(b for half in halves for b in buckets(parameter_bytes, half, plan.bucket_mb * 2**20)))
-    return Layout(chunks, tuple(cut), tuple((chunk,) for chunk in range(len(chunks))), first_trained)
+    stages = tuple(tuple(range(stage, count, plan.pipeline)) for stage in range(plan.pipeline))
+    taken = tuple(tuples[start] if tuples else () for start, _ in chunks)
+    found = Layout(chunks, tuple(cut), stages, first_trained, tuple(ties), taken)
+    for number, tie in enumerate(ties):
+        first, *_, last = (block for block, _ in tie.holders)
+        if tie.trained and found.stages_with(tie.trained) != found.stages_of(number):
+            raise ValueError(
+                f"blocks {first} and {last} share a parameter, but no gradient goes back to block {first}: only one "
+                "stage can train that"
+            )
+    return found

@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from minidl.display import cut
-from minidl.parallel.instructions import Backward, Forward, Instruction
+from minidl.parallel.instructions import Forward, Instruction, ThroughBuckets
+from minidl.parallel.instructions.buffers import TIED
 from minidl.trace import COMPUTE
 from minidl.units import counted
 
@@ -69,28 +70,30 @@ def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> I
     """What each is, of which micro-batch or bucket, and with whom."""
     last_buckets: dict[int, int] = {}  # of chunks
     for i in instructions:
-        if isinstance(i, Forward | Backward):
+        if isinstance(i, ThroughBuckets):
             last_buckets[i.chunk] = max(i.last, last_buckets.get(i.chunk, 0))
     for instruction in instructions:
         fields = vars(instruction)
         words = [type(instruction).__name__]
-        if "chunk" in fields and len(last_buckets) > 1:
+        if fields.get("chunk", TIED) != TIED and len(last_buckets) > 1:
             words.append(f"chunk {fields['chunk']}")
-        if "bucket" in fields:
+        if "tie" in fields or fields.get("chunk") == TIED:
+            words.append(f"tied parameter {fields.get('tie', fields.get('bucket'))}")
+        elif "bucket" in fields:
             words.append(f"bucket {fields['bucket']}")
         elif "micro_batch" in fields:
             words.append(f"{fields['micro_batch']}")
-        if isinstance(instruction, Forward | Backward):
+        if isinstance(instruction, ThroughBuckets):
             words += _part(instruction, last_buckets[instruction.chunk])
         words += [f"{word} {peer(fields[name])}" for name, word in (("to", "to"), ("source", "from")) if name in fields]
         yield ("" if instruction.lane == COMPUTE else "  ") + " ".join(words)
 
 
-def _part(instruction: Forward | Backward, last_bucket: int) -> list[str]:
+def _part(instruction: ThroughBuckets, last_bucket: int) -> list[str]:
     """Which buckets of the chunk it runs through, in its order; nothing where it is all of them."""
     first, last = instruction.first, instruction.last
     if (first, last) == (0, last_bucket):
         return []
     if first == last:
         return [f"bucket {first}"]
-    return [f"buckets {last} to {first}" if isinstance(instruction, Backward) else f"buckets {first} to {last}"]
+    return [f"buckets {first} to {last}" if isinstance(instruction, Forward) else f"buckets {last} to {first}"]

@@ -9,6 +9,7 @@ import numpy as np
 from minidl.parallel.group import MetaGroup, ProcessGroup
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
+Axis = str | tuple[str, tuple[int, ...]]  # an axis, or some coordinates along it: ("pipeline", (0, 3))
 
 
 class Mesh:
@@ -22,7 +23,7 @@ class Mesh:
         self,
         sizes: Mapping[str, int],
         rank: int = 0,
-        connect: Callable[[Mesh, tuple[str, ...]], ProcessGroup] | None = None,
+        connect: Callable[[Mesh, tuple[Axis, ...]], ProcessGroup] | None = None,
     ):
         unknown = set(sizes) - set(AXES)
         if unknown:
@@ -34,8 +35,8 @@ class Mesh:
             raise ValueError(f"rank {rank} is not on a mesh of {self._ranks.size} ranks")
         self._coordinates = tuple(int(c) for c in np.unravel_index(rank, self.shape))
         self._connect = connect or _record
-        self._groups: dict[tuple[str, ...], ProcessGroup] = {}
-        self._members: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._groups: dict[tuple[Axis, ...], ProcessGroup] = {}
+        self._members: dict[tuple[Axis, ...], tuple[int, ...]] = {}
 
     @property
     def world_size(self) -> int:
@@ -53,12 +54,17 @@ class Mesh:
         place = tuple(coordinates.get(axis, own) for axis, own in zip(AXES, self._coordinates, strict=True))
         return int(self._ranks[place])
 
-    def ranks(self, *axes: str) -> tuple[int, ...]:
-        """The ranks that differ from this one at most along `axes`, in order."""
+    def ranks(self, *axes: Axis) -> tuple[int, ...]:
+        """The ranks that differ from this one at most along `axes`, in order.
+
+        Of an axis with some coordinates named, those there, of which this one need not be.
+        """
         if axes not in self._members:
-            chosen = {_axis(axis) for axis in axes}
-            place = tuple(slice(None) if i in chosen else own for i, own in enumerate(self._coordinates))
-            self._members[axes] = tuple(self._ranks[place].ravel().tolist())
+            place: list = list(self._coordinates)
+            for axis in axes:
+                name, chosen = (axis, slice(None)) if isinstance(axis, str) else (axis[0], list(axis[1]))
+                place[_axis(name)] = chosen
+            self._members[axes] = tuple(self._ranks[tuple(place)].ravel().tolist())
         return self._members[axes]
 
     @property
@@ -66,7 +72,7 @@ class Mesh:
         """The group of all ranks."""
         return self.group(*AXES)
 
-    def group(self, *axes: str) -> ProcessGroup:
+    def group(self, *axes: Axis) -> ProcessGroup:
         """The process group of `ranks(*axes)`."""
         if axes not in self._groups:
             self._groups[axes] = self._connect(self, axes)

@@ -14,6 +14,7 @@ from minidl.parallel.schedules import SCHEDULES
 if TYPE_CHECKING:
     from rich.text import Text
 
+RECOMPUTATIONS = ("none", "selective", "full")
 SHARDINGS = ("none", "optimizer")
 
 
@@ -34,7 +35,14 @@ class Plan(Displayed):
     tensor: ranks that share each split layer.
     micro_batches: slices of a replica's batch, one after the other through the pipeline; gradients are accumulated.
     schedule: the order of forwards and backwards: "naive" (one micro-batch at a time), "gpipe" (all forwards, then all
-        backwards; Huang et al. 2019) or "1f1b" (one forward, one backward in turn; Narayanan et al. 2019).
+        backwards; Huang et al. 2019), "1f1b" (one forward, one backward in turn; Narayanan et al. 2019), "interleaved"
+        (1f1b between the chunks of a stage; Narayanan et al. 2021) or "zero-bubble" (1f1b whose backwards come in two
+        halves; Qi et al. 2023).
+    chunks: parts of the model that each stage holds, `pipeline` apart in the chain: one with "1f1b" and "zero-bubble",
+        two or more with "interleaved", whose micro-batches must be a multiple of `pipeline`.
+    recompute: what is not kept from forward to backward, but computed again there: "none", the weights of attention
+        ("selective"; Korthikanti et al. 2022, section 5), or all but the input of each bucket ("full"; Chen et al.
+        2016).
     bucket_mb: gradients are reduced over the data axis in buckets of about this many MiB (Li et al. 2020, section 4.2).
     sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
         "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1). One
@@ -46,6 +54,8 @@ class Plan(Displayed):
     tensor: int = _field(1, "ranks that share a layer")
     micro_batches: int = _field(1, "slices of a replica's batch")
     schedule: str = _field("1f1b", "of the pipeline", tuple(SCHEDULES))
+    chunks: int = _field(1, "parts of the model that a stage holds")
+    recompute: str = _field("none", "what is computed again in backward", RECOMPUTATIONS)
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
     sharding: str = _field("none", "what replicas share", SHARDINGS)
 
@@ -62,6 +72,22 @@ class Plan(Displayed):
             elif value not in choices:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
             object.__setattr__(self, name, kind(value))  # Python's own, of NumPy's numbers and texts, which are as good
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """ValueError unless the schedule holds for as many stages, chunks and micro-batches."""
+        schedule, pipeline, chunks = SCHEDULES[self.schedule], self.pipeline, self.chunks
+        if chunks > 1 and schedule.one_chunk:
+            raise ValueError(f'schedule="{self.schedule}" runs one chunk a stage, not chunks={chunks}')
+        if chunks == 1 and schedule.several_chunks:
+            raise ValueError(f'schedule="{self.schedule}" needs several chunks a stage: say chunks=2 or more')
+        if chunks > 1 and pipeline == 1:
+            raise ValueError(f"chunks={chunks} needs pipeline=2 or more: a single stage has the whole chain")
+        if schedule.whole_rounds and self.micro_batches % pipeline:
+            raise ValueError(
+                f'schedule="{self.schedule}" needs micro_batches that are a multiple of pipeline={pipeline}, '
+                f"not {self.micro_batches}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Plan:
@@ -136,8 +162,12 @@ class Plan(Displayed):
         text = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
         if self.pipeline > 1:
             text += f", {self.schedule}"
+        if self.chunks > 1:
+            text += f", {self.chunks} chunks"
+        if self.recompute != "none":
+            text += f", {self.recompute} recompute"
         if self.optimizer_shards > 1:
             text += f", {sharded}"
-        if self.data > 1 and self.bucket_mb != type(self).bucket_mb:
+        if (self.data > 1 or self.recompute == "full") and self.bucket_mb != type(self).bucket_mb:
             text += f", buckets of {self.bucket_mb:g} MiB"
         return text + (micro_batches.format(self.micro_batches) if self.micro_batches > 1 else "")

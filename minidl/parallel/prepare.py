@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from minidl import optim
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
+from minidl.parallel.blocks import attention_recomputed, recomputes_attention
 from minidl.parallel.costs import Costs
-from minidl.parallel.layout import layout
+from minidl.parallel.layout import Layout, layout
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, loss_of, profile_chain
+from minidl.parallel.profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
 from minidl.parallel.program import Program, evaluation_program, training_program
 from minidl.tensor import Tensor, device
 
@@ -73,9 +75,27 @@ def prepare(
             x, y = (tensor.data for tensor in model.example(samples))
     else:
         raise ValueError("the model carries no example input: give one, as example=(x, y)")
-    profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam)
+    selective = plan.recompute == "selective"
+    with attention_recomputed(model, True) if selective else nullcontext():
+        if selective and not recomputes_attention(model):
+            raise ValueError(
+                'recompute="selective", but the model has no attention whose weights could be computed again'
+            )
+        profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam)
     weights = [block.cost(flops_per_byte) for block in profile.blocks]
-    cuts = layout(plan, weights, profile.parameter_bytes, profile.first_trained)
+    cuts = layout(plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples)
+    _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
     training = training_program(plan, cuts, clip, profile.norms, costs)
     return Prepared(model, costs, training, evaluation_program(plan, cuts, profile.statistics, costs))
+
+
+def _check_buffers(chain: Sequence[Module], cuts: Layout) -> None:
+    """ValueError if blocks on several stages hold the same buffer: each stage would move its own."""
+    holders: dict[int, list[int]] = {}
+    for number, block in enumerate(chain):
+        for buffer in block.buffers():
+            holders.setdefault(id(buffer), []).append(number)
+    for blocks in holders.values():
+        if len(cuts.stages_with(blocks)) > 1:
+            raise ValueError(f"blocks {blocks[0]} and {blocks[-1]} share running statistics: they must be on one stage")

@@ -14,9 +14,9 @@ from minidl.parallel.instructions import Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import Layout
 from minidl.parallel.machine import Entry, Schedule, compile_list
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.schedules import SCHEDULES
+from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
 from minidl.units import counted
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ class Program(Displayed):
     def persistent(self, rank: int) -> frozenset[B.Buffer]:
         """The buffers of `rank` that stay from step to step."""
         stage = self.plan.mesh(rank).coordinate("pipeline")
-        chunks = self.layout.stages[stage]
-        places = [(chunk, b) for chunk in chunks for b in range(len(self.layout.buckets[chunk]))]
-        kept = (held(*place) for place in places for held in (B.parameters, B.state))
-        return frozenset((*kept, *map(B.statistics, chunks)))
+        kept = (held(*place) for place in self.layout.places(stage) for held in (B.parameters, B.state))
+        return frozenset((*kept, *map(B.statistics, self.layout.stages[stage])))
 
     def schedule(self, rank: int, part: str = "step") -> Schedule:
         """A part of the list of `rank`, lane by lane. HazardError says what is wrong with it."""
@@ -129,10 +127,10 @@ class Program(Displayed):
         return self.plan.mesh(0).ranks("pipeline")
 
     @property
-    def axes(self) -> list[tuple[str, ...]]:
+    def axes(self) -> list[tuple[Axis, ...]]:
         """The axes over which its instructions meet, in an order that all ranks agree on."""
         ranks = (self[rank] for rank in self.representatives())
-        return sorted({i.axes for rank in ranks for i in rank if i.kind == "collective"})
+        return sorted({i.axes for rank in ranks for i in rank if i.kind == "collective"}, key=str)
 
     def draw(self, path: str | PathLike) -> None:
         """Write a picture of one step without clocks, a .png or .svg file: a chart of slots, a row for each rank.
@@ -178,7 +176,7 @@ def training_program(
 
     def make(mesh: Mesh) -> RankProgram:
         rank = _Rank(plan, layout, mesh)
-        step = (rank.passes(), rank.reduce_loss(), rank.update(clip, norms), rank.gather())
+        step = (rank.passes(), rank.reduce_ties(), rank.reduce_loss(), rank.update(clip, norms), rank.gather())
         return RankProgram((), tuple(chain(*step)), ())
 
     return Program(plan, layout, make, True, costs)
@@ -204,7 +202,9 @@ class _Rank:
         self.chunks = layout.stages[self.stage]
         self.last_chunk = len(layout.chunks) - 1
         self.sharded = plan.optimizer_shards > 1
+        self.recomputes = plan.recompute == "full"
         self.trained = layout.trained(self.stage)
+        self.tied_so_far: set[int] = set()  # the ties that have a gradient in this step
         self._peers: dict[int, int] = {}
 
     def peer(self, chunk: int) -> int:
@@ -213,71 +213,133 @@ class _Rank:
             self._peers[chunk] = self.mesh.rank_at(pipeline=self.layout.stage_of(chunk))
         return self._peers[chunk]
 
-    def passes(self) -> Iterator[Instruction]:
-        """Forwards and backwards in the schedule's order; a stage that holds several chunks takes them in turn."""
-        order = list(SCHEDULES[self.plan.schedule](self.stage, len(self.layout.stages), self.plan.micro_batches))
-        backwards = [m for kind, m in order if kind == "backward"]
-        for kind, m in order:
-            if kind == "forward":
-                for chunk in self.chunks:
-                    yield from self.forward(chunk, m, first_of_step=m == order[0][1])
-            else:
-                for chunk in reversed(self.chunks):
-                    if self.layout.trained_buckets(chunk):
-                        yield from self.backward(chunk, m, m == backwards[0], m == backwards[-1])
+    def order(self) -> list[tuple[str, int, int]]:
+        """What goes through which chunk when: the kind of pass, the chunk and the micro-batch."""
+        plan = self.plan
+        order = SCHEDULES[plan.schedule].order(self.stage, plan.pipeline, plan.micro_batches, len(self.chunks))
+        return [(one.kind, self.chunks[one.chunk], one.micro_batch) for one in order]
 
-    def forward(self, chunk: int, m: int, first_of_step: bool) -> Iterator[Instruction]:
+    def passes(self) -> Iterator[Instruction]:
+        """Forwards and backwards in the schedule's order."""
+        passes = self.order()
+        first = {(kind, chunk): m for kind, chunk, m in reversed(passes)}
+        last = {(kind, chunk): m for kind, chunk, m in passes}
+        for kind, chunk, m in passes:
+            if kind == FORWARD or self.layout.trained_buckets(chunk):
+                yield from PASSES[kind](self, chunk, m, m == first[kind, chunk], m == last[kind, chunk])
+
+    def forward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)
         # Bucket by bucket where parameters were just updated, so that the later ones are gathered meanwhile.
         cuts = [(b, b) for b in range(last + 1)] if self.sharded and first_of_step else [(0, last)]
-        run = [I.Forward(chunk, m, *cut, trained.start) for cut in cuts]
+        run = [I.Forward(chunk, m, *cut, trained.start, self.recomputes, ties=self.ties(chunk, *cut)) for cut in cuts]
         yield from self.between(chunk, m, run, I.Loss(chunk, m, last, bool(trained)))
 
     def infer(self) -> Iterator[Instruction]:
-        for m in range(self.plan.micro_batches):
-            for chunk in self.chunks:
+        """The forwards of the schedule's order."""
+        for kind, chunk, m in self.order():
+            if kind == FORWARD:
                 last = self.layout.last_bucket(chunk)
-                yield from self.between(chunk, m, [I.Infer(chunk, m, last)], I.Score(chunk, m, last))
+                run = [I.Infer(chunk, m, 0, last, ties=self.ties(chunk, 0, last))]
+                yield from self.between(chunk, m, run, I.Score(chunk, m, last))
 
     def between(self, chunk: int, m: int, run: list[Instruction], loss: Instruction) -> Iterator[Instruction]:
         """`run` between its input and what follows it: the next chunk, or after the last chunk `loss`."""
         if chunk == 0:
             yield I.LoadInput(m)
         else:
-            yield I.RecvActivation(chunk, m, self.peer(chunk - 1))
+            yield I.RecvActivation(chunk, m, self.peer(chunk - 1), tuple_of=self.layout.tuples[chunk])
         yield from run
         if chunk < self.last_chunk:
-            yield I.SendActivation(chunk, m, self.layout.last_bucket(chunk), self.peer(chunk + 1))
+            last, taken = self.layout.last_bucket(chunk), self.layout.tuples[chunk + 1]
+            yield I.SendActivation(chunk, m, last, self.peer(chunk + 1), tuple_of=taken)
         else:
             yield I.LoadTarget(m)
             yield loss
 
     def backward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
+        gives, reduces = self.layout.wants_gradient(chunk), last_of_step and self.plan.data > 1
+        # Bucket by bucket, so that each is reduced while the blocks before it still go backward. Where the rank before
+        # waits for the gradient, that goes first; the reductions then fill the pipeline's drain.
+        reduces_between = reduces and not gives
+        for first, last, gives_gradient in self.cuts(chunk, reduces_between):
+            yield from self.prepare_backward(chunk, m, last)
+            ties = self.tied_gradients(chunk, first, last)
+            yield I.Backward(chunk, m, first, last, not first_of_step, gives_gradient, **ties)
+            if reduces_between:
+                yield self.reduction(chunk, first)
+        yield from self.send_gradient(chunk, m)
+        if reduces and gives:
+            for b in reversed(self.layout.trained_buckets(chunk)):
+                yield self.reduction(chunk, b)
+
+    def backward_input(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
+        for first, last, gives_gradient in self.cuts(chunk):
+            yield from self.prepare_backward(chunk, m, last)
+            yield I.BackwardInput(chunk, m, first, last, gives_gradient, ties=self.ties(chunk, first, last))
+        yield from self.send_gradient(chunk, m)
+
+    def cuts(self, chunk: int, by_bucket: bool = False) -> Iterator[tuple[int, int, bool]]:
+        """Runs of buckets that go backward at once, last one first, and whether each gives the gradient of its input.
+
+        by_bucket: one at a time, as they go where each is computed again before.
+        """
         trained, gives = self.layout.trained_buckets(chunk), self.layout.wants_gradient(chunk)
-        if chunk < self.last_chunk:
-            yield I.RecvGradient(chunk, m, trained[-1], self.peer(chunk + 1))
-        reduces = last_of_step and self.plan.data > 1
-        reduce = I.ReduceScatterGradients if self.sharded else I.ReduceGradients
-        if reduces and not gives:
-            # Bucket by bucket, so that each is reduced while the blocks before it still go backward.
-            for b in reversed(trained):
-                yield I.Backward(chunk, m, b, b, not first_of_step, b > trained[0])
-                yield reduce(chunk, b)
+        if by_bucket or self.recomputes:
+            return ((b, b, gives or b > trained[0]) for b in reversed(trained))
+        return iter([(trained[0], trained[-1], gives)])
+
+    def prepare_backward(self, chunk: int, m: int, bucket: int) -> Iterator[Instruction]:
+        """What comes before the backward of `bucket` and those before it: it is computed again; its gradient comes."""
+        if self.recomputes:
+            yield I.Recompute(chunk, m, bucket, bucket, ties=self.ties(chunk, bucket, bucket))
+        if bucket == self.layout.last_bucket(chunk) and chunk < self.last_chunk:
+            yield I.RecvGradient(chunk, m, bucket, self.peer(chunk + 1), tuple_of=self.layout.tuples[chunk + 1])
+
+    def backward_weights(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
+        trained = self.layout.trained_buckets(chunk)
+        if not (last_of_step and self.plan.data > 1):
+            ties = self.tied_gradients(chunk, trained[0], trained[-1])
+            yield I.BackwardWeights(chunk, m, trained[0], trained[-1], not first_of_step, **ties)
             return
-        yield I.Backward(chunk, m, trained[0], trained[-1], not first_of_step, gives)
-        if gives:
-            yield I.SendGradient(chunk, m, self.peer(chunk - 1))
-        if reduces:
-            # The rank before waits for this gradient, so it goes first; the reductions fill the pipeline's drain.
-            for b in reversed(trained):
-                yield reduce(chunk, b)
+        for b in reversed(trained):
+            yield I.BackwardWeights(chunk, m, b, b, not first_of_step, **self.tied_gradients(chunk, b, b))
+            yield self.reduction(chunk, b)
+
+    def send_gradient(self, chunk: int, m: int) -> Iterator[Instruction]:
+        if self.layout.wants_gradient(chunk):
+            yield I.SendGradient(chunk, m, self.peer(chunk - 1), tuple_of=self.layout.tuples[chunk])
+
+    def ties(self, chunk: int, first: int, last: int) -> tuple[int, ...]:
+        return self.layout.ties_in(chunk, range(first, last + 1))
+
+    def tied_gradients(self, chunk: int, first: int, last: int) -> dict[str, tuple[int, ...]]:
+        """The ties whose gradients a backward adds to, and those that have none before."""
+        ties = self.layout.ties_in(chunk, range(first, last + 1), trained=True)
+        new = tuple(tie for tie in ties if tie not in self.tied_so_far)
+        self.tied_so_far.update(new)
+        return {"ties": ties, "new_ties": new}
+
+    def reduce_ties(self) -> Iterator[Instruction]:
+        """The gradients of what stages share are summed over those, and then over the replicas."""
+        for chunk, tie in self.trained:
+            if chunk == B.TIED:
+                stages = self.layout.stages_of(tie)
+                if len(stages) > 1:
+                    yield I.ReduceTied(tie, stages)
+                if self.plan.data > 1:
+                    yield self.reduction(B.TIED, tie)
+
+    def reduction(self, chunk: int, bucket: int) -> Instruction:
+        """Of the gradients of a bucket, over the replicas."""
+        return (I.ReduceScatterGradients if self.sharded else I.ReduceGradients)(chunk, bucket)
 
     def reduce_loss(self) -> Iterator[Instruction]:
         yield I.ReduceLoss(tuple(range(self.plan.micro_batches)) if self.last_chunk in self.chunks else ())
 
     def update(self, clip: bool, norms: bool) -> Iterator[Instruction]:
         if clip:
-            yield I.ReduceNorm(self.trained, self.sharded)
+            yield I.ReduceNorm(self.layout.counted(self.stage), self.sharded)
         if norms:
             yield I.MeasureParameters(self.trained, clip)
             yield I.ReduceParameterNorms(self.trained, self.sharded)
@@ -286,7 +348,7 @@ class _Rank:
     def gather(self) -> Iterator[Instruction]:
         """In the next forward's order: it reads what these write, and so waits for each (machine.py)."""
         if self.sharded:
-            for place in self.trained:
+            for place in sorted(self.trained):
                 yield I.GatherParameters(*place)
 
     def broadcast(self) -> Iterator[Instruction]:
@@ -294,3 +356,11 @@ class _Rank:
         if self.plan.data > 1:
             for chunk in self.chunks:
                 yield I.BroadcastStatistics(chunk)
+
+
+PASSES: dict[str, Callable[[_Rank, int, int, bool, bool], Iterator[Instruction]]] = {
+    FORWARD: _Rank.forward,
+    BACKWARD: _Rank.backward,
+    INPUT: _Rank.backward_input,
+    WEIGHTS: _Rank.backward_weights,
+}

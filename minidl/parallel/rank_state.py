@@ -33,11 +33,12 @@ class RankState:
 def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> RankState:
     """What this rank holds now; `sharded`: each replica has a part of the optimizer's state. Arrays are not copied."""
     replica = mesh.coordinate("data")
-    states = optimizer.state.items() if optimizer and (sharded or replica == 0) else ()
+    parameters = stage.counted
+    states = ((p, optimizer.state[p]) for p in parameters) if optimizer and (sharded or replica == 0) else ()
     return RankState(
         step,
         replica,
-        {p.name: (p.data, p.cut) for p in stage.parameters if replica == 0},
+        {name: (p.data, p.cut) for p in parameters if replica == 0 for name in stage.names(p)},
         {buffer.name: (buffer.data, buffer.cut) for buffer in stage.buffers},
         {p.name: (dict(state), p.updated) for p, state in states},
     )

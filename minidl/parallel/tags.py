@@ -15,6 +15,7 @@ from typing import NamedTuple
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.instructions import buffers as B
+from minidl.parallel.instructions.buffers import TIED
 from minidl.parallel.layout import Layout
 from minidl.parallel.machine import Lanes
 from minidl.parallel.plan import Plan
@@ -87,6 +88,18 @@ class Facts:
     batch: Counter
     statistics: bool
 
+    def needed(self, buffer: Buffer) -> Counter:
+        """The samples that gradients or losses must have in them; of a tied parameter, with the block they come by."""
+        if buffer.chunk != TIED:
+            return self.batch
+        blocks = self.layout.ties[buffer.bucket].trained
+        return Counter((*sample, block) for sample in self.batch for block in blocks)
+
+    def holders(self, tie: int, chunk: int, bucket: int) -> list[int]:
+        """The blocks of a bucket that give a tied parameter a gradient."""
+        run = range(*self.layout.buckets[chunk][bucket])
+        return [block for block in self.layout.ties[tie].trained if block in run]
+
 
 class RankTags:
     """One rank as far as it has come: its lanes, and the tag of each buffer that exists."""
@@ -99,6 +112,11 @@ class RankTags:
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 
+    def keep(self, i: I.Forward | I.Recompute) -> None:
+        """A bucket keeps what backward needs."""
+        self.live[i.chunk, i.micro_batch] += 1
+        self.peak = max(self.peak, len(self.live))
+
 
 # Rules for what computes: of a rank and an instruction, to the tags of what is written
 
@@ -109,23 +127,34 @@ def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
 
 def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     buckets = facts.layout.buckets[i.chunk]
-    first, last = (i.first, i.last) if isinstance(i, I.Forward) else (0, i.last_bucket)
-    tag = rank.tags[B.activation(i.chunk, i.micro_batch, first - 1)]
-    if tag.blocks != buckets[first][0] or tag.micro_batch != i.micro_batch:
+    tag = rank.tags[B.activation(i.chunk, i.micro_batch, i.first - 1)]
+    if tag.blocks != buckets[i.first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
     statistics = B.statistics(i.chunk)
     if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
         raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
-    tags: Tags = {B.activation(i.chunk, i.micro_batch, last): tag._replace(blocks=buckets[last][1])}
+    tags: Tags = {B.activation(i.chunk, i.micro_batch, i.last): tag._replace(blocks=buckets[i.last][1])}
     tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
-    for b in range(first, last + 1):
+    for b in i.buckets:
         version = _whole(rank, i, B.parameters(i.chunk, b))
         kept = B.saved(i.chunk, i.micro_batch, b)
+        before = tag._replace(blocks=buckets[b][0])
         if kept in i.writes:
-            tags[kept] = tag._replace(blocks=buckets[b][0]), version
-            rank.live[i.chunk, i.micro_batch] += 1
-    rank.peak = max(rank.peak, len(rank.live))
+            tags[kept] = before, version
+            rank.keep(i)
+        elif (x := B.activation(i.chunk, i.micro_batch, b - 1)) in i.writes:
+            tags[x] = before
+    _check_ties(facts, rank, i)
     return tags
+
+
+def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
+    tag = rank.tags[i.reads[0]]
+    if tag.blocks != facts.layout.buckets[i.chunk][i.first][0] or tag.micro_batch != i.micro_batch:
+        raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
+    rank.keep(i)
+    _check_ties(facts, rank, i)
+    return {i.writes[0]: (tag, _whole(rank, i, B.parameters(i.chunk, i.first)))}
 
 
 def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
@@ -136,7 +165,23 @@ def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
 
 
 def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
-    buckets, tags = facts.layout.buckets[i.chunk], {}
+    tags = _go_back(facts, rank, i)
+    return tags | _add_gradients(facts, rank, i, B.saved)
+
+
+def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
+    _check_ties(facts, rank, i)
+    left = {B.later(i.chunk, i.micro_batch, b): rank.tags[B.saved(i.chunk, i.micro_batch, b)] for b in i.buckets}
+    return _go_back(facts, rank, i) | left
+
+
+def _backward_weights(facts: Facts, rank: RankTags, i: I.BackwardWeights) -> Tags:
+    return _add_gradients(facts, rank, i, B.later)
+
+
+def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> Tags:
+    """The gradient meets what forward kept, block after block."""
+    buckets = facts.layout.buckets[i.chunk]
     gradient = rank.tags[B.output_gradient(i.chunk, i.micro_batch, i.last)]
     for b in reversed(i.buckets):
         saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
@@ -145,12 +190,32 @@ def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
         if version != _whole(rank, i, B.parameters(i.chunk, b)):
             raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
         gradient = saved
+    return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
+
+
+def _add_gradients(
+    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Callable[..., Buffer]
+) -> Tags:
+    """The gradients of parameters, made of what was `kept` of a micro-batch, of which nothing is left.
+
+    Those of a tied parameter have each sample once for each of the blocks that hold it.
+    """
+    _check_ties(facts, rank, i)
+    tags: Tags = {}
+    for b in i.buckets:
+        saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
         so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
         so_far.samples[saved.samples] += 1
         tags[B.gradients(i.chunk, b)] = so_far
+        for tie in i.ties:
+            gradients = B.gradients(TIED, tie)
+            known = gradients in tags or tie not in i.new_ties
+            so_far = tags.get(gradients, rank.tags.get(gradients)) if known else Sum(Counter())
+            so_far.samples.update((*saved.samples, block) for block in facts.holders(tie, i.chunk, b))
+            tags[gradients] = so_far
         rank.live[i.chunk, i.micro_batch] -= 1
     rank.live = +rank.live  # without those of which nothing is left
-    return tags | {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
+    return tags
 
 
 def _measure(facts: Facts, rank: RankTags, i: I.MeasureParameters) -> Tags:
@@ -177,7 +242,8 @@ def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
 
 
 def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> Tags:
-    return {buffer: Sum(brought.samples, not isinstance(i, I.ReduceScatterGradients)) for buffer in i.writes}
+    whole = not isinstance(i, I.ReduceScatterGradients)
+    return {buffer: Sum(Counter(brought.samples), whole) for buffer in i.writes}  # a copy of its own, to be added to
 
 
 def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
@@ -219,10 +285,22 @@ def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
     return version
 
 
+def _check_ties(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
+    """It knows of the parameters that its blocks share with others, and those that it reads are whole."""
+    adds = any(buffer.holds == "gradients" for buffer in i.writes)
+    held = facts.layout.ties_in(i.chunk, i.buckets, trained=adds)
+    if i.ties != held:
+        raise ProgramError(f"rank {rank.number}: {i} needs the tied parameters {held}")
+    for buffer in i.reads:
+        if buffer.holds == "parameters" and buffer.chunk == TIED:
+            _whole(rank, i, buffer)
+
+
 def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
     """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
-    trained = list(facts.layout.trained(rank.mesh.coordinate("pipeline")))
-    if sorted(i.buckets) != trained:
+    stage = rank.mesh.coordinate("pipeline")
+    trained = facts.layout.counted(stage) if isinstance(i, I.ReduceNorm) else facts.layout.trained(stage)
+    if sorted(i.buckets) != sorted(trained):
         raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
     sharded = facts.plan.optimizer_shards > 1
     if getattr(i, "sharded", sharded) != sharded:
@@ -248,9 +326,9 @@ def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
 
 
 def _check_whole(facts: Facts, rank: RankTags, buffer: Buffer) -> None:
-    samples = rank.tags[buffer].samples
-    if samples != facts.batch:
-        lost, twice = facts.batch - samples, samples - facts.batch
+    samples, needed = rank.tags[buffer].samples, facts.needed(buffer)
+    if samples != needed:
+        lost, twice = needed - samples, samples - needed
         what = f"lack {sorted(lost)}" if lost else f"count {sorted(twice)} more than once"
         raise ProgramError(f"rank {rank.number}: {buffer} {what} (replica, micro-batch) of the global batch")
 
@@ -262,7 +340,10 @@ COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], 
     I.Infer: _forward,
     I.Loss: _loss,
     I.Score: _loss,
+    I.Recompute: _recompute,
     I.Backward: _backward,
+    I.BackwardInput: _backward_input,
+    I.BackwardWeights: _backward_weights,
     I.MeasureParameters: _measure,
     I.OptimizerStep: _update,
     I.EndEvaluation: _end_evaluation,
@@ -271,6 +352,7 @@ COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], 
 COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, Brought], Tags]] = {
     I.ReduceGradients: _reduce,
     I.ReduceScatterGradients: _reduce,
+    I.ReduceTied: _reduce,
     I.ReduceLoss: _reduce,
     I.GatherParameters: _gather,
     I.BroadcastStatistics: _broadcast,

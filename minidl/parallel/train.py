@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 
+import numpy as np
+
 from minidl.kernels import for_device
 from minidl.parallel.arguments import callback_list
 from minidl.parallel.check import check
@@ -168,6 +170,11 @@ class _Training:
             return event._replace(details=costs.details(rank, instruction)._replace(nbytes=nbytes))
         return event._replace(details=costs.details(rank, what))
 
+    def state(self, ranks: Sequence[RankState]) -> dict[str, np.ndarray]:
+        """The whole model, in the order of its own `state_dict`."""
+        whole = whole_model(ranks)
+        return {name: whole[name] for name in self.prepared.model.state_dict() if name in whole}
+
     def result(self, results: Sequence[Result]) -> Run:
         """The Run of what was told, and of what the workers returned, if they did."""
         returned = [record for result in results for record in result.records]
@@ -185,7 +192,7 @@ class _Training:
             memory_bytes=max((result.memory_bytes for result in results), default=0),
             saved_step=checkpoint and checkpoint.saved_step,
             save_error=checkpoint and checkpoint.error,
-            _state=whole_model([result.state for result in results]),
+            _state=self.state([result.state for result in results]),
         )
 
 

@@ -71,7 +71,7 @@ def arguments(name):
         parameters = inspect.signature(getattr(meta, name)).parameters
         arrays = {"parameter", "gradient", "mean", "square", "largest", "velocity", "total", "step_square"}
         return [ROW if parameter in arrays else 0.5 for parameter in parameters]
-    elementwise = {("x",): (X,), ("a", "b"): (X, ROW)}
+    elementwise = {("x",): (X,), ("a", "b"): (X, ROW), ("target", "number"): (X, 0.5)}
     return ARGUMENTS.get(name) or elementwise[tuple(inspect.signature(getattr(meta, name)).parameters)]
 
 

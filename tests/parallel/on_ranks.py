@@ -21,18 +21,22 @@ PLANS = {
     "tensor": Plan(tensor=4),
     "data x pipeline": Plan(data=2, pipeline=2, micro_batches=4),
     "tensor x sharded": Plan(data=2, tensor=2, sharding="optimizer"),
+    "interleaved": Plan(pipeline=4, chunks=2, micro_batches=4, schedule="interleaved", recompute="full"),
+    "zero-bubble": Plan(data=2, pipeline=2, micro_batches=4, schedule="zero-bubble", bucket_mb=0.001),
 }
 
 
 def build(mesh):
-    group = mesh.group("tensor")
+    """Eight blocks, two of which hold the same parameters."""
+    group, tied = mesh.group("tensor"), nn.Linear(24, 24)
     return nn.Sequential(
         nn.Flatten(),
         ColumnParallelLinear(64, 32, group),
         nn.ReLU(),
         RowParallelLinear(32, 24, group),
+        tied,
         nn.Dropout(0.2),
-        nn.ReLU(),
+        tied,
         nn.Linear(24, 10),
     )
 

@@ -1,7 +1,7 @@
 """The checker: every valid program passes, and one that lacks any instruction, or does it twice, is caught."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,50 +13,60 @@ from minidl.parallel.costs import BYTES, CALLS
 from minidl.parallel.instructions.instruction import KINDS, Collective, Receive, Send
 from minidl.parallel.layout import layout
 from minidl.parallel.program import evaluation_program, training_program
-from minidl.parallel.runtime.worker import COMMUNICATION_HANDLERS, COMPUTE_HANDLERS
+from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
+from minidl.parallel.runtime.worker import COMPUTE_HANDLERS
+from minidl.parallel.schedules import SCHEDULES
 from minidl.parallel.tags import COLLECTIVE_RULES, COMPUTE_RULES
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
+from tests.parallel.plans import PLANS, plans, promised_peak
 from tests.parallel.programs import BLOCKS, PIPELINE, by_all, caught, edited, programs
-from tests.parallel.test_plan import PLANS
 
-MATRIX = [
-    Plan(data=data, pipeline=pipeline, tensor=tensor, micro_batches=micro_batches, schedule=schedule, sharding=sharding)
-    for data, pipeline, tensor in itertools.product((1, 2, 4), repeat=3)
-    for micro_batches in (1, 2, 4, 8)
-    for schedule in ("naive", "gpipe", "1f1b")
-    for sharding in (("none", "optimizer") if data > 1 else ("none",))
-]
-
+MATRIX = plans(
+    data=(1, 2, 4),
+    pipeline=(1, 2, 4),
+    tensor=(1, 2),
+    micro_batches=(1, 2, 4, 8),
+    schedule=SCHEDULES,
+    chunks=(1, 2),
+    recompute=("none", "full"),
+    sharding=("none", "optimizer"),
+)
+MATRIX = [plan for plan in MATRIX if plan.data > 1 or plan.sharding == "none"]
+SOME = MATRIX[::17]
 
 SOME_OR_ALL = pytest.mark.parametrize(
-    "plans", [pytest.param(MATRIX[::7], id="some"), pytest.param(MATRIX, id="all", marks=pytest.mark.slow)]
-)  # 7 divides no number of values: every value meets every other
+    "matrix", [pytest.param(SOME, id="some"), pytest.param(MATRIX, id="all", marks=pytest.mark.slow)]
+)
+
+
+def test_in_some_plans_of_the_matrix_every_two_values_of_two_fields_meet_that_meet_in_all():
+    def met(matrix):
+        return {pair for plan in matrix for pair in itertools.combinations(asdict(plan).items(), 2)}
+
+    assert met(SOME) == met(MATRIX)
 
 
 @SOME_OR_ALL
-def test_every_plan_of_the_matrix_gives_programs_that_pass_with_clipping_and_norms(plans):
-    for plan in plans:
+def test_every_plan_of_the_matrix_gives_programs_that_pass_with_clipping_and_norms(matrix):
+    for plan in matrix:
         for program in programs(plan, True, norms=True):
             check(program)
 
 
 @SOME_OR_ALL
-def test_every_plan_of_the_matrix_passes_with_the_peak_of_live_micro_batches_that_its_schedule_promises(plans):
-    for plan in plans:
+def test_every_plan_of_the_matrix_passes_with_the_peak_of_live_micro_batches_that_its_schedule_promises(matrix):
+    for plan in matrix:
         training, evaluation = programs(plan)
         peaks = check(training).peak_micro_batches
         for rank, peak in peaks.items():
-            stage = plan.mesh(rank).coordinate("pipeline")
-            m = plan.micro_batches
-            promised = {"naive": 1, "gpipe": m, "1f1b": min(plan.pipeline - stage, m)}[plan.schedule]
-            assert peak == promised
+            assert peak == promised_peak(plan, plan.mesh(rank).coordinate("pipeline"))
         assert set(check(evaluation).peak_micro_batches.values()) == {0}
 
 
 @given(
     PLANS,
-    st.lists(st.sampled_from([0, 1, 2**20]), min_size=4, max_size=9),
-    st.integers(0, 9),
+    st.lists(st.sampled_from([0, 1, 2**20]), min_size=8, max_size=12),
+    st.integers(0, 12),
     st.booleans(),
     st.booleans(),
 )
@@ -88,6 +98,17 @@ SMALL = [  # and whether gradients are clipped, and updates take norms
     (Plan(data=2, sharding="optimizer"), False, True),
     (Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer"), True, False),
     (Plan(data=2, tensor=2, sharding="optimizer"), True, True),
+    (Plan(pipeline=2, micro_batches=2, schedule="gpipe", chunks=2), False, False),
+    (Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2), True, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, sharding="optimizer"), False, False),
+    (Plan(micro_batches=2, schedule="zero-bubble"), False, True),
+    (Plan(pipeline=2, micro_batches=3, schedule="zero-bubble"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, schedule="zero-bubble", sharding="optimizer"), True, False),
+    (Plan(micro_batches=2, recompute="full"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, recompute="full"), False, False),
+    (Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, recompute="full"), False, False),
+    (Plan(pipeline=2, micro_batches=2, schedule="zero-bubble", recompute="full"), False, False),
+    (Plan(data=2, sharding="optimizer", recompute="full"), False, False),
 ]
 SMALL_IDS = [f"{plan}{', clip' * clip}{', norms' * norms}" for plan, clip, norms in SMALL]
 
@@ -153,7 +174,8 @@ def test_doing_any_instruction_twice_is_caught(plan, clip, norms):
 
 
 def test_every_instruction_is_known_to_all_who_run_it():
-    kinds = {k for k in vars(I).values() if isinstance(k, type) and issubclass(k, I.Instruction)} - {I.Instruction}
+    kinds = {k for k in vars(I).values() if isinstance(k, type) and issubclass(k, I.Instruction)}
+    kinds -= {I.Instruction, I.ThroughBuckets}
     compute = {k for k in kinds if k.lane == COMPUTE}
     assert {k.kind for k in kinds} == set(KINDS)
     assert compute == {k for k in kinds if k.kind == "compute"}
@@ -168,7 +190,7 @@ def test_every_instruction_is_known_to_all_who_run_it():
 def test_the_bytes_of_every_buffer_that_a_program_touches_can_be_looked_up():
     held = {
         buffer.holds
-        for plan in MATRIX[::7]
+        for plan in SOME
         for program in programs(plan, True, norms=True)
         for rank in program.representatives()
         for i in program[rank]

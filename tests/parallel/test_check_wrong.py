@@ -162,7 +162,7 @@ def test_parameters_of_which_a_replica_has_its_share_alone_are_not_computed_with
     def look_too_early(step):
         n = find(step, I.GatherParameters)
         last = step[find(step, I.Loss)].last_bucket
-        step[n:n] = I.LoadInput(1), I.Infer(0, 1, last), Discard((B.activation(0, 1, last),))
+        step[n:n] = I.LoadInput(1), I.Infer(0, 1, 0, last), Discard((B.activation(0, 1, last),))
 
     program = training(Plan(data=2, sharding="optimizer"))
     takes = "takes parameters of chunk 0, bucket 0, of which this replica has its share alone"

@@ -1,5 +1,8 @@
 """Costs: what each buffer holds and each instruction calls, against closed forms on a small MLP."""
 
+import itertools
+from collections import Counter
+
 import pytest
 
 from minidl import models, nn, optim
@@ -176,13 +179,52 @@ def test_a_chunk_calls_what_its_blocks_call_however_it_is_cut():
     found = costs()
     blocks = found.profile.blocks
     forward = [call for block in blocks for call in block.forward]
-    assert list(found.calls(I.Forward(0, 0, 0, 1, 0))) == forward
-    assert [*found.calls(I.Forward(0, 0, 0, 0, 0)), *found.calls(I.Forward(0, 0, 1, 1, 0))] == forward
-    assert list(found.calls(I.Infer(0, 0, 1))) == [call for block in blocks for call in block.infer]
+    assert list(found.calls(I.Forward(0, 0, 0, 1, 0, False))) == forward
+    assert [*found.calls(I.Forward(0, 0, 0, 0, 0, False)), *found.calls(I.Forward(0, 0, 1, 1, 0, False))] == forward
+    assert list(found.calls(I.Infer(0, 0, 0, 1))) == [call for block in blocks for call in block.infer]
     for accumulates, of in ((False, "backward"), (True, "accumulate")):
         backward = [call for block in reversed(blocks) for call in getattr(block, of)]  # the last block first
         pieces = [found.calls(I.Backward(0, 0, b, b, accumulates, b > 0)) for b in (1, 0)]
         assert list(found.calls(I.Backward(0, 0, 0, 1, accumulates, False))) == backward == [*pieces[0], *pieces[1]]
+
+
+def test_both_halves_of_a_backward_call_what_their_blocks_do_last_one_first():
+    found = costs()
+    blocks = found.profile.blocks[::-1]
+    first = [call for block in blocks for call in block.backward_input]
+    assert list(found.calls(I.BackwardInput(0, 0, 0, 1, False))) == first
+    for accumulates, of, whole in ((False, "backward_weights", "backward"), (True, "accumulate_weights", "accumulate")):
+        second = [call for block in blocks for call in getattr(block, of)]
+        pieces = [found.calls(I.BackwardWeights(0, 0, b, b, accumulates)) for b in (1, 0)]
+        assert list(found.calls(I.BackwardWeights(0, 0, 0, 1, accumulates))) == second == [*pieces[0], *pieces[1]]
+        in_one = Counter(call for block in blocks for call in getattr(block, whole) if call.kind != "view")
+        assert Counter(call for call in (*first, *second) if call.kind != "view") == in_one
+
+
+def test_a_bucket_computed_again_calls_what_its_forward_called_from_its_first_block_on():
+    def pooled(mesh):
+        return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 32), nn.Linear(32, 10))
+
+    for found, bucket in itertools.product((costs(), costs(build=pooled, first_trained=2)), (0, 1)):
+        assert found.calls(I.Recompute(0, 0, bucket, bucket)) == found.calls(I.Forward(0, 0, bucket, bucket, 0, True))
+
+
+def test_running_statistics_are_put_back_after_a_recompute_by_copies():
+    def build(mesh):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10))
+
+    norm = prepared(build=build).profile.blocks[2]
+    more = Counter(norm.recompute) - Counter(norm.forward)
+    assert more and {call.kind for call in more} == {"copy"}
+    assert not Counter(norm.forward) - Counter(norm.recompute)
+
+
+def test_what_is_left_for_the_second_half_is_the_input_of_a_product_and_the_gradient_of_its_result():
+    found = costs()
+    first, last = (found.bytes_of(B.later(0, 0, b)) for b in (0, 1))
+    assert sorted(first.values()) == sorted([IMAGE, HIDDEN]) and sorted(last.values()) == sorted([HIDDEN, LOGITS])
+    assert sizes(found, B.later(0, 0, 0), B.activation(0, 0, -1)) == IMAGE + HIDDEN  # the input lies there already
+    assert not first.keys() & found.bytes_of(B.later(0, 1, 0)).keys()
 
 
 def test_what_is_loaded_scored_and_ended_is_priced_by_the_profile():
@@ -197,8 +239,8 @@ def test_what_is_loaded_scored_and_ended_is_priced_by_the_profile():
 
 def test_equal_work_on_another_micro_batch_costs_the_same():
     found = costs()
-    assert found.calls(I.Forward(0, 0, 0, 1, 0)) == found.calls(I.Forward(0, 5, 0, 1, 0))
-    assert found.calls(I.Forward(0, 0, 0, 1, 0)) != found.calls(I.Forward(0, 0, 0, 0, 0))
+    assert found.calls(I.Forward(0, 0, 0, 1, 0, False)) == found.calls(I.Forward(0, 5, 0, 1, 0, False))
+    assert found.calls(I.Forward(0, 0, 0, 1, 0, False)) != found.calls(I.Forward(0, 0, 0, 0, 0, False))
 
 
 def test_collectives_inside_layers_are_found_in_the_profile():
@@ -268,7 +310,7 @@ def test_the_update_of_one_bucket_is_a_part_of_the_update_of_all():
 
 def test_details_say_stage_chunk_blocks_micro_batch_and_the_bytes_that_move():
     found = costs(chunks=((0, 3), (3, 4)), buckets=(((0, 3),), ((3, 4),)))
-    assert found.details(0, I.Forward(0, 7, 0, 0, 0)) == Details(0, 0, (0, 2), 7)
+    assert found.details(0, I.Forward(0, 7, 0, 0, 0, False)) == Details(0, 0, (0, 2), 7)
     sent = found.details(0, I.SendActivation(0, 7, 0, 1))
     assert sent == Details(0, 0, None, 7, HIDDEN, to=1, message="activation")
     assert found.details(1, I.RecvActivation(1, 7, 0)) == Details(1, 1, None, 7, HIDDEN, source=0, message="activation")

@@ -2,7 +2,8 @@
 
 import itertools
 from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.mesh import Mesh
+from tests.parallel.plans import VALUES, plan_or_none
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -80,7 +82,9 @@ OPTIONS = {
     "pipeline": (1, 2, 4),
     "tensor": (1, 2, 4),
     "micro_batches": (1, 2, 4, 8),
-    "schedule": ("1f1b", "gpipe", "naive"),
+    "schedule": ("1f1b", "gpipe", "naive", "interleaved", "zero-bubble"),
+    "chunks": (1, 2),
+    "recompute": ("none", "full"),
     "sharding": ("none", "optimizer"),
     "momentum": (0.9, 0.0),
     "dropout": (0.2, 0.0),
@@ -89,26 +93,42 @@ OPTIONS = {
 MAX_WORKERS = 8
 
 
-def pairs(case):
-    return {frozenset(pair) for pair in itertools.combinations(case.items(), 2)}
+def fields(case):
+    """What of a case is the plan's; its buckets are small, so that each layer has one."""
+    return {name: value for name, value in case.items() if name in VALUES} | {"bucket_mb": 0.001}
 
 
+@cache
 def all_cases():
-    for values in itertools.product(*OPTIONS.values()):
-        case = dict(zip(OPTIONS, values, strict=True))
-        if case["data"] * case["pipeline"] * case["tensor"] <= MAX_WORKERS:
-            yield case
+    of_plan = {name: values for name, values in OPTIONS.items() if name in VALUES}
+    others = [values for name, values in OPTIONS.items() if name not in VALUES]
+    held = (values for values in itertools.product(*of_plan.values()) if fits(dict(zip(of_plan, values, strict=True))))
+    return [dict(zip(OPTIONS, (*values, *rest), strict=True)) for values in held for rest in itertools.product(*others)]
+
+
+def fits(case):
+    plan = plan_or_none(fields(case))
+    return plan is not None and plan.workers <= MAX_WORKERS
+
+
+PLACES = {item: n for n, item in enumerate((name, value) for name, values in OPTIONS.items() for value in values)}
+
+
+def pairs(case):
+    """The pairs of values that meet in a case, each a bit."""
+    places = (PLACES[item] for item in case.items())
+    return sum(1 << (one * len(PLACES) + other) for one, other in itertools.combinations(places, 2))
 
 
 @cache
 def pairwise_cover():
     """Cases, greedily chosen, in which every two values of two options meet that can meet."""
     cases = [(case, pairs(case)) for case in all_cases()]
-    missing, chosen = set().union(*(p for _, p in cases)), []
+    missing, chosen = reduce(or_, (p for _, p in cases)), []
     while missing:
-        best, covered = max(cases, key=lambda c: len(c[1] & missing))
+        best, covered = max(cases, key=lambda c: (c[1] & missing).bit_count())
         chosen.append(best)
-        missing -= covered
+        missing &= ~covered
     return chosen
 
 
@@ -117,16 +137,14 @@ def case_id(case):
 
 
 def check_case(case):
-    fields = {key: case[key] for key in ("data", "pipeline", "tensor", "micro_batches", "schedule", "sharding")}
-    got = run(perceptron(case["dropout"]), DIGITS, Plan(**fields, bucket_mb=0.001), case["momentum"], case["dtype"])
+    got = run(perceptron(case["dropout"]), DIGITS, Plan(**fields(case)), case["momentum"], case["dtype"])
     expected = one_worker(case["dropout"], case["momentum"], case["dtype"])
     assert_same(got, expected, TOLERANCE[case["dtype"]])
 
 
 def test_the_cover_holds_every_pair_of_values_that_fits():
     cover = pairwise_cover()
-    found = set().union(*(pairs(case) for case in cover))
-    assert found == set().union(*(pairs(case) for case in all_cases()))
+    assert reduce(or_, map(pairs, cover)) == reduce(or_, map(pairs, all_cases()))
     assert len(cover) <= 24
 
 
@@ -140,6 +158,7 @@ MATRIX = [
     for case in all_cases()
     if (case["pipeline"] > 1 or case["schedule"] == "1f1b") and case["momentum"] and case["dropout"]
     if case["sharding"] == "none" or (case["data"] > 1 and case["schedule"] == "1f1b")
+    if case["dtype"] == "float64" or (case["chunks"] == 1 and case["recompute"] == "none")
 ]
 
 

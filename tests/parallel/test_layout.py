@@ -38,7 +38,7 @@ def is_a_cut(runs, first, end):
 def test_no_cut_has_a_cheaper_costliest_stage(costs, stages):
     if stages > len(costs):
         with pytest.raises(ValueError, match=f"pipeline={stages} needs at least {stages} blocks, the model has"):
-            partition(costs, stages)
+            layout(Plan(pipeline=stages), costs, [0] * len(costs))
         return
     runs = partition(costs, stages)
     assert len(runs) == stages and is_a_cut(runs, 0, len(costs))
@@ -81,6 +81,14 @@ def test_every_stage_is_a_chunk_that_is_cut_into_buckets_however_many_replicas_t
     assert cuts.buckets == (((0, 1), (1, 2)), ((2, 3), (3, 4)))
     assert [cuts.last_bucket(chunk) for chunk in (0, 1)] == [1, 1]
     assert layout(Plan(data=data, bucket_mb=100), [1.0] * 4, [2**20] * 4).buckets == (((0, 4),),)
+
+
+def test_a_stage_holds_chunks_that_are_as_far_apart_as_there_are_stages():
+    plan = Plan(pipeline=2, chunks=3, schedule="interleaved", micro_batches=2)
+    cuts = layout(plan, [1.0] * 12, [2**20] * 12)
+    assert cuts.chunks == tuple((n, n + 2) for n in range(0, 12, 2)) and cuts.stages == ((0, 2, 4), (1, 3, 5))
+    with pytest.raises(ValueError, match="pipeline=2 × chunks=3 needs at least 6 blocks, the model has 5"):
+        layout(plan, [1.0] * 5, [0] * 5)
 
 
 def test_a_stage_is_found_by_each_chunk_that_it_holds():

@@ -289,7 +289,7 @@ def test_with_a_sharded_optimizer_parameters_are_gathered_while_the_next_step_go
     assert isinstance(go_on(COMPUTE), I.LoadInput)
     assert lanes[COMPUTE].ready() is None  # the first bucket is not there yet
     assert go_on(COLLECTIVES) == I.GatherParameters(0, 0)
-    assert lanes[COMPUTE].ready() == I.Forward(0, 0, 0, 0, trained=0)
+    assert lanes[COMPUTE].ready() == I.Forward(0, 0, 0, 0, trained=0, recomputed=False)
     lanes[COMPUTE].begin()
     assert lanes[COMPUTE].step == 1
     assert lanes[COLLECTIVES].ready() == I.GatherParameters(0, 1)  # of step 0, while that forward runs
@@ -298,4 +298,4 @@ def test_with_a_sharded_optimizer_parameters_are_gathered_while_the_next_step_go
     lanes[COMPUTE].finish()
     assert lanes[COMPUTE].ready() is None
     lanes[COLLECTIVES].finish()
-    assert lanes[COMPUTE].ready() == I.Forward(0, 0, 1, 1, trained=0)
+    assert lanes[COMPUTE].ready() == I.Forward(0, 0, 1, 1, trained=0, recomputed=False)

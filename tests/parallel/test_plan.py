@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 import rich
 from hypothesis import given
-from hypothesis import strategies as st
 
 from minidl.parallel import Plan
-from minidl.parallel.plan import SHARDINGS
-from minidl.parallel.schedules import SCHEDULES
-
-PLANS = st.builds(
-    Plan, data=st.integers(1, 4), pipeline=st.integers(1, 4), tensor=st.integers(1, 4), micro_batches=st.integers(1, 9),
-    schedule=st.sampled_from(sorted(SCHEDULES)), sharding=st.sampled_from(SHARDINGS), bucket_mb=st.floats(0.01, 1e4),
-)  # fmt: skip
+from tests.parallel.plans import PLANS
 
 
 @given(PLANS)
@@ -71,6 +64,28 @@ def test_what_is_no_plan_is_refused_in_one_sentence(text, message):
         Plan.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(schedule="interleaved", pipeline=2), 'schedule="interleaved" needs several chunks a stage: say chunks=2'),
+        (dict(chunks=2, pipeline=2), 'schedule="1f1b" runs one chunk a stage, not chunks=2'),
+        (dict(chunks=2, pipeline=2, schedule="zero-bubble"), 'schedule="zero-bubble" runs one chunk a stage'),
+        (dict(chunks=2, schedule="gpipe"), "chunks=2 needs pipeline=2 or more: a single stage has the whole chain"),
+        (dict(chunks=2, schedule="interleaved"), "chunks=2 needs pipeline=2 or more"),
+        (
+            dict(chunks=2, pipeline=4, micro_batches=6, schedule="interleaved"),
+            'schedule="interleaved" needs micro_batches that are a multiple of pipeline=4, not 6',
+        ),
+        (dict(recompute="some"), "unknown recompute 'some': choose one of none, selective, full"),
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_hold_together_are_refused_in_one_sentence(wrong, message):
+    for make in (lambda: Plan(**wrong), lambda: Plan.parse(" ".join(f"{k}={v}" for k, v in wrong.items()))):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
 @pytest.mark.parametrize("field", fields(Plan), ids=lambda field: field.name)
 def test_every_field_refuses_what_it_cannot_be(field):
     for wrong in (0, -1, True, None, "many", float("nan")):
@@ -84,6 +99,12 @@ def test_every_field_refuses_what_it_cannot_be(field):
         (Plan(), "one worker"),
         (Plan(data=2, sharding="optimizer"), "data 2, sharded"),
         (Plan(data=2, pipeline=2, micro_batches=4, schedule="gpipe"), "pipeline 2 × data 2, gpipe ×4"),
+        (
+            Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2),
+            "pipeline 2, interleaved, 2 chunks ×2",
+        ),
+        (Plan(tensor=2, recompute="selective"), "tensor 2, selective recompute"),
+        (Plan(recompute="full", bucket_mb=4), "one worker, full recompute, buckets of 4 MiB"),
     ],
 )
 def test_a_plan_has_a_short_label(plan, label):

@@ -212,15 +212,6 @@ def test_what_does_not_fit_together_is_refused():
     with pytest.raises(TypeError, match="the builder returned a list, not a minidl.nn.Module"):
         prepared(lambda mesh: [linear()])
 
-    def tied(mesh):
-        one, two = linear(), linear()
-        two.weight = one.weight
-        return nn.Sequential(one, two)
-
-    prepared(tied)
-    with pytest.raises(ValueError, match="blocks 0 and 1 share the parameter weight"):
-        prepared(tied, Plan(data=2))
-
 
 def test_an_example_may_be_given_as_tensors_or_arrays_of_any_number_of_samples():
     arrays = np.zeros((3, 16), np.float32), np.zeros(3, np.int64)

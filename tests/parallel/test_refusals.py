@@ -41,9 +41,14 @@ def mlp(mesh):
     return models.mlp((64, 128, 10), mesh=mesh)
 
 
+class Detach(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
 def tied(mesh):
     layer = nn.Linear(64, 64)
-    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+    return nn.Sequential(nn.Flatten(), layer, Detach(), layer)
 
 
 RUN = {"optimizer": lambda p: optim.SGD(p, lr=0.1), "loss": nn.CrossEntropyLoss(), "batch_size": 32, "steps": 3}
@@ -72,7 +77,13 @@ WRONG_RUNS = [
     (mlp, Plan(), {"progress": "yes"}, TypeError, "progress must be True, False or None, not 'yes'"),
     (mlp, Plan(), {"progress": 1}, TypeError, "progress must be True, False or None, not 1"),
     (mlp, "data=2", {}, TypeError, "plan must be a Plan, not a str"),
-    (tied, Plan(data=2), {}, ValueError, "blocks 1 and 3 share the parameter weight: only one worker can train that"),
+    (
+        tied,
+        Plan(pipeline=2),
+        {},
+        ValueError,
+        "blocks 1 and 3 share a parameter, but no gradient goes back to block 1: only one stage can train that",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from minidl.parallel import Plan, Run
 from minidl.parallel.result import Evaluation
 from minidl.trace import COMPUTE, Event, Trace
 from minidl.units import duration, rate
-from tests.parallel.test_plan import PLANS
+from tests.parallel.plans import PLANS
 
 STEPS = st.lists(st.tuples(st.floats(), st.floats(1e-9, 1e9)), max_size=5)
 EVALUATIONS = st.lists(st.builds(Evaluation, st.integers(1, 10**6), st.floats(), st.floats(0, 1)), max_size=3)

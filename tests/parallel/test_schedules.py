@@ -1,16 +1,21 @@
 """Plan -> Program: the lists themselves, for cases small enough to write down."""
 
-import pytest
+import itertools
 
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.layout import layout
 from minidl.parallel.program import evaluation_program, training_program
-from minidl.parallel.schedules import SCHEDULES
+from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
+from tests.parallel.plans import plans
+
+LETTERS = {FORWARD: "F", BACKWARD: "B", INPUT: "B", WEIGHTS: "W"}
 
 
-def order(schedule, stage, stages, micro_batches):
-    return " ".join(f"{kind[0].upper()}{m}" for kind, m in SCHEDULES[schedule](stage, stages, micro_batches))
+def order(schedule, stage, stages, micro_batches, chunks=1):
+    """ "F0" is micro-batch 0 forward through the first chunk, "F0'" through the second."""
+    passes = SCHEDULES[schedule].order(stage, stages, micro_batches, chunks)
+    return " ".join(LETTERS[kind] + str(m) + "'" * chunk for kind, m, chunk in passes)
 
 
 def test_the_orders_of_three_stages_and_four_micro_batches():
@@ -20,16 +25,36 @@ def test_the_orders_of_three_stages_and_four_micro_batches():
     assert order("1f1b", 1, 3, 4) == "F0 F1 B0 F2 B1 F3 B2 B3"
     assert order("1f1b", 2, 3, 4) == "F0 B0 F1 B1 F2 B2 F3 B3"
     assert order("1f1b", 0, 4, 2) == "F0 F1 B0 B1"  # fewer micro-batches than stages
+    assert order("zero-bubble", 0, 3, 4) == "F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3"
+    assert order("zero-bubble", 1, 3, 4) == "F0 F1 B0 F2 B1 W0 F3 B2 W1 B3 W2 W3"
+    assert order("zero-bubble", 2, 3, 4) == "F0 B0 F1 B1 F2 B2 W0 F3 B3 W1 W2 W3"
+    assert order("zero-bubble", 2, 3, 1) == "F0 B0 W0"
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_schedule_runs_each_micro_batch_once_and_forward_first(schedule):
-    for stages in range(1, 6):
+def test_the_orders_of_two_stages_of_two_chunks():
+    assert order("naive", 0, 2, 2, 2) == "F0 F0' B0' B0 F1 F1' B1' B1"
+    assert order("gpipe", 1, 2, 2, 2) == "F0 F1 F0' F1' B0' B1' B0 B1"
+    assert order("interleaved", 0, 2, 2, 2) == "F0 F1 F0' F1' B0' B1' B0 B1"
+    assert order("interleaved", 1, 2, 2, 2) == "F0 F1 F0' B0' F1' B1' B0 B1"
+    assert order("interleaved", 1, 2, 4, 2) == "F0 F1 F0' B0' F1' B1' F2 B0 F3 B1 F2' B2' F3' B3' B2 B3"
+
+
+SIZES = [  # of every schedule: stages, micro-batches and chunks that a plan may have
+    (plan.schedule, plan.pipeline, plan.micro_batches, plan.chunks)
+    for plan in plans(schedule=SCHEDULES, pipeline=range(1, 6), micro_batches=range(1, 10), chunks=(1, 2, 3))
+]
+
+
+def test_every_schedule_runs_each_micro_batch_once_through_every_chunk_and_forward_first():
+    for schedule, stages, micro_batches, chunks in SIZES:
+        halves = (INPUT, WEIGHTS) if schedule == "zero-bubble" else (BACKWARD,)
         for stage in range(stages):
-            for m in range(1, 9):
-                steps = list(SCHEDULES[schedule](stage, stages, m))
-                assert sorted(steps) == sorted([("backward", i) for i in range(m)] + [("forward", i) for i in range(m)])
-                assert all(steps.index(("forward", i)) < steps.index(("backward", i)) for i in range(m))
+            passes = list(SCHEDULES[schedule].order(stage, stages, micro_batches, chunks))
+            each = itertools.product((FORWARD, *halves), range(micro_batches), range(chunks))
+            assert sorted(passes) == sorted(each)
+            for earlier, later in itertools.pairwise((FORWARD, *halves)):
+                for m, chunk in itertools.product(range(micro_batches), range(chunks)):
+                    assert passes.index((earlier, m, chunk)) < passes.index((later, m, chunk))
 
 
 def names(plan, rank, make=training_program, blocks=2, first_trained=0, **options):
@@ -60,12 +85,14 @@ def test_with_a_sharded_optimizer_gradients_are_scattered_and_parameters_gathere
 
 
 def test_where_parameters_are_gathered_the_first_forward_of_a_step_goes_bucket_by_bucket():
-    for schedule in SCHEDULES:
-        plan = Plan(data=2, pipeline=2, micro_batches=3, schedule=schedule, sharding="optimizer")
-        program = training_program(plan, layout(plan, [1.0] * 4, [2**20] * 4))
+    sizes = dict(data=(2,), pipeline=(2,), micro_batches=(4,), sharding=("optimizer",))
+    for plan in plans(schedule=SCHEDULES, chunks=(1, 2), recompute=("none", "full"), **sizes):
+        program = training_program(plan, layout(plan, [1.0] * 4 * plan.chunks, [2**20] * 4 * plan.chunks))
         for rank in range(plan.workers):
-            forwards = [(i.micro_batch, i.first, i.last) for i in program[rank].step if isinstance(i, I.Forward)]
-            assert forwards == [(0, 0, 0), (0, 1, 1), (1, 0, 1), (2, 0, 1)]
+            forwards = [i for i in program[rank].step if isinstance(i, I.Forward)]
+            for chunk in program.layout.stages[plan.mesh(rank).coordinate("pipeline")]:
+                own = [(i.micro_batch, i.first, i.last) for i in forwards if i.chunk == chunk]
+                assert own == [(0, 0, 0), (0, 1, 1), (1, 0, 1), (2, 0, 1), (3, 0, 1)]
 
 
 def test_what_is_not_trained_has_no_backward_and_nothing_to_update():
@@ -117,13 +144,44 @@ def test_before_an_evaluation_the_replicas_get_the_statistics_of_the_first():
 
 
 def test_gradients_are_accumulated_from_the_first_backward_to_the_last():
-    for schedule in SCHEDULES:
-        plan = Plan(data=2, micro_batches=3, schedule=schedule)
+    for plan in plans(data=(2,), micro_batches=(3,), schedule=("naive", "gpipe", "1f1b")):
         program = training_program(plan, layout(plan, [1.0] * 2, [2**20] * 2))
         backwards = [i for i in program[0].step if isinstance(i, I.Backward)]
         assert [(b.micro_batch, b.accumulates, b.first, b.last) for b in backwards] == [
             (0, False, 0, 1), (1, True, 0, 1), (2, True, 1, 1), (2, True, 0, 0),
         ]  # fmt: skip
+    for pipeline in 1, 2:  # of halves the second adds to gradients
+        plan = Plan(data=2, pipeline=pipeline, micro_batches=3, schedule="zero-bubble")
+        program = training_program(plan, layout(plan, [1.0] * 2 * pipeline, [2**20] * 2 * pipeline))
+        second = [i for i in program[plan.workers - 1].step if isinstance(i, I.BackwardWeights)]
+        assert [(b.micro_batch, b.accumulates, b.first, b.last) for b in second] == [
+            (0, False, 0, 1), (1, True, 0, 1), (2, True, 1, 1), (2, True, 0, 0),
+        ]  # fmt: skip
+
+
+def test_halves_of_a_backward_are_sent_on_after_the_first_and_reduced_after_the_second():
+    plan = Plan(data=2, pipeline=2, micro_batches=2, schedule="zero-bubble")
+    loss = "F0 target0 loss0".split()
+    tail = ["W0", "W1", "reduce 1", "W1", "reduce 0", "reduce loss", "update"]
+    assert names(plan, 2, blocks=4) == [
+        "recv0", *loss, "B0", "send grad0", "recv1", "F1", "target1", "loss1", "B1", "send grad1", *tail
+    ]  # fmt: skip
+
+
+def test_a_bucket_is_computed_again_just_before_it_goes_backward():
+    again = ["R0", "B0", "R0", "B0"]
+    assert names(Plan(recompute="full"), 0) == ["input0", "F0", "target0", "loss0", *again, "reduce loss", "update"]
+    assert names(Plan(pipeline=2, recompute="full"), 0, blocks=4) == [
+        "input0", "F0", "send0", "R0", "recv grad0", "B0", "R0", "B0", "reduce loss", "update"
+    ]  # fmt: skip
+    halved = names(Plan(micro_batches=2, recompute="full", schedule="zero-bubble"), 0)
+    assert halved[4:9] == [*again, "W0"]
+    frozen = names(Plan(recompute="full"), 0, blocks=4, first_trained=3)
+    assert frozen.count("R0") == frozen.count("B0") == 1
+
+
+def test_recompute_of_attention_alone_is_work_inside_the_blocks():
+    assert names(Plan(recompute="selective"), 0) == names(Plan(), 0)
 
 
 def test_a_program_without_an_instruction_differs_in_that_alone():

@@ -294,14 +294,24 @@ def test_with_drop_last_an_epoch_has_whole_batches_alone():
         assert loss == pytest.approx(float(nn.CrossEntropyLoss()(model(minidl.tensor(x)), minidl.tensor(y))), rel=1e-5)
 
 
+class Twice(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
 WRONG_ARGUMENTS = {
     "a model instead of a builder": ({"build": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))}, "given as a builder"),
     "an optimizer that is made already": ({"optimizer": sgd([nn.Linear(2, 2).weight])}, "must be a function"),
     "a function that returns no optimizer": ({"optimizer": lambda parameters: None}, "returns an Optimizer"),
     "a loss without sum and weight": ({"loss": lambda output, target: 0}, "sum_and_weight"),
     "a loss that is a sum": ({"loss": nn.MSELoss(reduction="sum")}, "reduction='sum': training needs the mean"),
-    "a block that makes two tensors": (
-        {"build": lambda mesh: nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))}, "LSTM made a tuple of a tensor on meta",
+    "a block that makes a tuple with another in it": (
+        {"build": lambda mesh: nn.Sequential(nn.Flatten(), nn.LSTM(64, 10))},
+        "LSTM made a tuple in a tuple of a tensor on meta",
+    ),
+    "a loss that takes one tensor of a tuple": (
+        {"build": lambda mesh: nn.Sequential(nn.Flatten(), Twice())},
+        "CrossEntropyLoss takes no tuple, as the last block gives it",
     ),
     "a list as data set": ({"dataset": [1, 2, 3]}, "ArrayDataset"),
     "a number to evaluate": ({"evaluate": 5}, "the data set to evaluate"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
-from minidl.parallel.layout import Layout
+from minidl.parallel.layout import layout
 from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.parallel.program import Program, training_program
 from simulator import probes
@@ -70,14 +70,14 @@ def links(alpha=1e-6, bandwidth=1e9, node_devices=8, slow_alpha=1e-5, slow_bandw
 class FixedPrices:
     """Prices by type of instruction; what is not named costs nothing.
 
-    A forward or backward costs its price for each bucket.
+    A forward or backward, or half of one, costs its price for each bucket.
     """
 
     seconds: dict
     cluster: Cluster = field(default_factory=cluster)
 
     def _of(self, i) -> float:
-        times = len(i.buckets) if isinstance(i, I.Forward | I.Backward) else 1
+        times = len(i.buckets) if isinstance(i, I.ThroughBuckets) else 1
         return times * float(self.seconds.get(type(i), 0.0))
 
     def segments(self, rank, i):
@@ -97,10 +97,9 @@ class FixedPrices:
 
 
 def program(plan: Plan, buckets: int = 1) -> Program:
-    """The training program of a chain of `buckets` blocks a stage, each a bucket of its own."""
-    stages = tuple((s * buckets, (s + 1) * buckets) for s in range(plan.pipeline))
-    cuts = tuple(tuple((b, b + 1) for b in range(*s)) for s in stages)
-    return training_program(plan, Layout(stages, cuts, tuple((s,) for s in range(plan.pipeline))))
+    """The training program of a chain of `buckets` equal blocks a chunk, each a bucket of its own."""
+    blocks = plan.pipeline * plan.chunks * buckets
+    return training_program(plan, layout(plan, [1.0] * blocks, [2**20] * blocks))
 
 
 def run(plan: Plan, seconds: dict, buckets: int = 1, cores: int | None = None, turn: float = 0.0, steps: int = 1):

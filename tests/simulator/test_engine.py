@@ -46,6 +46,29 @@ def test_steps_that_follow_one_another_take_as_long_as_the_first(p, m, schedule,
     assert trace.bubble_fraction == pytest.approx(run(plan, work)[1].bubble_fraction)
 
 
+@given(st.integers(2, 6), st.integers(1, 3), st.integers(2, 4))
+@settings(max_examples=40)
+def test_interleaving_divides_the_bubble_by_the_chunks_of_a_stage(p, rounds, v):
+    """Narayanan et al. 2021, section 2.2; F and B are those of one of the chunks."""
+    m = p * rounds
+    for schedule in ("interleaved", "gpipe"):
+        step, trace = run(Plan(pipeline=p, micro_batches=m, schedule=schedule, chunks=v), WORK)
+        assert step == (m * v + p - 1) * (F + B)
+        assert trace.bubble_fraction == pytest.approx((p - 1) / (m * v + p - 1), abs=1e-12)
+
+
+@given(SIZES, SIZES, st.tuples(*[st.integers(4, 8)] * 3))
+@settings(max_examples=60)
+def test_halved_backwards_have_the_bubble_of_the_paper(p, more, seconds):
+    """Qi et al. 2023, table 2. W may not be so long that a stage is late with what the one before waits for."""
+    f, b, w = sorted(seconds, reverse=True)
+    m = p + more
+    work = {I.Forward: f, I.BackwardInput: b, I.BackwardWeights: w, I.Backward: b + w}
+    step, _ = run(Plan(pipeline=p, micro_batches=m, schedule="zero-bubble"), work)
+    assert step == m * (f + b + w) + (p - 1) * (f + b - w)
+    assert run(Plan(pipeline=p, micro_batches=m), work)[0] == (m + p - 1) * (f + b + w)
+
+
 @given(SIZES, SIZES)
 @settings(max_examples=20)
 def test_the_naive_schedule_keeps_one_stage_at_work(p, m):

@@ -1,8 +1,12 @@
 """engine.py: a rank of each stage stands for all; a program in which something is missing does not pass unnoticed."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from minidl import models
+from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.check import ProgramError
@@ -96,10 +100,19 @@ def test_a_list_that_reads_what_nothing_writes_is_refused_before_it_runs():
         Engine(whole.without(1, index), FixedPrices(WORK)).run()
 
 
-@pytest.mark.parametrize("cores", [None, 2])
-def test_no_instruction_can_be_left_out(cores):
+PIPELINE = dict(pipeline=2, micro_batches=2)
+LEFT_OUT = [  # and how the ranks run
+    (Plan(data=2, **PIPELINE, sharding="optimizer"), None),
+    (Plan(data=2, **PIPELINE, sharding="optimizer"), 2),
+    (Plan(**PIPELINE, schedule="interleaved", chunks=2), None),
+    (Plan(**PIPELINE, schedule="zero-bubble"), None),
+    (Plan(**PIPELINE, schedule="zero-bubble", recompute="full", bucket_mb=0.004), 2),
+]
+
+
+@pytest.mark.parametrize(("plan", "cores"), LEFT_OUT, ids=str)
+def test_no_instruction_can_be_left_out(plan, cores):
     where = cluster(PerCall(1e-3, instruction_seconds=1e-6), links(), cores=cores)
-    plan = Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer")
     build = models.builder("mlp-digits")
     whole = simulate(build, plan, where, 16)
     for rank in range(plan.workers):
@@ -109,9 +122,18 @@ def test_no_instruction_can_be_left_out(cores):
             assert "rank" in str(caught.value), instruction
 
 
-@pytest.mark.parametrize("sharding", ["none", "optimizer"])
-def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out(sharding):
-    plan = Plan(data=2, pipeline=2, micro_batches=2, sharding=sharding)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(data=2, **PIPELINE),
+        Plan(data=2, **PIPELINE, sharding="optimizer"),
+        Plan(data=2, **PIPELINE, schedule="zero-bubble"),
+        Plan(data=2, **PIPELINE, recompute="full"),
+        Plan(**PIPELINE, schedule="interleaved", chunks=2, recompute="full"),
+    ],
+    ids=str,
+)
+def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out(plan):
     whole = program(plan, buckets=2)
     everything = dict.fromkeys((type(i) for rank in range(plan.workers) for i in whole[rank].step), 1.0)
 
@@ -127,3 +149,54 @@ def test_an_engine_without_a_checker_notices_every_instruction_that_is_left_out(
     for rank in range(plan.workers):
         for index in range(len(whole[rank].step)):
             assert outcome(whole.without(rank, index)) != complete
+
+
+# What is computed again
+
+
+CHAIN = [
+    Plan(micro_batches=2),
+    Plan(data=2, micro_batches=2),
+    Plan(tensor=2, micro_batches=2),
+    Plan(micro_batches=2, schedule="zero-bubble"),
+]
+
+
+@pytest.mark.parametrize("plan", CHAIN, ids=str)
+def test_a_step_that_computes_all_again_takes_longer_by_those_calls_alone(plan):
+    once, again = (
+        simulate(gpt, replace(plan, recompute=recompute), cluster(), batch_size=8) for recompute in ("none", "full")
+    )
+    calls = sum(
+        call.bytes_read + call.bytes_written > 0
+        for i in again.program[0].step
+        if isinstance(i, I.Recompute)
+        for call in again.program.costs.calls(i)
+        if isinstance(call, KernelCall)
+    )
+    assert calls and again.step_seconds == pytest.approx(once.step_seconds + calls)  # a second a call
+    forwards = [sum(len(block.recompute) for block in p.program.costs.profile.blocks) for p in (once, again)]
+    assert forwards[0] == forwards[1]
+
+
+def test_selective_recompute_adds_a_product_and_the_weights_for_each_layer():
+    once, again = (
+        simulate(gpt, Plan(recompute=recompute), cluster(), batch_size=8).program.costs.profile.blocks
+        for recompute in ("none", "selective")
+    )
+    for block, other in zip(once, again, strict=True):
+        assert other.forward == block.forward
+        added = Counter(call.kind for call in other.backward) - Counter(call.kind for call in block.backward)
+        added.pop("view", None)
+        assert added in ({}, {"product": 1, "normalisation": 1})
+    assert sum(len(other.backward) > len(block.backward) for block, other in zip(once, again, strict=True)) == 6
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+@pytest.mark.parametrize("schedule", ["1f1b", "zero-bubble"])
+def test_the_flops_that_the_utilisation_counts_are_those_needed_once(recompute, schedule):
+    plan = Plan(pipeline=2, micro_batches=2, schedule=schedule)
+    where = Cluster.load("dgx-a100", devices=2)
+    once, again = (simulate(gpt, replace(plan, recompute=r), where, batch_size=8) for r in ("none", recompute))
+    assert again.flops == once.flops
+    assert again.step_seconds > once.step_seconds and again.mfu < once.mfu

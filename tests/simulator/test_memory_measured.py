@@ -1,14 +1,15 @@
 """What training holds is what the simulator says: the arrays of a worker, against the walk over its list."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
+from minidl.parallel.plan import RECOMPUTATIONS
+from minidl.parallel.schedules import SCHEDULES
 from minidl.storage import NUMBER
 from simulator import simulate
+from tests.parallel.plans import plans
 from tests.simulator.hand_made import cluster
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -25,14 +26,12 @@ def momentum(parameters):
     return optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
-def matrix():
-    """Every plan of one or two on each axis, where schedule and sharding make a difference."""
-    for d, p, t, m in product((1, 2), (1, 2), (1, 2), (1, 2, 4)):
-        for schedule in ("naive", "gpipe", "1f1b") if m > 1 else ("1f1b",):
-            for sharding in ("none", "optimizer") if d > 1 else ("none",):
-                yield Plan(data=d, pipeline=p, tensor=t, micro_batches=m, schedule=schedule, sharding=sharding)
-
-
+SIZES = dict(data=(1, 2), pipeline=(1, 2), tensor=(1, 2), micro_batches=(1, 2, 4), sharding=("none", "optimizer"))
+MATRIX = [
+    plan
+    for plan in plans(schedule=SCHEDULES, chunks=(1, 2), recompute=("none", "full"), **SIZES)
+    if (plan.data > 1 or plan.sharding == "none") and (plan.micro_batches > 1 or plan.schedule == "1f1b")
+]
 QUICK = (
     Plan(),
     Plan(micro_batches=4, schedule="gpipe"),
@@ -44,12 +43,20 @@ QUICK = (
     Plan(pipeline=2, micro_batches=2, schedule="naive"),
     Plan(tensor=2, micro_batches=2),
     Plan(data=2, pipeline=2, micro_batches=4, sharding="optimizer"),
+    Plan(pipeline=2, micro_batches=4, schedule="interleaved", chunks=2),
+    Plan(pipeline=2, micro_batches=2, schedule="gpipe", chunks=2, recompute="full"),
+    Plan(micro_batches=2, schedule="zero-bubble"),
+    Plan(pipeline=2, micro_batches=4, schedule="zero-bubble"),
+    Plan(tensor=2, micro_batches=2, schedule="zero-bubble", recompute="full"),
+    Plan(data=2, micro_batches=2, recompute="full", sharding="optimizer"),
 )
 QUICK_WITH_ADAM = (Plan(), Plan(data=2, micro_batches=2, sharding="optimizer"), Plan(tensor=2, micro_batches=2))
+assert {*QUICK, *QUICK_WITH_ADAM} <= {*MATRIX}
 CASES = [
     pytest.param(plan, optimizer, marks=() if plan in quick else pytest.mark.slow)
-    for plan in matrix()
+    for plan in MATRIX
     for optimizer, quick in ((momentum, QUICK), (optim.Adam, QUICK_WITH_ADAM))
+    if optimizer is momentum or plan.chunks == 1 and plan.recompute == "none"
 ]
 
 
@@ -157,9 +164,42 @@ OTHER_MODELS = [
     (lstm, TRAIN, Plan(pipeline=2)),
     (lstm, TRAIN, Plan(pipeline=3)),
     (lstm, TRAIN, Plan(pipeline=4)),
+    (cnn, TRAIN, Plan(micro_batches=2, schedule="zero-bubble")),
+    (cnn, TRAIN, Plan(pipeline=2, micro_batches=2, schedule="zero-bubble", recompute="full")),
+    (cnn, TRAIN, Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2)),
+    (gpt, Tokens(), Plan(recompute="selective")),
+    (gpt, Tokens(), Plan(recompute="full", bucket_mb=0.01)),
+    (gpt, Tokens(), Plan(pipeline=2, micro_batches=4, schedule="zero-bubble")),
+    (gpt, Tokens(), Plan(tensor=2, micro_batches=2, schedule="zero-bubble", recompute="selective")),
+    (gpt, Tokens(), Plan(data=2, micro_batches=2, schedule="zero-bubble", recompute="full", bucket_mb=0.01)),
+    (gpt, Tokens(), Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, recompute="selective")),
+    (lstm, TRAIN, Plan(micro_batches=2, schedule="zero-bubble")),
+    (lstm, TRAIN, Plan(data=2, recompute="full")),
 ]
 
 
 @pytest.mark.parametrize(("build", "dataset", "plan"), OTHER_MODELS, ids=name)
 def test_other_models_hold_what_is_predicted(build, dataset, plan):
     check(build, dataset, plan, momentum)
+
+
+GPT_MATRIX = [
+    plan
+    for plan in plans(schedule=SCHEDULES, chunks=(1, 2), recompute=RECOMPUTATIONS, bucket_mb=(0.01,), **SIZES)
+    if (plan.data > 1 or plan.sharding == "none") and plan.micro_batches != 4 and plan.workers <= 4
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", GPT_MATRIX, ids=name)
+def test_a_transformer_holds_what_is_predicted(plan):
+    check(gpt, Tokens(), plan, momentum)
+
+
+def test_the_more_is_computed_again_the_less_a_transformer_holds():
+    def held(recompute):
+        plan = Plan(micro_batches=2, schedule="gpipe", recompute=recompute, bucket_mb=0.01)
+        options = dict(optimizer=momentum, loss=nn.CrossEntropyLoss(), example=Tokens()[np.arange(1)])
+        return simulate(lambda mesh: models.gpt(3, 16, 4, 32, 32, mesh), plan, cluster(), 16, **options).memory_bytes
+
+    assert held("full") < held("selective") < held("none")

@@ -84,11 +84,12 @@ def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
 
 
 def test_every_field_of_a_plan_is_an_option(tmp_path):
-    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --bucket-mb 2.5 --sharding optimizer"
+    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --chunks 2"
+    options += " --recompute full --bucket-mb 2.5 --sharding optimizer"
     found = predicted(tmp_path, f"gpt-tiny --cluster dgx-a100 --batch-size 8 --data 2 {options}")["plan"]
     assert found == {
-        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "bucket_mb": 2.5,
-        "sharding": "optimizer",
+        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "chunks": 2,
+        "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer",
     }  # fmt: skip
     assert [name for name, default in asdict(Plan()).items() if found[name] == default] == []
 

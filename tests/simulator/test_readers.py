@@ -45,6 +45,16 @@ CASES = [
     (CNN, Plan(data=2, pipeline=2, micro_batches=2)),
     slow(MLP, Plan(data=3, sharding="optimizer")),
     (MLP, Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="optimizer")),
+    (MLP, Plan(pipeline=2, micro_batches=4, schedule="interleaved", chunks=2)),
+    slow(MLP, Plan(data=2, pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, sharding="optimizer")),
+    slow(MLP, Plan(pipeline=2, micro_batches=2, schedule="gpipe", chunks=2)),
+    slow(MLP, Plan(micro_batches=2, schedule="zero-bubble")),
+    (MLP, Plan(pipeline=2, micro_batches=4, schedule="zero-bubble")),
+    (MLP, Plan(data=2, tensor=2, micro_batches=2, schedule="zero-bubble", bucket_mb=0.004)),
+    (MLP, Plan(micro_batches=2, recompute="full", bucket_mb=0.004)),
+    slow(CNN, Plan(data=2, pipeline=2, micro_batches=2, recompute="full", bucket_mb=0.004)),
+    slow(MLP, Plan(tensor=2, micro_batches=2, schedule="zero-bubble", recompute="full", bucket_mb=0.004)),
+    (MLP, Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, recompute="full", bucket_mb=0.004)),
 ]
 
 
@@ -62,6 +72,7 @@ class Tokens:
 
 GPT = lambda mesh: models.gpt(3, 16, 4, 32, 8, mesh)  # noqa: E731
 GPT_CASES = [slow(GPT, Plan(tensor=2)), (GPT, Plan(pipeline=2, tensor=2, micro_batches=2)), slow(GPT, Plan(data=2))]
+GPT_CASES += [(GPT, Plan(tensor=2, recompute="selective")), slow(GPT, Plan(pipeline=2, recompute="selective"))]
 
 
 def sgd(parameters):

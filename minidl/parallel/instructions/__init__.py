@@ -11,11 +11,14 @@ from minidl.parallel.instructions.communication import (
     ReduceNorm,
     ReduceParameterNorms,
     ReduceScatterGradients,
+    ReduceTied,
     SendActivation,
     SendGradient,
 )
 from minidl.parallel.instructions.compute import (
     Backward,
+    BackwardInput,
+    BackwardWeights,
     EndEvaluation,
     Forward,
     Infer,
@@ -24,6 +27,8 @@ from minidl.parallel.instructions.compute import (
     Loss,
     MeasureParameters,
     OptimizerStep,
+    Recompute,
     Score,
+    ThroughBuckets,
 )
 from minidl.parallel.instructions.instruction import Instruction

@@ -6,9 +6,11 @@ several, then that of all replicas, all under one name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
+
+TIED = -1  # in place of a chunk: the number beside it is not that of a bucket but of a parameter that blocks share
 
 
 class Buffer(NamedTuple):
@@ -20,6 +22,8 @@ class Buffer(NamedTuple):
     bucket: int | None = None
 
     def __str__(self) -> str:
+        if self.chunk == TIED:
+            return f"{self.holds} of tied parameter {self.bucket}"
         if self.bucket == -1:
             what = "input" if self.holds == "activation" else "gradient of the input"
             return f"{what} of chunk {self.chunk}, micro-batch {self.micro_batch}"
@@ -52,7 +56,7 @@ def statistics(chunk: int) -> Buffer:
 
 
 @named
-def each(named: Callable[[int, int], Buffer], chunk: int, buckets: range) -> tuple[Buffer, ...]:
+def each(named: Callable[[int, int], Buffer], chunk: int, buckets: Iterable[int]) -> tuple[Buffer, ...]:
     """What `named(chunk, bucket)` is of each of these buckets."""
     return tuple(named(chunk, bucket) for bucket in buckets)
 
@@ -70,6 +74,12 @@ def activation(chunk: int, micro_batch: int, bucket: int) -> Buffer:
 def saved(chunk: int, micro_batch: int, bucket: int) -> Buffer:
     """What the forward of a bucket keeps for its backward."""
     return Buffer("saved", chunk, micro_batch, bucket)
+
+
+@named
+def later(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+    """What the first half of a backward leaves for the second, to make the gradients of parameters of."""
+    return Buffer("later", chunk, micro_batch, bucket)
 
 
 @named

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.instruction import Collective, Receive, Send, Touched
+from minidl.parallel.mesh import Axis
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ReduceGradients(Collective):
 
     @cached_property
     def name(self):
-        return f"{self.label} {self.bucket}"
+        return f"{self.label} {'tied ' * (self.chunk == B.TIED)}{self.bucket}"
 
     def touches(self):
         gradients = (B.gradients(self.chunk, self.bucket),)
@@ -97,6 +98,28 @@ class ReduceScatterGradients(ReduceGradients):
 
 
 @dataclass(frozen=True)
+class ReduceTied(Collective):
+    """Sum the gradients of tied parameter `tie` over the `stages` that hold it, in place."""
+
+    tie: int
+    stages: tuple[int, ...]
+    collective = "all_reduce"
+    label = "reduce tied"
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        return (("pipeline", self.stages),)
+
+    @cached_property
+    def name(self):
+        return f"{self.label} {self.tie}"
+
+    def touches(self):
+        gradients = (B.gradients(B.TIED, self.tie),)
+        return Touched(reads=gradients, writes=gradients)
+
+
+@dataclass(frozen=True)
 class GatherParameters(Collective):
     """Collect the parameters of one bucket of `chunk` from the replicas, each of which has updated its share."""
 
@@ -108,7 +131,7 @@ class GatherParameters(Collective):
 
     @cached_property
     def name(self):
-        return f"{self.label} {self.bucket}"
+        return f"{self.label} {'tied ' * (self.chunk == B.TIED)}{self.bucket}"
 
     def touches(self):
         parameters = (B.parameters(self.chunk, self.bucket),)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from minidl.parallel.instructions import buffers as B
@@ -32,48 +33,80 @@ class LoadTarget(Instruction):
 
 
 @dataclass(frozen=True)
-class Forward(Instruction):
-    """Run the buckets first to last of `chunk` on `micro_batch`, keeping what backward needs.
+class ThroughBuckets(Instruction):
+    """A micro-batch goes through the buckets first to last of a chunk.
 
-    trained: the first bucket of the chunk that has a backward; those before keep nothing.
+    ties: the numbers of the parameters that blocks of these buckets share with others.
     """
 
     chunk: int
     micro_batch: int
     first: int
     last: int
-    trained: int
-    label, slots = "F", 1
+    ties: tuple[int, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
+    def each(self, named: Callable[[int, int], B.Buffer]) -> tuple[B.Buffer, ...]:
+        """What `named(chunk, bucket)` is of each bucket, and of what is tied."""
+        return (*B.each(named, self.chunk, self.buckets), *B.each(named, B.TIED, self.ties))
+
+
+@dataclass(frozen=True)
+class Forward(ThroughBuckets):
+    """Run the buckets first to last of `chunk` on `micro_batch`, keeping what backward needs.
+
+    trained: the first bucket of the chunk that has a backward; those before keep nothing. recomputed: the others keep
+    their input alone, of which Recompute makes the rest.
+    """
+
+    trained: int
+    recomputed: bool
+    label, slots = "F", 1
+
     def touches(self):
         chunk, m = self.chunk, self.micro_batch
         statistics = B.statistics(chunk)
-        kept = [B.saved(chunk, m, b) for b in self.buckets if b >= self.trained]
         x = B.activation(chunk, m, self.first - 1)
+        trained = [b for b in self.buckets if b >= self.trained]
+        if self.recomputed:  # the first one's input is there already
+            kept = [B.activation(chunk, m, b - 1) for b in trained if b > self.first]
+        else:
+            kept = [B.saved(chunk, m, b) for b in trained]
         return Touched(
-            reads=[x, *B.each(B.parameters, chunk, self.buckets), statistics],
+            reads=[x, *self.each(B.parameters), statistics],
             writes=[B.activation(chunk, m, self.last), *kept, statistics],
-            frees=[x],
+            frees=[x] * (not self.recomputed or self.first < self.trained),
         )
 
 
 @dataclass(frozen=True)
-class Infer(Instruction):
+class Recompute(ThroughBuckets):
+    """Run a bucket, the first and the last, forward once more on the input that was kept, for what backward needs.
+
+    Random numbers are the same again; running statistics stay as they are.
+    """
+
+    label, slots = "R", 1
+
+    def touches(self):
+        x = B.activation(self.chunk, self.micro_batch, self.first - 1)
+        saved = B.saved(self.chunk, self.micro_batch, self.first)
+        return Touched(reads=[x, *self.each(B.parameters)], writes=[saved], frees=[x])
+
+
+@dataclass(frozen=True)
+class Infer(ThroughBuckets):
     """Run all buckets of `chunk` on `micro_batch`, keeping nothing: evaluation."""
 
-    chunk: int
-    micro_batch: int
-    last_bucket: int
     label, slots = "infer", 1
 
     def touches(self):
-        chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, -1)
-        model = [*B.each(B.parameters, chunk, range(self.last_bucket + 1)), B.statistics(chunk)]
-        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last_bucket)], [x])
+        chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, self.first - 1)
+        model = [*self.each(B.parameters), B.statistics(chunk)]
+        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last)], [x])
 
 
 @dataclass(frozen=True)
@@ -110,35 +143,65 @@ class Score(Instruction):
 
 
 @dataclass(frozen=True)
-class Backward(Instruction):
+class Backward(ThroughBuckets):
     """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
 
-    accumulates: adds to the gradients that are there; else they are the first of the step. gives_gradient: somebody
-    waits for the gradient of what the first bucket takes.
+    accumulates: adds to the gradients that are there; else they are the first of the step. ties: those that are
+    trained; new_ties: of them those whose gradients are the first. gives_gradient: somebody waits for the gradient of
+    what the first bucket takes.
     """
 
-    chunk: int
-    micro_batch: int
-    first: int
-    last: int
     accumulates: bool
+    new_ties: tuple[int, ...] = field(default=(), kw_only=True)
     gives_gradient: bool
     label, uses_up, slots = "B", True, 2
 
-    @cached_property
-    def buckets(self) -> range:
-        return range(self.first, self.last + 1)
-
     def touches(self):
         chunk, m = self.chunk, self.micro_batch
-        gradients = B.each(B.gradients, chunk, self.buckets)
         used_up = [B.output_gradient(chunk, m, self.last), *(B.saved(chunk, m, b) for b in self.buckets)]
         given = [B.output_gradient(chunk, m, self.first - 1)] * self.gives_gradient
         return Touched(
-            reads=[*used_up, *B.each(B.parameters, chunk, self.buckets), *gradients * self.accumulates],
-            writes=[*given, *gradients],
+            reads=[*used_up, *self.each(B.parameters), *_added_to(self)],
+            writes=[*given, *self.each(B.gradients)],
             frees=used_up,
         )
+
+
+@dataclass(frozen=True)
+class BackwardInput(ThroughBuckets):
+    """The first half of a Backward: the gradients of inputs, block by block (Qi et al. 2023, section 2).
+
+    Those of parameters, or what products and convolutions make them of, are left to BackwardWeights.
+    """
+
+    gives_gradient: bool
+    label, uses_up, slots = "B", True, 1
+
+    def touches(self):
+        chunk, m = self.chunk, self.micro_batch
+        used_up = [B.output_gradient(chunk, m, self.last), *(B.saved(chunk, m, b) for b in self.buckets)]
+        given = [B.output_gradient(chunk, m, self.first - 1)] * self.gives_gradient
+        return Touched(
+            reads=[*used_up, *self.each(B.parameters)],
+            writes=[*given, *(B.later(chunk, m, b) for b in self.buckets)],
+            frees=used_up,
+        )
+
+
+@dataclass(frozen=True)
+class BackwardWeights(ThroughBuckets):
+    """The second half of a Backward: the gradients of the parameters. Nobody waits for them until the reduction.
+
+    accumulates, new_ties: as for Backward.
+    """
+
+    accumulates: bool
+    new_ties: tuple[int, ...] = field(default=(), kw_only=True)
+    label, uses_up, slots = "W", True, 1
+
+    def touches(self):
+        used_up = [B.later(self.chunk, self.micro_batch, b) for b in self.buckets]
+        return Touched([*used_up, *_added_to(self)], self.each(B.gradients), used_up)
 
 
 @dataclass(frozen=True)
@@ -186,6 +249,12 @@ class EndEvaluation(Instruction):
 
     def touches(self):
         return Touched(reads=[B.TOTAL], frees=[B.TOTAL])
+
+
+def _added_to(i: Backward | BackwardWeights) -> list[B.Buffer]:
+    """The gradients that are there already."""
+    tied = [tie for tie in i.ties if tie not in i.new_ties]
+    return [*B.each(B.gradients, i.chunk, i.buckets) * i.accumulates, *B.each(B.gradients, B.TIED, tuple(tied))]
 
 
 def _gradients(buckets, clip: bool) -> list[B.Buffer]:

@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from minidl.parallel.instructions.buffers import Buffer
+from minidl.parallel.mesh import Axis
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 
 KINDS = ("compute", "send", "receive", "collective")
 
 
 class Touched(NamedTuple):
-    """The buffers of an instruction, in an order that its worker and its rule rely on.
+    """The buffers of an instruction; those that its worker takes by their place come first.
 
     What it reads and writes, it changes in place.
     """
@@ -34,8 +35,9 @@ class Instruction:
     """What every instruction has: a lane, a kind, a label for timelines, and its buffers.
 
     It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
-    place in the lists (program.py), what the worker does (runtime/worker.py), what that proves (tags.py) and, if it
-    computes, the calls by which it is priced; a new kind of buffer also has its bytes (both in costs.py).
+    place in the lists (program.py), what the worker does (runtime/worker.py, communication.py), what that proves
+    (tags.py), its colour (plots.py) and, if it computes, the calls by which it is priced; a new kind of buffer also has
+    its bytes (both in costs.py).
 
     uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there. slots: how long it
     takes where a program is drawn without clocks, all instructions of one micro-batch and chunk together.
@@ -70,14 +72,30 @@ class Instruction:
         return self.label + (str(self.micro_batch) if hasattr(self, "micro_batch") else "")
 
 
-class Send(Instruction):
-    """A message to rank `to`. It is done when the message is copied, not when it has arrived.
+@dataclass(frozen=True)
+class Message(Instruction):
+    """An activation or a gradient on its way between the holders of two chunks.
+
+    tuple_of: where a flat tuple of arrays is taken there, whether each is of floats; empty for a single array.
+    """
+
+    tuple_of: tuple[bool, ...] = field(default=(), kw_only=True, repr=False)
+    lane: ClassVar[str] = MESSAGES
+    message: ClassVar[str]
+
+    @property
+    def arrays(self) -> tuple[bool, ...]:
+        """Of what is on both sides, whether each array is sent: of a gradient only those of floats are there."""
+        return (self.tuple_of if self.message == "gradient" else (True,) * len(self.tuple_of)) or (True,)
+
+
+class Send(Message):
+    """To rank `to`. It is done when the message is copied, not when it has arrived.
 
     Pairs with the Receive of the same `message` there.
     """
 
-    lane, kind = MESSAGES, "send"
-    message: ClassVar[str]
+    kind = "send"
     to: int
 
     @property
@@ -86,11 +104,10 @@ class Send(Instruction):
         return self.reads
 
 
-class Receive(Instruction):
+class Receive(Message):
     """The next message from rank `source`."""
 
-    lane, kind = MESSAGES, "receive"
-    message: ClassVar[str]
+    kind = "receive"
     source: int
 
     @property
@@ -102,7 +119,7 @@ class Collective(Instruction):
     """A `collective` of the ranks that differ along `axes` at most. Pairs with the same one on each of them."""
 
     lane, kind = COLLECTIVES, "collective"
-    axes: tuple[str, ...]
+    axes: tuple[Axis, ...]
     collective: ClassVar[str]
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
 from minidl.kernels import BY_ARRAY
 from minidl.optim import Optimizer
+from minidl.parallel.blocks import several
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.runtime.stage import Stage
 from minidl.storage import storages
@@ -29,16 +31,14 @@ class HighWater:
         self._hold(self, storages(self._resident()))
 
     def look(self, i: Instruction, buffers: Mapping[Buffer, object]) -> None:
-        """Look at what an instruction has read and written: arrays, and lists of SavedBlocks, whose tape is used up."""
+        """Look at what an instruction has read and written: arrays, and lists of what blocks keep, which is used up."""
         for buffer in (*i.reads, *i.writes):
             value = buffers.get(buffer)
-            if type(value) in BY_ARRAY:
-                self._hold(buffer, storages([value]))
-            elif isinstance(value, list):
-                kept = (block.kept(()) for block in value)
-                self._hold(buffer, {storage: nbytes for found in kept for storage, nbytes in found.items()})
+            if isinstance(value, list):
+                arrays = chain.from_iterable(block.arrays() for block in value)
             else:
-                self._hold(buffer, {})
+                arrays = (array for array in several(value) if type(array) in BY_ARRAY)
+            self._hold(buffer, storages(arrays))
         if any(buffer.holds == "state" for buffer in i.writes):
             self._hold(self, storages(self._resident()))
         self.nbytes = max(self.nbytes, self._now)

@@ -8,10 +8,11 @@ from itertools import accumulate
 
 import numpy as np
 
+from minidl import random
 from minidl.kernels import for_array
-from minidl.nn.containers import Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.parallel.instructions.buffers import TIED
 from minidl.parallel.layout import Layout, flat_elements, parts, share_of
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.profile import chain_of
@@ -34,28 +35,39 @@ class Bucket:
 
 
 class Stage:
-    """The chunks of the chain that a rank holds, bucket by bucket.
+    """The chunks of the chain that a rank holds, bucket by bucket; `ties` are the buckets of what blocks share.
 
     shares: into how many parts of equal length, one for each replica, the update of a bucket is cut.
     """
 
     def __init__(self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, shares: int = 1):
         self.mesh, self.dtype, self.shares, self.layout = mesh, dtype, shares, layout
-        chain, self.chunks = chain_of(model), {}
-        names: dict[int, str] = {}  # a parameter that two blocks hold has the first one's name, and is in its bucket
-        for chunk in layout.stages[mesh.coordinate("pipeline")]:
+        self.number, self.chunks = mesh.coordinate("pipeline"), {}
+        chain = chain_of(model)
+        prefix = ["" if chain == [model] else str(place) for place in range(len(chain))]
+        self._names: dict[int, list[str]] = {}  # of a parameter, wherever in the chain it is
+        for place, block in enumerate(chain):
+            for name, p in block.named_parameters(prefix[place], remove_duplicate=False):
+                self._names.setdefault(id(p), []).append(name)
+        tied: dict[int, Parameter] = {}
+        for tie in (number for chunk, number in layout.places(self.number) if chunk == TIED):
+            block, place = layout.ties[tie].holders[0]
+            tied[tie] = p = list(chain[block].parameters())[place]
+            if p.device == "meta":  # drawn by its first name, also where another block is
+                p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
+        shared = set(map(id, tied.values()))
+        for chunk in layout.stages[self.number]:
             self.chunks[chunk] = []
-            for bucket in layout.buckets[chunk]:
-                blocks, parameters = {place: chain[place] for place in range(*bucket)}, []
+            for number, bucket in enumerate(layout.buckets[chunk]):
+                blocks = {place: chain[place] for place in range(*bucket)}
                 for place, block in blocks.items():
-                    block.materialize(seed, str(place) if isinstance(model, Sequential) else "", dtype)
-                    for p in block.parameters():
-                        if id(p) not in names:
-                            names[id(p)] = p.name
-                            parameters.append(p)
-                        p.name = names[id(p)]
-                trained = len(self.chunks[chunk]) in layout.trained_buckets(chunk)
-                self.chunks[chunk].append(self._bucket(blocks, parameters, trained))
+                    block.materialize(seed, prefix[place], dtype)
+                parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in shared]
+                self.chunks[chunk].append(self._bucket(blocks, parameters, layout.is_trained(chunk, number)))
+        self.ties = {}
+        for tie, p in tied.items():
+            p.name = self._names[id(p)][0]
+            self.ties[tie] = self._bucket({}, [p], layout.is_trained(TIED, tie))
 
     def _bucket(self, blocks: dict[int, Module], parameters: list[Parameter], trained: bool) -> Bucket:
         updated = [p for p in parameters if p.requires_grad]
@@ -80,9 +92,13 @@ class Stage:
         for_array(array).fill(array, 0)
         return array
 
+    def bucket(self, chunk: int, number: int) -> Bucket:
+        """That of a chunk, or what is tied."""
+        return self.ties[number] if chunk == TIED else self.chunks[chunk][number]
+
     @property
     def buckets(self) -> list[Bucket]:
-        return [bucket for chunk in self.chunks.values() for bucket in chunk]
+        return [*(bucket for chunk in self.chunks.values() for bucket in chunk), *self.ties.values()]
 
     @property
     def holds_end(self) -> bool:
@@ -95,7 +111,20 @@ class Stage:
 
     @property
     def parameters(self) -> list[Parameter]:
-        return [p for bucket in self.buckets for p in bucket.parameters]
+        """Each once, in the order of the chain."""
+        return list({id(p): p for block in self.blocks for p in block.parameters()}.values())
+
+    @property
+    def counted(self) -> list[Parameter]:
+        """But those that are tied to an earlier stage, where they are the same and count."""
+        elsewhere = {
+            id(p) for tie, b in self.ties.items() for p in b.parameters if self.layout.stages_of(tie)[0] != self.number
+        }
+        return [p for p in self.parameters if id(p) not in elsewhere]
+
+    def names(self, p: Parameter) -> list[str]:
+        """All that a parameter has, in order."""
+        return self._names[id(p)]
 
     @property
     def buffers(self) -> list[Buffer]:

@@ -19,7 +19,8 @@ from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
-from minidl.parallel.mesh import AXES, Mesh
+from minidl.parallel.blocks import recompute_attention
+from minidl.parallel.mesh import AXES, Axis, Mesh
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request
@@ -131,12 +132,14 @@ def _make_worker(group, job: Job) -> Worker:
     # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
     # groups of their own; all ranks make them in the same order.
     mesh, layers = (Mesh(plan.axes, group.rank, _connect(group)) for _ in range(2))
-    for axes in sorted({*job.training.axes, *job.evaluation.axes}):
+    for axes in sorted({*job.training.axes, *job.evaluation.axes}, key=str):
         mesh.group(*axes)
     for axes in job.layer_axes:
         layers.group(*axes)
     with default_device("meta"):
         model = request.build(layers)
+    if plan.recompute == "selective":
+        recompute_attention(model, True)
     stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards)
     stage.train(True)
     optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
@@ -175,12 +178,12 @@ def _mean(total: float, weight: float) -> float:
 def _connect(world) -> Callable:
     """Makes the groups of a mesh by splitting `world`: those of the same axes do not overlap."""
 
-    def connect(mesh: Mesh, axes: tuple[str, ...]):
+    def connect(mesh: Mesh, axes: tuple[Axis, ...]):
         if axes == AXES:
             return world
         ranks = mesh.ranks(*axes)
-        group = world.split(color=ranks[0])
-        group.axes, group.name = axes, " × ".join(axes)
+        group = world.split(color=ranks[0] if mesh.rank in ranks else world.size)  # the others stay among themselves
+        group.axes, group.name = axes, " × ".join(map(str, axes))
         return group
 
     return connect

@@ -7,21 +7,23 @@ need yet; the bytes are still moved by this core, there is no other. What may ru
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
 from minidl import random
-from minidl.kernels import for_array
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
-from minidl.parallel.group import Handle, Steps
+from minidl.parallel.group import Handle
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Lane, Schedule
 from minidl.parallel.mesh import Mesh
+from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
@@ -49,10 +51,10 @@ class Worker:
         mesh.world.meanwhile(self._communicate)
         self._instruction: I.Instruction | None = None  # the compute instruction that runs
         self._segment = 0.0  # since when it has run without a break
-        self._sums = mesh.world.empty((len(Totals._fields),), "float64").data
-        self._norm = mesh.world.empty((1,), "float64").data
+        self.sums = mesh.world.empty((len(Totals._fields),), "float64").data
+        self.norm = mesh.world.empty((1,), "float64").data
         squares = (len(optimizer.parameters), optimizer.norms) if optimizer else (0, 0)
-        self._norms = mesh.world.empty(squares, "float64").data
+        self.norms = mesh.world.empty(squares, "float64").data
 
     def run(self, execution: Execution, step: Step) -> Totals:
         """Run one more step of a list, until its compute lane is through; returns the totals of the global batch.
@@ -148,14 +150,23 @@ class Worker:
         return array.astype(self.stage.dtype, copy=False) if array.dtype.kind == "f" else array
 
     def forward(self, i: I.Forward) -> None:
-        x, (output, *kept) = self.buffers[i.reads[0]], i.writes
-        with random.scope(random.Scope(self.seed, self.step.number, self.step.samples[i.micro_batch])) as keys:
+        x, first_trained = self.buffers[i.reads[0]], math.inf if i.recomputed else self.stage.layout.first_trained
+        with self._keys(i) as keys:
             for b in i.buckets:
-                chain = self._keyed(self.stage.chunks[i.chunk][b], keys)
-                x, saved = blocks.forward_through(chain, x, self.stage.layout.first_trained)
-                if b >= i.trained:
-                    self.buffers[kept[b - max(i.first, i.trained)]] = saved
-        self.buffers[output] = x
+                x, saved = blocks.forward_through(self._keyed(self.stage.chunks[i.chunk][b], keys), x, first_trained)
+                for named, made in ((B.activation, x), (B.saved, saved)):
+                    if (buffer := named(i.chunk, i.micro_batch, b)) in i.writes:
+                        self.buffers[buffer] = made
+
+    def recompute(self, i: I.Recompute) -> None:
+        with self._keys(i) as keys:
+            chain, x = self._keyed(self.stage.chunks[i.chunk][i.first], keys), self.buffers[i.reads[0]]
+            _, saved = blocks.forward_through(chain, x, self.stage.layout.first_trained, blocks.recompute)
+        self.buffers[i.writes[0]] = saved
+
+    def _keys(self, i: I.Forward | I.Recompute) -> AbstractContextManager[random.Scope]:
+        """In the `with` block random numbers are those of this step and micro-batch."""
+        return random.scope(random.Scope(self.seed, self.step.number, self.step.samples[i.micro_batch]))
 
     def _keyed(self, bucket: Bucket, keys) -> Iterator[tuple[int, Module]]:
         """The blocks and their places in the chain, to which random numbers are keyed while a block runs."""
@@ -165,7 +176,7 @@ class Worker:
 
     def infer(self, i: I.Infer) -> None:
         x = self.buffers[i.reads[0]]
-        for bucket in self.stage.chunks[i.chunk][: i.last_bucket + 1]:
+        for bucket in self.stage.chunks[i.chunk][i.first : i.last + 1]:
             for block in bucket.blocks.values():
                 x = blocks.infer(block, x)
         self.buffers[i.writes[0]] = x
@@ -183,19 +194,40 @@ class Worker:
         self.buffers[i.writes[0]] = Totals(*map(float, blocks.score(self.loss, output, target)))
 
     def backward(self, i: I.Backward) -> None:
-        buckets = self.stage.chunks[i.chunk]
         gradient = self.buffers.pop(i.reads[0])  # used up, and with it what each block has saved
-        if not i.accumulates:
-            for b in i.buckets:
-                for p in buckets[b].parameters:
-                    p.grad = None
-        for b, saved in zip(reversed(i.buckets), reversed(i.reads[1 : 1 + len(i.buckets)]), strict=True):
-            gradient = blocks.backward_through(self.buffers[saved], gradient)
-            for p in buckets[b].parameters:
-                if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
-                    p.kernels.fill(p.gradient_buffer, 0)
+        with self._gradients(i):
+            for b in reversed(i.buckets):
+                saved = self.buffers[B.saved(i.chunk, i.micro_batch, b)]
+                gradient = blocks.backward_through(saved, gradient)
         if i.gives_gradient:
             self.buffers[i.writes[0]] = gradient
+
+    def backward_input(self, i: I.BackwardInput) -> None:
+        gradient = self.buffers.pop(i.reads[0])
+        for b in reversed(i.buckets):
+            saved, later = (named(i.chunk, i.micro_batch, b) for named in (B.saved, B.later))
+            gradient, self.buffers[later] = blocks.backward_input_through(self.buffers[saved], gradient)
+        if i.gives_gradient:
+            self.buffers[i.writes[0]] = gradient
+
+    def backward_weights(self, i: I.BackwardWeights) -> None:
+        with self._gradients(i):
+            for b in reversed(i.buckets):
+                for block in self.buffers[B.later(i.chunk, i.micro_batch, b)]:
+                    block.backward_weights()
+
+    @contextmanager
+    def _gradients(self, i: I.Backward | I.BackwardWeights) -> Iterator[None]:
+        """In the `with` block the parameters of `i` get their gradients, the first of the step or added to those."""
+        chunk = self.stage.chunks[i.chunk][i.first : i.last + 1]
+        for bucket in (*chunk[: 0 if i.accumulates else None], *(self.stage.ties[tie] for tie in i.new_ties)):
+            for p in bucket.parameters:
+                p.grad = None
+        yield
+        for bucket in (*chunk, *(self.stage.ties[tie] for tie in i.ties)):
+            for p in bucket.parameters:
+                if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
+                    p.kernels.fill(p.gradient_buffer, 0)
 
     def _scale(self, i: I.MeasureParameters | I.OptimizerStep) -> float:
         """What the update multiplies the gradients by."""
@@ -208,102 +240,31 @@ class Worker:
 
     def measure(self, i: I.MeasureParameters) -> None:
         if self.optimizer is not None:
-            self._norms[...] = self.optimizer.measure(self._scale(i))
+            self.norms[...] = self.optimizer.measure(self._scale(i))
             if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
-                self._norms[[not p.cut.splits for p in self.optimizer.parameters]] = 0
+                self.norms[[not p.cut.splits for p in self.optimizer.parameters]] = 0
 
     def update(self, i: I.OptimizerStep) -> None:
         self.totals = self.buffers[B.TOTAL]
         if self.optimizer is not None:
-            self.optimizer.step(scale=self._scale(i), squares=self._norms if i.norms else None)
+            self.optimizer.step(scale=self._scale(i), squares=self.norms if i.norms else None)
 
     def take_totals(self, i: I.EndEvaluation) -> None:
         self.totals = self.buffers[B.TOTAL]
-
-    # Communication: each yields while it waits, and returns the time at which its peers were there
-
-    def send(self, i: I.SendActivation | I.SendGradient) -> Steps:
-        sent = yield from _until_done(self.mesh.world.send(self.buffers[i.reads[0]], i.to, async_op=True))
-        return sent.matched
-
-    def receive(self, i: I.RecvActivation | I.RecvGradient) -> Steps:
-        received = yield from _until_done(self.mesh.world.recv(src=i.source, async_op=True))
-        self.buffers[i.writes[0]] = received.result.data
-        return received.matched
-
-    def reduce_gradients(self, i: I.ReduceGradients) -> Steps:
-        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
-        reduced = yield from _until_done(group.all_reduce(bucket.gradients, async_op=True))
-        return reduced.matched
-
-    def reduce_scatter_gradients(self, i: I.ReduceScatterGradients) -> Steps:
-        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
-        flat = bucket.gradients
-        reduced = yield from _until_done(group.reduce_scatter(flat, out=flat[bucket.share], async_op=True))
-        return reduced.matched
-
-    def gather_parameters(self, i: I.GatherParameters) -> Steps:
-        bucket, group = self.stage.chunks[i.chunk][i.bucket], self.mesh.group(*i.axes)
-        values = bucket.values
-        gathered = yield from _until_done(group.all_gather(values[bucket.share], out=values, async_op=True))
-        return gathered.matched
-
-    def broadcast_statistics(self, i: I.BroadcastStatistics) -> Steps:
-        group, matched = self.mesh.group(*i.axes), time.perf_counter()
-        for statistics in self.stage.statistics(i.chunk):
-            matched = (yield from _until_done(group.broadcast(statistics.data, async_op=True))).matched
-        return matched
-
-    def reduce_loss(self, i: I.ReduceLoss) -> Steps:
-        self._sums[:] = np.sum([self.buffers[b] for b in i.reads] or [(0.0,) * len(self._sums)], axis=0)
-        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._sums, async_op=True))
-        self.buffers[i.writes[0]] = Totals(*map(float, self._sums))
-        return reduced.matched
-
-    def reduce_norm(self, i: I.ReduceNorm) -> Steps:
-        first = self.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
-        parameters = (p for chunk, b in i.buckets for p in self.stage.chunks[chunk][b].parameters)
-        held = [p for p in parameters if p.requires_grad and (first or p.cut.splits)]
-        own = [p.updated_part(p.gradient_buffer) for p in held]
-        self._norm[0] = sum(for_array(g).squared_norm(g) for g in own)
-        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norm, async_op=True))
-        self.buffers[i.writes[0]] = float(self._norm[0])
-        return reduced.matched
-
-    def reduce_parameter_norms(self, i: I.ReduceParameterNorms) -> Steps:
-        reduced = yield from _until_done(self.mesh.group(*i.axes).all_reduce(self._norms, async_op=True))
-        return reduced.matched
-
-
-def _until_done(handle: Handle) -> Steps:
-    while not handle.poll():
-        yield
-    return handle
 
 
 COMPUTE_HANDLERS: dict[type, Callable] = {
     I.LoadInput: Worker.load_input,
     I.LoadTarget: Worker.load_target,
     I.Forward: Worker.forward,
+    I.Recompute: Worker.recompute,
     I.Infer: Worker.infer,
     I.Loss: Worker.compute_loss,
     I.Score: Worker.score,
     I.Backward: Worker.backward,
+    I.BackwardInput: Worker.backward_input,
+    I.BackwardWeights: Worker.backward_weights,
     I.MeasureParameters: Worker.measure,
     I.OptimizerStep: Worker.update,
     I.EndEvaluation: Worker.take_totals,
-}
-
-COMMUNICATION_HANDLERS: dict[type, Callable] = {
-    I.SendActivation: Worker.send,
-    I.RecvActivation: Worker.receive,
-    I.SendGradient: Worker.send,
-    I.RecvGradient: Worker.receive,
-    I.ReduceGradients: Worker.reduce_gradients,
-    I.ReduceScatterGradients: Worker.reduce_scatter_gradients,
-    I.GatherParameters: Worker.gather_parameters,
-    I.BroadcastStatistics: Worker.broadcast_statistics,
-    I.ReduceLoss: Worker.reduce_loss,
-    I.ReduceNorm: Worker.reduce_norm,
-    I.ReduceParameterNorms: Worker.reduce_parameter_norms,
 }

@@ -1,0 +1,89 @@
+"""A backward in two halves: the gradient of the input first, those of other leaves, which are parameters, later.
+
+The stage before waits for the one; for the others nobody waits until they are reduced (Qi et al. 2023, "Zero Bubble
+Pipeline Parallelism", section 2). Both halves together give the very bits of one backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from heapq import heappop, heappush
+
+from minidl.autograd import hooked, refuse_changed, to_leaf
+from minidl.kernels import for_array
+from minidl.tensor import Leaf, Op
+
+Left = list[tuple[Op | Leaf, object]]  # leaves and their gradients; ops, and the gradient of which they make those
+
+
+def backward_inputs(roots: Iterable[tuple[Op | Leaf, object]], entries: Collection[Leaf | None]) -> Left:
+    """Walk the tape from `roots`, nodes with the gradient of their result; `entries` get theirs, other leaves not yet.
+
+    Returns what `backward_leaves` needs. An op that takes other leaves is left for it if it `splits`, or takes nothing
+    else; what other ops give to leaves is kept.
+    """
+    pending: dict[Op | Leaf, object] = {}
+    ready: list[tuple[int, Op | Leaf]] = []
+    left: Left = []
+
+    def add(node: Op | Leaf, grad) -> None:
+        if node in pending:
+            pending[node] = for_array(grad).add(pending[node], grad)
+        else:
+            pending[node] = grad
+            heappush(ready, (node.order, node))
+
+    for node, grad in roots:
+        add(node, grad)
+    while ready:
+        node = heappop(ready)[1]
+        grad = pending.pop(node)
+        if type(node) is Leaf:
+            if node in entries:
+                to_leaf(node, hooked(node.hooks, grad), owned=False)
+            else:
+                left.append((node, grad))
+            continue
+        grad = hooked(node.hooks, grad)
+        refuse_changed(node)
+        parents = node.parents
+        leaves = [p if type(p) is Leaf and p not in entries else None for p in parents]
+        others = [None if leaf else p for p, leaf in zip(parents, leaves, strict=True)]
+        if put_off := any(leaves) and (node.splits or not any(others)):
+            left.append((node, grad))
+            node.needs, node.kept = others, True
+        if any(others):
+            for parent, g in zip(parents, _gradients(node, grad), strict=True):
+                if parent is None or g is None:
+                    continue
+                if parent in leaves:
+                    left.append((parent, g))
+                else:
+                    add(parent, g)
+        if put_off:
+            node.needs = leaves
+        else:
+            node.__dict__.clear()  # frees the arrays it kept
+    return left
+
+
+def backward_leaves(left: Left) -> None:
+    """Give the leaves their gradients, and use `left` up."""
+    totals: dict[Leaf, object] = {}
+    left.reverse()
+    while left:
+        node, grad = left.pop()
+        found = [(node, grad)]
+        if type(node) is not Leaf:
+            found = zip(node.needs, _gradients(node, grad), strict=True)
+            node.__dict__.clear()
+        for leaf, g in found:
+            if leaf is not None and g is not None:
+                totals[leaf] = for_array(g).add(totals[leaf], g) if leaf in totals else g
+    for leaf, grad in totals.items():
+        to_leaf(leaf, hooked(leaf.hooks, grad), owned=False)
+
+
+def _gradients(op: Op, grad) -> tuple:
+    found = op.backward(grad)
+    return found if isinstance(found, tuple) else (found,)

@@ -1,0 +1,255 @@
+"""What a block of a chain costs and holds: one run on the meta device for each distinct block, shape and dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from numbers import Number
+
+from minidl.kernels import meta
+from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
+from minidl.parallel import blocks
+from minidl.parallel.arguments import make_optimizer
+from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
+from minidl.parallel.group import CollectiveCall
+from minidl.storage import on_meta, storages
+from minidl.tensor import Tensor
+
+Call = KernelCall | CollectiveCall
+Arrays = MetaArray | tuple[MetaArray, ...]
+Kept = tuple[tuple[str | tuple[str, int], int], ...]  # storages: what they are called, and their bytes
+
+
+@dataclass(frozen=True)
+class ParameterProfile:
+    """A parameter of a block: its elements and bytes, and what the optimizer makes of it. trained: it wants a gradient.
+
+    measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
+    update. state_bytes: what is kept of it. All empty where it is not trained.
+    """
+
+    elements: int
+    nbytes: int
+    trained: bool
+    measure: tuple[Call, ...] = ()
+    update: tuple[Call, ...] = ()
+    state_bytes: int = 0
+    squares: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockProfile:
+    """The calls of one block for one micro-batch, in order, and what it holds.
+
+    backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones; empty where
+    no gradient goes back to the block. backward_input, backward_weights, accumulate_weights: the halves of the two; the
+    first is the same in both. recompute: its forward once more, for what was not kept. infer: its forward in
+    evaluation. gives_gradient: its backward gives the gradient of its input. saved: the storages kept from forward to
+    backward, beside parameters and statistics; later: those kept from the first half of a backward to the second. Of
+    them, "input" and "output" are those of the block's input and output, which a neighbour may keep too, of tuples
+    ("input", 0) and so on; the others are numbered; what both keep has one name. output: lies in memory as the block's
+    does. passed: for each array of it, which one of the input has the same storage, None for none; that then goes by
+    "input". statistics_bytes: of its running statistics. optimizer: its name, empty where there is nothing to update.
+    flops: of forward and backward, where nothing is computed again.
+    """
+
+    forward: tuple[Call, ...]
+    backward: tuple[Call, ...] = ()
+    accumulate: tuple[Call, ...] = ()
+    backward_input: tuple[Call, ...] = ()
+    backward_weights: tuple[Call, ...] = ()
+    accumulate_weights: tuple[Call, ...] = ()
+    recompute: tuple[Call, ...] = ()
+    infer: tuple[Call, ...]
+    gives_gradient: bool = False
+    saved: Kept = ()
+    later: Kept = ()
+    output: Arrays
+    passed: tuple[int | None, ...]
+    parameters: tuple[ParameterProfile, ...]
+    statistics_bytes: int
+    optimizer: str
+    flops: int
+
+    def cost(self, flops_per_byte: float) -> float:
+        """Forward and backward in FLOPs, a byte moved counting as so many of them: for comparing blocks."""
+        calls = (c for c in (*self.forward, *self.backward) if isinstance(c, KernelCall))
+        return float(sum(c.flops + flops_per_byte * (c.bytes_read + c.bytes_written) for c in calls))
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(nbytes for _, nbytes in self.saved)
+
+    @property
+    def parameter_bytes(self) -> int:
+        return sum(p.nbytes for p in self.parameters)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.elements for p in self.parameters)
+
+    @property
+    def update(self) -> tuple[Call, ...]:
+        """The calls of the optimizer, all parameters in turn."""
+        return tuple(call for p in self.parameters for call in (*p.measure, *p.update))
+
+
+def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: bool, trained: bool) -> BlockProfile:
+    """Run `block`, whose parameters are on meta, on `x`.
+
+    wants_grad: whether a block before waits for its gradient. trained: whether a gradient comes back to it.
+    """
+    parameters = list(block.parameters())
+    for parameter in parameters:
+        parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
+    with meta.record() as forward:
+        y, saved = blocks.forward(block, x, wants_grad, trained)
+    back = _backward(block, x, wants_grad, y, saved) if saved is not None else _run_again(block, x)
+    needed = flops(forward) + flops(back.get("backward", ()))
+    if saved is not None and recomputes_attention(block):
+        needed = _flops_at_least(block, x, wants_grad)
+    with meta.record() as infer, _in_evaluation(block):
+        blocks.infer(block, x)
+    updates, optimizer_name = _updates(parameters, optimizer) if parameters and trained else ({}, "")
+    held = tuple(updates.get(p) or ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad) for p in parameters)
+    for parameter in parameters:
+        parameter.grad = parameter.gradient_buffer = None
+    return BlockProfile(
+        forward=tuple(forward), infer=tuple(infer), output=each(on_meta, y), passed=_passed(x, y),
+        parameters=held, statistics_bytes=sum(buffer.data.nbytes for buffer in block.buffers()),
+        optimizer=optimizer_name, flops=needed, **back,
+    )  # fmt: skip
+
+
+@contextmanager
+def _in_evaluation(block: Module) -> Iterator[None]:
+    training = [module for module in block.modules() if module.training]
+    block.train(False)
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _passed(x: Arrays, y: Arrays) -> tuple[int | None, ...]:
+    given = [array.storage for array in several(x)]
+    return tuple(given.index(array.storage) if array.storage in given else None for array in several(y))
+
+
+def _gradient(y: Arrays) -> Arrays:
+    """Of an output."""
+    return each(lambda array: MetaArray(array.shape, array.dtype) if array.dtype.kind == "f" else None, y)
+
+
+def _backward(block: Module, x: Arrays, wants_grad: bool, y: Arrays, saved: SavedBlock) -> dict[str, object]:
+    """The fields of BlockProfile that tell of its backward: whole and in halves, of a step's first and of others."""
+    parameters, gradient = list(block.parameters()), _gradient(y)
+
+    def again() -> SavedBlock:
+        return blocks.recompute(block, x, wants_grad)[1]
+
+    names = _Names(x, y, (*parameters, *block.buffers()))
+    kept = list(saved.arrays())  # as long as they are, a storage is known by its id
+    with meta.record() as backward_input:
+        _, later = saved.backward_input(gradient)
+    left = list(later.arrays())
+    with meta.record() as backward_weights:
+        later.backward_weights()
+    _, later = again().backward_input(gradient)
+    with meta.record() as accumulate_weights:
+        later.backward_weights()
+    with meta.record() as recompute:
+        saved = again()
+    with meta.record() as accumulate:
+        saved.backward(gradient)
+    for parameter in parameters:
+        parameter.grad = None
+    saved = again()
+    with meta.record() as backward:
+        input_gradient = saved.backward(gradient)
+    return dict(
+        backward=tuple(backward), accumulate=tuple(accumulate), backward_input=tuple(backward_input),
+        backward_weights=tuple(backward_weights), accumulate_weights=tuple(accumulate_weights),
+        recompute=tuple(recompute),
+        gives_gradient=input_gradient is not None, saved=names(kept), later=names(left),
+    )  # fmt: skip
+
+
+def _run_again(block: Module, x: Arrays) -> dict[str, object]:
+    """The field of BlockProfile that tells of a block without a backward: what those after it are computed from."""
+    with meta.record() as recompute:
+        blocks.recompute(block, x, wants_grad=False, trained=False)
+    return dict(recompute=tuple(recompute))
+
+
+def _flops_at_least(block: Module, x: Arrays, wants_grad: bool) -> int:
+    """Of forward and backward, where attention keeps its weights."""
+    for parameter in block.parameters():
+        parameter.grad = None
+    with meta.record() as calls, attention_recomputed(block, False):
+        y, saved = blocks.forward(block, x, wants_grad)
+        saved.backward(_gradient(y))
+    return flops(calls)
+
+
+class _Names:
+    """What storages are called that a block keeps which made `y` of `x`, as `BlockProfile.saved` has them.
+
+    others: tensors whose storages are left out.
+    """
+
+    def __init__(self, x: Arrays, y: Arrays, others: Iterable[Tensor]):
+        self.names: dict[int, str | tuple[str, int]] = {}
+        for name, arrays in (("output", y), ("input", x)):
+            plain = not isinstance(arrays, tuple)
+            self.names |= {id(a.storage): name if plain else (name, k) for k, a in enumerate(several(arrays))}
+        self.numbers = map(str, count())
+        self.others = storages(t.data for t in others)
+
+    def __call__(self, arrays: Iterable[MetaArray]) -> Kept:
+        found = {key: nbytes for key, nbytes in storages(arrays).items() if key not in self.others}
+        self.names |= zip((key for key in found if key not in self.names), self.numbers, strict=False)
+        return tuple((self.names[key], nbytes) for key, nbytes in found.items())
+
+
+def _updates(parameters: list[Parameter], optimizer: Callable) -> tuple[dict[Parameter, ParameterProfile], str]:
+    """What the optimizer makes of each parameter that has a gradient, and the optimizer's name."""
+    stepper = make_optimizer(optimizer, parameters)
+    stepper.step()  # makes the state
+    found, gradients = {}, {p: p.grad for p in parameters if p.grad is not None}
+    for p in gradients:
+        for other in gradients:
+            other.grad = gradients[p] if other is p else None
+        with meta.record() as measure:
+            squares = stepper.measure()
+        with meta.record() as update:
+            stepper.step(squares=squares)
+        kept = sum(value.nbytes for value in stepper.state[p].values() if not isinstance(value, Number))
+        found[p] = ParameterProfile(
+            p.numel(), p.data.nbytes, p.requires_grad, tuple(measure), tuple(update), kept, stepper.norms
+        )
+    return found, type(stepper).__name__
+
+
+def signature(module: Module) -> tuple:
+    """Equal for two modules only if they are built alike: types, options and parameter shapes, all the way down."""
+    parts: list[object] = [type(module), module.training]
+    for name, value in vars(module).items():
+        if isinstance(value, Module):
+            parts.append((name, signature(value)))
+        elif isinstance(value, Tensor):
+            parts.append((name, value.shape, value.dtype, value.requires_grad))
+        elif isinstance(value, (int, float, str, bool, tuple, type(None))):
+            parts.append((name, value))
+        else:
+            parts.append((name, id(value)))
+    return tuple(parts)
+
+
+def flops(calls: Sequence[Call]) -> int:
+    return sum(c.flops for c in calls if isinstance(c, KernelCall))
