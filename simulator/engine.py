@@ -15,7 +15,7 @@ from minidl.checks import check_count
 from minidl.parallel import instructions as I
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.machine import Lanes, Schedule
+from minidl.parallel.machine import Compiled, Lanes
 from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
@@ -59,9 +59,9 @@ class Rank:
         self.number, self.lanes = number, Lanes({})
         self.streams = {lane: thread if one_thread else Stream() for lane in TURNS if lane in lanes}
 
-    def take_up(self, schedule: Schedule, steps: int) -> None:
+    def take_up(self, compiled: Compiled, steps: int) -> None:
         """Go on to this part."""
-        self.lanes = Lanes(schedule, steps)
+        self.lanes = Lanes(compiled, steps)
         self.turns = [(self.lanes[name], stream) for name, stream in self.streams.items() if name in self.lanes]
 
 
@@ -117,7 +117,7 @@ class Engine:
         """Run one part of all lists, some times over, to its end."""
         self.in_step = part == "step"
         for rank in self.ranks.values():
-            rank.take_up(self.program.schedule(rank.number, part), steps)
+            rank.take_up(self.program.compiled(rank.number, part), steps)
             self.clock.after(0.0, lambda rank=rank: self.advance(rank))
         self.clock.run()
         stuck = [f"rank {rank.number} at {i}" for rank in self.ranks.values() for i in rank.lanes.unfinished()]

@@ -135,7 +135,7 @@ class _Checker:
         self.times = {rank: Times(getattr(self.program[rank], part)) for rank in self.ranks}
         for rank in self.ranks.values():
             try:
-                rank.lanes = Lanes(self.program.schedule(rank.number, part))
+                rank.lanes = Lanes(self.program.compiled(rank.number, part))
             except HazardError as error:
                 raise ProgramError(f"rank {rank.number}: {error}") from None
             self.awake.append(rank)

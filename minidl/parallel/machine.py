@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     after: tuple[tuple[str, int], ...]
 
 
-Schedule = dict[str, tuple[Entry, ...]]  # lane -> its instructions, in order
+Compiled = dict[str, tuple[Entry, ...]]  # a list: lane -> its instructions, in order
 Counts = dict[str, int]  # lane -> a place there: how many of its instructions are done with that one
 
 
@@ -46,7 +46,7 @@ class _Use:
         self.readers: Counts = {}
 
 
-def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buffer]) -> Schedule:
+def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buffer]) -> Compiled:
     """The lanes of a list that repeats. persistent: the buffers that are there before it, and must be after it.
 
     HazardError names the first instruction that is wrong.
@@ -147,9 +147,9 @@ class Lane:
 class Lanes(dict[str, Lane]):
     """The lanes of one rank, by name. steps: how many times the list may be run, one after the other."""
 
-    def __init__(self, schedule: Schedule, steps: int = 1):
+    def __init__(self, compiled: Compiled, steps: int = 1):
         super().__init__()
-        self.update((name, Lane(name, entries, self, steps)) for name, entries in schedule.items())
+        self.update((name, Lane(name, entries, self, steps)) for name, entries in compiled.items())
 
     def allow_step(self) -> None:
         """The list may be run once more."""

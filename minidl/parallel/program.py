@@ -13,7 +13,7 @@ from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import Layout
-from minidl.parallel.machine import Entry, Schedule, compile_list
+from minidl.parallel.machine import Compiled, Entry, compile_list
 from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
@@ -67,7 +67,7 @@ class Program(Displayed):
         self.plan, self.layout, self._make, self.trains, self.costs = plan, layout, make, trains, costs
         self.edited = edited or {}
         self._ranks: dict[int, RankProgram] = dict(self.edited)
-        self._schedules: dict[tuple[int, str], Schedule] = {}
+        self._compiled: dict[tuple[int, str], Compiled] = {}
 
     @property
     def world_size(self) -> int:
@@ -89,9 +89,9 @@ class Program(Displayed):
         kept = (held(*place) for place in self.layout.places(stage) for held in (B.parameters, B.state))
         return frozenset((*kept, *map(B.statistics, self.layout.stages[stage])))
 
-    def schedule(self, rank: int, part: str = "step") -> Schedule:
+    def compiled(self, rank: int, part: str = "step") -> Compiled:
         """A part of the list of `rank`, lane by lane. HazardError says what is wrong with it."""
-        if (rank, part) not in self._schedules:
+        if (rank, part) not in self._compiled:
             own = getattr(self[rank], part)
             first = self.plan.mesh(rank).rank_at(data=0, context=0, expert=0, tensor=0)
             if rank == first or self.edited:
@@ -99,10 +99,10 @@ class Program(Displayed):
             else:  # which differs from that of the first rank of its stage by its peers alone
                 found = {
                     lane: tuple(map(Entry, (i for i in own if i.lane == lane), (entry.after for entry in entries)))
-                    for lane, entries in self.schedule(first, part).items()
+                    for lane, entries in self.compiled(first, part).items()
                 }
-            self._schedules[rank, part] = found
-        return self._schedules[rank, part]
+            self._compiled[rank, part] = found
+        return self._compiled[rank, part]
 
     def edit(self, lists: dict[int, RankProgram]) -> Program:
         """The same program, but that these ranks have these lists."""
@@ -154,7 +154,7 @@ class Program(Displayed):
 
     def __getstate__(self) -> dict:
         """For workers, which run a program and look up no costs."""
-        return vars(self) | {"costs": None, "_ranks": self.edited, "_schedules": {}}
+        return vars(self) | {"costs": None, "_ranks": self.edited, "_compiled": {}}
 
     def __repr__(self) -> str:
         edited = f", {len(self.edited):,} of them edited" if self.edited else ""

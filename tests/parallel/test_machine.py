@@ -274,7 +274,7 @@ def test_without_waiting_an_instruction_would_read_something_else():
 def test_with_a_sharded_optimizer_parameters_are_gathered_while_the_next_step_goes_forward():
     plan = Plan(data=2, sharding="optimizer")
     program = training_program(plan, layout(plan, [1.0] * 2, [2**20] * 2))
-    lanes = Lanes(program.schedule(0), steps=2)
+    lanes = Lanes(program.compiled(0), steps=2)
 
     def go_on(lane):
         i = lanes[lane].ready()

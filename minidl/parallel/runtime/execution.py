@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.parallel.group import Steps
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.machine import Lane, Lanes, Schedule
+from minidl.parallel.machine import Compiled, Lane, Lanes
 from minidl.trace import COLLECTIVES, MESSAGES
 
 
@@ -31,7 +31,7 @@ class Execution:
     first_step: the number of the step that it runs first.
     """
 
-    def __init__(self, schedule: Schedule, first_step: int = 0):
-        self.lanes, self.first_step = Lanes(schedule, steps=0), first_step
-        others = [self.lanes[name] for name in (MESSAGES, COLLECTIVES) if name in schedule]  # messages are waited for
+    def __init__(self, compiled: Compiled, first_step: int = 0):
+        self.lanes, self.first_step = Lanes(compiled, steps=0), first_step
+        others = [self.lanes[name] for name in (MESSAGES, COLLECTIVES) if name in compiled]  # messages are waited for
         self.begun: dict[Lane, tuple[Instruction, Steps] | None] = dict.fromkeys(others)

@@ -67,7 +67,7 @@ def run_rank(group, job: Job) -> Result:
     request, plan, program = job.request, job.request.plan, job.training
     worker = _make_worker(group, job)
     stage, optimizer, mesh = worker.stage, worker.optimizer, worker.mesh
-    execution = Execution(program.schedule(mesh.rank), job.first_step)
+    execution = Execution(program.compiled(mesh.rank), job.first_step)
     memory = worker.memory = HighWater(stage, optimizer)
     scheduler = None
     if optimizer and request.lr_schedule:
@@ -82,7 +82,7 @@ def run_rank(group, job: Job) -> Result:
         return rank_state.take(step, stage, state_of, mesh, plan.optimizer_shards > 1)
 
     done, epoch, order = job.first_step, -1, None
-    worker.run_once(program.schedule(mesh.rank, "prologue"), Step(request.dataset, [], done))
+    worker.run_once(program.compiled(mesh.rank, "prologue"), Step(request.dataset, [], done))
     try:
         while done < request.steps and group.begins(done):
             step, done = done, done + 1
@@ -117,7 +117,7 @@ def run_rank(group, job: Job) -> Result:
             if saves:
                 group.report(held(done))
         worker.drain(execution)
-        worker.run_once(program.schedule(mesh.rank, "epilogue"), Step(request.dataset, [], done))
+        worker.run_once(program.compiled(mesh.rank, "epilogue"), Step(request.dataset, [], done))
     finally:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
             if records:
@@ -156,8 +156,8 @@ def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
     request, rank = job.request, worker.mesh.rank
     memory, worker.memory = worker.memory, None
     worker.stage.train(False)
-    worker.run_once(job.evaluation.schedule(rank, "prologue"), Step(request.evaluate, [], step))
-    execution = Execution(job.evaluation.schedule(rank))
+    worker.run_once(job.evaluation.compiled(rank, "prologue"), Step(request.evaluate, [], step))
+    execution = Execution(job.evaluation.compiled(rank))
     loss = weight = correct = answers = 0.0
     for batch in batches(np.arange(len(request.evaluate)), request.batch_size):
         samples = split_batch(batch, request.plan.data, request.plan.micro_batches)[replica]
@@ -165,7 +165,7 @@ def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers
     worker.drain(execution)
-    worker.run_once(job.evaluation.schedule(rank, "epilogue"), Step(request.evaluate, [], step))
+    worker.run_once(job.evaluation.compiled(rank, "epilogue"), Step(request.evaluate, [], step))
     worker.stage.train(True)
     worker.events, worker.memory = [], memory
     return Evaluation(step, _mean(loss, weight), correct / answers if answers else 0.0)

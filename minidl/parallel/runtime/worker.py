@@ -21,7 +21,7 @@ from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
 from minidl.parallel.group import Handle
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.machine import Lane, Schedule
+from minidl.parallel.machine import Compiled, Lane
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.execution import Execution, Step
@@ -78,9 +78,9 @@ class Worker:
             self._communicate()
         return self.totals
 
-    def run_once(self, schedule: Schedule, step: Step) -> None:
+    def run_once(self, compiled: Compiled, step: Step) -> None:
         """Run a list, a prologue or an epilogue, once and to its end."""
-        execution = Execution(schedule, step.number)
+        execution = Execution(compiled, step.number)
         self.run(execution, step)
         self.drain(execution)
 
