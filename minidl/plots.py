@@ -91,19 +91,21 @@ def program_figure(program: Program) -> Figure:
     """One step as a chart of slots: a row for a rank; in a box the micro-batch that goes forward or backward.
 
     A forward is one slot, a backward two, half of one a slot, and communication none: Narayanan et al. 2021, figures 3
-    and 4. Of more than 32 ranks, one of each stage is drawn. ProgramError if the program is wrong.
+    and 4. Of more than 32 ranks, one of each stage is drawn, and those whose list was replaced. ProgramError if the
+    program is wrong.
     """
     slots = [slot for slot in check(program).slots if slot.end > slot.start]
     every = program.world_size <= MOST_RANKS
-    ranks = list(range(program.world_size)) if every else list(program.plan.mesh(0).ranks("pipeline"))
+    some = {*program.plan.mesh(0).ranks("pipeline"), *program.edited}
+    ranks = list(range(program.world_size)) if every else sorted(some)
     slots = [slot for slot in slots if slot.rank in ranks]
     end = max((slot.end for slot in slots), default=1.0)
     busy = sum(slot.end - slot.start for slot in slots)
     width = min(max(5.0, 0.3 * end), 22.0)
     figure = Figure(figsize=(1 + width, 1.2 + 0.3 * len(ranks)), layout="constrained")
     panel = figure.subplots()
-    some = "" if every else "; one rank of each stage"
-    title = f"{program.plan}: {end:g} slots, {1 - busy / (end * len(ranks)):.1%} idle{some}"
+    which = "" if every else "; one rank of each stage"
+    title = f"{program.plan}: {end:g} slots, {1 - busy / (end * len(ranks)):.1%} idle{which}"
     _rows(panel, title, [f"rank {rank}" for rank in ranks])
     panel.set_facecolor(IDLE)
     stages = program.layout.stages
