@@ -70,7 +70,7 @@ def test_every_plan_of_the_matrix_passes_with_the_peak_of_live_micro_batches_tha
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_every_plan_passes_whatever_the_sizes_of_blocks_and_wherever_the_gradient_ends(
     plan, sizes, first_trained, clip, norms
 ):
@@ -94,7 +94,7 @@ SMALL = [  # and whether gradients are clipped, and updates take norms
     (Plan(pipeline=2, micro_batches=3), True, True),
     (Plan(pipeline=3, micro_batches=2, schedule="gpipe"), False, False),
     (Plan(data=2, pipeline=2, micro_batches=2), True, False),
-    (Plan(data=2, pipeline=2, tensor=2, schedule="naive", micro_batches=2), True, False),
+    (Plan(data=2, pipeline=2, tensor=2, schedule="naive"), True, False),
     (Plan(data=2, sharding="optimizer"), False, True),
     (Plan(data=2, pipeline=2, micro_batches=2, sharding="optimizer"), True, False),
     (Plan(data=2, tensor=2, sharding="optimizer"), True, True),

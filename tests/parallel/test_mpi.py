@@ -136,6 +136,7 @@ RANK_2 = "import sys; sys.argv = ['minidl', 'train', '--data', '4', '--steps', '
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_a_rank_that_alone_cannot_do_what_was_asked_for_ends_all_with_its_name():
     done = on_four_ranks(
         "-c", RANK_2 + "from minidl.ranks import rank_and_size\n"
