@@ -97,7 +97,7 @@ def test_every_block_is_one_that_is_run_here_or_a_drawing():
 # Python
 
 
-@pytest.mark.parametrize("place", ["script", "REPL", "notebook"])
+@pytest.mark.parametrize("place", ["script", "REPL", pytest.param("notebook", marks=pytest.mark.slow)])
 def test_the_python_blocks_run_as_printed_in_a(place, tmp_path, nothing_is_left):
     variables = environment(PYTHONPATH=ROOT, IPYTHONDIR=tmp_path)
     cells = [block for section in SECTIONS for block in section]

@@ -47,7 +47,7 @@ def test_steps_that_follow_one_another_take_as_long_as_the_first(p, m, schedule,
 
 
 @given(st.integers(2, 6), st.integers(1, 3), st.integers(2, 4))
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_interleaving_divides_the_bubble_by_the_chunks_of_a_stage(p, rounds, v):
     """Narayanan et al. 2021, section 2.2; F and B are those of one of the chunks."""
     m = p * rounds
@@ -58,7 +58,7 @@ def test_interleaving_divides_the_bubble_by_the_chunks_of_a_stage(p, rounds, v):
 
 
 @given(SIZES, SIZES, st.tuples(*[st.integers(4, 8)] * 3))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_halved_backwards_have_the_bubble_of_the_paper(p, more, seconds):
     """Qi et al. 2023, table 2. W may not be so long that a stage is late with what the one before waits for."""
     f, b, w = sorted(seconds, reverse=True)
