@@ -18,17 +18,8 @@ from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import HazardError, Lane, Lanes
 from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
-from minidl.parallel.tags import (
-    COLLECTIVE_RULES,
-    COMPUTE_RULES,
-    Brought,
-    Facts,
-    ProgramError,
-    RankTags,
-    Tags,
-    Version,
-    rule_of,
-)
+from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES, rule_of
+from minidl.parallel.tags import Brought, Facts, ProgramError, RankTags, Tags, Version
 
 EVERY_RANK = 64  # workers up to which every rank is run
 

@@ -13,10 +13,10 @@ from minidl.parallel.costs import BYTES, CALLS
 from minidl.parallel.instructions.instruction import KINDS, Collective, Receive, Send
 from minidl.parallel.layout import layout
 from minidl.parallel.program import evaluation_program, training_program
+from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.worker import COMPUTE_HANDLERS
 from minidl.parallel.schedules import SCHEDULES
-from minidl.parallel.tags import COLLECTIVE_RULES, COMPUTE_RULES
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 from tests.parallel.plans import PLANS, plans, promised_peak
 from tests.parallel.programs import BLOCKS, PIPELINE, by_all, caught, edited, programs

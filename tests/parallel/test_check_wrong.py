@@ -13,8 +13,8 @@ from minidl.parallel.layout import layout
 from minidl.parallel.meetings import CHANNEL_MESSAGES
 from minidl.parallel.prepare import prepare
 from minidl.parallel.program import RankProgram, training_program
+from minidl.parallel.rules import COMPUTE_RULES
 from minidl.parallel.runtime.channel import SLOTS
-from minidl.parallel.tags import COMPUTE_RULES
 from tests.parallel.programs import BLOCKS, PIPELINE, Discard, by_all, caught, edited, find, programs, training
 
 

@@ -1,0 +1,258 @@
+"""Rules: what instructions make of the tags that the checker has in buffers.
+
+A rule refuses what does not belong together: labels of other samples, a share of parameters where all are needed,
+gradients that lack a sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from minidl.parallel import instructions as I
+from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import buffers as B
+from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.tags import MEASURED, REDUCED, Brought, Facts, ProgramError, RankTags, Sum, Tag, Tags, Version
+
+# Rules for what computes: of a rank and an instruction, to the tags of what is written
+
+
+def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
+    return {buffer: Tag(rank.mesh.coordinate("data"), i.micro_batch, 0) for buffer in i.writes}
+
+
+def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
+    buckets = facts.layout.buckets[i.chunk]
+    tag = rank.tags[B.activation(i.chunk, i.micro_batch, i.first - 1)]
+    if tag.blocks != buckets[i.first][0] or tag.micro_batch != i.micro_batch:
+        raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
+    statistics = B.statistics(i.chunk)
+    if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
+        raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
+    tags: Tags = {B.activation(i.chunk, i.micro_batch, i.last): tag._replace(blocks=buckets[i.last][1])}
+    tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
+    for b in i.buckets:
+        version = _whole(rank, i, B.parameters(i.chunk, b))
+        kept = B.saved(i.chunk, i.micro_batch, b)
+        before = tag._replace(blocks=buckets[b][0])
+        if kept in i.writes:
+            tags[kept] = before, version
+            rank.keep(i)
+        elif (x := B.activation(i.chunk, i.micro_batch, b - 1)) in i.writes:
+            tags[x] = before
+    _check_ties(facts, rank, i)
+    return tags
+
+
+def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
+    tag = rank.tags[i.reads[0]]
+    if tag.blocks != facts.layout.buckets[i.chunk][i.first][0] or tag.micro_batch != i.micro_batch:
+        raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
+    rank.keep(i)
+    _check_ties(facts, rank, i)
+    return {i.writes[0]: (tag, _whole(rank, i, B.parameters(i.chunk, i.first)))}
+
+
+def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
+    output, target = (rank.tags[buffer] for buffer in i.reads)
+    if output.samples != target.samples or output.blocks != facts.layout.chunks[-1][1]:
+        raise ProgramError(f"rank {rank.number}: {i} compares {output} with the labels of {target}")
+    return {buffer: Sum(Counter([output.samples])) if buffer.holds == "loss" else output for buffer in i.writes}
+
+
+def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
+    tags = _go_back(facts, rank, i)
+    return tags | _add_gradients(facts, rank, i, B.saved)
+
+
+def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
+    _check_ties(facts, rank, i)
+    left = {B.later(i.chunk, i.micro_batch, b): rank.tags[B.saved(i.chunk, i.micro_batch, b)] for b in i.buckets}
+    return _go_back(facts, rank, i) | left
+
+
+def _backward_weights(facts: Facts, rank: RankTags, i: I.BackwardWeights) -> Tags:
+    return _add_gradients(facts, rank, i, B.later)
+
+
+def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> Tags:
+    """The gradient meets what forward kept, block after block."""
+    buckets = facts.layout.buckets[i.chunk]
+    gradient = rank.tags[B.output_gradient(i.chunk, i.micro_batch, i.last)]
+    for b in reversed(i.buckets):
+        saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
+        if gradient != saved._replace(blocks=buckets[b][1]):
+            raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
+        if version != _whole(rank, i, B.parameters(i.chunk, b)):
+            raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
+        gradient = saved
+    return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
+
+
+def _add_gradients(
+    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Callable[..., Buffer]
+) -> Tags:
+    """The gradients of parameters, made of what was `kept` of a micro-batch, of which nothing is left.
+
+    Those of a tied parameter have each sample once for each of the blocks that hold it.
+    """
+    _check_ties(facts, rank, i)
+    tags: Tags = {}
+    for b in i.buckets:
+        saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
+        so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
+        so_far.samples[saved.samples] += 1
+        tags[B.gradients(i.chunk, b)] = so_far
+        for tie in i.ties:
+            gradients = B.gradients(TIED, tie)
+            known = gradients in tags or tie not in i.new_ties
+            so_far = tags.get(gradients, rank.tags.get(gradients)) if known else Sum(Counter())
+            so_far.samples.update((*saved.samples, block) for block in facts.holders(tie, i.chunk, b))
+            tags[gradients] = so_far
+        rank.live[i.chunk, i.micro_batch] -= 1
+    rank.live = +rank.live  # without those of which nothing is left
+    return tags
+
+
+def _measure(facts: Facts, rank: RankTags, i: I.MeasureParameters) -> Tags:
+    _check_gradients(facts, rank, i)
+    return {buffer: MEASURED for buffer in i.writes if buffer.holds == "norms"}
+
+
+def _update(facts: Facts, rank: RankTags, i: I.OptimizerStep) -> Tags:
+    _check_gradients(facts, rank, i)
+    _check_norms(rank, i, REDUCED)
+    return {
+        buffer: Version(rank.tags[buffer].updates + 1, not i.sharded)
+        for buffer in i.writes
+        if buffer.holds == "parameters"
+    }
+
+
+def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
+    _check_whole(facts, rank, B.TOTAL)
+    return {}
+
+
+# Rules for collectives: of a rank, an instruction and what all have brought, to the tags of what is written
+
+
+def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> Tags:
+    whole = not isinstance(i, I.ReduceScatterGradients)
+    return {buffer: Sum(Counter(brought.samples), whole) for buffer in i.writes}  # a copy of its own, to be added to
+
+
+def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
+    versions = set(brought.tags)
+    if len(versions) > 1 or any(version.whole for version in versions):
+        raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")
+    return {buffer: Version(versions.pop().updates, True) for buffer in i.writes}
+
+
+def _broadcast(facts: Facts, rank: RankTags, i: I.BroadcastStatistics, brought: Brought) -> Tags:
+    return dict.fromkeys(i.writes, 0)
+
+
+def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought: Brought) -> Tags:
+    _check_gradients(facts, rank, i)
+    return {}
+
+
+def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, brought: Brought) -> Tags:
+    _check_buckets(facts, rank, i)
+    _check_norms(rank, i, MEASURED)
+    return dict.fromkeys(i.writes, REDUCED)
+
+
+def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Instruction) -> Callable:
+    """The rule of an instruction, of COMPUTE_RULES or COLLECTIVE_RULES; one that writes nothing needs none."""
+    if i.writes and type(i) not in rules:
+        raise ProgramError(f"rank {rank.number}: there is no rule by which {i} is proved")
+    return rules.get(type(i), lambda *_: {})
+
+
+# What several rules ask
+
+
+def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
+    version = rank.tags[parameters]
+    if not version.whole:
+        raise ProgramError(f"rank {rank.number}: {i} takes {parameters}, of which this replica has its share alone")
+    return version
+
+
+def _check_ties(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
+    """It knows of the parameters that its blocks share with others, and those that it reads are whole."""
+    adds = any(buffer.holds == "gradients" for buffer in i.writes)
+    held = facts.layout.ties_in(i.chunk, i.buckets, trained=adds)
+    if i.ties != held:
+        raise ProgramError(f"rank {rank.number}: {i} needs the tied parameters {held}")
+    for buffer in i.reads:
+        if buffer.holds == "parameters" and buffer.chunk == TIED:
+            _whole(rank, i, buffer)
+
+
+def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
+    """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
+    stage = rank.mesh.coordinate("pipeline")
+    trained = facts.layout.counted(stage) if isinstance(i, I.ReduceNorm) else facts.layout.trained(stage)
+    if sorted(i.buckets) != sorted(trained):
+        raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
+    sharded = facts.plan.optimizer_shards > 1
+    if getattr(i, "sharded", sharded) != sharded:
+        raise ProgramError(f"rank {rank.number}: {i} needs sharded={sharded}: the plan is {facts.plan}")
+
+
+def _check_gradients(facts: Facts, rank: RankTags, i: Instruction) -> None:
+    """The gradients of every bucket of the rank are there, with all samples in them; so is the total that it reads."""
+    _check_buckets(facts, rank, i)
+    sharded = facts.plan.optimizer_shards > 1
+    for buffer in i.reads:
+        if buffer.holds in ("gradients", "total"):
+            _check_whole(facts, rank, buffer)
+        if buffer.holds == "gradients" and rank.tags[buffer].whole == sharded:
+            needs = "shares of gradients" if sharded else "whole gradients"
+            raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
+
+
+def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
+    for buffer in i.reads:
+        if buffer.holds == "norms" and rank.tags[buffer] != needed:
+            raise ProgramError(f"rank {rank.number}: {i} needs {buffer} {needed}, and they are {rank.tags[buffer]}")
+
+
+def _check_whole(facts: Facts, rank: RankTags, buffer: Buffer) -> None:
+    samples, needed = rank.tags[buffer].samples, facts.needed(buffer)
+    if samples != needed:
+        lost, twice = needed - samples, samples - needed
+        what = f"lack {sorted(lost)}" if lost else f"count {sorted(twice)} more than once"
+        raise ProgramError(f"rank {rank.number}: {buffer} {what} (replica, micro-batch) of the global batch")
+
+
+COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], Tags]] = {
+    I.LoadInput: _load,
+    I.LoadTarget: _load,
+    I.Forward: _forward,
+    I.Infer: _forward,
+    I.Loss: _loss,
+    I.Score: _loss,
+    I.Recompute: _recompute,
+    I.Backward: _backward,
+    I.BackwardInput: _backward_input,
+    I.BackwardWeights: _backward_weights,
+    I.MeasureParameters: _measure,
+    I.OptimizerStep: _update,
+    I.EndEvaluation: _end_evaluation,
+}
+
+COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, Brought], Tags]] = {
+    I.ReduceGradients: _reduce,
+    I.ReduceScatterGradients: _reduce,
+    I.ReduceTied: _reduce,
+    I.ReduceLoss: _reduce,
+    I.GatherParameters: _gather,
+    I.BroadcastStatistics: _broadcast,
+    I.ReduceNorm: _reduce_norm,
+    I.ReduceParameterNorms: _reduce_norms,
+}
