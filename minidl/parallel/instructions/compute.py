@@ -157,9 +157,7 @@ class Backward(ThroughBuckets):
     label, uses_up, slots = "B", True, 2
 
     def touches(self):
-        chunk, m = self.chunk, self.micro_batch
-        used_up = [B.output_gradient(chunk, m, self.last), *(B.saved(chunk, m, b) for b in self.buckets)]
-        given = [B.output_gradient(chunk, m, self.first - 1)] * self.gives_gradient
+        used_up, given = _way_back(self)
         return Touched(
             reads=[*used_up, *self.each(B.parameters), *_added_to(self)],
             writes=[*given, *self.each(B.gradients)],
@@ -178,12 +176,10 @@ class BackwardInput(ThroughBuckets):
     label, uses_up, slots = "B", True, 1
 
     def touches(self):
-        chunk, m = self.chunk, self.micro_batch
-        used_up = [B.output_gradient(chunk, m, self.last), *(B.saved(chunk, m, b) for b in self.buckets)]
-        given = [B.output_gradient(chunk, m, self.first - 1)] * self.gives_gradient
+        used_up, given = _way_back(self)
         return Touched(
             reads=[*used_up, *self.each(B.parameters)],
-            writes=[*given, *(B.later(chunk, m, b) for b in self.buckets)],
+            writes=[*given, *(B.later(self.chunk, self.micro_batch, b) for b in self.buckets)],
             frees=used_up,
         )
 
@@ -249,6 +245,13 @@ class EndEvaluation(Instruction):
 
     def touches(self):
         return Touched(reads=[B.TOTAL], frees=[B.TOTAL])
+
+
+def _way_back(i: Backward | BackwardInput) -> tuple[list[B.Buffer], list[B.Buffer]]:
+    """What a gradient uses up on its way through the buckets, and what it becomes where somebody waits for that."""
+    chunk, m = i.chunk, i.micro_batch
+    used_up = [B.output_gradient(chunk, m, i.last), *(B.saved(chunk, m, b) for b in i.buckets)]
+    return used_up, [B.output_gradient(chunk, m, i.first - 1)] * i.gives_gradient
 
 
 def _added_to(i: Backward | BackwardWeights) -> list[B.Buffer]:
