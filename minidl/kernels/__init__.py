@@ -1,9 +1,10 @@
-"""The same functions for every device: `cpu` computes with NumPy, `meta` only with shapes.
+"""The same functions for every device: `cpu` computes with NumPy, `cuda` on a GPU, `meta` only with shapes.
 
 An op never touches an array itself. It calls `kernels.matmul(a, b)`, where `kernels` is the module that belongs to the
 type of its arrays, so one op serves every device. A new device is a new module with these names and one line below.
 """
 
+import importlib
 from types import ModuleType
 
 import numpy as np
@@ -20,7 +21,18 @@ def for_array(array) -> ModuleType:
 
 
 def for_device(name: str) -> ModuleType:
-    """The kernels of the device `name`; ValueError names the devices there are."""
+    """The kernels of the device `name`. ValueError names the devices there are; RuntimeError says what a GPU lacks."""
+    if name == "cuda" and name not in BY_DEVICE:
+        _load_cuda()
     if name not in BY_DEVICE:
-        raise ValueError(f"unknown device {name!r}: this installation has {', '.join(BY_DEVICE)}")
+        raise ValueError(f"unknown device {name!r}: there are {', '.join(BY_DEVICE)} and cuda")
     return BY_DEVICE[name]
+
+
+def _load_cuda() -> None:
+    """Import the kernels of the GPU, and Numba with them, when they are first needed."""
+    availability = importlib.import_module("minidl.kernels.cuda_available")
+    if missing := availability.missing():
+        raise RuntimeError(f"no device cuda: {missing}")
+    BY_DEVICE["cuda"] = cuda = importlib.import_module("minidl.kernels.cuda")
+    BY_ARRAY[cuda.CudaArray] = cuda

@@ -5,7 +5,7 @@ from builtins import sum as total
 
 import numpy as np
 
-from minidl.kernels.meta import layout
+from minidl.kernels import layout
 from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place, result, view
 
 __all__ = [

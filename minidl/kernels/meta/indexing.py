@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minidl.kernels.meta import layout
+from minidl.kernels import layout
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]

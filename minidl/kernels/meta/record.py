@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from minidl.kernels.meta import layout
+from minidl.kernels import layout
 
 
 class Storage:

@@ -62,6 +62,11 @@ def indexed(shape: tuple[int, ...], strides: tuple[int, ...], key) -> tuple[tupl
     return view.shape, view.strides
 
 
+def like(shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:
+    """The strides of a new array in the order of memory of one of `shape` and `strides`."""
+    return simplified(shape, elementwise([(shape, strides)], shape)) if simplified(shape, strides) else None
+
+
 def elementwise(arrays: list[tuple[tuple[int, ...], tuple[int, ...]]], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of a new array of `shape`, computed element by element from arrays of these shapes and strides.
 

@@ -1,0 +1,12 @@
+"""Kernels for an NVIDIA GPU, written in Python and compiled by Numba; or run by the emulator, where there is no GPU.
+
+A family is one kernel and a table: elementwise.py is the place to begin, emulator.py the way to step through it.
+Arrays may be views and lie in memory in any order. A kernel whose docstring says "in place" changes its arguments;
+all others leave them alone. All that is launched runs later, in the order of one stream; `to_numpy` waits for it.
+"""
+
+from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.arrays import *
+from minidl.kernels.cuda.elementwise import *
+
+DEVICE = "cuda"

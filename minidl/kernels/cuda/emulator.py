@@ -1,0 +1,314 @@
+"""Kernels run as plain Python, one GPU thread after another: without a GPU, and step by step in a debugger.
+
+It stands in for the module `numba.cuda` in the kernels of this folder and has the names that they use. What threads
+wait for together (`syncthreads`, the shuffles of a warp) becomes a `yield` in a copy of the kernel's syntax tree: a
+thread is then a generator, and a block of threads a loop that takes each to its next wait. Line numbers stay, so a
+breakpoint in a kernel is reached once per thread, with `cuda.threadIdx` and all variables to look at.
+
+It is stricter than a GPU. Shared and new memory is filled with NaN, every access is checked for its bounds, and two
+threads that touch one element, at least one writing and no barrier between them, raise RaceError. `order` is the order
+in which the threads of a block run; no right kernel depends on it.
+"""
+
+import ast
+import functools
+import inspect
+import itertools
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FunctionType, SimpleNamespace
+
+import numpy as np
+
+from minidl.kernels.cuda.emulated_memory import Checked, DeviceMemory, Now, RaceError, poisoned
+
+__all__ = [
+    "RaceError", "atomic", "blockDim", "blockIdx", "grid", "gridDim", "gridsize", "jit", "launches", "local",
+    "shared", "shfl_down_sync", "shfl_xor_sync", "syncthreads", "threadIdx",
+]  # fmt: skip
+
+WARP = 32
+WAITS = ("syncthreads", "shfl_down_sync", "shfl_xor_sync")
+
+launches: Counter[str] = Counter()  # of each kernel, by name, since the process began
+order = "forward"  # or "reversed"
+recorded: dict[int, tuple[Callable, set]] | None = None  # the arguments of every launch, by kernel, while a dict
+
+threadIdx, blockIdx, blockDim, gridDim = (SimpleNamespace(x=0, y=0, z=0) for _ in range(4))
+_now = Now()
+
+
+# What kernels call
+
+
+def grid(dims: int):
+    """The place of this thread in the whole grid: an int for dims=1, else a tuple of 2."""
+    x = blockIdx.x * blockDim.x + threadIdx.x
+    return x if dims == 1 else (x, blockIdx.y * blockDim.y + threadIdx.y)
+
+
+def gridsize(dims: int):
+    """How many threads the whole grid has: an int for dims=1, else a tuple of 2."""
+    x = gridDim.x * blockDim.x
+    return x if dims == 1 else (x, gridDim.y * blockDim.y)
+
+
+class _Shared:
+    """`shared.array`: memory of the block, the same for all its threads at one place in the text."""
+
+    def array(self, shape, dtype, place) -> Checked:
+        if place not in _now.shared:
+            _now.shared[place] = Checked(poisoned(shape, dtype), _now)
+        return _now.shared[place]
+
+
+class _Local:
+    """`local.array`: memory of a thread."""
+
+    def array(self, shape, dtype) -> Checked:
+        return Checked(poisoned(shape, dtype), None)
+
+
+class _Atomic:
+    """`atomic.add` and `atomic.max`: read, changed and written as one."""
+
+    def add(self, array, place, value):
+        return array.change(place, lambda old: old + value)
+
+    def max(self, array, place, value):
+        return array.change(place, lambda old: max(old, value))
+
+
+shared, local, atomic = _Shared(), _Local(), _Atomic()
+
+
+def _waits(*arguments):
+    raise RuntimeError("threads can wait for each other only in a kernel, or in a device function that a kernel calls")
+
+
+syncthreads = shfl_down_sync = shfl_xor_sync = _waits  # in a kernel these become yields
+
+
+# Compiling
+
+
+def jit(function: Callable | None = None, *, device: bool = False, **options):
+    """Numba's decorator: a kernel, called as `kernel[blocks, threads](*arguments)`, or a device function."""
+    if function is None:
+        return functools.partial(jit, device=device, **options)
+    return DeviceFunction(function) if device else Kernel(function)
+
+
+class DeviceFunction:
+    """A function that kernels call. `waits`: whether threads wait for each other in it; `stepped` is then a
+    generator."""
+
+    device = True
+
+    def __init__(self, function: Callable):
+        functools.update_wrapper(self, function)
+        self.py_func = function
+
+    @functools.cached_property
+    def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
+        used = inspect.getclosurevars(self.py_func)
+        if "cuda" in used.globals or any(isinstance(x, DeviceFunction) for x in used.globals.values()):
+            return rewrite(self.py_func)
+        same = self.py_func  # of numbers, perhaps a lambda, whose text nobody finds
+        safe = FunctionType(same.__code__, _globals(same), same.__name__, same.__defaults__, same.__closure__)
+        return safe, False, frozenset()
+
+    @property
+    def stepped(self) -> Callable:
+        return self._rewritten[0]
+
+    @property
+    def waits(self) -> bool:
+        return self._rewritten[1]
+
+    def __call__(self, *arguments):
+        return self.stepped(*arguments)
+
+
+class Kernel:
+    """A function that a grid of threads runs."""
+
+    device = False
+
+    def __init__(self, function: Callable):
+        functools.update_wrapper(self, function)
+        self.py_func = function
+
+    @functools.cached_property
+    def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
+        return rewrite(self.py_func)
+
+    def __getitem__(self, configuration: tuple) -> Callable:
+        """configuration: (blocks, threads) in the grid and in a block, an int or a tuple of up to 3, and perhaps
+        more."""
+        return functools.partial(self._launch, _three(configuration[0]), _three(configuration[1]))
+
+    def _launch(self, blocks: tuple[int, int, int], threads: tuple[int, int, int], *arguments) -> None:
+        launches[self.__name__] += 1
+        if recorded is not None:
+            recorded.setdefault(id(self), (self, set()))[1].add(tuple(map(_described, arguments)))
+        function, waits, written = self._rewritten
+        names = inspect.signature(self.py_func).parameters
+        memory = [(a, n) for a, n in zip(arguments, names, strict=True) if isinstance(a, DeviceMemory)]
+        storages = {a.storage for a, n in memory if n in written}
+        watched = [_now if isinstance(a, DeviceMemory) and a.storage in storages else None for a in arguments]
+        given = [a.checked(w) if isinstance(a, DeviceMemory) else a for a, w in zip(arguments, watched, strict=True)]
+        blockDim.x, blockDim.y, blockDim.z = threads
+        gridDim.x, gridDim.y, gridDim.z = blocks
+        places = [(x, y, z) for z, y, x in itertools.product(*(range(n) for n in reversed(threads)))]
+        if order == "reversed":
+            places.reverse()
+        run = _run_in_step if waits else _run_through
+        with np.errstate(all="ignore"):
+            _now.new_launch()
+            for z, y, x in itertools.product(*(range(n) for n in reversed(blocks))):
+                blockIdx.x, blockIdx.y, blockIdx.z = x, y, z
+                _now.new_block()
+                run(function, given, places, threads)
+
+
+def _three(size) -> tuple[int, int, int]:
+    size = (size,) if isinstance(size, int) else tuple(size)
+    return (*size, *(1,) * (3 - len(size)))
+
+
+def _described(argument):
+    """What of a launch's argument decides which machine code it needs."""
+    if isinstance(argument, DeviceMemory):
+        return "array", argument.dtype.name
+    if isinstance(argument, tuple):
+        return tuple(map(_described, argument))
+    return type(argument).__name__
+
+
+def _enter(place) -> None:
+    threadIdx.x, threadIdx.y, threadIdx.z = place
+    _now.thread = place
+
+
+def _run_through(function: Callable, arguments, places, threads) -> None:
+    """A block in which no thread waits for another."""
+    for place in places:
+        _enter(place)
+        function(*arguments)
+
+
+def _run_in_step(function: Callable, arguments, places, threads) -> None:
+    """A block in which threads wait: take each to its next wait, shuffles warp by warp, until all have returned."""
+    running = {place: function(*arguments) for place in places}
+    rank = {place: place[0] + threads[0] * (place[1] + threads[1] * place[2]) for place in places}
+    by_warp: dict[int, list] = {}
+    for place in places:
+        by_warp.setdefault(rank[place] // WARP, []).append(place)
+    answers = dict.fromkeys(places)
+    while running:
+        barriers = set()
+        for warp in by_warp.values():
+            barriers |= _run_warp(running, warp, rank, answers)
+        if len(barriers) > 1:
+            raise RuntimeError(f"threads of one block wait at different barriers: lines {sorted(barriers)}")
+        _now.epoch += 1
+
+
+def _run_warp(running: dict[tuple, Iterator], warp: list, rank, answers) -> set[int]:
+    """Run a warp through its shuffles until all its threads are at a barrier or done -> the barriers' lines."""
+    while True:
+        waiting = {}
+        for place in [p for p in warp if p in running]:
+            _enter(place)
+            try:
+                waiting[place] = running[place].send(answers[place])
+            except StopIteration:
+                del running[place]
+            answers[place] = None
+        kinds = {(name, line) for name, line, *_ in waiting.values()}
+        if not kinds or all(name == "syncthreads" for name, _ in kinds):
+            return {line for _, line in kinds}
+        if len(kinds) > 1:
+            raise RuntimeError(f"threads of one warp wait at different places: {sorted(kinds)}")
+        lanes = {rank[place] % WARP: wait for place, wait in waiting.items()}
+        for place, (name, _, *given) in waiting.items():
+            _, value, distance = given
+            lane = rank[place] % WARP
+            other = lane ^ distance if name == "shfl_xor_sync" else lane + distance
+            answers[place] = lanes[other][3] if other in lanes else value
+
+
+# Rewriting
+
+
+def rewrite(function: Callable) -> tuple[Callable, bool, frozenset[str]]:
+    """A copy of `function` whose waits are yields; whether it has any; and the names of arrays that it writes to."""
+    lines, first = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(tree, first - 1)
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    used = inspect.getclosurevars(function)
+    change = _Waits({**function.__globals__, **used.nonlocals})
+    change.visit(definition)
+    called = {n: f.stepped for n, f in (used.globals | used.nonlocals).items() if isinstance(f, DeviceFunction)}
+    outer = {**used.nonlocals, **called}
+    made = ast.parse(f"def make({', '.join(outer)}):\n    return {definition.name}")
+    made.body[0].body.insert(0, definition)
+    code = compile(ast.fix_missing_locations(made), inspect.getfile(function), "exec")
+    space: dict = {}
+    exec(code, _globals(function), space)
+    return space["make"](**outer), change.waits, frozenset(change.written)
+
+
+def _globals(function: Callable) -> dict:
+    """Those of `function`, with mathematics that gives NaN and infinities where Python's raises."""
+    return {name: _math if value is math else value for name, value in function.__globals__.items()}
+
+
+_math = SimpleNamespace(
+    exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, sqrt=np.sqrt, sin=np.sin, cos=np.cos,
+    tanh=np.tanh, pow=np.power, erf=lambda x: type(x)(math.erf(x)), fabs=np.abs,
+)  # fmt: skip
+
+
+class _Waits(ast.NodeTransformer):
+    """cuda.syncthreads() -> yield; f(x), for a device function that waits, -> yield from f(x)."""
+
+    def __init__(self, names: dict):
+        self.names, self.waits, self.written = names, False, set()
+
+    def _meaning(self, node):
+        """The object that an expression of names and attributes stands for, None for anything else."""
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id)
+        if isinstance(node, ast.Attribute):
+            return getattr(self._meaning(node.value), node.attr, None)
+        return None
+
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        called = self._meaning(node.func)
+        name = getattr(node.func, "attr", "")
+        if called is _waits and name in WAITS:
+            self.waits = True
+            parts = [ast.Constant(name), ast.Constant(node.lineno), *node.args]
+            return ast.copy_location(ast.Yield(ast.Tuple(parts, ast.Load())), node)
+        if getattr(called, "__self__", None) is shared:
+            node.args.append(ast.Constant((self.names["__name__"], node.lineno, node.col_offset)))
+        elif getattr(called, "__self__", None) is atomic or isinstance(called, DeviceFunction):
+            self.written |= {a.id for a in node.args if isinstance(a, ast.Name)}
+        if isinstance(called, DeviceFunction) and called.waits:
+            self.waits = True
+            return ast.copy_location(ast.YieldFrom(node), node)
+        return node
+
+    def visit_Subscript(self, node):
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+            self.written.add(node.value.id)
+        return node
