@@ -24,6 +24,9 @@ cloudpickle.register_pickle_by_value(tests)
 # Python's code too is compiled once, for all processes that tests start, as Numba's is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# The device cuda is the emulator, unless MINIDL_CUDA is set, to nothing for a GPU.
+os.environ.setdefault("MINIDL_CUDA", "emulated")
+
 # What a script begins in the background ignores Ctrl-C, and all that it starts does; the processes of tests shall not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -49,8 +49,8 @@ class Pool:
             return device.allocate(size)
         except device.OutOfMemory:
             raise MemoryError(
-                f"the GPU is out of memory: {scaled(nbytes, 'B')} were asked for, arrays hold {scaled(self.held, 'B')}, "
-                f"{scaled(device.free_memory(), 'B')} are free"
+                f"the GPU is out of memory: {scaled(nbytes, 'B')} asked for, {scaled(self.held, 'B')} held by arrays, "
+                f"{scaled(device.free_memory(), 'B')} free"
             ) from None
 
     def give_back(self, block, for_copies: bool) -> None:
