@@ -9,9 +9,10 @@ import numpy as np
 
 from minidl import random
 from minidl.autograd import RemovableHandle
+from minidl.kernels import for_device
 from minidl.nn.cut import Cut
 from minidl.nn.parameter import Buffer, Parameter, Stored
-from minidl.tensor import Tensor, dtype_of
+from minidl.tensor import DTYPES, Tensor, dtype_of
 
 
 class IncompatibleKeys(NamedTuple):
@@ -146,15 +147,30 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def to(self, dtype) -> Module:
-        """Cast the parameters, and the buffers of floats, to another dtype of floats."""
-        dtype = dtype_of(dtype)
-        if dtype.kind != "f":
-            raise TypeError(f"a module can be cast to a dtype of floats, not to {dtype}")
-        for _, tensor in self._named(Stored, ""):
-            if tensor.dtype.kind == "f":
-                tensor.data, tensor.grad = tensor.kernels.cast(tensor.data, dtype), None
+    def to(self, *targets, dtype=None, device: str | None = None) -> Module:
+        """Move the parameters and buffers to another device ("cpu", "cuda"), or cast those of floats to another dtype.
+
+        The gradients go. An optimizer of these parameters goes on with them; its state must be on their device.
+        """
+        for target in (*targets, *(option for option in (dtype, device) if option is not None)):
+            if isinstance(target, str) and target not in DTYPES:
+                for_device(target)
+                for _, tensor in self._named(Stored, ""):
+                    tensor.move(target)
+                continue
+            wanted = dtype_of(target)
+            if wanted.kind != "f":
+                raise TypeError(f"a module can be cast to a dtype of floats, not to {wanted}")
+            for _, tensor in self._named(Stored, ""):
+                if tensor.dtype.kind == "f":
+                    tensor.data, tensor.grad = tensor.kernels.cast(tensor.data, wanted), None
         return self
+
+    def cuda(self) -> Module:
+        return self.to("cuda")
+
+    def cpu(self) -> Module:
+        return self.to("cpu")
 
     # State
 

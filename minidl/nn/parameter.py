@@ -36,7 +36,7 @@ class Stored(Tensor):
             self.materialize(random.default_generator())
 
     def materialize(self, generator: np.random.Generator, dtype=None) -> None:
-        """Draw the values on the CPU: the whole from `generator`, then this rank's part of it."""
+        """Draw the values on the CPU: the whole from `generator`, then this rank's part of it, which is moved."""
         self.set_whole(self.init(generator, self.cut.whole), dtype or self.dtype)
 
     def set_whole(self, values: np.ndarray, dtype=None) -> None:
@@ -45,7 +45,14 @@ class Stored(Tensor):
             raise ValueError(
                 f"{self.name or 'a parameter'} has shape {self.cut.whole}, the values given {values.shape}"
             )
-        self.data = _kernels.for_device("cpu").array(self.cut.take(values), dtype or self.dtype)
+        kernels = _kernels.for_device("cpu") if self.device == "meta" else self.kernels
+        self.data = kernels.array(self.cut.take(values), dtype or self.dtype)
+
+    def move(self, device: str) -> None:
+        """Lie on `device` from now on, without a gradient."""
+        if device != self.device:
+            there = _kernels.for_device(device)
+            self.data, self.grad = there.array(self.kernels.to_numpy(self.data), self.dtype), None
 
     def __getstate__(self) -> dict:
         """What is copied and pickled: the recipe, often a closure, only while there are no values."""

@@ -231,7 +231,7 @@ def loss_and_gradient(loss, output, target):
     entries = each(lambda array: Tensor(array, requires_grad=array.dtype.kind == "f"), output)
     total, weight = loss.sum_and_weight(entries, Tensor(target))
     total.backward()
-    return total.data, weight, each(lambda entry: None if entry.grad is None else entry.grad.data, entries)
+    return total.detach(), weight, each(lambda entry: None if entry.grad is None else entry.grad.data, entries)
 
 
 def score(loss, output, target) -> tuple:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.creation import shape_of
-from minidl.kernels import meta
+from minidl.kernels import for_device, meta
 from minidl.kernels.meta import MetaArray
 from minidl.tensor import Tensor
 
@@ -190,8 +190,10 @@ class ProcessGroup(ABC):
         """The group of the ranks that gave the same `color`, ordered by `key` (by rank where it is None)."""
         raise NotImplementedError(f"{type(self).__name__} cannot be split")
 
-    def empty(self, shape: int | tuple[int, ...], dtype="float32") -> Tensor:
+    def empty(self, shape: int | tuple[int, ...], dtype="float32", device: str = "cpu") -> Tensor:
         """A tensor that this group's collectives use without copying it."""
+        if device != "cpu":  # no engine moves its memory yet: a group of one rank
+            return Tensor(for_device(device).empty(shape_of(shape), np.dtype(dtype)))
         return Tensor(self._allocate(shape_of(shape), np.dtype(dtype)))
 
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

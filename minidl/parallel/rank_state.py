@@ -8,8 +8,9 @@ from numbers import Number
 
 import numpy as np
 
+from minidl.kernels import for_array
 from minidl.nn.cut import Cut, join
-from minidl.nn.parameter import Stored
+from minidl.nn.parameter import Parameter, Stored
 from minidl.optim import Optimizer
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.stage import Stage
@@ -31,16 +32,19 @@ class RankState:
 
 
 def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> RankState:
-    """What this rank holds now; `sharded`: each replica has a part of the optimizer's state. Arrays are not copied."""
+    """What this rank holds now, on the host, where nothing is copied that lies there.
+
+    sharded: each replica has a part of the optimizer's state.
+    """
     replica = mesh.coordinate("data")
     parameters = stage.counted
     states = ((p, optimizer.state[p]) for p in parameters) if optimizer and (sharded or replica == 0) else ()
     return RankState(
         step,
         replica,
-        {name: (p.data, p.cut) for p in parameters if replica == 0 for name in stage.names(p)},
-        {buffer.name: (buffer.data, buffer.cut) for buffer in stage.buffers},
-        {p.name: (dict(state), p.updated) for p, state in states},
+        {name: (p.numpy(), p.cut) for p in parameters if replica == 0 for name in stage.names(p)},
+        {buffer.name: (buffer.numpy(), buffer.cut) for buffer in stage.buffers},
+        {p.name: ({key: _on_host(value) for key, value in state.items()}, p.updated) for p, state in states},
     )
 
 
@@ -58,8 +62,7 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
     for p in optimizer.parameters if optimizer else ():
         state = saved["optimizer"]["state"].get(p.name, {}) if p.updated.size else {}  # there is none of what is frozen
         optimizer.state[p] = {
-            key: value if isinstance(value, Number) else p.updated.take(value.reshape(p.updated.whole)).flatten()
-            for key, value in state.items()
+            key: value if isinstance(value, Number) else _part(p, value) for key, value in state.items()
         }
 
 
@@ -103,4 +106,14 @@ def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.nd
 
 def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
     """Into the array that is there: it may lie in a buffer of the stage."""
-    tensor.kernels.assign(tensor.data, tensor.cut.take(saved[tensor.name].numpy()))
+    part = tensor.cut.take(saved[tensor.name].numpy())
+    tensor.kernels.assign(tensor.data, tensor.kernels.array(part, tensor.dtype))
+
+
+def _part(p: Parameter, whole: np.ndarray):
+    """Of a state as large as the whole parameter what belongs to the part that is updated here, on its device."""
+    return p.kernels.array(p.updated.take(whole.reshape(p.updated.whole)).flatten(), whole.dtype)
+
+
+def _on_host(value):
+    return value if isinstance(value, Number) else for_array(value).to_numpy(value)

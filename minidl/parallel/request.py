@@ -12,6 +12,7 @@ import numpy as np
 from minidl.checks import check_count, check_positive
 from minidl.data.batches import batches_per_epoch, split_batch
 from minidl.files import check_writable
+from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel import blocks
@@ -41,6 +42,7 @@ class Request:
     clip_norm: float | None
     dtype: np.dtype
     trace_steps: int
+    device: str
     save: str | PathLike | None
     save_every: int | None
     resume: str | PathLike | None
@@ -68,7 +70,15 @@ class Request:
             raise ValueError(f"drop_last leaves nothing of {len(self.dataset)} samples: a batch has {self.batch_size}")
         check_count("steps", self.steps)
         self.evaluate_every = self.evaluate_every or self.steps
+        self._check_device()
         self._check_files()
+
+    def _check_device(self) -> None:
+        for_device(self.device)
+        if self.device == "meta":
+            raise ValueError("device 'meta' computes nothing: train on 'cpu', or price the plan with the simulator")
+        if self.device != "cpu" and self.plan.workers > 1:
+            raise ValueError(f"device {self.device!r} trains on one worker yet, the plan has {self.plan.workers}")
 
     def _check_files(self) -> None:
         """Make the paths absolute, as a function of the user's may change the folder."""

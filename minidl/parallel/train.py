@@ -7,7 +7,6 @@ from os import PathLike
 
 import numpy as np
 
-from minidl.kernels import for_device
 from minidl.parallel.arguments import callback_list
 from minidl.parallel.check import check
 from minidl.parallel.checkpoint import CheckpointFile, describe, steps_done
@@ -57,7 +56,8 @@ def train(
     of an epoch may be short, unless `drop_last` leaves it out. evaluate: a data set, evaluated every `evaluate_every`
     steps and after the last. callbacks: each is called in this process with every StepRecord, in order, also with
     those that still come after one has raised. lr_schedule: step -> factor on the learning rates. clip_norm: bound on
-    the norm of the whole gradient. dtype: of parameters and inputs. timeout: see `launch`. trace_steps: how many of
+    the norm of the whole gradient. dtype: of parameters and inputs. device: "cpu", or "cuda" for one worker on a GPU;
+    its trace has a lane of copies and is in the GPU's own time. timeout: see `launch`. trace_steps: how many of
     the last steps the trace holds.
 
     save: a file for a checkpoint, written every `save_every` steps, when the training is stopped and, unless
@@ -87,11 +87,8 @@ def train(
         build=build, dataset=dataset, plan=Plan() if plan is None else plan, optimizer=optimizer, loss=loss,
         batch_size=batch_size, steps=steps, seed=seed, drop_last=drop_last, evaluate=evaluate,
         evaluate_every=evaluate_every, lr_schedule=lr_schedule, clip_norm=clip_norm, dtype=dtype,
-        trace_steps=trace_steps, save=save, save_every=save_every, resume=resume,
+        trace_steps=trace_steps, device=device, save=save, save_every=save_every, resume=resume,
     )  # fmt: skip
-    if device != "cpu":
-        for_device(device)
-        raise ValueError(f"device {device!r} computes nothing: train on 'cpu', or price the plan with the simulator")
     if not (progress is None or isinstance(progress, bool)):
         raise TypeError(f"progress must be True, False or None, not {progress!r}")
     callbacks = callback_list(callbacks)
@@ -165,6 +162,8 @@ class _Training:
     def told_event(self, event: Event) -> Event:
         """A worker's event, with details in place of the instruction."""
         costs, rank, what = self.prepared.costs, event.rank, event.details
+        if what is None:
+            return event
         if isinstance(what, tuple):
             instruction, nbytes = what
             return event._replace(details=costs.details(rank, instruction)._replace(nbytes=nbytes))

@@ -8,5 +8,8 @@ all others leave them alone. All that is launched runs later, in the order of on
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
 from minidl.kernels.cuda.elementwise import *
+from minidl.kernels.cuda.memory import compute, device, pool
+from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
 
 DEVICE = "cuda"
+Event = device.Event

@@ -71,7 +71,10 @@ def broadcast_statistics(worker: Worker, i: I.BroadcastStatistics) -> Steps:
 
 
 def reduce_loss(worker: Worker, i: I.ReduceLoss) -> Steps:
-    worker.sums[:] = np.sum([worker.buffers[b] for b in i.reads] or [(0.0,) * len(worker.sums)], axis=0)
+    fetched = [worker.buffers[b] for b in i.reads]
+    while not all(numbers.done() for numbers in fetched):
+        yield
+    worker.sums[:] = np.sum([f.numbers() for f in fetched] or [(0.0,) * len(worker.sums)], axis=0)
     reduced = yield from _until_done(worker.mesh.group(*i.axes).all_reduce(worker.sums, async_op=True))
     worker.buffers[i.writes[0]] = Totals(*map(float, worker.sums))
     return reduced.matched

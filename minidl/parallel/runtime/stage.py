@@ -9,7 +9,6 @@ from itertools import accumulate
 import numpy as np
 
 from minidl import random
-from minidl.kernels import for_array
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.parallel.instructions.buffers import TIED
@@ -37,11 +36,14 @@ class Bucket:
 class Stage:
     """The chunks of the chain that a rank holds, bucket by bucket; `ties` are the buckets of what blocks share.
 
-    shares: into how many parts of equal length, one for each replica, the update of a bucket is cut.
+    shares: into how many parts of equal length, one for each replica, the update of a bucket is cut. device: where its
+    arrays lie.
     """
 
-    def __init__(self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, shares: int = 1):
-        self.mesh, self.dtype, self.shares, self.layout = mesh, dtype, shares, layout
+    def __init__(
+        self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, shares: int = 1, device="cpu"
+    ):  # fmt: skip
+        self.mesh, self.dtype, self.shares, self.layout, self.device = mesh, dtype, shares, layout, device
         self.number, self.chunks = mesh.coordinate("pipeline"), {}
         chain = chain_of(model)
         prefix = ["" if chain == [model] else str(place) for place in range(len(chain))]
@@ -55,6 +57,7 @@ class Stage:
             tied[tie] = p = list(chain[block].parameters())[place]
             if p.device == "meta":  # drawn by its first name, also where another block is
                 p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
+                p.move(device)
         shared = set(map(id, tied.values()))
         for chunk in layout.stages[self.number]:
             self.chunks[chunk] = []
@@ -62,6 +65,7 @@ class Stage:
                 blocks = {place: chain[place] for place in range(*bucket)}
                 for place, block in blocks.items():
                     block.materialize(seed, prefix[place], dtype)
+                    block.to(device)
                 parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in shared]
                 self.chunks[chunk].append(self._bucket(blocks, parameters, layout.is_trained(chunk, number)))
         self.ties = {}
@@ -75,11 +79,12 @@ class Stage:
         share = self.mesh.coordinate("data") if shares > 1 else 0
         gradients, values = (self._flat(sizes) if wanted else None for wanted in (trained, trained and shares > 1))
         for p, place in zip(updated, _in_turn(sizes), strict=True):
+            k = p.kernels
             if gradients is not None:
-                p.gradient_buffer = gradients[place].reshape(p.shape)
+                p.gradient_buffer = k.reshape(k.index(gradients, (place,)), p.shape)
             if values is not None:
-                lies = values[place].reshape(p.shape)
-                p.kernels.assign(lies, p.data)
+                lies = k.reshape(k.index(values, (place,)), p.shape)
+                k.assign(lies, p.data)
                 p.data = lies
         if values is not None:
             for p, part in zip(updated, parts(sizes, share, shares), strict=True):
@@ -88,9 +93,9 @@ class Stage:
 
     def _flat(self, sizes: Sequence[int]) -> np.ndarray:
         """A flat array for parameters of these sizes, zero also where none lies."""
-        array = self.mesh.world.empty((flat_elements(sum(sizes), self.shares),), self.dtype).data
-        for_array(array).fill(array, 0)
-        return array
+        flat = self.mesh.world.empty((flat_elements(sum(sizes), self.shares),), self.dtype, self.device)
+        flat.kernels.fill(flat.data, 0)
+        return flat.data
 
     def bucket(self, chunk: int, number: int) -> Bucket:
         """That of a chunk, or what is tied."""

@@ -25,6 +25,7 @@ from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request
 from minidl.parallel.result import Evaluation, StepRecord
+from minidl.parallel.runtime.device import device_of_rank
 from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
@@ -122,8 +123,10 @@ def run_rank(group, job: Job) -> Result:
         with contextlib.suppress(OSError):  # the launcher listens no longer: another rank failed first
             if records:
                 group.report(records)
-    kept, first = (Event._make(event) for event in chain(*events, worker.events)), done - len(events)
-    return Result([event for event in kept if event.step >= first], held(done), memory.nbytes, every_record)
+    first, seconds = done - len(events), worker.device.seconds
+    kept = (Event._make(event) for event in chain(*events, worker.events))
+    kept = [e._replace(start=seconds(e.start), end=seconds(e.end)) for e in kept if e.step >= first]
+    return Result(kept, held(done), memory.nbytes, every_record)
 
 
 def _make_worker(group, job: Job) -> Worker:
@@ -140,12 +143,13 @@ def _make_worker(group, job: Job) -> Worker:
         model = request.build(layers)
     if plan.recompute == "selective":
         recompute_attention(model, True)
-    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards)
+    device = device_of_rank(request.device)
+    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards, device.name)
     stage.train(True)
     optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
     if request.resume is not None:
         rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
-    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm)
+    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm, device)
     for axes in job.layer_axes:
         layers.group(*axes).on_collective = worker.inside_layer
     return worker

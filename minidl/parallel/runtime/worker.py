@@ -24,10 +24,11 @@ from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Compiled, Lane
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
+from minidl.parallel.runtime.device import Gpu, Host, Told
 from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
-from minidl.trace import COLLECTIVES, COMPUTE
+from minidl.trace import COLLECTIVES, COMPUTE, COPY
 
 
 class Worker:
@@ -36,11 +37,15 @@ class Worker:
     mesh: with the groups in which instructions meet. loss: gives sum and weight. optimizer: over this rank's
     parameters, None if it has none. events: what happened, until somebody takes it; tuples that `Event._make` takes, as
     these are made in a third of the time, with the instruction in place of its details; of a collective inside a layer
-    the instruction and the bytes. memory: how much this rank holds, while it is asked to look.
+    the instruction and the bytes. Times are moments of the device. memory: how much this rank holds, while it is asked
+    to look.
     """
 
-    def __init__(self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None):
+    def __init__(
+        self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None, device: Host | Gpu
+    ):
         self.stage, self.mesh, self.loss, self.optimizer = stage, mesh, loss, optimizer
+        self.device, self._now = device, device.now
         self.seed, self.clip_norm, self._tell = seed, clip_norm, mesh.world.tell
         self.buffers: dict[B.Buffer, object] = {}
         self.events: list[tuple] = []
@@ -71,9 +76,9 @@ class Worker:
             lane.begin()
             self._instruction = instruction
             self._tell(instruction.name)
-            self._segment = time.perf_counter()
+            self._segment = self._now()
             COMPUTE_HANDLERS[type(instruction)](self, instruction)
-            self._record(COMPUTE, instruction.name, self._segment, time.perf_counter(), step.number, instruction)
+            self._record(COMPUTE, instruction.name, self._segment, self._now(), step.number, instruction)
             self._finish(lane, instruction)
             self._communicate()
         return self.totals
@@ -132,22 +137,28 @@ class Worker:
         self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number, (i, handle.nbytes))
         self._segment = now
 
+    def _copied(self, i: I.Instruction) -> Told:
+        """What is to be told of copies between host and device that are made for `i`."""
+        step = self.step.number
+        return lambda what, start, end, nbytes: self._record(COPY, f"{i.name} {what}", start, end, step, (i, nbytes))
+
     # Compute
 
     def load_input(self, i: I.LoadInput) -> None:
         x, y = self.step.dataset[self.step.samples[i.micro_batch]]
         if self.stage.holds_end:
             self.step.labels[i.micro_batch] = y
-        self.buffers[i.writes[0]] = self._cast(x)
+        self.buffers[i.writes[0]] = self._load(i, x)
 
     def load_target(self, i: I.LoadTarget) -> None:
         y = self.step.labels.pop(i.micro_batch, None)
         if y is None:
             _, y = self.step.dataset[self.step.samples[i.micro_batch]]
-        self.buffers[i.writes[0]] = self._cast(y)
+        self.buffers[i.writes[0]] = self._load(i, y)
 
-    def _cast(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(self.stage.dtype, copy=False) if array.dtype.kind == "f" else array
+    def _load(self, i: I.Instruction, array: np.ndarray):
+        dtype = self.stage.dtype if array.dtype.kind == "f" else array.dtype
+        return self.device.load(array, dtype, self._copied(i))
 
     def forward(self, i: I.Forward) -> None:
         x, first_trained = self.buffers[i.reads[0]], math.inf if i.recomputed else self.stage.layout.first_trained
@@ -185,13 +196,13 @@ class Worker:
         output, target = (self.buffers[b] for b in i.reads)
         total, weight, gradient = blocks.loss_and_gradient(self.loss, output, target)
         loss, *given = i.writes
-        self.buffers[loss] = Totals(float(total), float(weight), 0.0, 0.0)
+        self.buffers[loss] = self.device.fetch((total, weight, 0.0, 0.0), self._copied(i))
         for buffer in given:
             self.buffers[buffer] = gradient
 
     def score(self, i: I.Score) -> None:
         output, target = (self.buffers[b] for b in i.reads)
-        self.buffers[i.writes[0]] = Totals(*map(float, blocks.score(self.loss, output, target)))
+        self.buffers[i.writes[0]] = self.device.fetch(blocks.score(self.loss, output, target), self._copied(i))
 
     def backward(self, i: I.Backward) -> None:
         gradient = self.buffers.pop(i.reads[0])  # used up, and with it what each block has saved

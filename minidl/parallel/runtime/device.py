@@ -1,0 +1,121 @@
+"""The device of a rank: how data come to it and results back, and what its time is.
+
+A GPU has two streams, which are lanes of the trace: kernels are launched in one, copies run beside them in the other.
+Its times are those of events in these streams, on the host's clock. Several ranks on GPUs need no more of it but a
+process group whose engine moves memory of the GPU, with events of a third stream: one lane for each kind of
+communication.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from minidl import kernels
+from minidl.tensor import Tensor
+
+Told = Callable[[str, object, object, int], None]  # is told of a copy: its name, when it begins and ends, its bytes
+
+
+class Fetched(Protocol):
+    """Numbers on their way to the host."""
+
+    def done(self) -> bool: ...
+    def numbers(self) -> Sequence[float]:
+        """Wait for them."""
+
+
+class Arrived:
+    """Numbers that are there."""
+
+    def __init__(self, numbers: Sequence[float]):
+        self._numbers = numbers
+
+    def done(self) -> bool:
+        return True
+
+    def numbers(self) -> Sequence[float]:
+        return self._numbers
+
+
+class Host:
+    """The CPU: data lie where they are used, and are there at once."""
+
+    name = "cpu"
+    now = staticmethod(time.perf_counter)
+
+    def seconds(self, moment: float) -> float:
+        """When a moment that `now` gave was, as time.perf_counter has it."""
+        return moment
+
+    def load(self, values: np.ndarray, dtype: np.dtype, tell: Told):
+        """The values as an array of the device, of `dtype`."""
+        return values.astype(dtype, copy=False)
+
+    def fetch(self, values: Sequence[Tensor | float], tell: Told) -> Fetched:
+        """Tensors of one element, and numbers, to be numbers of the host."""
+        return Arrived([float(value) for value in values])
+
+
+class Gpu:
+    """One NVIDIA GPU, or what emulates it."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        self.kernels = kernels.for_device("cuda")
+        self._start = self.now()
+        self._start.synchronize()
+        self._start_seconds = time.perf_counter()
+
+    def now(self):
+        """The moment at which the GPU has done all kernels launched so far."""
+        return self.kernels.Event(self.kernels.compute)
+
+    def seconds(self, moment) -> float:
+        if isinstance(moment, float):
+            return moment
+        moment.synchronize()
+        return self._start_seconds + moment.seconds_since(self._start)
+
+    def load(self, values: np.ndarray, dtype: np.dtype, tell: Told):
+        start = time.perf_counter()
+        staged = self.kernels.pinned(values.shape, dtype)
+        staged[...] = values
+        tell("to the device's format", start, time.perf_counter(), staged.nbytes)
+        array, begin, end = self.kernels.upload(staged)
+        tell("to the device", begin, end, staged.nbytes)
+        return array
+
+    def fetch(self, values: Sequence[Tensor | float], tell: Told) -> Fetched:
+        return _FromGpu(self.kernels, values, tell)
+
+
+class _FromGpu:
+    """Numbers of the GPU on their way: not before all kernels are done that were launched before."""
+
+    def __init__(self, kernels, values: Sequence[Tensor | float], tell: Told):
+        self._tell = tell
+        self._values = [kernels.Download(v.data) if isinstance(v, Tensor) else float(v) for v in values]
+        for value in self._copies():
+            tell("to the host", value.start, value.end, value.values.nbytes)
+
+    def _copies(self):
+        return [value for value in self._values if not isinstance(value, float)]
+
+    def done(self) -> bool:
+        return all(value.done() for value in self._copies())
+
+    def numbers(self) -> Sequence[float]:
+        start = time.perf_counter()
+        found = [v if isinstance(v, float) else float(v.numpy()) for v in self._values]
+        self._tell("read", start, time.perf_counter(), sum(value.values.nbytes for value in self._copies()))
+        return found
+
+
+def device_of_rank(name: str) -> Host | Gpu:
+    """The device on which this rank computes."""
+    return Host() if name == "cpu" else Gpu()
