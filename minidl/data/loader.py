@@ -17,6 +17,9 @@ from minidl.data.datasets import Dataset
 from minidl.data.fetch import Fetcher
 from minidl.data.snapshot import Snapshot
 from minidl.data.worker import LoaderWorker
+from minidl.kernels import for_device
+from minidl.ops.shape import pin_memory
+from minidl.tensor import Tensor
 from minidl.tree import map_leaves
 
 
@@ -29,6 +32,8 @@ class DataLoader:
     num_workers: processes that make the batches, each `prefetch_factor` of them ahead; 0: made here when asked for.
     The batches are the same to the last bit for any number, random transforms included (see `TransformedDataset`).
     collate_fn: makes a batch of a list of samples; `default_collate` by itself.
+    pin_memory: give the batches in pinned memory, so that `x.to("cuda", non_blocking=True)` copies one beside the
+    computation with the batch before.
 
     `epoch` is the number of the next one: set it to go on where a training was left.
 
@@ -41,6 +46,7 @@ class DataLoader:
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, *, seed: int = 0, drop_last: bool = False,
         sampler: Collection[int] | None = None, batch_sampler: Collection[Sequence[int]] | None = None,
         num_workers: int = 0, prefetch_factor: int = 2, collate_fn: Callable[[list], object] | None = None,
+        pin_memory: bool = False,
     ):  # fmt: skip
         counts = (
             ("batch_size", batch_size, 1),
@@ -59,7 +65,9 @@ class DataLoader:
             raise TypeError(f"DataLoader: collate_fn must be a function of a list, not a {type(collate_fn).__name__}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.drop_last, self.sampler, self.batch_sampler = drop_last, sampler, batch_sampler
-        self.collate_fn = collate_fn
+        self.collate_fn, self.pin_memory = collate_fn, pin_memory
+        if pin_memory:
+            for_device("cuda")
         self.num_workers, self.prefetch_factor, self.epoch = num_workers, prefetch_factor, 0
 
     def __len__(self) -> int:
@@ -74,8 +82,10 @@ class DataLoader:
         self.epoch += 1
         fetcher = Fetcher(self.dataset, self.collate_fn, self.seed)
         if self.num_workers:
-            return _from_workers(fetcher, epoch, indices, self.num_workers, self.prefetch_factor)
-        return _made_here(fetcher, epoch, indices)
+            made = _from_workers(fetcher, epoch, indices, self.num_workers, self.prefetch_factor)
+        else:
+            made = _made_here(fetcher, epoch, indices)
+        return _pinned(made) if self.pin_memory else made
 
     def _indices(self) -> Iterable[np.ndarray]:
         """The indices of each batch of this epoch."""
@@ -88,6 +98,12 @@ class DataLoader:
         else:
             order = np.arange(len(self.dataset))
         return batches(order, self.batch_size, self.drop_last)
+
+
+def _pinned(made: Iterator) -> Iterator:
+    for batch in made:
+        yield map_leaves(lambda leaf: pin_memory(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+        del batch
 
 
 def _made_here(fetcher: Fetcher, epoch: int, indices: Iterable[np.ndarray]) -> Iterator:

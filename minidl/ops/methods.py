@@ -74,7 +74,8 @@ METHODS = [
     matmul.matmul, matmul.bmm, matmul.dot, matmul.outer,
     shape.reshape, shape.flatten, shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose, shape.movedim,
     shape.expand, shape.expand_as, shape.clone, shape.contiguous,
-    shape.to, conversion.float, conversion.double, conversion.long, conversion.bool, conversion.type_as,
+    shape.to, shape.pin_memory, shape.is_pinned,
+    conversion.float, conversion.double, conversion.long, conversion.bool, conversion.type_as,
     conversion.tolist, conversion.size, conversion.dim, conversion.__iter__, conversion.__int__, conversion.__index__,
     conversion.__format__,
 ]  # fmt: skip
@@ -93,5 +94,6 @@ Tensor.where = lambda x, condition, other: choice.where(condition, x, other)
 Tensor.view = shape.reshape
 Tensor.T = property(lambda x: shape.permute(x, range(x.ndim)[::-1]), doc="With the dimensions in reverse order.")
 Tensor.cpu = lambda x: shape.to(x, "cpu")
+Tensor.cuda = lambda x: shape.to(x, "cuda")
 Tensor.mT = property(lambda x: shape.transpose(x, -2, -1), doc="With the last two dimensions exchanged.")
 Tensor.__array_ufunc__ = None  # a NumPy array on the left of an operator leaves the operation, and its error, to us

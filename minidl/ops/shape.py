@@ -97,19 +97,23 @@ class Cast(Op):
 
 
 class Move(Op):
-    """A copy on the device `name`."""
+    """A copy on the device `name`. beside: it may run beside what is computed, where host memory is pinned."""
 
-    def __init__(self, name: str):
-        self.there = _kernels.for_device(name)
+    def __init__(self, name: str, beside: bool = False):
+        self.there, self.beside = _kernels.for_device(name), beside
 
     def forward(self, x):
-        return _move(x, self.kernels, self.there)
+        return _move(x, self.kernels, self.there, self.beside)
 
     def backward(self, grad):
         return _move(grad, self.there, self.kernels)
 
 
-def _move(x, here, there):
+def _move(x, here, there, beside=False):
+    if beside and (here.DEVICE, there.DEVICE) == ("cpu", "cuda") and x.flags.c_contiguous and there.is_pinned(x):
+        return there.upload(x)[0]
+    if beside and (here.DEVICE, there.DEVICE) == ("cuda", "cpu"):
+        return here.Download(x).values
     return there.array(x if there.DEVICE == "meta" else here.to_numpy(x), x.dtype)
 
 
@@ -249,18 +253,38 @@ def contiguous(x: Tensor) -> Tensor:
     return x if x.kernels.is_contiguous(x.data) else clone(x)
 
 
+def pin_memory(x: Tensor) -> Tensor:
+    """A copy in pinned memory of the host, from which copies to the GPU can run beside the computation."""
+    if x.device != "cpu":
+        raise RuntimeError(f"only a tensor on the CPU can be pinned, not one on {x.device}")
+    if is_pinned(x):
+        return x
+    values = _kernels.for_device("cuda").pinned(x.shape, x.dtype)
+    values[...] = x.data
+    return Tensor(values)
+
+
+def is_pinned(x: Tensor) -> bool:
+    """Whether x lies in pinned memory."""
+    return x.device == "cpu" and "cuda" in _kernels.BY_DEVICE and _kernels.BY_DEVICE["cuda"].is_pinned(x.data)
+
+
 def cast(x: Tensor, dtype) -> Tensor:
     """The same values in another dtype; x itself if it has it already."""
     dtype = dtype_of(dtype)
     return x if x.dtype == dtype else Cast(dtype)(x)
 
 
-def to(x: Tensor, *targets, dtype=None, device: str | None = None) -> Tensor:
-    """On another device ("cpu", "meta", …) or in another dtype, or both; x itself if nothing changes."""
+def to(x: Tensor, *targets, dtype=None, device: str | None = None, non_blocking: bool = False) -> Tensor:
+    """On another device ("cpu", "cuda", "meta") or in another dtype, or both; x itself if nothing changes.
+
+    non_blocking: do not wait for a copy to the GPU, which needs pinned memory (`pin_memory`), nor for one back, whose
+    values are there after `minidl.cuda.synchronize()`.
+    """
     for target in (*targets, *(option for option in (dtype, device) if option is not None)):
         if isinstance(target, str) and target not in DTYPES:
             _kernels.for_device(target)
-            x = x if x.device == target else Move(target)(x)
+            x = x if x.device == target else Move(target, non_blocking)(x)
         else:
             x = cast(x, target)
     return x

@@ -4,6 +4,8 @@ They need pinned memory of the host, which the operating system leaves where it 
 the GPU only from the next kernel on, a copy back waits for the kernels launched before it; the host waits for neither.
 """
 
+from __future__ import annotations
+
 import math
 import weakref
 from collections import defaultdict, deque
@@ -81,14 +83,19 @@ def upload(values: np.ndarray) -> tuple[CudaArray, device.Event, device.Event]:
 class Download:
     """A copy to the host under way, from `start` to `end`."""
 
+    under_way: deque[Download] = deque()  # their sources must not be freed before the copies are done
+
     def __init__(self, x: CudaArray):
         x = contiguous(x)
+        while self.under_way and self.under_way[0].done():
+            self.under_way.popleft()
         copies.wait(device.Event(compute))
-        self.values, self._source = pinned(x.shape, x.dtype), x  # which must not be freed before the copy is done
+        self.values, self._source = pinned(x.shape, x.dtype), x
         self.start = device.Event(copies)
         if x.size:
             device.to_host(self.values, x.storage.block, x.offset * x.dtype.itemsize, copies)
         self.end = device.Event(copies)
+        self.under_way.append(self)
 
     def done(self) -> bool:
         return self.end.done()

@@ -17,7 +17,8 @@ import numpy as np
 from minidl import kernels
 from minidl.tensor import Tensor
 
-Told = Callable[[str, object, object, int], None]  # is told of a copy: its name, when it begins and ends, its bytes
+# Is told of a copy: its name, when it begins and ends, its bytes
+Told = Callable[[str, object, object, int], None]
 
 
 class Fetched(Protocol):
