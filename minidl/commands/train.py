@@ -87,6 +87,7 @@ def add_parser(commands) -> None:
     add("--lr", type=positive, metavar="RATE", help=f"learning rate (default: {rates})")
     add("--seed", type=seed, default=0, metavar="N", help="of parameters, order of the data, dropout (default: 0)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="of parameters and data (default: float32)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one NVIDIA GPU, and one worker (default: cpu)")
 
     add_plan_options(parser)
 
@@ -145,7 +146,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
                 asked.build, asked.train_set, plan, optimizer=lambda parameters: make(parameters, lr=lr),
                 loss=asked.loss, batch_size=chosen.batch_size, steps=steps, seed=chosen.seed,
                 drop_last=chosen.drop_last, evaluate=asked.test_set, dtype=chosen.dtype,
-                callbacks=[until_it_fails(monitor)], progress=True,
+                device=chosen.device, callbacks=[until_it_fails(monitor)], progress=True,
                 save=chosen.save, save_every=chosen.save_every, save_complete=checkpoints, resume=chosen.resume,
             )  # fmt: skip
     except KeyboardInterrupt as interrupt:
@@ -234,6 +235,7 @@ def summary(chosen: argparse.Namespace, lr: float, result: Run, asked: Task) -> 
         "lr": lr,
         "seed": chosen.seed,
         "dtype": chosen.dtype,
+        "device": chosen.device,
         "final_loss": result.losses[-1],
         "test_loss": test and test.loss,
         "test_accuracy": test.accuracy if test and asked.labels else None,
