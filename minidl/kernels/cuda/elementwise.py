@@ -13,9 +13,9 @@ import numpy as np
 from minidl.kernels import layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.launch import block_for, collapsed, launch, over_rows, padded
-from minidl.kernels.cuda.places import place
+from minidl.kernels.cuda.places import column, columns, place, row, rows
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
     "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
@@ -31,39 +31,46 @@ __all__ = [
 
 def map0(f):
     @cuda.jit
-    def kernel(out, rows, width, shape, to, to_next, numbers):
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            o = place(row, shape, to)
-            for j in range(first, width, columns):
-                out[o + j * to_next] = f(*numbers)
+    def kernel(out, count, width, shape, to, to_next, numbers):
+        count, width, to_next = unsigned(count), unsigned(width), unsigned(to_next)
+        i = row()
+        while i < count:
+            o, j = place(i, shape, to), column()
+            while j < width:
+                out[unsigned(o + j * to_next)] = f(*numbers)
+                j += columns()
+            i += rows()
 
     return kernel
 
 
 def map1(f):
     @cuda.jit
-    def kernel(out, a, rows, width, shape, to, of_a, to_next, next_a, numbers):
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            o, i = place(row, shape, to), place(row, shape, of_a)
-            for j in range(first, width, columns):
-                out[o + j * to_next] = f(a[i + j * next_a], *numbers)
+    def kernel(out, a, count, width, shape, to, of_a, to_next, next_a, numbers):
+        count, width, to_next, next_a = unsigned(count), unsigned(width), unsigned(to_next), unsigned(next_a)
+        i = row()
+        while i < count:
+            o, k, j = place(i, shape, to), place(i, shape, of_a), column()
+            while j < width:
+                out[unsigned(o + j * to_next)] = f(a[unsigned(k + j * next_a)], *numbers)
+                j += columns()
+            i += rows()
 
     return kernel
 
 
 def map2(f):
     @cuda.jit
-    def kernel(out, a, b, rows, width, shape, to, of_a, of_b, to_next, next_a, next_b, numbers):
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            o, i, k = place(row, shape, to), place(row, shape, of_a), place(row, shape, of_b)
-            for j in range(first, width, columns):
-                out[o + j * to_next] = f(a[i + j * next_a], b[k + j * next_b], *numbers)
+    def kernel(out, a, b, count, width, shape, to, of_a, of_b, to_next, next_a, next_b, numbers):
+        count, width, to_next = unsigned(count), unsigned(width), unsigned(to_next)
+        next_a, next_b = unsigned(next_a), unsigned(next_b)
+        i = row()
+        while i < count:
+            o, k, m, j = place(i, shape, to), place(i, shape, of_a), place(i, shape, of_b), column()
+            while j < width:
+                out[unsigned(o + j * to_next)] = f(a[unsigned(k + j * next_a)], b[unsigned(m + j * next_b)], *numbers)
+                j += columns()
+            i += rows()
 
     return kernel
 
@@ -71,19 +78,19 @@ def map2(f):
 def map3(f):
     @cuda.jit
     def kernel(
-        out, a, b, c, rows, width, shape, to, of_a, of_b, of_c, to_next, next_a, next_b, next_c, numbers
+        out, a, b, c, count, width, shape, to, of_a, of_b, of_c, to_next, next_a, next_b, next_c, numbers
     ):  # fmt: skip
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            o, i, k, m = (
-                place(row, shape, to),
-                place(row, shape, of_a),
-                place(row, shape, of_b),
-                place(row, shape, of_c),
-            )
-            for j in range(first, width, columns):
-                out[o + j * to_next] = f(a[i + j * next_a], b[k + j * next_b], c[m + j * next_c], *numbers)
+        count, width, to_next = unsigned(count), unsigned(width), unsigned(to_next)
+        next_a, next_b, next_c = unsigned(next_a), unsigned(next_b), unsigned(next_c)
+        i = row()
+        while i < count:
+            o, k, j = place(i, shape, to), place(i, shape, of_a), column()
+            m, n = place(i, shape, of_b), place(i, shape, of_c)
+            while j < width:
+                x, y, z = a[unsigned(k + j * next_a)], b[unsigned(m + j * next_b)], c[unsigned(n + j * next_c)]
+                out[unsigned(o + j * to_next)] = f(x, y, z, *numbers)
+                j += columns()
+            i += rows()
 
     return kernel
 

@@ -1,6 +1,30 @@
-"""Where an element lies: functions that kernels call."""
+"""Where a thread is, and where an element lies: functions that kernels call."""
 
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
+
+
+@cuda.jit(device=True)
+def column():
+    """The place of this thread along the first dimension of the grid."""
+    return unsigned(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+
+
+@cuda.jit(device=True)
+def columns():
+    """How many threads the grid has along its first dimension."""
+    return unsigned(cuda.gridDim.x * cuda.blockDim.x)
+
+
+@cuda.jit(device=True)
+def row():
+    """The place of this thread along the second dimension of the grid."""
+    return unsigned(cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y)
+
+
+@cuda.jit(device=True)
+def rows():
+    """How many threads the grid has along its second dimension."""
+    return unsigned(cuda.gridDim.y * cuda.blockDim.y)
 
 
 @cuda.jit(device=True)
@@ -9,10 +33,11 @@ def place(index, shape, strides):
 
     strides: one for each dimension, and at the end the place of the first element.
     """
-    at = strides[len(shape)]
+    at = unsigned(strides[len(shape)])
     if index == 0:  # the only row of contiguous arrays
         return at
     for d in range(len(shape) - 1, -1, -1):
-        at += index % shape[d] * strides[d]
-        index //= shape[d]
-    return at
+        n = unsigned(shape[d])
+        at += index % n * unsigned(strides[d])
+        index //= n
+    return unsigned(at)

@@ -1,4 +1,5 @@
-"""`cuda`, in which the kernels of this folder are written: Numba's module of that name, or the emulator's names.
+"""`cuda`, in which the kernels of this folder are written: Numba's module of that name, or the
+emulator's names; and the type `unsigned` of their indices.
 
 MINIDL_CUDA=emulated, read when the first kernel is needed, chooses the emulator. Numba needs no GPU to be imported,
 only to launch a kernel.
@@ -13,7 +14,14 @@ if SETTING not in ("", "emulated"):
 EMULATED = SETTING == "emulated"
 if EMULATED:
     from minidl.kernels.cuda import emulator as cuda
+
+    unsigned = int
 else:
+    import numpy as np
     from numba import cuda  # type: ignore[no-redef]
 
-__all__ = ["EMULATED", "cuda"]
+    # Places are counted in 32 bits without a sign. Signed ones would be looked at for being negative at every access,
+    # 64 bits take twice the registers. Numba makes a float64 of an unsigned and a signed number: convert all.
+    unsigned = np.uint32
+
+__all__ = ["EMULATED", "cuda", "unsigned"]
