@@ -7,6 +7,7 @@ for static graphs, and `Op` for ops of your own. With it come
     nn, optim, data     layers and losses; optimizers and schedules; data sets and their loader
     metrics             accuracy and its kin
     testing             derivatives held to finite differences
+    cuda                the GPU: whether there is one, and its memory
 
 and these are imported when asked for:
 
@@ -14,7 +15,7 @@ and these are imported when asked for:
     monitor, profile    logs of a run; what each block of a model costs
 """
 
-from minidl import autograd, data, metrics, nn, ops, optim, testing
+from minidl import autograd, cuda, data, metrics, nn, ops, optim, testing
 from minidl.creation import (
     arange,
     empty,

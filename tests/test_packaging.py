@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("minidl", "simulator", "lessons")
 OPTIONAL = {
     "IPython",
+    "cuda",
     "jupytext",
     "mpi4py",
     "tensorboardX",

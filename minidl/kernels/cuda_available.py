@@ -3,17 +3,20 @@
 import importlib.util
 import os
 
+INSTEAD = "MINIDL_CUDA=emulated runs its kernels without one"
+
 
 def missing() -> str | None:
     """Why kernels cannot run on a GPU here, in one sentence; None if they can, or MINIDL_CUDA=emulated stands in."""
     if os.environ.get("MINIDL_CUDA") == "emulated":
         return None
     if importlib.util.find_spec("numba_cuda") is None:
-        return (
-            "install its compiler with `pip install 'minidl[cuda]'`, or set MINIDL_CUDA=emulated to run without a GPU"
-        )
+        return f"install the compiler for a GPU with `pip install 'minidl[cuda]'`, or {INSTEAD}"
     from numba import cuda
 
-    if not cuda.is_available():
-        return "Numba finds no NVIDIA GPU or no driver for it; MINIDL_CUDA=emulated runs without one"
-    return None
+    if cuda.is_available():
+        return None
+    why = str(cuda.cuda_error() or "").strip()
+    if not why or "cannot be found" in why:
+        return f"no NVIDIA driver is installed here; {INSTEAD}"
+    return f"the NVIDIA driver finds no GPU to use ({why.splitlines()[0].rstrip('.:')}); {INSTEAD}"

@@ -72,9 +72,8 @@ class CudaArray:
         """By which CuPy, Numba and PyTorch share the memory (version 3 of Numba's interface)."""
         steps = None if self.contiguous else tuple(step * self.dtype.itemsize for step in self.strides)
         data = (self.address if self.size else 0, False)
-        stream = compute.handle or 1  # 1: the default stream
         given = {"shape": self.shape, "typestr": self.dtype.str, "data": data, "strides": steps}
-        return given | {"stream": stream, "version": 3}
+        return given | {"stream": compute.address, "version": 3}
 
     def __repr__(self) -> str:
         return f"CudaArray(shape={self.shape}, dtype={self.dtype})"

@@ -70,9 +70,12 @@ def pinned(nbytes: int) -> np.ndarray:
 
 
 class Stream:
-    """An order of work: what is put in one is done in turn, what is in two at the same time."""
+    """An order of work: what is put in one is done in turn, what is in two at the same time.
 
-    handle = 0
+    handle: what a launch takes. address: what others know it by.
+    """
+
+    handle, address = 0, 1  # 1: the default stream
 
     def synchronize(self) -> None:
         """Wait until all that was put in is done."""

@@ -7,6 +7,8 @@ only to launch a kernel.
 
 import os
 
+import numpy as np
+
 SETTING = os.environ.get("MINIDL_CUDA", "")
 if SETTING not in ("", "emulated"):
     raise ValueError(f"MINIDL_CUDA={SETTING!r}: set it to 'emulated', or leave it unset for a GPU")
@@ -17,7 +19,8 @@ if EMULATED:
 
     unsigned = int
 else:
-    import numpy as np
+    if not hasattr(np, "row_stack"):  # numba-cuda 0.30 asks for it, NumPy 2.5 has it no more
+        np.row_stack = np.vstack
     from numba import cuda  # type: ignore[no-redef]
 
     # Places are counted in 32 bits without a sign. Signed ones would be looked at for being negative at every access,

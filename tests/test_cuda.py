@@ -1,0 +1,150 @@
+"""The device cuda from outside: whether it is there, its memory, and what is said where it is missing."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import minidl
+from minidl.kernels import cuda_available, for_device
+
+HAS_GPU = 77
+ROOT = pathlib.Path(minidl.__file__).parent
+
+
+@pytest.fixture
+def emulated():
+    """The emulated device, with nothing kept from the tests before."""
+    for_device("cuda")
+    from minidl.kernels.cuda import emulated_device
+
+    minidl.cuda.empty_cache()
+    return emulated_device
+
+
+def without_gpu(code, *arguments):
+    """What a process says in which MINIDL_CUDA is not set."""
+    environment = {name: value for name, value in os.environ.items() if name != "MINIDL_CUDA"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_emulated_device_says_what_it_is(emulated):
+    assert minidl.cuda.is_available() and minidl.cuda.device_count() == 1
+    assert minidl.cuda.get_device_name() == "emulated"
+    minidl.cuda.synchronize()
+
+
+def test_memory_is_counted_while_it_is_held_kept_when_freed_and_given_back_when_emptied(emulated):
+    before, reserved, free = minidl.cuda.memory_allocated(), minidl.cuda.memory_reserved(), emulated.free_memory()
+    x = minidl.zeros(1000, device="cuda")  # 4,000 bytes, rounded up to 4,096
+    view = x.reshape(10, 100)
+    assert minidl.cuda.memory_allocated() == before + 4096
+    del x
+    assert minidl.cuda.memory_allocated() == before + 4096  # the view holds it
+    del view
+    assert minidl.cuda.memory_allocated() == before
+    assert minidl.cuda.memory_reserved() == reserved + 4096
+    assert emulated.free_memory() == free - 4096
+    again = minidl.zeros(990, device="cuda")  # fits the kept block
+    assert minidl.cuda.memory_reserved() == reserved + 4096
+    del again
+    minidl.cuda.empty_cache()
+    assert minidl.cuda.memory_reserved() == reserved and emulated.free_memory() == free
+
+
+def test_out_of_memory_says_what_was_asked_and_what_is_held_and_nothing_is_lost(emulated, monkeypatch):
+    before = minidl.cuda.memory_allocated()
+    monkeypatch.setattr(emulated, "MEMORY", emulated.MEMORY - emulated.free_memory() + 100_000)
+    x = minidl.ones(10_000, device="cuda")
+    with pytest.raises(MemoryError) as error:
+        minidl.ones(20_000, device="cuda")
+    held = minidl.units.scaled(before + 40_448, "B")
+    assert str(error.value) == (
+        f"the GPU is out of memory: 80 kB asked for, {held} held by arrays, {minidl.units.scaled(59_552, 'B')} free"
+    )
+    assert minidl.cuda.memory_allocated() == before + 40_448
+    assert (x.numpy() == 1).all()
+    del x
+    assert minidl.ones(20_000, device="cuda").shape == (20_000,)  # what was kept is given back first
+
+
+def test_kept_blocks_are_given_back_before_memory_is_said_to_be_out(emulated, monkeypatch):
+    monkeypatch.setattr(emulated, "MEMORY", emulated.MEMORY - emulated.free_memory() + 100_000)
+    for n in (10_000, 20_000, 5_000):
+        assert minidl.zeros(n, device="cuda").shape == (n,)
+
+
+def test_without_a_gpu_the_device_cuda_says_what_is_missing_and_all_else_works():
+    result = without_gpu(
+        """
+import sys
+import minidl
+assert "numba" not in sys.modules
+if minidl.cuda.is_available():
+    raise SystemExit(77)
+assert minidl.cuda.device_count() == 0
+assert minidl.cuda.memory_allocated() == minidl.cuda.memory_reserved() == 0
+minidl.cuda.empty_cache()
+said = set()
+model = minidl.nn.Linear(2, 2)
+for needs_one in (
+    minidl.cuda.synchronize, minidl.cuda.get_device_name, lambda: minidl.zeros(2, device="cuda"),
+    lambda: minidl.zeros(2).to("cuda"), lambda: minidl.device("cuda").__enter__(),
+):
+    try:
+        needs_one()
+    except RuntimeError as error:
+        said.add(str(error))
+    else:
+        raise AssertionError(needs_one)
+print(*said, sep="\\n")
+assert model(minidl.ones(1, 2)).shape == (1, 2)
+"""
+    )
+    if result.returncode == HAS_GPU:
+        pytest.skip("there is a GPU")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("no device cuda: ")
+    assert lines[0].endswith("or MINIDL_CUDA=emulated runs its kernels without one") or "driver" in lines[0]
+
+
+def test_what_is_missing_is_told_apart(monkeypatch):
+    monkeypatch.setenv("MINIDL_CUDA", "")
+    monkeypatch.setattr(cuda_available.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'minidl[cuda]'" in cuda_available.missing()
+
+
+def test_importing_minidl_or_its_cuda_module_imports_no_compiler():
+    result = without_gpu("import sys, minidl, minidl.cuda; raise SystemExit('numba' in sys.modules)")
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_unknown_setting_is_refused():
+    result = without_gpu("import os; os.environ['MINIDL_CUDA'] = 'yes'; import minidl.kernels.cuda.target")
+    assert "MINIDL_CUDA='yes': set it to 'emulated', or leave it unset for a GPU" in result.stderr
+
+
+def names(file):
+    """The public names of a module, and of each class in it, read from its text: the GPU's needs a driver."""
+    found = {}
+    for node in ast.parse((ROOT / "kernels" / "cuda" / file).read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = len(node.args.args)
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{f.name}": len(f.args.args) for f in node.body if isinstance(f, ast.FunctionDef)}
+            found[node.name] = 0
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: 0 for target in node.targets if isinstance(target, ast.Name)}
+    return {name: count for name, count in found.items() if not name.rpartition(".")[2].startswith("_")}
+
+
+def test_the_emulated_device_has_the_names_and_arguments_of_the_real_one():
+    emulated, real = names("emulated_device.py"), names("numba_device.py")
+    del emulated["MEMORY"]
+    assert emulated == {name: real.get(name) for name in emulated}
+    assert all(name.startswith(("Block", "Elements", "Pinned")) for name in real.keys() - emulated.keys())
