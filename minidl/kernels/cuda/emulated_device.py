@@ -49,6 +49,16 @@ def elements(storage: Storage, offset: int, count: int, dtype) -> DeviceMemory:
     return DeviceMemory(storage, offset, count, dtype)
 
 
+def launch(kernel, blocks, threads, stream: "Stream", arguments) -> None:
+    """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn."""
+    kernel[blocks, threads](*arguments)
+
+
+def copy_within(target: Storage, to: int, source: Storage, start: int, nbytes: int, stream: "Stream") -> None:
+    """Copy bytes from one place of the device's memory to another."""
+    target.bytes[to : to + nbytes] = source.bytes[start : start + nbytes]
+
+
 def address(storage: Storage) -> int:
     """Of the first byte."""
     return storage.bytes.ctypes.data

@@ -11,14 +11,18 @@ THREADS = 128 if device.NAME == "emulated" else 256  # in a block
 BLOCKS = 16 * device.MULTIPROCESSORS  # more than the GPU runs at once: threads go on to the next elements
 SYNCHRONOUS = os.environ.get("MINIDL_CUDA_SYNC") == "1"
 
+launches = 0  # of kernels, since the process began
+
 
 def launch(kernel, blocks, threads, *arguments) -> None:
     """Run `kernel` on a grid of `blocks` of `threads`: ints, or tuples of up to 3 of them. Arrays are CudaArrays.
 
     Returns at once; with MINIDL_CUDA_SYNC=1 when the kernel is done, so that its errors are raised here.
     """
+    global launches
+    launches += 1
     given = [a.elements if isinstance(a, CudaArray) else a for a in arguments]
-    kernel[blocks, threads, compute.handle](*given)
+    device.launch(kernel, blocks, threads, compute, given)
     if SYNCHRONOUS:
         device.synchronize()
 

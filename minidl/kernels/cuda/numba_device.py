@@ -106,6 +106,16 @@ def elements(block: Block, offset: int, count: int, dtype) -> Elements:
     return Elements(block.address + offset, count, dtype)
 
 
+def launch(kernel, blocks, threads, stream: "Stream", arguments) -> None:
+    """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn."""
+    kernel[blocks, threads, stream.handle](*arguments)
+
+
+def copy_within(target: Block, to: int, source: Block, start: int, nbytes: int, stream: "Stream") -> None:
+    """Copy bytes from one place of the device's memory to another."""
+    _call(driver.cuMemcpyDtoDAsync, target.address + to, source.address + start, nbytes, stream.address)
+
+
 def address(block: Block) -> int:
     """Of the first byte."""
     return block.address

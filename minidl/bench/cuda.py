@@ -1,0 +1,240 @@
+"""How fast the kernels of a GPU are, beside what its memory and its libraries do, and training steps beside PyTorch's.
+
+A kernel that moves memory is measured against a copy of the driver's, one that multiplies against the library's product
+or attention (PyTorch's, in float32 without TF32). Times are medians of runs, with an event before and after each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+import minidl
+from minidl import kernels
+from minidl.bench.workloads import BUILD
+from minidl.kernels.cuda import launch
+
+SECONDS = 0.3  # that a kernel is run for, at most
+RUNS = 20  # of a kernel, at most
+F = np.float32
+TARGETS = {  # share of the copy bandwidth, or of the library's speed, at least
+    "add": 0.85, "softmax": 0.85, "layer_norm": 0.85, "adam_update": 0.85, "matmul": 0.60, "attention": 0.40,
+}  # fmt: skip
+STEP_TARGETS = {"W4": 2.0}  # ours / PyTorch eager, at most
+STEPS = ("W1", "W2", "W4")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel on arrays, the larger of `shape`: what it moves and multiplies, and the same with PyTorch, if it has."""
+
+    name: str
+    shape: tuple[int, ...]
+    run: Callable[[], object]
+    nbytes: float
+    flops: float = 0.0
+    library: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel: bytes/s as a share of a copy's, of one that moves; speed as a share of the library's, where it is."""
+
+    name: str
+    shape: tuple[int, ...]
+    seconds: float
+    launches: int
+    bytes_per_second: float
+    flops_per_second: float
+    library_seconds: float | None
+    share_of_copy: float | None
+    share_of_library: float | None
+    target: float | None
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A training step: its milliseconds, how many kernels it launches, and PyTorch's milliseconds."""
+
+    workload: str
+    first_step_seconds: float
+    ours_ms: float
+    launches: int
+    torch_ms: float | None = None
+
+
+def torch_on_gpu() -> ModuleType | None:
+    """PyTorch, if it is there and finds a GPU; its products are then exact float32's, without TF32."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return torch
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """The median time of `run` on the GPU, after two that do not count: the first compiles."""
+    k = kernels.for_device("cuda")
+    run(), run()
+    k.device.synchronize()
+    times, end = [], time.perf_counter() + SECONDS
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < RUNS):
+        start = k.Event(k.compute)
+        run()
+        stop = k.Event(k.compute)
+        stop.synchronize()
+        times.append(max(stop.seconds_since(start), 1e-9))
+    return statistics.median(times)
+
+
+def library_seconds(torch: ModuleType, run: Callable[[], object]) -> float:
+    """The same of PyTorch's."""
+    run(), run()
+    times = []
+    for _ in range(RUNS):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop) / 1e3)
+    return statistics.median(times)
+
+
+def launch_seconds(launches: int = 1000) -> float:
+    """What it costs the host to launch a kernel, and the GPU to begin it: of many small ones in a row."""
+    k = kernels.for_device("cuda")
+    x = k.full((32,), 1.0, np.float32)
+    k.accumulate(x, x)
+    k.device.synchronize()
+    start = time.perf_counter()
+    for _ in range(launches):
+        k.accumulate(x, x)
+    k.device.synchronize()
+    return (time.perf_counter() - start) / launches
+
+
+def copy_bandwidth(nbytes: int) -> float:
+    """Bytes/s, read and written, of the driver's copy of `nbytes` from the GPU's memory to the same."""
+    k = kernels.for_device("cuda")
+    source, target = (k.full((nbytes // 4,), 1.0, np.float32) for _ in range(2))
+    blocks = target.storage.block, source.storage.block
+    return 2 * nbytes / seconds_of(lambda: k.device.copy_within(blocks[0], 0, blocks[1], 0, nbytes, k.compute))
+
+
+def cases(scale: int) -> Iterator[Case]:
+    """The kernels, one at a time: arrays of 256 MB and products of 4096 a side, each size divided by `scale`."""
+    k, torch = kernels.for_device("cuda"), torch_on_gpu()
+    rows, width, side = max(2, 65536 // scale), max(8, 1024 // scale), max(16, 4096 // scale)
+    elements, size = rows * width, 4 * rows * width
+
+    def array(*shape):
+        return k.array(np.random.default_rng(0).standard_normal(shape, F), F)
+
+    def theirs(function: Callable, *shapes: tuple[int, ...]) -> Callable[[], object] | None:
+        """PyTorch's function of arrays of these shapes."""
+        if torch is None:
+            return None
+        given = [torch.randn(*shape, device="cuda") for shape in shapes]
+        return lambda: function(torch, *given)
+
+    a, b, w = array(rows, width), array(rows, width), array(width)
+    yield Case("add", a.shape, lambda: k.add(a, b), 3 * size)
+    yield Case("gelu", a.shape, lambda: k.gelu(a, "tanh"), 2 * size)
+    yield Case("sum", a.shape, lambda: k.sum(a, 0, False), size)
+    library = theirs(lambda torch, x: torch.softmax(x, -1), a.shape)
+    yield Case("softmax", a.shape, lambda: k.softmax(a, 1), 2 * size, library=library)
+    library = theirs(lambda torch, x, w: torch.nn.functional.layer_norm(x, w.shape, w, w), a.shape, w.shape)
+    yield Case("layer_norm", a.shape, lambda: k.layer_norm(a, w, w, 1e-5), 2 * size, library=library)
+    _, mean, inverse = k.layer_norm(a, w, w, 1e-5)
+    yield Case("layer_norm_grad", a.shape, lambda: k.layer_norm_grad(b, a, mean, inverse, w), 3 * size)
+    labels = k.array(np.arange(rows) % width, np.int64)
+    yield Case("cross_entropy", a.shape, lambda: k.cross_entropy(a, labels, -100), 2 * size)
+    yield Case("dropout", a.shape, lambda: k.dropout(a, 0.1), 2 * size + elements)
+    yield Case("embedding", (rows, width), lambda: k.embedding(b, labels), 2 * size)
+    flat = [array(elements // 4) for _ in range(4)]  # parameter, gradient and two moments: 256 MB together
+    adam = (*flat, None, 0.9, 0.999, 1e-8, 1e-9, 0.0, 1.0, 0.0, 1.0, 1.0)
+    yield Case("adam_update", flat[0].shape, lambda: k.adam_update(*adam), 7 * size // 4)
+    images = array(max(2, 256 // scale), 64, max(4, 64 // scale), max(4, 64 // scale))
+    mean, variance = k.channel_moments(images)
+    norm = lambda: k.batch_norm(images, mean, variance, None, None)  # noqa: E731
+    yield Case("batch_norm", images.shape, norm, 2 * images.nbytes)
+    for name, shape in (("matmul", (side, side)), ("matmul", (16, side // 4, side // 4))):
+        x, y = array(*shape), array(*shape)
+        library = theirs(lambda torch, x, y: x @ y, shape, shape)
+        yield Case(name, shape, lambda x=x, y=y: k.matmul(x, y), 3 * x.nbytes, 2 * x.size * shape[-1], library)
+    x, w = array(max(1, 64 // scale), 64, max(4, 64 // scale), max(4, 64 // scale)), array(64, 64, 3, 3)
+    library = theirs(lambda torch, x, w: torch.nn.functional.conv2d(x, w, padding=1), x.shape, w.shape)
+    convolve = lambda: k.conv2d(x, w, None, (1, 1), (1, 1), (1, 1), 1)  # noqa: E731
+    yield Case("conv2d", x.shape, convolve, 2 * x.nbytes, 2 * x.size * w.size // 64, library)
+    shape = (max(1, 8 // scale), max(1, 16 // scale), max(16, 2048 // scale), 64)
+    q, key, v = (array(*shape) for _ in range(3))
+    attend = lambda torch, q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v)  # noqa: E731
+    attention = lambda: k.attention(q, key, v, 0.125, False)  # noqa: E731
+    library = theirs(attend, shape, shape, shape)
+    yield Case("attention", shape, attention, 4 * q.nbytes, 4 * q.size * shape[2], library)
+
+
+def measure_kernels(scale: int, copy: float, report: Callable[[str], None]) -> list[KernelRow]:
+    """A row for each kernel; `report` is told before each what comes. scale: as `cases` has it. copy: bytes/s of one."""
+    torch, found = torch_on_gpu(), []
+    for case in cases(scale):
+        report(case.name)
+        before = launch.launches
+        case.run()
+        launches = launch.launches - before
+        seconds = seconds_of(case.run)
+        theirs = library_seconds(torch, case.library) if case.library else None
+        found.append(KernelRow(
+            case.name, case.shape, seconds, launches, case.nbytes / seconds, case.flops / seconds, theirs,
+            case.nbytes / seconds / copy if not case.flops else None, theirs and theirs / seconds,
+            TARGETS.get(case.name),
+        ))  # fmt: skip
+    return found
+
+
+def measure_step(workload: str) -> StepRow:
+    """A training step of a reference workload on the GPU; PyTorch's is for the caller to add."""
+    with minidl.device("cuda"):
+        step = BUILD[workload]()
+    start = time.perf_counter()
+    step()
+    first, before = time.perf_counter() - start, launch.launches
+    step()
+    launches = launch.launches - before
+    return StepRow(workload, first, 1e3 * host_seconds(step), launches)
+
+
+def host_seconds(step: Callable[[], object]) -> float:
+    """The median time of a step that ends by reading its loss."""
+    times, end = [], time.perf_counter() + 2 * SECONDS
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def torch_step_ms(workload: str) -> float | None:
+    """PyTorch's step of the same workload, eager float32 on the GPU; None without it."""
+    if (torch := torch_on_gpu()) is None:
+        return None
+    with torch.device("cuda"):
+        sys.path.insert(0, str(Path(__file__).parent))
+        try:
+            step = importlib.import_module("torch_workloads").BUILD[workload](False)
+        finally:
+            sys.path.pop(0)
+        step(), step()
+        return 1e3 * host_seconds(step)
