@@ -187,7 +187,7 @@ def cases(scale: int) -> Iterator[Case]:
 
 
 def measure_kernels(scale: int, copy: float, report: Callable[[str], None]) -> list[KernelRow]:
-    """A row for each kernel; `report` is told before each what comes. scale: as `cases` has it. copy: bytes/s of one."""
+    """A row for each kernel. scale: as `cases` has it. copy: bytes/s of one. report: told before each what comes."""
     torch, found = torch_on_gpu(), []
     for case in cases(scale):
         report(case.name)
