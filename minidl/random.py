@@ -1,7 +1,8 @@
 """Where random numbers come from: a generator keyed by what the numbers are for, never by who draws them.
 
 A parameter is drawn from (seed, its name), a permutation of the data from (seed, epoch), a dropout mask from (seed,
-step, sample, layer). So every rank of every plan sees the numbers that the one-worker run sees.
+step, sample, layer). So every rank of every plan sees the numbers that the one-worker run sees. And so does every
+device: generators draw on the CPU, and the numbers of a mask come from Philox, whose words a GPU computes as well.
 """
 
 import math
@@ -12,13 +13,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_default = np.random.default_rng(0)
+from minidl import philox
+
+
+def _philox(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key))
+
+
+_default = _philox(0)
 
 
 def manual_seed(seed: int) -> None:
     """Start the default generator again from `seed`."""
     global _default
-    _default = np.random.default_rng(seed)
+    _default = _philox(seed)
 
 
 def default_generator() -> np.random.Generator:
@@ -40,7 +48,7 @@ def drawing_from(generator: np.random.Generator) -> Iterator[None]:
 def generator(seed: int, *key: int | str) -> np.random.Generator:
     """A generator of its own for each (seed, key)."""
     words = [zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key]
-    return np.random.default_rng([seed, *words])
+    return _philox(seed, *words)
 
 
 @dataclass
@@ -75,23 +83,51 @@ def scope(new: Scope) -> Iterator[Scope]:
         _scope = outer
 
 
-def uniform(shape: tuple[int, ...]) -> np.ndarray:
-    """Float32 in [0, 1) for a mask over `shape`, whose first dimension is the samples: keyed inside a scope."""
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Which random words a mask gets, so that whoever draws an element needs nothing but its place.
+
+    The words 4 q to 4 q + 3 of a sample are those of the counter (q, sample, step) under the key, with the sample in
+    two words, the lower first. key: 64 bits. step: 32 bits. samples: int64 (rows,). per_sample: elements of a row.
+    """
+
+    key: int
+    step: int
+    samples: np.ndarray
+    per_sample: int
+
+    @property
+    def key_words(self) -> tuple[np.uint32, np.uint32]:
+        """The lower and the upper half of the key."""
+        return np.uint32(self.key % 2**32), np.uint32(self.key >> 32)
+
+
+def stream(shape: tuple[int, ...]) -> Stream:
+    """The words of the next mask over `shape`, whose first dimension is the samples.
+
+    Inside a scope they are keyed. Outside, the key comes from the default generator, and all is one sample.
+    """
     if _scope is None:
-        return _default.random(shape, np.float32)
+        key = int(_default.integers(2**64, dtype=np.uint64))
+        return Stream(key, 0, np.zeros(1, np.int64), math.prod(shape))
     s = _scope
     s.masks += 1
     if len(s.samples) != shape[0]:
         raise ValueError(
             f"a mask over shape {shape} in a random.scope of {len(s.samples)} samples: name as many as rows"
         )
-    key = np.zeros(1, np.uint64)
-    for word in (s.seed, s.block, s.masks, s.step):
-        key = _mix(key ^ np.uint64(word % 2**64)) + np.uint64(0x9E3779B97F4A7C15)
-    rows = _mix(key ^ s.samples.astype(np.uint64))  # (samples,)
-    elements = np.arange(math.prod(shape[1:]), dtype=np.uint64)
-    bits = _mix(rows[:, None] + elements * np.uint64(0x9E3779B97F4A7C15))  # (samples, elements)
-    return ((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
+    key = np.random.SeedSequence((s.seed % 2**64, s.block, s.masks)).generate_state(1, np.uint64)
+    return Stream(int(key[0]), s.step % 2**32, s.samples.astype(np.int64), math.prod(shape[1:]))
+
+
+def uniform(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 in [0, 1) for a mask over `shape`, from the upper 24 bits of the words of `stream(shape)`."""
+    s = stream(shape)
+    counters = np.arange(-(-s.per_sample // 4), dtype=np.uint32)
+    low, high = s.samples.astype(np.uint32)[:, None], (s.samples >> 32).astype(np.uint32)[:, None]
+    words = np.stack(philox.philox(counters, low, high, np.uint32(s.step), *s.key_words), axis=-1)
+    words = words.reshape(len(s.samples), 4 * len(counters))[:, : s.per_sample]
+    return philox.uniform(words).reshape(shape)
 
 
 def normal(shape: tuple[int, ...]) -> np.ndarray:
@@ -100,10 +136,3 @@ def normal(shape: tuple[int, ...]) -> np.ndarray:
         return _default.standard_normal(shape, np.float32)
     radius = np.sqrt(-2 * np.log1p(-uniform(shape)))  # Box and Muller 1958
     return radius * np.cos(np.float32(2 * math.pi) * uniform(shape))
-
-
-def _mix(x):
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): 64 well-mixed bits of each element of an array."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -1,14 +1,14 @@
 """The handwritten digits that come with minidl."""
 
+import zlib
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from minidl import random
 from minidl.data.datasets import ArrayDataset
 
-SPLIT_SEED = 0
+SPLIT_SEED = 0, zlib.crc32(b"digits")
 TRAINING = 1437
 
 
@@ -19,7 +19,8 @@ def digits() -> tuple[ArrayDataset, ArrayDataset]:
     Digits", UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49 (its test part), CC BY 4.0.
     """
     x, y = _arrays()
-    order = random.generator(SPLIT_SEED, "digits").permutation(len(x))
+    # A generator of its own: published accuracies stand only while the test images are those
+    order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(x))
     train, test = order[:TRAINING], order[TRAINING:]
     return ArrayDataset(x[train], y[train]), ArrayDataset(x[test], y[test])
 

@@ -81,7 +81,7 @@ def test_in_place_a_parameter_takes_the_recipe_and_its_values(name, options, low
     minidl.manual_seed(3)
     assert getattr(init, name)(weight, **options) is weight is layer.weight
     recipe = getattr(init, name[:-1])(**options)
-    expected = recipe(np.random.default_rng(3), (5, 6)).astype(np.float32)
+    expected = recipe(np.random.Generator(np.random.Philox(3)), (5, 6)).astype(np.float32)
     np.testing.assert_array_equal(weight.numpy(), expected)
     assert weight.requires_grad and weight.numpy().min() >= low and weight.numpy().max() <= high
 

@@ -4,16 +4,20 @@ Elementwise chains run in blocks that stay in the cache, so that memory is read 
 Large float32 arrays go to the machine code in compiled.py where that is several times faster.
 """
 
+import math
+
 import numpy as np
 
 from minidl import random
-from minidl.kernels.cpu.blocks import compiled, row_blocks, thread_rows, use_compiled
+from minidl.kernels.cpu.blocks import THREAD, compiled, compiled_masks, row_blocks, thread_rows, use_compiled
 from minidl.kernels.cpu.threads import split
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "dropout", "dropout_grad",
     "embedding", "embedding_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
 ]  # fmt: skip
+
+MASKS_COMPILED_FROM = 1 << 13  # elements: NumPy takes 20 times as long to draw them
 
 
 # Softmax
@@ -102,11 +106,40 @@ def attention_weights_grad(grad, weights, scale):
 
 def dropout(x, p):
     """-> x without a random fraction p of its elements, the rest divided by 1 - p; and the mask of the rest (bool)."""
-    mask = random.uniform(x.shape) >= p
+    mask = random_mask(x.shape, p)
     return dropout_grad(x, mask, p), mask
 
 
+def random_mask(shape, p):
+    """Where `random.uniform(shape)` is p or more."""
+    if math.prod(shape) < MASKS_COMPILED_FROM:
+        return random.uniform(shape) >= p
+    s = random.stream(shape)
+    counters = -(-s.per_sample // 4)
+    mask = np.empty((len(s.samples), 4 * counters), bool)
+    key = np.uint32(s.step), *s.key_words, np.float32(p)
+    draw = compiled_masks().random_mask
+
+    def rows(part):
+        draw(mask[part], 0, s.samples[part], *key)
+
+    def columns(part):
+        draw(mask[:, 4 * part.start : 4 * part.stop], part.start, s.samples, *key)
+
+    if len(mask) > 1:
+        split(len(mask), rows, thread_rows(s.per_sample))
+    else:
+        split(counters, columns, thread_rows(4))
+    return np.ascontiguousarray(mask[:, : s.per_sample]).reshape(shape)
+
+
 def dropout_grad(grad, mask, p):
+    if use_compiled(grad) and grad.flags.c_contiguous:
+        out = np.empty_like(grad)
+        g, m, o = grad.reshape(-1), mask.reshape(-1), out.reshape(-1)
+        scale, kernel = np.float32(1 / (1 - p)), compiled_masks().dropout_grad
+        split(len(g), lambda part: kernel(g[part], m[part], scale, o[part]), THREAD)
+        return out
     out = grad * mask
     out *= 1 / (1 - p)
     return np.asarray(out)

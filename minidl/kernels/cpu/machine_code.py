@@ -21,7 +21,9 @@ from minidl import files
 from minidl.caches import cache_folder
 
 HERE = Path(__file__).parent
-SOURCES = sorted([*HERE.glob("compil*.py"), *HERE.glob("lanes.py")])  # what compiled code is made of
+SOURCES = sorted(  # what compiled code is made of
+    [*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *HERE.parents[1].glob("philox.py")]
+)
 SEAL = 16  # bytes
 
 
