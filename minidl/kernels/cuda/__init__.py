@@ -9,6 +9,7 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.memory import compute, device, pool
+from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
 
 DEVICE = "cuda"

@@ -1,0 +1,63 @@
+"""What the threads of a block compute together: functions that kernels call, and in which their threads wait."""
+
+import functools
+from collections.abc import Callable
+
+from minidl.kernels.cuda.target import cuda
+
+
+@functools.cache
+def tree(combine: Callable) -> Callable:
+    """The function that combines the values of `lanes` threads to one, which all of them get.
+
+    combine: a device function of two values, in any order. shared: memory with a place for each thread of the block;
+    place: that of this thread. lane: which of the `lanes` threads this is, 0 for the first; their number is a power of
+    2, their places lie `step` apart. All threads of the block must call it, those that have nothing with a value that
+    changes nothing; afterwards `shared` may be used again.
+
+    In each round half of the threads take the value of one in the other half: log2(lanes) rounds instead of `lanes`
+    steps, and for sums an error that grows as slowly (Harris 2007, "Optimizing Parallel Reduction in CUDA", section 3:
+    threads side by side stay busy side by side, and touch memory side by side).
+    """
+
+    @cuda.jit(device=True)
+    def combined(shared, value, place, lane, lanes, step):
+        shared[place] = value
+        cuda.syncthreads()
+        distance = lanes // 2
+        while distance > 0:
+            if lane < distance:
+                shared[place] = combine(shared[place], shared[place + distance * step])
+            cuda.syncthreads()
+            distance //= 2
+        value = shared[place - lane * step]
+        cuda.syncthreads()
+        return value
+
+    return combined
+
+
+@functools.cache
+def tree_of_places(better: Callable) -> Callable:
+    """As tree, for the best of values and where it stands, of which all threads get the latter and the value.
+
+    better: a device function (value, index, other value, other index) -> whether the other one is the better.
+    """
+
+    @cuda.jit(device=True)
+    def best(values, indices, value, index, place, lane, lanes, step):
+        values[place], indices[place] = value, index
+        cuda.syncthreads()
+        distance = lanes // 2
+        while distance > 0:
+            if lane < distance:
+                other = place + distance * step
+                if better(values[place], indices[place], values[other], indices[other]):
+                    values[place], indices[place] = values[other], indices[other]
+            cuda.syncthreads()
+            distance //= 2
+        value, index = values[place - lane * step], indices[place - lane * step]
+        cuda.syncthreads()
+        return value, index
+
+    return best
