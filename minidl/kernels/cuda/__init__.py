@@ -7,9 +7,12 @@ all others leave them alone. All that is launched runs later, in the order of on
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
+from minidl.kernels.cuda.division import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.memory import compute, device, pool
 from minidl.kernels.cuda.reduction import *
+from minidl.kernels.cuda.scan import *
+from minidl.kernels.cuda.sorting import *
 from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
 
 DEVICE = "cuda"

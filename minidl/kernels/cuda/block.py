@@ -61,3 +61,32 @@ def tree_of_places(better: Callable) -> Callable:
         return value, index
 
     return best
+
+
+@functools.cache
+def scan(combine: Callable, start) -> Callable:
+    """The function that combines the values of all threads up to each -> (without its own, with it, of all).
+
+    combine: a device function of two values, the earlier first; start: what changes nothing. For the arguments see
+    tree. In each round every lane adds what the lane `distance` before it has: log2(lanes) rounds (Hillis and Steele
+    1986, "Data Parallel Algorithms").
+    """
+
+    @cuda.jit(device=True)
+    def scanned(shared, value, place, lane, lanes, step):
+        shared[place] = value
+        cuda.syncthreads()
+        distance = 1
+        while distance < lanes:
+            if lane >= distance:
+                value = combine(shared[place - distance * step], value)
+            cuda.syncthreads()
+            shared[place] = value
+            cuda.syncthreads()
+            distance *= 2
+        before = shared[place - step] if lane > 0 else start
+        total = shared[place + (lanes - 1 - lane) * step]
+        cuda.syncthreads()
+        return before, value, total
+
+    return scanned

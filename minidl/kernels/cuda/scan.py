@@ -1,0 +1,98 @@
+"""Running sums and products along a dimension."""
+
+import functools
+
+from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.block import scan
+from minidl.kernels.cuda.elementwise import multiply
+from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, padded
+from minidl.kernels.cuda.places import place
+from minidl.kernels.cuda.reduction import SIDE_BY_SIDE, total
+from minidl.kernels.cuda.scalars import scalar
+from minidl.kernels.cuda.target import cuda
+
+__all__ = ["cumsum", "prod_grad"]
+
+
+def running(combine, start, A: type):
+    """combine: a device function of two numbers of type A, which `start` does not change."""
+    over_lanes = scan(combine, start)
+
+    @cuda.jit
+    def kernel(out, x, rows, row_shape, to, of_x, width, to_next, next_x, side_by_side, exclusive):
+        """out[row, j] = the elements x[row, : j + 1] combined, or x[row, :j] if `exclusive`.
+
+        A row goes through shared memory in tiles of as many elements as it has lanes; what the tiles before it came to
+        is carried on. The lanes lie along x in a block, or along y if rows are `side_by_side` in memory.
+        """
+        shared = cuda.shared.array(THREADS, A)
+        lane, lanes, line, lines, next_lane = cuda.threadIdx.x, cuda.blockDim.x, cuda.threadIdx.y, cuda.blockDim.y, 1
+        if side_by_side:
+            lane, lanes, line, lines, next_lane = line, lines, lane, lanes, lanes
+        slot = cuda.threadIdx.x + cuda.threadIdx.y * cuda.blockDim.x
+        for first in range(cuda.blockIdx.x * lines, rows, cuda.gridDim.x * lines):
+            row = first + line
+            i = o = 0
+            if row < rows:
+                i, o = place(row, row_shape, of_x), place(row, row_shape, to)
+            carry = start
+            for tile in range(0, width, lanes):
+                j = tile + lane
+                here = row < rows and j < width
+                value = start
+                if here:
+                    value = A(x[i + j * next_x])
+                before, value, of_tile = over_lanes(shared, value, slot, lane, lanes, next_lane)
+                if here:
+                    out[o + j * to_next] = combine(carry, before if exclusive else value)
+                carry = combine(carry, of_tile)
+
+    return kernel
+
+
+@functools.cache
+def _kernel(combine: str, start: int, F: type):
+    A = total(F)
+    return running(scalar(combine, A), A(start), A)
+
+
+def scan_into(out: CudaArray, combine: str, start: int, x: CudaArray, dim: int, exclusive: bool) -> None:
+    """out[...] = the elements of x before and at each place along `dim` combined; only those before if `exclusive`."""
+    if not x.size:
+        return
+    kept = sorted(set(range(x.ndim)) - {dim}, key=lambda d: -abs(x.strides[d]))
+    shape, (to, of_x) = collapsed(*(tuple(s[d] for d in kept) for s in (x.shape, out.strides, x.strides)))
+    rows, width = x.size // x.shape[dim], x.shape[dim]
+    side_by_side = int(shape[-1] > 1 and 0 < abs(of_x[-1]) < abs(x.strides[dim]))
+    if side_by_side:
+        lines, _ = block_for(shape[-1], SIDE_BY_SIDE)
+        lanes, _ = block_for(width, THREADS // lines)
+        block = lines, lanes
+    else:
+        block = _, lines = block_for(width)
+    launch(
+        _kernel(combine, start, x.dtype.type), over(rows, lines), block, out, x, rows, padded(shape, 1),
+        (*padded(to, 0), out.first), (*padded(of_x, 0), x.first), width, out.strides[dim], x.strides[dim],
+        side_by_side, int(exclusive),
+    )  # fmt: skip
+
+
+def cumsum(x, dim):
+    """Running sums along `dim`, an int."""
+    out = CudaArray(x.shape, total(x.dtype.type))
+    scan_into(out, "add", 0, x, dim, False)
+    return out
+
+
+def prod_grad(grad, x, dim):
+    """grad (x's shape, but 1 along `dim`) times the product of all other elements along `dim`, an int."""
+    before, after = CudaArray(x.shape, x.dtype), CudaArray(x.shape, x.dtype)
+    scan_into(before, "multiply", 1, x, dim, True)
+    scan_into(_backwards(after, dim), "multiply", 1, _backwards(x, dim), dim, True)
+    return multiply(multiply(grad, before), after)
+
+
+def _backwards(x: CudaArray, dim: int) -> CudaArray:
+    """A view in reverse order along `dim`."""
+    strides = tuple(-step if d == dim else step for d, step in enumerate(x.strides))
+    return x.view(x.shape, strides, x.strides[dim] * (x.shape[dim] - 1)) if x.size else x
