@@ -9,9 +9,11 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
 from minidl.kernels.cuda.division import *
 from minidl.kernels.cuda.elementwise import *
+from minidl.kernels.cuda.losses import *
 from minidl.kernels.cuda.memory import compute, device, pool
 from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *
+from minidl.kernels.cuda.softmax import *
 from minidl.kernels.cuda.sorting import *
 from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
 

@@ -1,0 +1,229 @@
+"""Losses of classes and of probabilities, row by row or element by element.
+
+A label that is no class and a probability outside [0, 1] raise a flag on the GPU; the host waits for it.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.arrays import contiguous, copy, full, to_numpy
+from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.rows import across, blocks_of_rows, online
+from minidl.kernels.cuda.target import cuda
+
+__all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
+
+
+# Of classes
+
+
+@functools.cache
+def cross_entropy_kernel(F: type):
+    largest, whole, with_next = across("largest", F), across("sum", F), online(F)
+    zero, lowest = F(0), F(-math.inf)
+
+    @cuda.jit
+    def cross_entropy_rows(probabilities, losses, wrong, logits, target, rows, classes, ignored):
+        """One pass finds the largest logit of a row and the sum of the exponentials, one writes the probabilities."""
+        column, columns = cuda.threadIdx.x, cuda.blockDim.x
+        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
+            row = first + cuda.threadIdx.y
+            start, end = row * classes, classes if row < rows else 0
+            own, total = lowest, zero
+            for j in range(column, end, columns):
+                own, total = with_next(own, total, logits[start + j])
+            top = largest(own)
+            if total != zero:
+                total *= math.exp(own - top)
+            total = whole(total)
+            for j in range(column, end, columns):
+                probabilities[start + j] = math.exp(logits[start + j] - top) / total
+            if column == 0 and row < rows:
+                label = target[row]
+                losses[row] = zero
+                if label != ignored:
+                    if 0 <= label < classes:
+                        losses[row] = math.log(total) - (logits[start + label] - top)
+                    else:
+                        cuda.atomic.max(wrong, 0, 1)
+
+    return cross_entropy_rows
+
+
+@functools.cache
+def total_kernel(F: type):
+    whole, zero = across("sum", F), F(0)
+
+    @cuda.jit
+    def total(out, x, count):
+        """One block adds up all elements."""
+        sum = zero
+        for i in range(cuda.threadIdx.x, count, cuda.blockDim.x):
+            sum += x[i]
+        sum = whole(sum)
+        if cuda.threadIdx.x == 0:
+            out[0] = sum
+
+    return total
+
+
+def cross_entropy(logits, target, ignore_index):
+    """The sum over rows of -log softmax(logits)[target], and the probabilities.
+
+    logits (rows, classes), target (rows,); rows whose target is `ignore_index` do not count.
+    """
+    logits, target = contiguous(logits), contiguous(target)
+    (rows, classes), F = logits.shape, logits.dtype.type
+    loss, probabilities = CudaArray((), F), CudaArray(logits.shape, F)
+    losses, wrong = CudaArray((rows,), F), full((1,), 0, np.int64)
+    if rows:
+        blocks, block, _ = blocks_of_rows(rows, classes)
+        launch(
+            cross_entropy_kernel(F), blocks, block, probabilities, losses, wrong, logits, target, rows, classes,
+            ignore_index,
+        )  # fmt: skip
+        _check_labels(wrong, target, classes, ignore_index)
+    launch(total_kernel(F), 1, THREADS, loss, losses, rows)
+    return loss, probabilities
+
+
+def _check_labels(wrong, target, classes, ignore_index):
+    """ValueError if the flag `wrong` is up: a label is no class."""
+    if to_numpy(wrong)[0]:
+        labels = to_numpy(target)
+        labels = np.where(labels == ignore_index, 0, labels)
+        raise ValueError(
+            f"cross_entropy: targets lie in [{labels.min()}, {labels.max()}], the classes in [0, {classes})"
+        )
+
+
+@functools.cache
+def cross_entropy_grad_kernel(F: type):
+    zero, one = F(0), F(1)
+
+    @cuda.jit
+    def cross_entropy_grad_rows(out, grad, probabilities, target, rows, classes, ignored):
+        """Threads over elements; `out` may be `probabilities`."""
+        column, line = cuda.threadIdx.x, cuda.threadIdx.y
+        for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
+            label = target[row]
+            for j in range(column, classes, cuda.blockDim.x):
+                at = row * classes + j
+                hot = one if j == label else zero
+                out[at] = (probabilities[at] - hot) * grad[0] if label != ignored else zero
+
+    return cross_entropy_grad_rows
+
+
+def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
+    """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
+    out = probabilities if reuse else copy(probabilities)
+    target, (rows, classes) = contiguous(target), out.shape
+    if out.size:
+        blocks, block, _ = blocks_of_rows(rows, classes)
+        kernel = cross_entropy_grad_kernel(out.dtype.type)
+        launch(kernel, blocks, block, out, grad, out, target, rows, classes, ignore_index)
+    return out
+
+
+@functools.cache
+def pick_kernel(F: type):
+    zero = F(0)
+
+    @cuda.jit
+    def pick_elements(out, wrong, x, target, rows, classes, ignored):
+        """One thread a row."""
+        for row in range(cuda.grid(1), rows, cuda.gridsize(1)):
+            label = target[row]
+            out[row] = zero
+            if label != ignored:
+                if 0 <= label < classes:
+                    out[row] = x[row * classes + label]
+                else:
+                    cuda.atomic.max(wrong, 0, 1)
+
+    return pick_elements
+
+
+@functools.cache
+def pick_grad_kernel(F: type):
+    zero = F(0)
+
+    @cuda.jit
+    def pick_grad_rows(out, wrong, grad, target, rows, classes, ignored):
+        """Threads over the elements of `out`."""
+        column, line = cuda.threadIdx.x, cuda.threadIdx.y
+        for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
+            label = target[row]
+            if column == 0 and label != ignored and not 0 <= label < classes:
+                cuda.atomic.max(wrong, 0, 1)
+            for j in range(column, classes, cuda.blockDim.x):
+                out[row * classes + j] = grad[row] if j == label and label != ignored else zero
+
+    return pick_grad_rows
+
+
+def pick(x, target, ignore_index):
+    """x (rows, classes), target (rows,) -> x[row, target[row]] (rows,), 0 where the target is `ignore_index`."""
+    x, target = contiguous(x), contiguous(target)
+    rows, classes = x.shape
+    out, wrong = CudaArray((rows,), x.dtype), full((1,), 0, np.int64)
+    if rows:
+        kernel = pick_kernel(x.dtype.type)
+        launch(kernel, over(rows), THREADS, out, wrong, x, target, rows, classes, ignore_index)
+        _check_labels(wrong, target, classes, ignore_index)
+    return out
+
+
+def pick_grad(grad, target, classes, ignore_index):
+    """grad (rows,) -> (rows, classes): each row's grad at its target, 0 elsewhere and where it is `ignore_index`."""
+    grad, target, rows = contiguous(grad), contiguous(target), target.shape[0]
+    out, wrong = CudaArray((rows, classes), grad.dtype), full((1,), 0, np.int64)
+    if rows:
+        blocks, block, _ = blocks_of_rows(rows, classes)
+        kernel = pick_grad_kernel(grad.dtype.type)
+        launch(kernel, blocks, block, out, wrong, grad, target, rows, classes, ignore_index)
+        _check_labels(wrong, target, classes, ignore_index)
+    return out
+
+
+# Of probabilities
+
+
+@functools.cache
+def binary_cross_entropy_kernel(F: type):
+    zero, one, least = F(0), F(1), F(-100)
+
+    @cuda.jit
+    def binary_cross_entropy_elements(out, wrong, probability, target, count):
+        """One thread an element."""
+        for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+            p, t = probability[i], target[i]
+            if not (zero <= p <= one and zero <= t <= one):
+                cuda.atomic.max(wrong, 0, 1)
+            yes, no = math.log(p), math.log1p(-p)
+            out[i] = (t - one) * (no if no > least else least) - t * (yes if yes > least else least)
+
+    return binary_cross_entropy_elements
+
+
+def binary_cross_entropy(probability, target):
+    """-(target log p + (1 - target) log(1 - p)), no logarithm below -100.
+
+    ValueError if a p or a target is not within [0, 1].
+    """
+    given = probability, target = contiguous(probability), contiguous(target)
+    out, wrong = CudaArray(probability.shape, probability.dtype), full((1,), 0, np.int64)
+    if out.size:
+        kernel = binary_cross_entropy_kernel(out.dtype.type)
+        launch(kernel, over(out.size), THREADS, out, wrong, probability, target, out.size)
+        if to_numpy(wrong)[0]:
+            for what, x in zip(("probabilities", "targets"), map(to_numpy, given), strict=True):
+                if not (x.min() >= 0 and x.max() <= 1):
+                    raise ValueError(
+                        f"binary_cross_entropy: {what} lie in [{x.min()}, {x.max()}], they must be in [0, 1]"
+                    )
+    return out

@@ -1,0 +1,83 @@
+"""Rows of a matrix, each held by neighbouring threads of one block, which find its sum or largest element together.
+
+The threads with one `threadIdx.y` hold a row: thread x its elements x, x + blockDim.x, x + 2 blockDim.x and so on, so
+that neighbours read neighbours. Short rows share a block. A row of up to 16 elements a thread stays in registers: it
+comes from memory once.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+from minidl.kernels.cuda.launch import BLOCKS, block_for
+from minidl.kernels.cuda.target import cuda
+
+WARP = 32
+ALL = 0xFFFFFFFF  # the threads of a warp, as bits
+KEPT = (1, 2, 4, 8, 16)  # elements in registers for which kernels are compiled
+
+
+def blocks_of_rows(rows: int, width: int) -> tuple[int, tuple[int, int], int]:
+    """How many blocks go over the rows, of which shape, and how many elements a thread keeps: 0 if too many."""
+    block = block_for(width)
+    each = -(-width // block[0])
+    kept = next((n for n in KEPT if each <= n), 0)
+    return max(1, min(BLOCKS, -(-rows // block[1]))), block, kept
+
+
+def combination(name: str, F: type) -> Callable:
+    """Of two numbers: how "sum" and "largest" are built up."""
+    if name == "sum":
+        return cuda.jit(device=True)(lambda a, b: a + b)
+    return cuda.jit(device=True)(lambda a, b: a if a >= b or a != a else b)  # NaN if one is
+
+
+@functools.cache
+def across(name: str, F: type) -> Callable:
+    """A device function: one number of each thread of a row -> their "sum" or "largest", in all of them.
+
+    Threads of a warp exchange numbers with the thread whose number differs in one bit, then two bits further and so
+    on: after 5 exchanges each has the total (a butterfly). Warps leave theirs in shared memory. All threads of the
+    block must call it, since they wait for each other.
+    """
+    combine = combination(name, F)
+
+    @cuda.jit(device=True)
+    def combined(number):
+        distance = 1
+        while distance < cuda.blockDim.x and distance < WARP:
+            number = combine(number, cuda.shfl_xor_sync(ALL, number, distance))
+            distance *= 2
+        if cuda.blockDim.x > WARP:
+            of_warps = cuda.shared.array(WARP, F)
+            first = cuda.threadIdx.y * cuda.blockDim.x // WARP
+            if cuda.threadIdx.x % WARP == 0:
+                of_warps[first + cuda.threadIdx.x // WARP] = number
+            cuda.syncthreads()
+            number = of_warps[first]
+            for warp in range(1, cuda.blockDim.x // WARP):
+                number = combine(number, of_warps[first + warp])
+            cuda.syncthreads()  # before the next call writes there
+        return number
+
+    return combined
+
+
+@functools.cache
+def online(F: type) -> Callable:
+    """A device function: (top, total) of a row so far, and its next number -> those with it.
+
+    top: the largest; total: the sum of exp(number - top). What was summed so far shrinks when a larger number comes
+    (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", algorithm 3).
+    """
+    one, lowest = F(1), F(-math.inf)
+
+    @cuda.jit(device=True)
+    def with_next(top, total, number):
+        if number > top:
+            return number, total * math.exp(top - number) + one
+        if number == lowest:  # also where `top` is: the difference would be NaN
+            return top, total
+        return top, total + math.exp(number - top)
+
+    return with_next

@@ -1,0 +1,178 @@
+"""Softmax along a dimension, its logarithm, attention's weights, and their gradients: a kernel forward, one backward.
+
+A dimension other than the last is first brought there, in memory.
+"""
+
+import functools
+import math
+
+from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.arrays import contiguous, permute
+from minidl.kernels.cuda.launch import launch
+from minidl.kernels.cuda.rows import across, blocks_of_rows, online
+from minidl.kernels.cuda.target import cuda
+
+__all__ = [
+    "attention_weights", "attention_weights_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
+]  # fmt: skip
+
+
+# The kernels
+
+
+def finishes(F):
+    """What becomes of a number, given the largest of its row and the sum of exp(number - largest)."""
+    return {
+        "softmax": lambda x, top, total: math.exp(x - top) / total,
+        "log_softmax": lambda x, top, total: x - top - math.log(total),
+        "attention_weights": lambda x, top, total: math.exp(x - top) / total,
+    }
+
+
+@functools.cache
+def softmax_kernel(name: str, F: type, kept: int):
+    finish = cuda.jit(device=True)(finishes(F)[name])
+    largest, whole, with_next = across("largest", F), across("sum", F), online(F)
+    zero, one, lowest, slots = F(0), F(1), F(-math.inf), max(kept, 1)
+    may_see_nothing = name == "attention_weights"
+
+    @cuda.jit
+    def softmax_rows(out, x, rows, width, scale, queries):
+        """out = softmax(scale x) of each row. queries > 0: of which row i, i + queries, ... sees the columns up to i.
+
+        A row that is kept is read once, and its largest number found before its sum; a longer one is read twice, and
+        both are found at once.
+        """
+        column, columns = cuda.threadIdx.x, cuda.blockDim.x
+        values = cuda.local.array(slots, F)
+        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
+            row = first + cuda.threadIdx.y
+            start = row * width
+            seen = 0 if row >= rows else min(width, row % queries + 1) if queries > 0 else width
+            top, total = lowest, zero
+            if kept:
+                for k in range(kept):
+                    j = column + k * columns
+                    values[k] = x[start + j] * scale if j < seen else lowest
+                    top = top if top >= values[k] or top != top else values[k]
+            else:
+                for j in range(column, seen, columns):
+                    top, total = with_next(top, total, x[start + j] * scale)
+            own, top = top, largest(top)
+            if may_see_nothing and top == lowest:
+                top = zero
+            if kept:
+                for k in range(kept):
+                    total += math.exp(values[k] - top)
+            elif total != zero:
+                total *= math.exp(own - top)
+            total = whole(total)
+            if may_see_nothing and total == zero:
+                total = one
+            if kept:
+                for k in range(kept):
+                    j = column + k * columns
+                    if row < rows and j < width:
+                        out[start + j] = finish(values[k], top, total)
+            elif row < rows:
+                for j in range(column, width, columns):
+                    out[start + j] = finish(x[start + j] * scale if j < seen else lowest, top, total)
+
+    return softmax_rows
+
+
+def gradients(F):
+    """What a row sums up, and what becomes of a number, given the sum. y: the result of the forward kernel."""
+    return {
+        "softmax": (lambda grad, y: grad * y, lambda grad, y, total: grad * y - y * total),
+        "log_softmax": (lambda grad, y: grad, lambda grad, y, total: grad - math.exp(y) * total),
+    }
+
+
+@functools.cache
+def softmax_grad_kernel(name: str, F: type):
+    term, finish = (cuda.jit(device=True)(f) for f in gradients(F)[name])
+    whole, zero = across("sum", F), F(0)
+
+    @cuda.jit
+    def softmax_grad_rows(out, grad, y, rows, width, scale):
+        """A row is read twice, the second time from the cache."""
+        column, columns = cuda.threadIdx.x, cuda.blockDim.x
+        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
+            row = first + cuda.threadIdx.y
+            start, end = row * width, width if row < rows else 0
+            total = zero
+            for j in range(column, end, columns):
+                total += term(grad[start + j], y[start + j])
+            total = whole(total)
+            for j in range(column, end, columns):
+                out[start + j] = finish(grad[start + j], y[start + j], total) * scale
+
+    return softmax_grad_rows
+
+
+# Launching them
+
+
+def softmax(x, dim):
+    """exp(x) / sum(exp(x)) along `dim`."""
+    return _along(dim, _forward, "softmax", x)
+
+
+def softmax_grad(grad, y, dim):
+    """`y` is the result of softmax."""
+    return _along(dim, _backward, "softmax", grad, y)
+
+
+def log_softmax(x, dim):
+    return _along(dim, _forward, "log_softmax", x)
+
+
+def log_softmax_grad(grad, y, dim):
+    """`y` is the result of log_softmax."""
+    return _along(dim, _backward, "log_softmax", grad, y)
+
+
+def attention_weights(scores, scale, is_causal):
+    """softmax(scale * scores) over the last dimension; with is_causal query i sees the keys up to i.
+
+    A row of nothing but -inf, a query that sees no key, gives zeros. In place if the scores are contiguous.
+    """
+    scores = contiguous(scores)
+    _forward("attention_weights", scores, scores, scale=scale, queries=scores.shape[-2] if is_causal else 0)
+    return scores
+
+
+def attention_weights_grad(grad, weights, scale):
+    """The gradient of the scores, in place of `grad` if it is contiguous."""
+    grad = contiguous(grad)
+    _backward("softmax", grad, grad, contiguous(weights), scale=scale)
+    return grad
+
+
+def _along(dim, run, name, *arrays):
+    """A new array: `run` on the rows that `dim` makes."""
+    if not arrays[0].ndim:
+        return _along(0, run, name, *(a.view((1,), None) for a in arrays)).view((), None)
+    dims = list(range(arrays[0].ndim))
+    dims[dim], dims[-1] = dims[-1], dims[dim]
+    turned = [contiguous(permute(a, dims)) for a in arrays]
+    out = CudaArray(turned[0].shape, turned[0].dtype)
+    run(name, out, *turned)
+    return permute(out, dims)
+
+
+def _forward(name, out, x, scale=1, queries=0):
+    if x.size:
+        width, F = x.shape[-1], x.dtype.type
+        rows = x.size // width
+        blocks, block, kept = blocks_of_rows(rows, width)
+        launch(softmax_kernel(name, F, kept), blocks, block, out, x, rows, width, F(scale), queries)
+
+
+def _backward(name, out, grad, y, scale=1):
+    if grad.size:
+        width, F = grad.shape[-1], grad.dtype.type
+        rows = grad.size // width
+        blocks, block, _ = blocks_of_rows(rows, width)
+        launch(softmax_grad_kernel(name, F), blocks, block, out, grad, y, rows, width, F(scale))
