@@ -1,9 +1,8 @@
 """CUDA kernels compiled as for a GPU, without one: their PTX, and the registers and memory that ptxas gives them.
 
 A kernel is handed over as the plain Python function it was written as. Its global `cuda` may be an emulator, and so may
-be the device functions it calls, found in its globals and closure: a copy is compiled in which Numba's stand instead.
-
-What a launch compiles is linked by nvJitLink with link-time optimization, so its registers may differ by a few.
+be the device functions it calls, found by name in its globals and closure: a copy is compiled in which Numba's stand
+instead. A launch compiles through nvJitLink, with link-time optimization: tiled products took the same registers so.
 """
 
 from __future__ import annotations
