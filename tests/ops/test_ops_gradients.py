@@ -20,19 +20,32 @@ def test_the_second_derivative_equals_finite_differences(name, function, makers,
     gradgradcheck(function, *arrays(makers), tolerance=1e-5, fast_mode=direction == "one")
 
 
+def on(device, function, makers):
+    """The result of `function` and the gradients of its inputs, in float32, on `device`."""
+    inputs = [
+        minidl.tensor(a, "float32" if a.dtype.kind == "f" else None, a.dtype.kind == "f", device)
+        for a in map(np.asarray, arrays(makers))
+    ]
+    with minidl.device(device):
+        out = function(*inputs)
+    upstream = np.random.default_rng(1).standard_normal(out.shape)
+    out.backward(minidl.tensor(upstream, "float32", device=device))
+    return [out, *(i.grad for i in inputs if i.requires_grad)]
+
+
 @pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
 def test_meta_gives_the_shapes_and_dtypes_of_cpu(name, function, makers):
-    results = {}
-    for device in ("cpu", "meta"):
-        inputs = [
-            minidl.tensor(a, "float32" if a.dtype.kind == "f" else None, a.dtype.kind == "f", device)
-            for a in map(np.asarray, arrays(makers))
-        ]
-        out = function(*inputs)
-        out.backward(minidl.ones(out.shape, device=device))
-        results[device] = [(x.shape, x.dtype) for x in (out, *(i.grad for i in inputs if i.requires_grad))]
-    assert results["meta"] == results["cpu"]
-    assert all(dtype == minidl.float32 for _, dtype in results["cpu"])
+    meta, cpu = ([(x.shape, x.dtype) for x in on(device, function, makers)] for device in ("meta", "cpu"))
+    assert meta == cpu
+    assert all(dtype == minidl.float32 for _, dtype in cpu)
+
+
+@pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
+def test_cuda_gives_the_values_and_gradients_of_cpu(name, function, makers):
+    for ours, cpu in zip(on("cuda", function, makers), on("cpu", function, makers), strict=True):
+        assert (ours.device, ours.dtype, ours.shape) == ("cuda", cpu.dtype, cpu.shape)
+        scale = max(1.0, np.abs(cpu.numpy()).max(initial=0))
+        np.testing.assert_allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-5 * scale)
 
 
 def test_a_gradient_is_in_no_other_tensors_memory():
@@ -84,7 +97,7 @@ EMPTY = {
 }
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("device", ["cpu", "meta", "cuda"])
 @pytest.mark.parametrize("name", EMPTY)
 def test_an_empty_batch_goes_forward_and_backward(name, device):
     function, shape = EMPTY[name]

@@ -1,6 +1,6 @@
 """Elementwise functions: a map of up to three arrays, over a table of functions of numbers.
 
-Those of two arguments broadcast; the second may be a plain number. Threads go along the last dimension, so that
+Those of two arguments broadcast; one may be a plain number. Threads go along the last dimension, so that
 neighbours read neighbours, and on to the next elements in strides of the whole grid (Harris 2013, "Write Flexible
 Kernels with Grid-Stride Loops"). Dimensions that lie on end are one: contiguous arrays of any shape are one row.
 """
@@ -14,7 +14,7 @@ from minidl.kernels import layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.launch import block_for, collapsed, launch, over_rows, padded
 from minidl.kernels.cuda.places import column, columns, place, row, rows
-from minidl.kernels.cuda.scalars import scalar
+from minidl.kernels.cuda.scalars import TURNED, scalar
 from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
@@ -157,11 +157,14 @@ def _unary(name: str, dtype=None) -> Callable:
 
 
 def _binary(name: str, dtype=None) -> Callable:
-    return lambda a, b: mapped(name, a, b, dtype=dtype) if isinstance(b, CudaArray) else _by_number(name, a, b, dtype)
+    def function(a, b):
+        if not isinstance(b, CudaArray):
+            return mapped(name, a, numbers=(b,), dtype=dtype)
+        if not isinstance(a, CudaArray):
+            return mapped(name + TURNED, b, numbers=(a,), dtype=dtype)
+        return mapped(name, a, b, dtype=dtype)
 
-
-def _by_number(name: str, a: CudaArray, number, dtype=None) -> CudaArray:
-    return mapped(name, a, numbers=(number,), dtype=dtype)
+    return function
 
 
 add, subtract, multiply, divide = map(_binary, ("add", "subtract", "multiply", "divide"))
@@ -196,7 +199,11 @@ def isclose(a, b, rtol, atol, equal_nan):
 
 
 def where(condition, a, b):
-    """a where the bools `condition` are true, else b."""
+    """a where the bools `condition` are true, else b; one of them may be a number."""
+    if not isinstance(b, CudaArray):
+        return mapped("where", condition, a, numbers=(b,))
+    if not isinstance(a, CudaArray):
+        return mapped("where, of a number", condition, b, numbers=(a,))
     return mapped("where", condition, a, b)
 
 

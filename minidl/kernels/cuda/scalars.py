@@ -16,11 +16,17 @@ ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
 
 
+TURNED = ", turned"  # after the name of a function of two numbers: its arguments are exchanged
+
+
 @functools.cache
 def scalar(name: str, F: type) -> Callable:
     """The function `name` of numbers of type F, to be called in kernels."""
     table = TABLES[np.dtype(F).kind](F)
-    return cuda.jit(device=True)(table[name])
+    if not name.endswith(TURNED):
+        return cuda.jit(device=True)(table[name])
+    function = scalar(name.removesuffix(TURNED), F)
+    return cuda.jit(device=True)(lambda a, b: function(b, a))
 
 
 def anything(F):
@@ -37,6 +43,7 @@ def anything(F):
         "maximum": lambda a, b: a if a >= b or a != a else b,  # NaN if one is
         "minimum": lambda a, b: a if a <= b or a != a else b,
         "where": lambda condition, a, b: a if condition else b,
+        "where, of a number": lambda condition, b, a: a if condition else b,
         "masked": lambda x, mask: x if mask else F(0),
         "logical_and": lambda a, b: bool(a) and bool(b),
         "logical_or": lambda a, b: bool(a) or bool(b),
