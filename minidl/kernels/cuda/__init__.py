@@ -11,6 +11,7 @@ from minidl.kernels.cuda.division import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.losses import *
 from minidl.kernels.cuda.memory import compute, device, pool
+from minidl.kernels.cuda.products import *
 from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *
 from minidl.kernels.cuda.softmax import *
