@@ -7,10 +7,12 @@ all others leave them alone. All that is launched runs later, in the order of on
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
+from minidl.kernels.cuda.batch_norm import *
 from minidl.kernels.cuda.division import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.losses import *
 from minidl.kernels.cuda.memory import compute, device, pool
+from minidl.kernels.cuda.normalization import *
 from minidl.kernels.cuda.products import *
 from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *

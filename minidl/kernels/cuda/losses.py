@@ -22,7 +22,7 @@ __all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick"
 
 @functools.cache
 def cross_entropy_kernel(F: type):
-    largest, whole, with_next = across("largest", F), across("sum", F), online(F)
+    largest, whole, with_next = across("maximum", F), across("add", F), online(F)
     zero, lowest = F(0), F(-math.inf)
 
     @cuda.jit

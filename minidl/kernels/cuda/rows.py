@@ -1,7 +1,7 @@
 """Rows of a matrix, each held by neighbouring threads of one block, which find its sum or largest element together.
 
 The threads with one `threadIdx.y` hold a row: thread x its elements x, x + blockDim.x, x + 2 blockDim.x and so on, so
-that neighbours read neighbours. Short rows share a block. A row of up to 16 elements a thread stays in registers: it
+that neighbours read neighbours. Short rows share a block. A row of up to 8 elements a thread stays in registers: it
 comes from memory once.
 """
 
@@ -9,38 +9,32 @@ import functools
 import math
 from collections.abc import Callable
 
-from minidl.kernels.cuda.launch import BLOCKS, block_for
+from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for
+from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda
 
 WARP = 32
 ALL = 0xFFFFFFFF  # the threads of a warp, as bits
-KEPT = (1, 2, 4, 8, 16)  # elements in registers for which kernels are compiled
+KEPT = (1, 2, 4, 8)  # elements in registers for which kernels are compiled
 
 
 def blocks_of_rows(rows: int, width: int) -> tuple[int, tuple[int, int], int]:
     """How many blocks go over the rows, of which shape, and how many elements a thread keeps: 0 if too many."""
-    block = block_for(width)
+    block = block_for(width, THREADS if width <= KEPT[-1] * THREADS else 2 * THREADS)
     each = -(-width // block[0])
     kept = next((n for n in KEPT if each <= n), 0)
     return max(1, min(BLOCKS, -(-rows // block[1]))), block, kept
 
 
-def combination(name: str, F: type) -> Callable:
-    """Of two numbers: how "sum" and "largest" are built up."""
-    if name == "sum":
-        return cuda.jit(device=True)(lambda a, b: a + b)
-    return cuda.jit(device=True)(lambda a, b: a if a >= b or a != a else b)  # NaN if one is
-
-
 @functools.cache
 def across(name: str, F: type) -> Callable:
-    """A device function: one number of each thread of a row -> their "sum" or "largest", in all of them.
+    """A device function: one number of each thread of a row -> all combined ("add", "maximum"), in all of them.
 
     Threads of a warp exchange numbers with the thread whose number differs in one bit, then two bits further and so
     on: after 5 exchanges each has the total (a butterfly). Warps leave theirs in shared memory. All threads of the
     block must call it, since they wait for each other.
     """
-    combine = combination(name, F)
+    combine = scalar(name, F)
 
     @cuda.jit(device=True)
     def combined(number):

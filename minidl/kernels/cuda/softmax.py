@@ -32,7 +32,7 @@ def finishes(F):
 @functools.cache
 def softmax_kernel(name: str, F: type, kept: int):
     finish = cuda.jit(device=True)(finishes(F)[name])
-    largest, whole, with_next = across("largest", F), across("sum", F), online(F)
+    largest, whole, with_next = across("maximum", F), across("add", F), online(F)
     zero, one, lowest, slots = F(0), F(1), F(-math.inf), max(kept, 1)
     may_see_nothing = name == "attention_weights"
 
@@ -92,7 +92,7 @@ def gradients(F):
 @functools.cache
 def softmax_grad_kernel(name: str, F: type):
     term, finish = (cuda.jit(device=True)(f) for f in gradients(F)[name])
-    whole, zero = across("sum", F), F(0)
+    whole, zero = across("add", F), F(0)
 
     @cuda.jit
     def softmax_grad_rows(out, grad, y, rows, width, scale):

@@ -1,0 +1,76 @@
+"""Sums over the rows of a matrix, two for each column at once, by a table of what is summed.
+
+Threads side by side take columns side by side, so that a warp reads 32 neighbours; below each other they take every
+so manyth row, and a tree adds up what they have. Many rows are cut into parts for blocks of their own, whose sums a
+second launch adds up: the same order every time, so the same result.
+"""
+
+import functools
+
+from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.block import tree
+from minidl.kernels.cuda.launch import THREADS, launch
+from minidl.kernels.cuda.rows import WARP
+from minidl.kernels.cuda.scalars import scalar
+from minidl.kernels.cuda.target import cuda
+
+PART = 64  # rows that a thread adds up one after the other
+
+
+def terms(F):
+    """What is summed, from elements a and b of a matrix each and the numbers mean and scale."""
+    return {
+        "both": lambda a, b, mean, scale: (a, b),
+        "grads": lambda a, b, mean, scale: (a, a * (b - mean) * scale),  # of grad and x: of bias and weight
+        "spread": lambda a, b, mean, scale: (a, b + (a - mean) * (a - mean)),  # of means and variances
+    }
+
+
+@functools.cache
+def column_sums_kernel(name: str, by_row: bool, threads: int, F: type):
+    term, added, zero = cuda.jit(device=True)(terms(F)[name]), tree(scalar("add", F)), F(0)
+
+    @cuda.jit
+    def column_sums(first_sums, second_sums, a, b, means, scales, rows, width, part):
+        """blockIdx.x goes along columns, blockIdx.y along parts of `part` rows. means, scales: of rows or columns."""
+        shared = cuda.shared.array(threads, F)
+        column, lane = cuda.grid(2)[0], cuda.threadIdx.y
+        lanes, step = cuda.blockDim.y, cuda.blockDim.x
+        start = cuda.blockIdx.y * part
+        first, second = zero, zero
+        if column < width:
+            for row in range(start + lane, min(start + part, rows), lanes):
+                k = row if by_row else column
+                at = row * width + column
+                one, other = term(a[at], b[at], means[k], scales[k])
+                first += one
+                second += other
+        place = lane * step + cuda.threadIdx.x
+        first = added(shared, first, place, lane, lanes, step)
+        second = added(shared, second, place, lane, lanes, step)
+        if lane == 0 and column < width:
+            first_sums[cuda.blockIdx.y * width + column] = first
+            second_sums[cuda.blockIdx.y * width + column] = second
+
+    return column_sums
+
+
+def column_sums(name: str, a, b, means, scales, by_row: bool = False):
+    """The two sums over the rows of a and b (rows, width) that `name` says: (width,) each.
+
+    means, scales: (width,), or (rows,) where `by_row`.
+    """
+    (rows, width), F = a.shape, a.dtype.type
+    x = 1
+    while x < min(width, WARP):
+        x *= 2
+    lanes = THREADS // x
+    part = PART * lanes
+    parts = max(1, -(-rows // part))
+    sums = [CudaArray((parts, width), a.dtype) for _ in range(2)]
+    if width:
+        kernel = column_sums_kernel(name, by_row, THREADS, F)
+        launch(kernel, (-(-width // x), parts), (x, lanes), *sums, a, b, means, scales, rows, width, part)
+    if parts > 1:
+        return column_sums("both", *sums, *sums)
+    return tuple(s.view((width,), None) for s in sums)
