@@ -1,28 +1,41 @@
 """Optimizer updates compiled by Numba, for float32: one pass over memory where NumPy needs ten.
 
-updates.py has their NumPy twins; arrays are 1-D and changed in place, numbers are float32.
+updates.py has their NumPy twins, update_rules.py what is done to an element. Arrays are 1-D and changed in place,
+numbers are float32.
 """
 
 import numpy as np
 
+from minidl.kernels import update_rules
 from minidl.kernels.cpu.compiled import ONE
 from minidl.kernels.cpu.compiling import FLAGS, njit
+
+
+def _rule(function):
+    return njit(fastmath=FLAGS, inline="always")(function)
+
+
+sgd, momentum_sgd, adam, lamb_moments = map(
+    _rule, (update_rules.sgd, update_rules.momentum_sgd, update_rules.adam, update_rules.lamb_moments)
+)
+adagrad, adadelta, rmsprop, lion = map(
+    _rule, (update_rules.adagrad, update_rules.adadelta, update_rules.rmsprop, update_rules.lion)
+)
 
 
 @njit(fastmath=FLAGS)
 def sgd_update(parameter, gradient, lr, weight_decay, scale):
     for i in range(len(parameter)):
-        parameter[i] -= lr * (gradient[i] * scale + weight_decay * parameter[i])
+        p = parameter[i]
+        parameter[i] = sgd(gradient[i], p, lr, weight_decay, scale)
 
 
 @njit(fastmath=FLAGS)
 def momentum_update(parameter, gradient, velocity, lr, momentum, kept, weight_decay, nesterov, scale):
-    """kept: 1 - dampening."""
     for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        v = momentum * velocity[i] + kept * g
-        velocity[i] = v
-        parameter[i] -= lr * (g + momentum * v if nesterov else v)
+        parameter[i], velocity[i] = momentum_sgd(
+            gradient[i], parameter[i], velocity[i], lr, momentum, kept, weight_decay, nesterov, scale
+        )
 
 
 @njit(fastmath=FLAGS)
@@ -30,11 +43,10 @@ def adam_update(
     parameter, gradient, mean, square, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale
 ):
     for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        m = beta1 * mean[i] + (ONE - beta1) * g
-        v = beta2 * square[i] + (ONE - beta2) * g * g
-        mean[i], square[i] = m, v
-        parameter[i] = shrink * parameter[i] - (of_mean * m + of_gradient * g) / (root * np.sqrt(v) + eps)
+        parameter[i], mean[i], square[i] = adam(
+            gradient[i], parameter[i], mean[i], square[i],
+            beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale, ONE,
+        )  # fmt: skip
 
 
 @njit(fastmath=FLAGS)
@@ -42,46 +54,37 @@ def lamb_moments_update(parameter, gradient, mean, square, beta1, beta2, eps, of
     """Returns the squared norm of u, summed in float64."""
     total = 0.0
     for i in range(len(parameter)):
-        g = gradient[i] * scale
-        m = beta1 * mean[i] + (ONE - beta1) * g
-        v = beta2 * square[i] + (ONE - beta2) * g * g
-        mean[i], square[i] = m, v
-        u = of_mean * m / (root * np.sqrt(v) + eps) + weight_decay * parameter[i]
-        total += np.float64(u * u)
+        squared, mean[i], square[i] = lamb_moments(
+            gradient[i], parameter[i], mean[i], square[i],
+            beta1, beta2, eps, of_mean, root, weight_decay, scale, ONE,
+        )  # fmt: skip
+        total += np.float64(squared)
     return total
 
 
 @njit(fastmath=FLAGS)
 def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
     for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        total[i] += g * g
-        parameter[i] -= lr * g / (np.sqrt(total[i]) + eps)
+        parameter[i], total[i] = adagrad(gradient[i], parameter[i], total[i], lr, eps, weight_decay, scale)
 
 
 @njit(fastmath=FLAGS)
 def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
     for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        v = rho * square[i] + (ONE - rho) * g * g
-        d = np.sqrt((step_square[i] + eps) / (v + eps)) * g
-        square[i] = v
-        step_square[i] = rho * step_square[i] + (ONE - rho) * d * d
-        parameter[i] -= lr * d
+        parameter[i], square[i], step_square[i] = adadelta(
+            gradient[i], parameter[i], square[i], step_square[i], lr, rho, eps, weight_decay, scale, ONE
+        )
 
 
 @njit(fastmath=FLAGS)
 def rmsprop_update(parameter, gradient, square, lr, alpha, eps, weight_decay, scale):
     for i in range(len(parameter)):
-        g = gradient[i] * scale + weight_decay * parameter[i]
-        v = alpha * square[i] + (ONE - alpha) * g * g
-        square[i] = v
-        parameter[i] -= lr * g / (np.sqrt(v) + eps)
+        parameter[i], square[i] = rmsprop(
+            gradient[i], parameter[i], square[i], lr, alpha, eps, weight_decay, scale, ONE
+        )
 
 
 @njit(fastmath=FLAGS)
 def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
     for i in range(len(parameter)):
-        g, m = gradient[i] * scale, mean[i]
-        parameter[i] -= lr * (np.sign(beta1 * m + (ONE - beta1) * g) + weight_decay * parameter[i])
-        mean[i] = beta2 * m + (ONE - beta2) * g
+        parameter[i], mean[i] = lion(gradient[i], parameter[i], mean[i], lr, beta1, beta2, weight_decay, scale, ONE)

@@ -21,9 +21,8 @@ from minidl import files
 from minidl.caches import cache_folder
 
 HERE = Path(__file__).parent
-SOURCES = sorted(  # what compiled code is made of
-    [*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *HERE.parents[1].glob("philox.py")]
-)
+SHARED = [*HERE.parent.glob("*_rules.py"), HERE.parents[1] / "philox.py"]  # with the GPU
+SOURCES = sorted([*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *SHARED])  # what compiled code is made of
 SEAL = 16  # bytes
 
 

@@ -19,6 +19,7 @@ from minidl.kernels.cuda.scan import *
 from minidl.kernels.cuda.softmax import *
 from minidl.kernels.cuda.sorting import *
 from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
+from minidl.kernels.cuda.updates import *
 
 DEVICE = "cuda"
 Event = device.Event
