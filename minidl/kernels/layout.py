@@ -54,12 +54,14 @@ def reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, .
     return tuple(reversed(found))
 
 
-def indexed(shape: tuple[int, ...], strides: tuple[int, ...], key) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape and strides of the view x[key], for a key of ints and slices."""
+def indexed(shape: tuple[int, ...], strides: tuple[int, ...], key) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """The shape and strides of the view x[key], for a key of ints and slices, and how far its first element lies from
+    that of x."""
     if not any(k is Ellipsis for k in key):
         key = (*key, ...)  # NumPy would read an element that is named by ints alone
-    view = _stand_in(shape, strides)[key]
-    return view.shape, view.strides
+    whole = _stand_in(shape, strides)
+    view = whole[key]
+    return view.shape, view.strides, view.ctypes.data - whole.ctypes.data
 
 
 def like(shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:

@@ -186,9 +186,8 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, tuple]:
     rest, limits = _without(index.shape, dim), _without(x.shape, dim)
     if index.ndim != x.ndim or any(n > m for n, m in zip(rest, limits, strict=True)):
         raise ValueError(f"{name}: an index of shape {index.shape} does not fit a tensor of {x.shape} along dim {dim}")
-    k = x.kernels
-    k.check_indices(name, index.data, x.shape[dim])
-    key = [k.array(np.arange(n).reshape(n, *(1,) * (index.ndim - d - 1)), np.int64) for d, n in enumerate(index.shape)]
+    x.kernels.check_indices(name, index.data, x.shape[dim])
+    key = [np.arange(n).reshape(n, *(1,) * (index.ndim - d - 1)) for d, n in enumerate(index.shape)]
     key[dim] = index.data
     return tuple(key)
 

@@ -90,6 +90,7 @@ def integers(F):
 
     return numbers(F) | {
         "power": power,
+        "stepped": lambda i, n, step: (i + n if i < zero else i) * step,  # how far index i of n lies from the first
         "isinf": lambda x: False,
         "isfinite": lambda x: True,
         "floor": lambda x: x,
