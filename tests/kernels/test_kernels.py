@@ -7,22 +7,28 @@ import pytest
 
 import minidl
 from minidl import models, nn, ops
-from minidl.kernels import cpu, meta
+from minidl.kernels import cpu, for_device, meta
+
+NOT_KERNELS = {
+    "record", "note", "keep_freed_memory", "KernelCall", "MetaArray",
+    "CudaArray", "Download", "Event", "is_pinned", "pinned", "upload",
+}  # fmt: skip
 
 
 def kernels(device):
-    others = {"record", "note", "keep_freed_memory", "KernelCall", "MetaArray"}
-    return {n: f for n, f in vars(device).items() if callable(f) and n[0] != "_" and n not in others}
+    return {n: f for n, f in vars(device).items() if callable(f) and n[0] != "_" and n not in NOT_KERNELS}
 
 
-def test_every_device_has_the_same_kernels_with_the_same_arguments():
-    ours, shapes = kernels(cpu), kernels(meta)
-    assert ours.keys() == shapes.keys()
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_every_device_has_the_same_kernels_with_the_same_arguments(device):
+    ours, others = kernels(cpu), kernels(for_device(device))
+    assert ours.keys() == others.keys()
     for name, kernel in ours.items():
+        taken = len(inspect.signature(others[name]).parameters)
         if not inspect.isfunction(kernel):  # NumPy's own
-            assert kernel.nin == len(inspect.signature(shapes[name]).parameters)
+            assert kernel.nin == taken
             continue
-        assert list(inspect.signature(ours[name]).parameters) == list(inspect.signature(shapes[name]).parameters), name
+        assert list(inspect.signature(ours[name]).parameters) == list(inspect.signature(others[name]).parameters), name
 
 
 def profile(function, *inputs):

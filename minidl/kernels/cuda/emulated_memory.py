@@ -4,6 +4,10 @@ Two accesses to one element by different threads, of which one writes, are a rac
 between them; no barrier lies between blocks.
 """
 
+import functools
+import itertools
+import math
+
 import numpy as np
 
 
@@ -11,15 +15,12 @@ class RaceError(RuntimeError):
     """Two threads touch one element, one of them writing, and nothing says which comes first."""
 
 
-SEVERAL = "several"
-
-
 class Now:
-    """Where a launch is: which block, which thread of it, and after how many barriers."""
+    """Where a launch is: which block, after how many barriers, and which thread of it: the `stamp` of an access."""
 
     def __init__(self):
         self.launch = self.block = self.epoch = 0
-        self.thread = (0, 0, 0)
+        self.stamp = (0, 0, (0, 0, 0))
         self.shared: dict = {}
 
     def new_launch(self) -> None:
@@ -29,6 +30,12 @@ class Now:
         self.block += 1
         self.epoch, self.shared = 0, {}
 
+    def enter(self, thread: tuple[int, int, int]) -> None:
+        self.stamp = self.block, self.epoch, thread
+
+
+SEVERAL = "several"  # blocks or threads, in a stamp
+
 
 def poisoned(shape, dtype) -> np.ndarray:
     """New memory, with values that show when they are read: NaN, or the largest number."""
@@ -37,26 +44,59 @@ def poisoned(shape, dtype) -> np.ndarray:
     return np.full(shape, value, dtype)
 
 
+class Touched:
+    """Of each element, the stamps of the last write and of the last reads."""
+
+    def __init__(self) -> None:
+        self.writes: dict[int, tuple] = {}
+        self.reads: dict[int, tuple] = {}
+
+    def read(self, at: int, stamp: tuple) -> None:
+        write = self.writes.get(at)
+        if write is not None and write is not stamp:
+            _compare(write, "writes", stamp, "reads")
+        before = self.reads.get(at)
+        if before is stamp:
+            return
+        if before is not None and before[0] != stamp[0]:
+            stamp = SEVERAL, stamp[1], stamp[2]
+        elif before is not None and before[1] == stamp[1] and before[2] != stamp[2]:
+            stamp = stamp[0], stamp[1], SEVERAL
+        self.reads[at] = stamp
+
+    def write(self, at: int, stamp: tuple) -> None:
+        for others, did in ((self.writes, "writes"), (self.reads, "reads")):
+            other = others.get(at)
+            if other is not None and other is not stamp:
+                _compare(other, did, stamp, "writes")
+        self.writes[at] = stamp
+
+
+def _compare(other: tuple, did: str, stamp: tuple, does: str) -> None:
+    """RaceError if nothing says which of two accesses comes first."""
+    if other[0] != stamp[0] or (other[1] == stamp[1] and other[2] != stamp[2]):
+        raise _race(other, did, stamp, does)
+
+
+def _race(other: tuple, did: str, stamp: tuple, does: str) -> RaceError:
+    return RaceError(
+        f"thread {stamp[2]} of block {stamp[0]} {does} an element that thread {other[2]} of block {other[0]} {did}, "
+        "with no barrier between them"
+    )
+
+
 class Storage:
     """The memory of one allocation on the emulated device, and who touched it in this launch."""
 
     def __init__(self, nbytes: int):
         self.bytes = np.full(nbytes, 0xFF, np.uint8)  # NaN as a float
         self.nbytes = nbytes
-        self.touched: tuple[int, Touched] = (0, Touched())
+        self._touched: tuple[int, Touched] = (0, Touched())
 
-    def touches(self, launch: int) -> "Touched":
-        if self.touched[0] != launch:
-            self.touched = launch, Touched()
-        return self.touched[1]
-
-
-class Touched:
-    """Of each element, by its place in bytes, the last write and the last reads."""
-
-    def __init__(self):
-        self.writes: dict[int, tuple] = {}
-        self.reads: dict[int, tuple] = {}
+    def touches(self, launch: int) -> Touched:
+        if self._touched[0] != launch:
+            self._touched = launch, Touched()
+        return self._touched[1]
 
 
 class DeviceMemory:
@@ -67,97 +107,118 @@ class DeviceMemory:
         self.storage, self.offset, self.dtype = storage, offset, np.dtype(dtype)
         self.values = storage.bytes[offset : offset + count * self.dtype.itemsize].view(self.dtype)
 
-    def checked(self, now: Now | None) -> "Checked":
-        """What a kernel sees; races are looked for unless `now` is None."""
-        touched = self.storage.touches(now.launch) if now is not None else None
-        return Checked(self.values, now, touched, self.offset)
+    def seen(self, now: Now | None) -> "Row":
+        """What threads see: they are looked at for races unless `now` is None."""
+        return Row(self.values) if now is None else WatchedRow(self, now)
 
 
-class Checked:
-    """An array as a thread sees it: indices must lie within the bounds, and threads must not race."""
+class Row:
+    """A row of elements as a thread sees it: places must lie within its bounds."""
 
-    __slots__ = ("values", "shape", "dtype", "now", "touched", "first", "step")
+    __slots__ = ("dtype", "shape", "size", "values")
 
-    def __init__(self, values: np.ndarray, now: Now | None, touched: Touched | None = None, first: int = 0):
-        """now: whose accesses are compared, None for nobody's. first: the place of element 0 in bytes."""
-        self.values, self.shape, self.dtype, self.now, self.first = (
-            values.reshape(-1),
-            values.shape,
-            values.dtype,
-            now,
-            first,
-        )
-        self.touched, self.step = touched or Touched(), values.itemsize
+    def __init__(self, values: np.ndarray):
+        self.values, self.size, self.shape, self.dtype = values, len(values), values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place):
+        if not 0 <= place < self.size:
+            raise _outside(place, self.shape)
+        return self.values[place]
+
+    def __setitem__(self, place, value) -> None:
+        if not 0 <= place < self.size:
+            raise _outside(place, self.shape)
+        self.values[place] = value
+
+    def change(self, place, function):
+        """values[place] = function(values[place]) as one step that no other can race with -> the value before."""
+        before = Row.__getitem__(self, place)
+        self.values[place] = function(before)
+        return before
+
+
+class WatchedRow(Row):
+    """A row in memory that the kernel writes to."""
+
+    __slots__ = ("first", "now", "step", "touched")
+
+    def __init__(self, memory: DeviceMemory, now: Now):
+        super().__init__(memory.values)
+        self.now, self.touched = now, memory.storage.touches(now.launch)
+        self.first, self.step = memory.offset, memory.dtype.itemsize  # other rows may lie in the same storage
+
+    def __getitem__(self, place):
+        value = Row.__getitem__(self, place)
+        self.touched.read(self.first + place * self.step, self.now.stamp)
+        return value
+
+    def __setitem__(self, place, value) -> None:
+        Row.__setitem__(self, place, value)
+        self.touched.write(self.first + place * self.step, self.now.stamp)
+
+
+class SharedArray:
+    """Memory of a block, of one or more dimensions: only its threads touch it, so that barriers alone say the order.
+
+    Most accesses of an emulated kernel are to it, which is why its lines are few.
+    """
+
+    __slots__ = ("dtype", "now", "places", "reads", "shape", "values", "writes")
+
+    def __init__(self, shape, dtype, now: Now):
+        self.shape = shape if isinstance(shape, tuple) else (shape,)
+        self.values, self.now, self.places = poisoned(math.prod(self.shape), dtype), now, _places(shape)
+        self.dtype = self.values.dtype
+        self.writes: list[tuple | None] = [None] * self.values.size
+        self.reads: list[tuple | None] = [None] * self.values.size
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def size(self) -> int:
-        return len(self.values)
-
-    def _flat(self, place) -> int:
-        if isinstance(place, tuple):
-            flat = 0
-            for i, n in zip(place, self.shape, strict=True):
-                if not 0 <= i < n:
-                    raise IndexError(f"thread {self._who()} touches place {place} of an array of shape {self.shape}")
-                flat = flat * n + i
-            return flat
-        if len(self.shape) > 1 or not 0 <= place < len(self.values):
-            raise IndexError(f"thread {self._who()} touches place {place} of an array of shape {self.shape}")
-        return place
-
-    def _who(self):
-        return None if self.now is None else self.now.thread
-
     def __getitem__(self, place):
-        flat = self._flat(place)
-        if self.now is not None:
-            self._read(self.first + flat * self.step)
+        if place not in self.places:
+            raise _outside(place, self.shape)
+        flat, stamp = self.places[place], self.now.stamp
+        write = self.writes[flat]
+        if write is not None and write[1] == stamp[1] and write[2] != stamp[2]:
+            raise _race(write, "writes", stamp, "reads")
+        before = self.reads[flat]
+        if before is not None and before[1] == stamp[1] and before[2] != stamp[2]:
+            stamp = stamp[0], stamp[1], SEVERAL
+        self.reads[flat] = stamp
         return self.values[flat]
 
     def __setitem__(self, place, value) -> None:
-        flat = self._flat(place)
-        if self.now is not None:
-            self._write(self.first + flat * self.step)
+        if place not in self.places:
+            raise _outside(place, self.shape)
+        flat, stamp = self.places[place], self.now.stamp
+        for others, did in ((self.writes, "writes"), (self.reads, "reads")):
+            other = others[flat]
+            if other is not None and other[1] == stamp[1] and other[2] != stamp[2]:
+                raise _race(other, did, stamp, "writes")
+        self.writes[flat] = stamp
         self.values[flat] = value
 
     def change(self, place, function):
-        """values[place] = function(values[place]) as one step that no other can race with -> the value before."""
-        flat = self._flat(place)
+        """As that of a Row."""
+        if place not in self.places:
+            raise _outside(place, self.shape)
+        flat = self.places[place]
         before = self.values[flat]
         self.values[flat] = function(before)
         return before
 
-    def _read(self, at: int) -> None:
-        now, touched = self.now, self.touched
-        write = touched.writes.get(at)
-        if write is not None:
-            self._compare(write, at, "writes", "reads")
-        block, epoch, thread = now.block, now.epoch, now.thread
-        before = touched.reads.get(at)
-        if before is not None and before[0] != block:
-            block = SEVERAL
-        elif before is not None and before[1] == epoch and before[2] != thread:
-            thread = SEVERAL
-        touched.reads[at] = block, epoch, thread
 
-    def _write(self, at: int) -> None:
-        touched = self.touched
-        for others, how in ((touched.writes, "writes"), (touched.reads, "reads")):
-            other = others.get(at)
-            if other is not None:
-                self._compare(other, at, how, "writes")
-        now = self.now
-        touched.writes[at] = now.block, now.epoch, now.thread
+@functools.cache
+def _places(shape) -> dict:
+    """Where the elements of an array of this shape lie: by ints for one dimension, by tuples for more."""
+    if isinstance(shape, tuple):
+        return {place: flat for flat, place in enumerate(itertools.product(*map(range, shape)))}
+    return {place: place for place in range(shape)}
 
-    def _compare(self, other: tuple, at: int, did: str, does: str) -> None:
-        block, epoch, thread = other
-        now = self.now
-        if block == now.block and (epoch != now.epoch or thread == now.thread):
-            return
-        raise RaceError(
-            f"thread {now.thread} of block {now.block} {does} element {(at - self.first) // self.step}, "
-            f"which thread {thread} of block {block} {did} with no barrier between them"
-        )
+
+def _outside(place, shape) -> IndexError:
+    return IndexError(f"a thread touches place {place} of an array of shape {shape}")

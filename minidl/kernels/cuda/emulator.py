@@ -22,7 +22,7 @@ from types import FunctionType, SimpleNamespace
 
 import numpy as np
 
-from minidl.kernels.cuda.emulated_memory import Checked, DeviceMemory, Now, RaceError, poisoned
+from minidl.kernels.cuda.emulated_memory import DeviceMemory, Now, RaceError, SharedArray, poisoned
 
 __all__ = [
     "RaceError", "atomic", "blockDim", "blockIdx", "grid", "gridDim", "gridsize", "jit", "launches", "local",
@@ -58,9 +58,9 @@ def gridsize(dims: int):
 class _Shared:
     """`shared.array`: memory of the block, the same for all its threads at one place in the text."""
 
-    def array(self, shape, dtype, place, alignment=None) -> Checked:
+    def array(self, shape, dtype, place, alignment=None) -> SharedArray:
         if place not in _now.shared:
-            _now.shared[place] = Checked(poisoned(shape, dtype), _now)
+            _now.shared[place] = SharedArray(shape, dtype, _now)
         return _now.shared[place]
 
 
@@ -159,7 +159,7 @@ class Kernel:
         memory = [(a, n) for a, n in zip(arguments, names, strict=True) if isinstance(a, DeviceMemory)]
         storages = {a.storage for a, n in memory if n in written}
         watched = [_now if isinstance(a, DeviceMemory) and a.storage in storages else None for a in arguments]
-        given = [a.checked(w) if isinstance(a, DeviceMemory) else a for a, w in zip(arguments, watched, strict=True)]
+        given = [a.seen(w) if isinstance(a, DeviceMemory) else a for a, w in zip(arguments, watched, strict=True)]
         blockDim.x, blockDim.y, blockDim.z = threads
         gridDim.x, gridDim.y, gridDim.z = blocks
         places = [(x, y, z) for z, y, x in itertools.product(*(range(n) for n in reversed(threads)))]
@@ -190,7 +190,7 @@ def _described(argument):
 
 def _enter(place) -> None:
     threadIdx.x, threadIdx.y, threadIdx.z = place
-    _now.thread = place
+    _now.enter(place)
 
 
 def _run_through(function: Callable, arguments, places, threads) -> None:

@@ -55,7 +55,7 @@ def cross_entropy_kernel(F: type):
 
 @functools.cache
 def total_kernel(F: type):
-    whole, zero = across("sum", F), F(0)
+    whole, zero = across("add", F), F(0)
 
     @cuda.jit
     def total(out, x, count):
