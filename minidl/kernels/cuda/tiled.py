@@ -123,20 +123,20 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
                 total[r, c] += some_a[r] * some_b[c]
 
     @cuda.jit(device=True, forceinline=True)
-    def store(r, out, total, bias, begin, of_out, of_bias, i, j, m, n):
-        """Row r of what a thread has computed."""
-        i += r // V * (V * SIDE) + r % V
-        if i < m:
-            at, add = begin + row_of(of_out, i)[0], of_bias[0] + i * of_bias[1]
-            for c in range(EACH):
-                column = j + c // V * (V * SIDE) + c % V
-                if column < n:
+    def store(c, out, total, bias, begin, of_out, of_bias, i, j, m, n):
+        """Column c of what a thread has computed."""
+        j += c // V * (V * SIDE) + c % V
+        if j < n:
+            at, add = begin + column_of(of_out, j)[0], of_bias[0] + j * of_bias[2]
+            for r in range(EACH):
+                row = i + r // V * (V * SIDE) + r % V
+                if row < m:
                     value = total[r, c]
                     if biased:
-                        value += bias[add + column * of_bias[2]]
-                    out[at + column_of(of_out, column)[0]] = finish(value)
+                        value += bias[add + row * of_bias[1]]
+                    out[at + row_of(of_out, row)[0]] = finish(value)
 
-    multiply_all, store_rows = unrolled(DEEP, multiply_at), unrolled(EACH, store)
+    multiply_all, store_columns = unrolled(DEEP, multiply_at), unrolled(EACH, store)
 
     @cuda.jit
     def tiled_product(
@@ -190,7 +190,7 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
 
         of_bias = operands * of_bias[0] + of_bias[3], of_bias[1], of_bias[2]
         begin = result_start(of_out, matrix)
-        store_rows(out, total, bias, begin, of_out, of_bias, top + row * V, left_edge + column * V, m, n)
+        store_columns(out, total, bias, begin, of_out, of_bias, top + row * V, left_edge + column * V, m, n)
 
     return tiled_product
 
