@@ -15,6 +15,7 @@ from minidl.kernels.cuda.indexing import *
 from minidl.kernels.cuda.losses import *
 from minidl.kernels.cuda.memory import compute, device, pool
 from minidl.kernels.cuda.normalization import *
+from minidl.kernels.cuda.pooling import *
 from minidl.kernels.cuda.products import *
 from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *
