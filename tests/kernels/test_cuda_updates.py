@@ -116,4 +116,4 @@ def test_an_optimizer_trains_alike_on_both_devices():
             (weight * weight * weight).backward(minidl.ones(40, device=device))
             optimizer.step()
         losses[device] = weight.numpy()
-    np.testing.assert_allclose(losses["cuda"], losses["cpu"], 1e-5, 1e-6)
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], 1e-4, 1e-5)

@@ -6,6 +6,7 @@ vectorises a loop only after proving, at run time, that its arrays do not overla
 
 import numpy as np
 
+from minidl.kernels import recurrent_rules
 from minidl.kernels.cpu.compiled import ONE, exp
 from minidl.kernels.cpu.compiling import FLAGS, njit
 from minidl.kernels.cpu.lanes import LANES, fill, load, store
@@ -49,14 +50,7 @@ def lstm_cell(gates, product, bias, before, cell, hidden):
             h[j] = o[j] * tanh(c[j])
 
 
-@njit()
-def lstm_gradients(i, f, g, o, past, t, dh, dc, one):
-    """The gradients of i, f, g, o before their nonlinearities, and of the cell before; t = tanh(cell).
-
-    Of numbers, or of 16 at a time.
-    """
-    dc = dc + dh * o * (one - t * t)
-    return dc * g * i * (one - i), dc * past * f * (one - f), dc * i * (one - g * g), dh * t * o * (one - o), dc * f
+lstm_gradients = njit()(recurrent_rules.lstm_gradients)
 
 
 @njit(fastmath=FLAGS)

@@ -17,6 +17,7 @@ from minidl.kernels.cuda.memory import compute, device, pool
 from minidl.kernels.cuda.normalization import *
 from minidl.kernels.cuda.pooling import *
 from minidl.kernels.cuda.products import *
+from minidl.kernels.cuda.recurrent import *
 from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *
 from minidl.kernels.cuda.softmax import *

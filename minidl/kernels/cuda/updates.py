@@ -12,7 +12,9 @@ import numpy as np
 from minidl.kernels import update_rules as rules
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import assign, contiguous, to_numpy
+from minidl.kernels.cuda.block import tree
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda
 
 __all__ = [
@@ -69,30 +71,22 @@ def _kernel(name: str, states: int):
 def _moments_kernel(F: type):
     """As `update2`, but the parameter stays as it is, and each block sums the squares that the rule gives for it.
 
-    A thread adds up its own elements, then the block by halves in shared memory; the few sums of blocks are for the
-    host. So no sum is long, and float32 loses next to nothing.
+    A thread adds up its own elements, a block its threads' sums as a tree; the few sums of blocks are for the host. So
+    no sum is long, and float32 loses next to nothing.
     """
-    rule = cuda.jit(device=True)(rules.lamb_moments)
+    rule, add_up = cuda.jit(device=True)(rules.lamb_moments), tree(scalar("add", F))
     threads, zero = THREADS, F(0)
 
     @cuda.jit
     def lamb_moments(gradient, parameter, mean, square, sums, size, numbers):
         shared = cuda.shared.array(threads, F)
-        t = cuda.threadIdx.x
-        total = zero
+        t, total = cuda.threadIdx.x, zero
         for i in range(cuda.grid(1), size, cuda.gridsize(1)):
             squared, mean[i], square[i] = rule(gradient[i], parameter[i], mean[i], square[i], *numbers)
             total += squared
-        shared[t] = total
-        cuda.syncthreads()
-        half = threads // 2
-        while half > 0:
-            if t < half:
-                shared[t] += shared[t + half]
-            cuda.syncthreads()
-            half //= 2
+        total = add_up(shared, total, t, t, threads, 1)
         if t == 0:
-            sums[cuda.blockIdx.x] = shared[0]
+            sums[cuda.blockIdx.x] = total
 
     return lamb_moments
 
