@@ -10,6 +10,7 @@ from minidl.kernels.cuda.arrays import *
 from minidl.kernels.cuda.batch_norm import *
 from minidl.kernels.cuda.convolution import *
 from minidl.kernels.cuda.division import *
+from minidl.kernels.cuda.dropout import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.indexing import *
 from minidl.kernels.cuda.losses import *

@@ -240,7 +240,7 @@ def lstm(gates, w_hh, bias, h0, c0):
     -> y with the last c as one more row (time + 1, batch, width), and every c (time, batch, width). gates in place:
     from the inputs' part to what their nonlinearities give.
     """
-    time, batch, width = *gates.shape[:2], w_hh.shape[1]
+    (time, batch), width = gates.shape[:2], w_hh.shape[1]
     y, cells = (CudaArray((n, batch, width), gates.dtype) for n in (time + 1, time))
     first, bias, cell = _state(c0, gates, w_hh), contiguous(bias), lstm_cell(gates.dtype.type)
 

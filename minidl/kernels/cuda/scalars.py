@@ -168,7 +168,7 @@ def floats(F):
         "gelu_none_grad": gelu_none_grad,
         "gelu_tanh": lambda x: half * x * (one + math.tanh(inner * x * (one + cubic * x * x))),
         "gelu_tanh_grad": gelu_tanh_grad,
-        "dropout_grad": lambda grad, mask, p: grad / (one - p) if mask else zero,
+        "dropout_grad": lambda grad, mask, scale: grad * (scale if mask else zero),
     }
 
 
