@@ -6,15 +6,18 @@ emulated_device.py has the same names for none. The context, the process's share
 import bisect
 import math
 import threading
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from cuda.bindings import driver
 from cuda.core import Stream as LaunchStream
 from numba import cuda
-from numba.cuda import types
 from numba.cuda.core import config
-from numba.cuda.np import numpy_support
+
+from minidl.kernels.cuda import numba_launch
+from minidl.kernels.cuda.numba_launch import Elements
+from minidl.notices import warn_once
 
 # mypy: disable-error-code="import-not-found, attr-defined"
 
@@ -23,10 +26,15 @@ config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # Numba's, at every launch of few blocks
 _entered = threading.local()
 
 
+def _enter() -> None:
+    """Make the context that of this thread, before it first asks the driver for something."""
+    if not hasattr(_entered, "context"):
+        _entered.context = cuda.current_context()
+
+
 def _call(function, *arguments):
     """What a function of the driver gives; RuntimeError says in one sentence what it answers instead."""
-    if not hasattr(_entered, "context"):
-        _entered.context = cuda.current_context()  # makes it the context of this thread
+    _enter()
     error, *results = function(*arguments)
     if error == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
         raise OutOfMemory
@@ -75,32 +83,6 @@ def free_memory() -> int:
     return _call(driver.cuMemGetInfo)[0]
 
 
-class Elements:
-    """A row of elements as an argument of a kernel: what Numba (numba-cuda 0.30) reads of its own DeviceNDArray.
-
-    That would do as well, but takes 50 µs to make. It owns no memory.
-    """
-
-    __cuda_memory__ = True
-    __slots__ = ("_numba_type_", "ptr", "size", "shape", "dtype")
-    strides_in_bytes, is_contiguous_c, is_contiguous_f = None, True, True
-
-    def __init__(self, ptr: int, size: int, dtype: np.dtype):
-        self.ptr, self.size, self.shape, self.dtype = ptr, size, (size,), dtype
-        self._numba_type_ = _row_of(dtype)
-
-    @property
-    def _strided_memory_view_shim(self) -> "Elements":
-        return self
-
-    _layout = _strided_memory_view_shim
-
-
-@cache
-def _row_of(dtype: np.dtype):
-    return types.Array(numpy_support.from_dtype(dtype), 1, "C")
-
-
 def elements(block: Block, offset: int, count: int, dtype) -> Elements:
     """`count` elements from the byte `offset` on, as an argument of a kernel."""
     return Elements(block.address + offset, count, dtype)
@@ -108,7 +90,36 @@ def elements(block: Block, offset: int, count: int, dtype) -> Elements:
 
 def launch(kernel, blocks, threads, stream: "Stream", arguments) -> None:
     """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn."""
-    kernel[blocks, threads, stream.handle](*arguments)
+    _enter()
+    _way()(kernel, blocks, threads, stream.handle, arguments)
+
+
+@cache
+def _way() -> Callable:
+    """How kernels are launched, found out by a trial: directly, or by Numba if that does not compute what it must."""
+    try:
+        if np.array_equal(*_trial()):
+            return numba_launch.launch
+        why = "a kernel computed something else"
+    except Exception as error:  # whatever does not fit another version of Numba or of the driver
+        why = f"{type(error).__name__}: {error}"
+    warn_once(f"each launch of a kernel takes the host ten times as long as it could, as Numba has to do it ({why})")
+    return numba_launch.launch_by_numba
+
+
+def _trial() -> tuple[np.ndarray, np.ndarray]:
+    """What a kernel computes that is launched directly, and what it must."""
+    x = np.arange(4, dtype=np.float32)
+    found, stream = np.zeros_like(x), Stream()
+    block = allocate(2 * x.nbytes)
+    try:
+        to_device(block, 0, np.append(found, x), stream)
+        arguments = numba_launch.trial_arguments(elements(block, 0, 4, x.dtype), elements(block, x.nbytes, 4, x.dtype))
+        numba_launch.launch(numba_launch.trial, 2, (2, 1), stream.handle, arguments)
+        to_host(found, block, 0, stream)
+    finally:
+        release(block)
+    return found, numba_launch.trial_result(x)
 
 
 def copy_within(target: Block, to: int, source: Block, start: int, nbytes: int, stream: "Stream") -> None:
