@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from minidl.kernels.cpu import compiling, machine_code
+from minidl.kernels import machine_code
+from minidl.kernels.cpu import compiling
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_code_of_another_signature_or_of_other_sources_is_not_taken(kernel, tmp_
     (integers,) = set(tmp_path.iterdir()) - {floats}
     integers.write_bytes(floats.read_bytes())
     assert not found(kernel(), 2)
-    monkeypatch.setattr(machine_code, "_origin", lambda: b"edited")
+    monkeypatch.setattr(machine_code, "_origin", lambda sources: b"edited")
     assert not found(kernel(), 2.0)
 
 
@@ -80,16 +81,15 @@ def test_on_a_full_disk_kernels_compute_and_nothing_is_left(kernel, tmp_path):
 
 
 def test_the_folder_is_the_first_that_can_be_written(tmp_path, monkeypatch):
-    here, file = tmp_path / "minidl", tmp_path / "file"
+    here, file, sources = tmp_path / "minidl", tmp_path / "file", compiling.SOURCES
     here.mkdir()
     file.touch()
-    monkeypatch.setattr(machine_code, "HERE", here)
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "caches"))
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "numba"))
-    assert machine_code.folder().parent == tmp_path / "numba"
+    assert machine_code.folder(here, sources).parent == tmp_path / "numba"
     monkeypatch.setattr(config, "CACHE_DIR", str(file / "numba"))
-    assert machine_code.folder() == here / "__pycache__"
-    monkeypatch.setattr(machine_code, "HERE", file)
-    assert machine_code.folder().parent == tmp_path / "caches"
+    assert machine_code.folder(here, sources) == here / "__pycache__"
+    assert machine_code.folder(here, ()) is None
+    assert machine_code.folder(file, sources).parent == tmp_path / "caches"
     monkeypatch.setenv("MINIDL_CACHE", str(file))
-    assert machine_code.folder() is None
+    assert machine_code.folder(file, sources) is None

@@ -4,22 +4,33 @@ A first use takes seconds and says so, once; later ones find the machine code on
 where that cannot be written, in the user's cache folder.
 """
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 from numba.core import event
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-from minidl.kernels.cpu.machine_code import MachineCode, folder
+from minidl.kernels.machine_code import MachineCode, folder
 from minidl.notices import warn_once
 
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a NaN must come out of a kernel as a NaN
-KEPT_IN = folder()
+HERE = Path(__file__).parent
+SHARED = (*HERE.parent.glob("*_rules.py"), HERE.parents[1] / "philox.py")  # with the GPU
+SOURCES = tuple(sorted([*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *SHARED]))  # what compiled code is made of
+KEPT_IN = folder(HERE, SOURCES)
 
-if KEPT_IN is None:
-    warn_once(
-        "minidl compiles its kernels anew in every process: no folder can be written to keep them; name one in "
-        "NUMBA_CACHE_DIR"
-    )
+
+class CpuCode(MachineCode):
+    """Of a kernel for this processor."""
+
+    def packed(self, data) -> bytes | None:
+        return None if data.library.has_dynamic_globals else dumps(data._reduce())  # addresses of this process
+
+    def unpacked(self, code: bytes, target_context):
+        return CompileResult._rebuild(target_context, *pickle.loads(code))
 
 
 def njit(**options) -> Callable:
@@ -28,7 +39,7 @@ def njit(**options) -> Callable:
     def decorate(function: Callable):
         kernel = numba.njit(nogil=True, error_model="numpy", **options)(function)
         if KEPT_IN is not None:
-            kernel._cache = MachineCode(function, KEPT_IN)
+            kernel._cache = CpuCode(f"{function.__module__}.{function.__qualname__}", KEPT_IN, SOURCES)
         return kernel
 
     return decorate

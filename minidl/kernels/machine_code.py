@@ -1,11 +1,11 @@
 """Machine code of kernels on disk: what is damaged is compiled anew, what cannot be written is not kept.
 
-Numba's own cache ends every later run when one of its files is cut short, or when the disk is full.
+Numba's own cache ends every later run when one of its files is cut short, or when the disk is full, and does not know
+a kernel again that a function made.
 """
 
 import hashlib
 import os
-import pickle
 import sys
 from contextlib import suppress
 from functools import cache
@@ -14,32 +14,33 @@ from pathlib import Path
 import numba
 from numba.core import config
 from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 
 from minidl import files
 from minidl.caches import cache_folder
+from minidl.notices import warn_once
 
-HERE = Path(__file__).parent
-SHARED = [*HERE.parent.glob("*_rules.py"), HERE.parents[1] / "philox.py"]  # with the GPU
-SOURCES = sorted([*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *SHARED])  # what compiled code is made of
 SEAL = 16  # bytes
 
 
-def folder() -> Path | None:
-    """A folder that can be written: in $NUMBA_CACHE_DIR, beside the kernels, or in the user's caches; None without."""
-    name = f"kernels-{hashlib.sha256(os.fsencode(HERE)).hexdigest()[:16]}"  # of this copy of minidl
+def folder(here: Path, sources: tuple[Path, ...]) -> Path | None:
+    """A folder that can be written, for the kernels in `here`: in $NUMBA_CACHE_DIR, beside them, or in the user's
+    caches; None, with a warning, without, or if there are no sources by which to see that code is out of date."""
+    name = f"kernels-{hashlib.sha256(os.fsencode(here)).hexdigest()[:16]}"  # of this copy of minidl
     users = cache_folder()
     for found in (
         config.CACHE_DIR and Path(config.CACHE_DIR, name),
-        HERE / "__pycache__",
+        here / "__pycache__",
         users and users / name,
     ):
         with suppress(OSError):
-            if found and SOURCES:
+            if found and sources:
                 found.mkdir(parents=True, exist_ok=True)
                 files.check_takes_files(found)
                 return found
+    warn_once(
+        "minidl compiles its kernels anew in every process: no folder can be written to keep them; name one in "
+        "NUMBA_CACHE_DIR"
+    )
     return None
 
 
@@ -50,10 +51,23 @@ class MachineCode(NullCache):
     versions of Python and Numba, the sources of the kernels, which may call each other, the processor, the signature.
     So no file is taken that is damaged, another's or out of date, and nothing of it is unpickled. Files are replaced
     whole, so that processes can write the same one at once.
+
+    A subclass says how code becomes bytes, in `packed` and `unpacked`.
     """
 
-    def __init__(self, function, folder: Path):
-        self.name, self.folder = f"{function.__module__}.{function.__qualname__}", folder
+    def __init__(self, name: str, folder: Path, sources: tuple[Path, ...], identity: str = "", versions: str = ""):
+        """sources: what code is made of. identity: what tells kernels of one name apart. versions: of other packages
+        that code depends on."""
+        self.name, self.folder, self.sources = name, folder, sources
+        self.identity, self.versions = identity, versions
+
+    def packed(self, data) -> bytes | None:
+        """What was compiled, as bytes; None if it is of use in this process alone."""
+        raise NotImplementedError
+
+    def unpacked(self, code: bytes, target_context):
+        """What `packed` was given."""
+        raise NotImplementedError
 
     @property
     def cache_path(self) -> str:
@@ -67,14 +81,14 @@ class MachineCode(NullCache):
             content = path.read_bytes()
             code = content[SEAL:]
             if content[:SEAL] == _seal(key, code):
-                return CompileResult._rebuild(target_context, *pickle.loads(code))
+                return self.unpacked(code, target_context)
         return None
 
     def save_overload(self, sig, data):
-        if data.library.has_dynamic_globals:  # addresses of this process
+        code = self.packed(data)
+        if code is None:
             return
         path, key = self._file(sig, data.codegen)
-        code = dumps(data._reduce())
         with suppress(OSError):
             path.unlink(missing_ok=True)  # `files.write` refuses to replace a file that must not be written
         with suppress(OSError):
@@ -82,10 +96,10 @@ class MachineCode(NullCache):
 
     def _file(self, sig, codegen) -> tuple[Path, bytes]:
         """The file for a signature, and what its code depends on."""
-        which = repr((sig, codegen.magic_tuple())).encode()
+        which = repr((sig, codegen.magic_tuple(), self.identity)).encode()
         python = f"py{sys.version_info[0]}{sys.version_info[1]}"
         path = self.folder / f"{self.name}.{hashlib.sha256(which).hexdigest()[:16]}.{python}.nbc"
-        return path, which + self.name.encode() + _origin()
+        return path, which + self.name.encode() + self.versions.encode() + _origin(self.sources)
 
 
 def _seal(key: bytes, code: bytes) -> bytes:
@@ -93,7 +107,7 @@ def _seal(key: bytes, code: bytes) -> bytes:
 
 
 @cache
-def _origin() -> bytes:
+def _origin(sources: tuple[Path, ...]) -> bytes:
     """The versions and sources that all kernels are compiled from."""
-    sources = b"".join(path.read_bytes() for path in SOURCES)
-    return f"{sys.version} {numba.__version__} {hashlib.sha256(sources).hexdigest()}".encode()
+    content = b"".join(path.read_bytes() for path in sources)
+    return f"{sys.version} {numba.__version__} {hashlib.sha256(content).hexdigest()}".encode()
