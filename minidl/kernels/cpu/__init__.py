@@ -5,6 +5,7 @@ arguments; all others leave them alone.
 """
 
 from minidl.kernels.cpu.arrays import *
+from minidl.kernels.cpu.attention import *
 from minidl.kernels.cpu.batch_norm import *
 from minidl.kernels.cpu.convolution import *
 from minidl.kernels.cpu.elementwise import *

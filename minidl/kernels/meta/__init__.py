@@ -4,6 +4,7 @@ Everything that prices a model reads these records; nothing else in the project 
 """
 
 from minidl.kernels.meta.arrays import *
+from minidl.kernels.meta.attention import *
 from minidl.kernels.meta.convolution import *
 from minidl.kernels.meta.elementwise import *
 from minidl.kernels.meta.fused import *

@@ -1,0 +1,41 @@
+"""Attention in tiles: shapes and costs. The scores are never written."""
+
+import math
+
+import numpy as np
+
+from minidl.kernels.meta.record import MetaArray, result
+
+__all__ = ["attention", "attention_grad", "attention_in_tiles"]
+
+
+def attention_in_tiles(q, v):
+    """As on the CPU, whose memory and time are what meta predicts."""
+    return False
+
+
+def attention(q, k, v, scale, is_causal):
+    heads = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+    queries, keys, width, values = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    log_sum_exp = MetaArray((*heads, queries), q.dtype)
+    product = math.prod(heads), queries, keys, width + values
+    flops = 2 * math.prod(product) + 15 * math.prod(product[:3])
+    out = result(
+        "attention", (q, k, v), (*heads, queries, values), q.dtype, flops=flops, shapes=(product,),
+        also_written=(log_sum_exp,), kind="product",
+    )  # fmt: skip
+    return out, log_sum_exp
+
+
+def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
+    """Seven products a tile: two make the weights again, for queries and for keys, two the gradient of the weights."""
+    heads = out.shape[:-2]
+    grad_k, grad_v = (MetaArray((*heads, *x.shape[-2:]), x.dtype) for x in (k, v))
+    width, values = q.shape[-1], v.shape[-1]
+    product = math.prod(heads), q.shape[-2], k.shape[-2], 4 * width + 3 * values
+    flops = 2 * math.prod(product) + 30 * math.prod(product[:3]) + 2 * out.size
+    grad_q = result(
+        "attention_grad", (grad, q, k, v, out, log_sum_exp), (*heads, *q.shape[-2:]), q.dtype, flops=flops,
+        shapes=(product,), also_written=(grad_k, grad_v), kind="product",
+    )  # fmt: skip
+    return grad_q, grad_k, grad_v

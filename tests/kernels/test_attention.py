@@ -1,0 +1,128 @@
+"""Attention in tiles is attention: on the CPU against the weights written out, on the GPU against the CPU."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from minidl.kernels import cpu, cuda, meta
+from minidl.kernels.cuda import emulator
+
+cuda_attention = importlib.import_module("minidl.kernels.cuda.attention")  # the package has a function of that name
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+SHAPES = [  # of q, k, v
+    ((2, 5, 3), (2, 5, 3), (2, 5, 3)),
+    ((2, 2, 9, 4), (2, 2, 17, 4), (2, 2, 17, 6)),
+    ((1, 3, 3, 9), (2, 1, 5, 9), (2, 3, 5, 2)),
+    ((8, 20), (8, 20), (8, 20)),
+    ((130, 2), (140, 2), (140, 1)),
+    ((2, 3, 4), (2, 0, 4), (2, 0, 4)),
+    ((0, 3, 4), (0, 3, 4), (0, 3, 4)),
+    ((2, 0, 4), (2, 3, 4), (2, 3, 4)),
+]
+
+
+def randoms(dtype, *shapes):
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def written_out(q, k, v, scale, is_causal):
+    """softmax(scale Q K^T) V with all its weights."""
+    return cpu.attention_weights(q @ np.swapaxes(k, -1, -2), scale, is_causal) @ v
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_tiles_of_keys_give_what_all_weights_at_once_give(shapes, is_causal):
+    q, k, v = randoms("float64", *shapes)
+    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal)
+    expected = written_out(q, k, v, 0.7, is_causal)
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    assert log_sum_exp.shape == out.shape[:-1]
+    (grad,) = randoms("float64", out.shape)
+    grads = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal)
+    heads = out.shape[:-2]
+    for position, found in enumerate(grads):
+        given = [np.broadcast_to(x, (*heads, *x.shape[-2:])).copy() for x in (q, k, v)]
+        assert found.shape == given[position].shape
+        (direction,) = randoms("float64", found.shape)
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = [x + step * direction if i == position else x for i, x in enumerate(given)]
+            ends.append((written_out(*moved, 0.7, is_causal) * grad).sum())
+        np.testing.assert_allclose((found * direction).sum(), (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype, order", [("float32", "forward"), ("float64", "reversed")])
+@pytest.mark.parametrize("shapes", [s for s in SHAPES if s[0][-2] < 100])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_the_gpu_gives_what_the_cpu_gives(shapes, is_causal, dtype, order, monkeypatch):
+    monkeypatch.setattr(emulator, "order", order)
+    q, k, v = randoms(dtype, *shapes)
+    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal)
+    (grad,) = randoms(dtype, out.shape)
+    on_gpu = [cuda.array(x, x.dtype) for x in (q, k, v)]
+    found = cuda.attention(*on_gpu, 0.7, is_causal)
+    grads = cuda.attention_grad(cuda.array(grad, dtype), *on_gpu, *found, 0.7, is_causal)
+    expected = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal)
+    for result, right in zip((*found, *grads), (out, log_sum_exp, *expected), strict=True):
+        values = cuda.to_numpy(result)
+        assert (values.shape, values.dtype) == (right.shape, right.dtype)
+        np.testing.assert_allclose(values, right, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_queries_keys_and_values_side_by_side_in_memory_are_read_where_they_lie():
+    """The result has the order of memory of the queries, so that joining heads moves nothing."""
+    batch, sequence, heads, width = 2, 9, 2, 3
+    (qkv,) = randoms("float64", (batch, sequence, 3, heads, width))
+    parts = [qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
+    on_gpu = cuda.permute(cuda.array(qkv, qkv.dtype), (2, 0, 3, 1, 4))
+    views = [on_gpu.view(on_gpu.shape[1:], on_gpu.strides[1:], i * on_gpu.strides[0]) for i in range(3)]
+    before = emulator.launches.copy()
+    out, log_sum_exp = cuda.attention(*views, 0.5, True)
+    joined = cuda.reshape(cuda.permute(out, (0, 2, 1, 3)), (batch, sequence, heads * width))
+    assert emulator.launches - before == {"attention_tiles": 1}
+    expected = cpu.attention(*parts, 0.5, True)
+    np.testing.assert_allclose(
+        cuda.to_numpy(joined), expected[0].transpose(0, 2, 1, 3).reshape(joined.shape), atol=1e-12
+    )
+    grads = cuda.attention_grad(out, *views, out, log_sum_exp, 0.5, True)
+    for found, right in zip(grads, cpu.attention_grad(expected[0], *parts, *expected, 0.5, True), strict=True):
+        np.testing.assert_allclose(cuda.to_numpy(found), right, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("kernels", [cpu, cuda])
+def test_scores_that_are_minus_infinity_make_a_query_that_sees_nothing(kernels):
+    q, k, v = (kernels.array(x, np.float64) for x in ([[1.0]], [[-np.inf]], [[1.0]]))
+    out, log_sum_exp = kernels.attention(q, k, v, 1.0, False)
+    assert (kernels.to_numpy(out), kernels.to_numpy(log_sum_exp)) == (0, -np.inf)
+    _, _, grad_v = kernels.attention_grad(v, q, k, v, out, log_sum_exp, 1.0, False)
+    assert kernels.to_numpy(grad_v) == 0
+
+
+@pytest.mark.slow
+def test_the_tiles_of_a_real_gpu_give_the_same(monkeypatch):
+    monkeypatch.setattr(cuda_attention, "EMULATED", False)
+    q, k, v, grad = randoms("float32", (70, 9), (40, 9), (40, 12), (70, 12))
+    on_gpu = [cuda.array(x, x.dtype) for x in (q, k, v)]
+    found = cuda.attention(*on_gpu, 0.5, True)
+    grads = cuda.attention_grad(cuda.array(grad, grad.dtype), *on_gpu, *found, 0.5, True)
+    expected = cpu.attention(q, k, v, 0.5, True)
+    right = (*expected, *cpu.attention_grad(grad, q, k, v, *expected, 0.5, True))
+    for result, values in zip((*found, *grads), right, strict=True):
+        np.testing.assert_allclose(cuda.to_numpy(result), values, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_in_tiles_costs_its_products_and_moves_no_scores():
+    q, k, v = (meta.array(np.zeros(shape), np.float32) for shape in ((2, 3, 50, 8), (2, 3, 60, 8), (2, 3, 60, 4)))
+    with meta.record() as calls:
+        out, log_sum_exp = meta.attention(q, k, v, 1.0, False)
+        meta.attention_grad(out, q, k, v, out, log_sum_exp, 1.0, False)
+    forward, backward = calls[-2:]
+    scores = 6 * 50 * 60
+    assert forward.flops == 2 * scores * 12 + 15 * scores
+    assert forward.bytes_written == 4 * 6 * 50 * (4 + 1)
+    assert backward.bytes_read == 4 * 6 * (50 * (8 + 4 + 4 + 1) + 60 * (8 + 4))
