@@ -46,13 +46,13 @@ def digits():
 CASES = {
     "mlp": (perceptron, digits, Plan(micro_batches=2), lambda p: optim.SGD(p, lr=0.1, momentum=0.9)),
     "cnn": (convolutions, digits, Plan(), lambda p: optim.Adam(p, lr=1e-2)),
-    "gpt": (transformer, Text, Plan(micro_batches=2, recompute="full"), lambda p: optim.AdamW(p, lr=1e-2)),
+    "gpt": (transformer, Text, Plan(recompute="selective"), lambda p: optim.AdamW(p, lr=1e-2)),
 }
 
 
 def trained(name, device, **options):
     build, dataset, plan, optimizer = CASES[name]
-    settings = {"batch_size": 8, "steps": 3, "progress": False, "seed": 1} | options
+    settings = {"batch_size": 4, "steps": 3, "progress": False, "seed": 1} | options
     return train(build, dataset(), plan, optimizer=optimizer, loss=LOSS, device=device, **settings)
 
 
@@ -60,10 +60,13 @@ def trained(name, device, **options):
 def test_a_model_trains_to_the_losses_of_the_cpu(name):
     cpu, cuda = (trained(name, device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(cuda.losses, cpu.losses, rtol=1e-4)
-    ours, theirs = cuda.state_dict(), cpu.state_dict()
+
+
+def test_a_model_trains_to_the_parameters_of_the_cpu():
+    ours, theirs = (trained("mlp", device).state_dict() for device in ("cuda", "cpu"))
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
-        np.testing.assert_allclose(ours[key], value, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(ours[key], value, rtol=1e-4, atol=1e-6)
 
 
 def test_the_way_of_data_to_the_gpu_and_of_the_loss_back_is_seen_in_the_trace():
@@ -76,7 +79,7 @@ def test_the_way_of_data_to_the_gpu_and_of_the_loss_back_is_seen_in_the_trace():
     parts["loss"] = ["to the host", "to the host", "read"]  # the loss, and the weight that divides it
     names = [f"{what}{micro_batch} {part}" for what in parts for micro_batch in (0, 1) for part in parts[what]]
     assert sorted(copies) == sorted(names)
-    assert {event.details.nbytes for event in step.events if event.name == "input0 to the device"} == {4 * 64 * 4}
+    assert {event.details.nbytes for event in step.events if event.name == "input0 to the device"} == {2 * 64 * 4}
     assert {"F0", "B0", "update"} <= {event.name for event in step.events if event.lane == COMPUTE}
     first = {name: min(e.start for e in step.events if e.name == name) for name in (*copies, "F0", "B0")}
     way = ["input0 to the device's format", "input0 to the device", "F0", "loss0 to the host", "loss0 read"]
@@ -91,7 +94,7 @@ def test_a_checkpoint_of_the_gpu_is_gone_on_with_on_the_cpu(tmp_path):
 
 
 def test_evaluation_and_clipping_are_those_of_the_cpu():
-    options = {"evaluate": data.Subset(data.digits()[1], range(8)), "clip_norm": 0.5, "steps": 2}
+    options = {"evaluate": data.Subset(data.digits()[1], range(4)), "clip_norm": 0.5, "steps": 2}
     cpu, cuda = (trained("mlp", device, **options) for device in ("cpu", "cuda"))
     assert cuda.evaluations[0].loss == pytest.approx(cpu.evaluations[0].loss, rel=1e-4)
     assert cuda.evaluations[0].accuracy == cpu.evaluations[0].accuracy

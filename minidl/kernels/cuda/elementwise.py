@@ -172,7 +172,7 @@ power, maximum, minimum = map(_binary, ("power", "maximum", "minimum"))
 negative, exp, expm1, log, log1p, log2 = map(_unary, ("negative", "exp", "expm1", "log", "log1p", "log2"))
 sqrt, tanh, absolute, sin, cos, erf = map(_unary, ("sqrt", "tanh", "absolute", "sin", "cos", "erf"))
 floor, ceil, round, sign, sigmoid, relu = map(_unary, ("floor", "ceil", "round", "sign", "sigmoid", "relu"))
-relu_grad, bitwise_not = _binary("relu_grad"), _unary("bitwise_not")
+bitwise_not = _unary("bitwise_not")
 bitwise_and, bitwise_or, bitwise_xor = map(_binary, ("bitwise_and", "bitwise_or", "bitwise_xor"))
 equal, not_equal = _binary("equal", bool), _binary("not_equal", bool)
 greater, greater_equal = _binary("greater", bool), _binary("greater_equal", bool)
@@ -210,6 +210,11 @@ def where(condition, a, b):
 def masked(x, mask):
     """x where the bools `mask` are true, else 0, with broadcasting; a NaN or infinity is masked like any number."""
     return mapped("masked", x, mask)
+
+
+def relu_grad(grad, y):
+    """`grad` where the output `y` of relu is not 0, so where it is NaN too."""
+    return mapped("relu_grad", grad, y)
 
 
 def gelu(x, approximate):
