@@ -28,7 +28,7 @@ __all__ = [
 
 def moving(move):
     @cuda.jit
-    def kernel(
+    def move_by_places(
         x, values, places, rows, width, shape, of_x, of_values, of_places, next_x, next_value, next_place
     ):  # fmt: skip
         """A map of three arrays of one shape, in which the elements of x lie further on by what `places` says.
@@ -45,7 +45,7 @@ def moving(move):
                 if by != NOWHERE:
                     move(x, i + j * next_x + by, values, o + j * next_value)
 
-    return kernel
+    return move_by_places
 
 
 NOWHERE = np.iinfo(np.int64).min  # the place of values that are not written

@@ -3,6 +3,7 @@
 dim: an int or a tuple, None for all, where a function says no other thing.
 """
 
+import builtins
 import functools
 import math
 
@@ -20,7 +21,9 @@ from minidl.kernels.cuda.target import cuda
 __all__ = ["all", "any", "argmax", "argmin", "max", "min", "prod", "squared_norm", "sum"]
 
 SERIAL = 256  # elements that one thread adds up: longer rows are split, for the sake of precision too
-SIDE_BY_SIDE = 32  # rows, where neighbours in memory belong to different ones: a warp reads one element of each
+EACH = 8  # elements that one lane of a short row adds up, if that leaves a warp: the rounds of the tree cost as much
+WARP = 32
+SIDE_BY_SIDE = WARP  # rows, where neighbours in memory belong to different ones: a warp reads one element of each
 
 
 # The kernels
@@ -31,7 +34,7 @@ def reduction(of, combine, start, A: type):
     over_lanes = tree(combine)
 
     @cuda.jit
-    def kernel(
+    def reduce(
         out, x, rows, row_shape, to, of_x, outer, outer_shape, of_outer, width, step, side_by_side, inner
     ):  # fmt: skip
         """out[part, row] = the elements x[row, o, j] combined, o < outer, j < width, `step` apart.
@@ -60,7 +63,7 @@ def reduction(of, combine, start, A: type):
             if lane == 0 and row < rows:
                 out[cuda.blockIdx.y * rows + place(row, row_shape, to)] = value
 
-    return kernel
+    return reduce
 
 
 def arg_reduction(better, start, F: type):
@@ -68,7 +71,7 @@ def arg_reduction(better, start, F: type):
     over_lanes = tree_of_places(better)
 
     @cuda.jit
-    def kernel(values, out, x, indices, known, rows, row_shape, to, of_x, width, step, side_by_side):
+    def arg_reduce(values, out, x, indices, known, rows, row_shape, to, of_x, width, step, side_by_side):
         """out[part, row] = the index j of the best element x[row, j], values[part, row] = that element.
 
         The threads go as in the kernel of reductions. known: the elements are the best of parts of a row, and
@@ -96,7 +99,7 @@ def arg_reduction(better, start, F: type):
                 to_row = cuda.blockIdx.y * rows + place(row, row_shape, to)
                 values[to_row], out[to_row] = value, index
 
-    return kernel
+    return arg_reduce
 
 
 # The table
@@ -185,7 +188,7 @@ class Plan:
             lanes, _ = block_for(length, THREADS // x_lines)
             self.block, lines = (x_lines, lanes), x_lines
         else:
-            self.block = lanes, lines = block_for(length)
+            self.block = lanes, lines = block_for(builtins.max(-(-length // EACH), builtins.min(length, WARP)))
         groups = -(-self.rows // lines)
         self.parts = 1
         while self.parts * SERIAL * lanes < length or (

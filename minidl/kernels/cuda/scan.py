@@ -19,11 +19,12 @@ def running(combine, start, A: type):
     over_lanes = scan(combine, start)
 
     @cuda.jit
-    def kernel(out, x, rows, row_shape, to, of_x, width, to_next, next_x, side_by_side, exclusive):
+    def scan_rows(out, x, rows, row_shape, to, of_x, width, to_next, next_x, side_by_side, exclusive):
         """out[row, j] = the elements x[row, : j + 1] combined, or x[row, :j] if `exclusive`.
 
         A row goes through shared memory in tiles of as many elements as it has lanes; what the tiles before it came to
-        is carried on. The lanes lie along x in a block, or along y if rows are `side_by_side` in memory.
+        is carried on. The lanes lie along x in a block, or along y if rows are `side_by_side` in memory. A row is one
+        block's: a few long ones leave most of the GPU idle.
         """
         shared = cuda.shared.array(THREADS, A)
         lane, lanes, line, lines, next_lane = cuda.threadIdx.x, cuda.blockDim.x, cuda.threadIdx.y, cuda.blockDim.y, 1
@@ -47,7 +48,7 @@ def running(combine, start, A: type):
                     out[o + j * to_next] = combine(carry, before if exclusive else value)
                 carry = combine(carry, of_tile)
 
-    return kernel
+    return scan_rows
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def comparison(descending: bool):
 
 def sort_tiles(first, F: type):
     @cuda.jit
-    def kernel(keys, places, count, n, width, smallest, largest):
+    def sort_tile(keys, places, count, n, width, smallest, largest):
         """Merge the runs of `smallest` to `largest` elements, as far as their pairs lie within a tile of this block.
 
         keys, places: `count` elements and where in their row of n they stood, in place. Between two rounds there is
@@ -53,11 +53,11 @@ def sort_tiles(first, F: type):
             while size <= largest:
                 distance = min(size // 2, threads)
                 while distance > 0:
-                    i = 2 * thread - thread % distance
+                    i = 2 * thread - (thread & (distance - 1))
                     j = i + distance
                     if begin + j < count:
                         a, b, k, m = shared_keys[i], shared_keys[j], shared_places[i], shared_places[j]
-                        rising = (begin + i) % n // size % 2 == 0
+                        rising = (begin + i) & size & (n - 1) == 0
                         if first(b, m, a, k, width) == rising:
                             shared_keys[i], shared_keys[j], shared_places[i], shared_places[j] = b, a, m, k
                     cuda.syncthreads()
@@ -68,22 +68,22 @@ def sort_tiles(first, F: type):
                     keys[begin + i], places[begin + i] = shared_keys[i], shared_places[i]
             cuda.syncthreads()
 
-    return kernel
+    return sort_tile
 
 
 def compare_far(first):
     @cuda.jit
-    def kernel(keys, places, count, n, width, size, distance):
+    def compare(keys, places, count, n, width, size, distance):
         """One round of the merge of runs of `size`, whose pairs lie further apart than a tile."""
         for pair in range(cuda.grid(1), count // 2, cuda.gridsize(1)):
-            i = 2 * pair - pair % distance
+            i = 2 * pair - (pair & (distance - 1))
             j = i + distance
             a, b, k, m = keys[i], keys[j], places[i], places[j]
-            rising = i % n // size % 2 == 0
+            rising = i & size & (n - 1) == 0
             if first(b, m, a, k, width) == rising:
                 keys[i], keys[j], places[i], places[j] = b, a, m, k
 
-    return kernel
+    return compare
 
 
 @functools.cache
