@@ -19,6 +19,7 @@ class Attention(Op):
 
     scale: positive. Of the attention weights a random fraction `dropout` is zeroed, the rest divided by 1 - dropout.
     recompute: the weights are not kept for backward, but made again from Q and K (Korthikanti et al. 2022, section 5).
+    Where the device attends in tiles there are no weights to keep, but for a mask or dropout.
     """
 
     def __init__(self, scale: float, is_causal: bool, dropout: float, recompute: bool = False):
@@ -27,22 +28,29 @@ class Attention(Op):
     def forward(self, q, k, v, mask=None):  # (..., queries, width), (..., keys, width), (..., keys, values)
         kernels = self.kernels
         self.q, self.k, self.v, self.mask, self.survivors = q, k, v, mask, None
+        self.y = self.log_sum_exp = self.weights = None
+        if mask is None and not self.dropout and kernels.attention_in_tiles(q, v):
+            self.y, self.log_sum_exp = kernels.attention(q, k, v, self.scale, self.is_causal)
+            return self.y
         dropped = weights = self._weigh()
         if self.dropout:
             dropped, self.survivors = kernels.dropout(weights, self.dropout)
         self.weights = None if self.recompute else weights
         return kernels.matmul(dropped, v)
 
-    def again(self):
-        self.weights = self._weigh()
+    def again(self):  # the weights serve backward, whether forward had them or not
+        self.weights, self.log_sum_exp = self._weigh(), None
 
     def _weigh(self):
         return weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask)
 
     def backward(self, grad):
         kernels, q, k, v = self.kernels, self.q, self.k, self.v
-        weights = self._weigh() if self.weights is None else self.weights
-        grads = attend_grad(kernels, grad, q, k, v, weights, self.scale, self.survivors, self.dropout)
+        if self.log_sum_exp is not None:
+            grads = kernels.attention_grad(grad, q, k, v, self.y, self.log_sum_exp, self.scale, self.is_causal)
+        else:
+            weights = self._weigh() if self.weights is None else self.weights
+            grads = attend_grad(kernels, grad, q, k, v, weights, self.scale, self.survivors, self.dropout)
         shapes = [x.shape for x in (q, k, v, self.mask) if x is not None]
         return tuple(unbroadcast(kernels, g, shape) for g, shape in zip(grads, shapes, strict=False))
 
@@ -59,14 +67,17 @@ class PackedAttention(Op):
     def forward(self, qkv):  # (batch, sequence, 3, heads, head_dim)
         kernels, self.qkv = self.kernels, qkv
         self.scale = 1 / math.sqrt(qkv.shape[-1])
+        self.y = self.log_sum_exp = self.weights = None
+        if kernels.attention_in_tiles(qkv, qkv):
+            out, self.log_sum_exp = kernels.attention(*unpack(kernels, qkv), self.scale, self.is_causal)
+            self.y = join_heads(kernels, out)
+            return self.y
         weights = self._weigh()
         self.weights = None if self.recompute else weights
-        out = kernels.matmul(weights, unpack(kernels, qkv)[2])
-        batch, heads, sequence, head_dim = out.shape
-        return kernels.reshape(kernels.permute(out, (0, 2, 1, 3)), (batch, sequence, heads * head_dim))
+        return join_heads(kernels, kernels.matmul(weights, unpack(kernels, qkv)[2]))
 
     def again(self):
-        self.weights = self._weigh()
+        self.weights, self.log_sum_exp = self._weigh(), None
 
     def _weigh(self):
         q, k, _ = unpack(self.kernels, self.qkv)
@@ -75,9 +86,13 @@ class PackedAttention(Op):
     def backward(self, grad):  # (batch, sequence, heads * head_dim)
         kernels = self.kernels
         batch, sequence, _, heads, head_dim = self.qkv.shape
-        grad = kernels.permute(kernels.reshape(grad, (batch, sequence, heads, head_dim)), (0, 2, 1, 3))
-        weights = self._weigh() if self.weights is None else self.weights
-        *grads, _ = attend_grad(kernels, grad, *unpack(kernels, self.qkv), weights, self.scale)
+        grad, parts = split_heads(kernels, grad, heads), unpack(kernels, self.qkv)
+        if self.log_sum_exp is not None:
+            out = split_heads(kernels, self.y, heads)
+            grads = kernels.attention_grad(grad, *parts, out, self.log_sum_exp, self.scale, self.is_causal)
+        else:
+            weights = self._weigh() if self.weights is None else self.weights
+            *grads, _ = attend_grad(kernels, grad, *parts, weights, self.scale)
         parts = [kernels.reshape(g, (batch, 1, heads, sequence, head_dim)) for g in grads]
         return kernels.permute(kernels.concatenate(parts, 1), (0, 3, 1, 2, 4))
 
@@ -86,6 +101,18 @@ def unpack(kernels, qkv):
     """(batch, sequence, 3, heads, head_dim) -> three views (batch, heads, sequence, head_dim)."""
     split = kernels.permute(qkv, (2, 0, 3, 1, 4))
     return tuple(kernels.index(split, (i,)) for i in range(3))
+
+
+def join_heads(kernels, x):
+    """(batch, heads, sequence, head_dim) -> (batch, sequence, heads * head_dim)."""
+    batch, heads, sequence, head_dim = x.shape
+    return kernels.reshape(kernels.permute(x, (0, 2, 1, 3)), (batch, sequence, heads * head_dim))
+
+
+def split_heads(kernels, x, heads):
+    """(batch, sequence, heads * head_dim) -> a view (batch, heads, sequence, head_dim)."""
+    batch, sequence, hidden = x.shape
+    return kernels.permute(kernels.reshape(x, (batch, sequence, heads, hidden // heads)), (0, 2, 1, 3))
 
 
 def weigh(kernels, q, k, scale, is_causal, mask=None):
