@@ -5,6 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
+import minidl
+from minidl import ops
 from minidl.kernels import cpu, cuda, meta
 from minidl.kernels.cuda import emulator
 
@@ -126,3 +128,30 @@ def test_attention_in_tiles_costs_its_products_and_moves_no_scores():
     assert forward.flops == 2 * scores * 12 + 15 * scores
     assert forward.bytes_written == 4 * 6 * 50 * (4 + 1)
     assert backward.bytes_read == 4 * 6 * (50 * (8 + 4 + 4 + 1) + 60 * (8 + 4))
+
+
+PLAIN = (lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True), [(2, 3, 2)] * 3)
+PACKED = (lambda qkv: ops.packed_attention(qkv, is_causal=True), [(2, 3, 3, 2, 2)])
+
+
+@pytest.mark.parametrize("function, shapes", [PLAIN, PACKED], ids=["plain", "packed"])
+def test_second_derivatives_go_through_tiles(function, shapes):
+    found = {}
+    for device in ("cpu", "cuda"):
+        inputs = [minidl.tensor(x).to(device).requires_grad_() for x in randoms("float64", *shapes)]
+        emulator.launches.clear()
+        out = function(*inputs)
+        assert device == "cpu" or emulator.launches == {"attention_tiles": 1}
+        grads = minidl.autograd.grad((out * out).sum(), inputs, create_graph=True)
+        second = minidl.autograd.grad(sum((g * g).sum() for g in grads), inputs)
+        found[device] = [x.to("cpu").numpy() for x in (out.detach(), *(g.detach() for g in grads), *second)]
+    for ours, expected in zip(found["cuda"], found["cpu"], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_mask_and_dropout_are_attended_with_all_weights_at_once():
+    q = minidl.ones((1, 4, 2), device="cuda")
+    before = emulator.launches["attention_tiles"]
+    ops.scaled_dot_product_attention(q, q, q, minidl.zeros((4, 4), device="cuda"))
+    ops.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+    assert emulator.launches["attention_tiles"] == before
