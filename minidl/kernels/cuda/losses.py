@@ -11,6 +11,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, copy, full, to_numpy
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.reduction import sum
 from minidl.kernels.cuda.rows import across, blocks_of_rows, online
 from minidl.kernels.cuda.target import cuda
 
@@ -53,23 +54,6 @@ def cross_entropy_kernel(F: type):
     return cross_entropy_rows
 
 
-@functools.cache
-def total_kernel(F: type):
-    whole, zero = across("add", F), F(0)
-
-    @cuda.jit
-    def total(out, x, count):
-        """One block adds up all elements."""
-        sum = zero
-        for i in range(cuda.threadIdx.x, count, cuda.blockDim.x):
-            sum += x[i]
-        sum = whole(sum)
-        if cuda.threadIdx.x == 0:
-            out[0] = sum
-
-    return total
-
-
 def cross_entropy(logits, target, ignore_index):
     """The sum over rows of -log softmax(logits)[target], and the probabilities.
 
@@ -77,7 +61,7 @@ def cross_entropy(logits, target, ignore_index):
     """
     logits, target = contiguous(logits), contiguous(target)
     (rows, classes), F = logits.shape, logits.dtype.type
-    loss, probabilities = CudaArray((), F), CudaArray(logits.shape, F)
+    probabilities = CudaArray(logits.shape, F)
     losses, wrong = CudaArray((rows,), F), full((1,), 0, np.int64)
     if rows:
         blocks, block, _ = blocks_of_rows(rows, classes)
@@ -86,8 +70,7 @@ def cross_entropy(logits, target, ignore_index):
             ignore_index,
         )  # fmt: skip
         _check_labels(wrong, target, classes, ignore_index)
-    launch(total_kernel(F), 1, THREADS, loss, losses, rows)
-    return loss, probabilities
+    return sum(losses, None, False), probabilities
 
 
 def _check_labels(wrong, target, classes, ignore_index):
