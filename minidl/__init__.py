@@ -38,6 +38,7 @@ from minidl.creation import (
     zeros,
     zeros_like,
 )
+from minidl.dlpack import from_dlpack
 from minidl.io import load, save
 from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
 from minidl.ops import (

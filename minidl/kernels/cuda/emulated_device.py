@@ -3,6 +3,7 @@
 numba_device.py has the same names for a real one.
 """
 
+import ctypes
 import time
 
 import numpy as np
@@ -37,6 +38,14 @@ def release(storage: Storage) -> None:
     """Give the memory back to the device."""
     global _held
     _held -= storage.nbytes
+
+
+def foreign(address: int, nbytes: int) -> Storage:
+    """Memory from `address` on that another library holds."""
+    storage = Storage(0)
+    if nbytes:
+        storage.bytes, storage.nbytes = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address)), nbytes
+    return storage
 
 
 def free_memory() -> int:

@@ -78,6 +78,11 @@ def release(block: Block) -> None:
     _call(driver.cuMemFree, block.address)
 
 
+def foreign(address: int, nbytes: int) -> Block:
+    """Memory from `address` on that another library holds."""
+    return Block(address, nbytes)
+
+
 def free_memory() -> int:
     """Bytes of the device that nobody holds."""
     return _call(driver.cuMemGetInfo)[0]
