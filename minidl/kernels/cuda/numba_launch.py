@@ -14,6 +14,8 @@ from numba import cuda
 from numba.cuda import types
 from numba.cuda.np import numpy_support
 
+from minidl.kernels.cuda.numba_code import kept
+
 # mypy: disable-error-code="import-not-found, attr-defined"
 
 CONFIGURATIONS = 4096  # that are kept: (blocks, threads), as many as arrays have sizes
@@ -54,7 +56,7 @@ def launch(kernel, blocks, threads, stream, arguments) -> None:
 
 def launch_by_numba(kernel, blocks, threads, stream, arguments) -> None:
     """The same, by Numba's own launch."""
-    kernel[blocks, threads, stream](*arguments)
+    kept(kernel)[blocks, threads, stream](*arguments)
 
 
 def flattened(arguments) -> tuple[tuple, list]:
@@ -89,7 +91,7 @@ def _type_of(kind) -> types.Type:
 
 @cache
 def _compiled(kernel, kinds: tuple) -> Kernel:
-    return kernel.compile(tuple(map(_type_of, kinds)))._codelibrary.get_cufunc().kernel
+    return kept(kernel).compile(tuple(map(_type_of, kinds)))._codelibrary.get_cufunc().kernel
 
 
 @lru_cache(CONFIGURATIONS)
