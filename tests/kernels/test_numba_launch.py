@@ -1,6 +1,7 @@
 """What a launch hands to a compiled kernel is what Numba's own launch would, and if that went wrong it is noticed."""
 
 import ctypes
+import functools
 import importlib
 import logging
 from types import SimpleNamespace
@@ -51,9 +52,8 @@ def device(monkeypatch, launching):
     monkeypatch.setattr(device, "to_host", lambda x, b, at, _: ctypes.memmove(x.ctypes.data, b.address + at, x.nbytes))
     monkeypatch.setattr(launching, "_compiled", lambda kernel, kinds: kernel)
     monkeypatch.setattr(notices, "_said", set())
-    device._way.cache_clear()
-    yield device
-    device._way.cache_clear()
+    monkeypatch.setattr(device, "_way", functools.cache(device._way.__wrapped__))
+    return device
 
 
 def trial_on_the_host(stream, configuration, kernel, *flat):
@@ -178,3 +178,26 @@ def test_what_does_not_leaves_the_launches_to_numba_and_says_so_once(
             device.launch(Kernel(), 2, (3, 1), SimpleNamespace(handle="handle"), [1, True])
     assert seen == [((2, (3, 1), "handle"), (1, True))] * 2
     assert len(caplog.records) == 1 and why in caplog.text
+
+
+def test_an_error_of_the_driver_is_one_sentence(device, monkeypatch):
+    from cuda.core._utils.cuda_utils import CUDAError
+    from numba.cuda.cudadrv.driver import CudaAPIError
+
+    for error, sentence in (
+        (
+            CUDAError("CUDA_ERROR_INVALID_VALUE: One of the parameters is not in range. More."),
+            "parameters is not in range",
+        ),
+        (
+            CudaAPIError(700, "Call to cuLaunchKernelEx results in CUDA_ERROR_ILLEGAL_ADDRESS"),
+            "CUDA_ERROR_ILLEGAL_ADDRESS",
+        ),
+    ):
+
+        def launch(*arguments, error=error):
+            raise error
+
+        monkeypatch.setattr(device, "_way", lambda launch=launch: launch)
+        with pytest.raises(RuntimeError, match=rf"^the GPU cannot go on: .*{sentence}$"):
+            device.launch(None, 1, 1, SimpleNamespace(handle="handle"), [])

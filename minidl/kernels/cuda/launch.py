@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.memory import compute, device
+from minidl.kernels.cuda.target import name_of
 
 THREADS = 128 if device.NAME == "emulated" else 256  # in a block
 BLOCKS = 16 * device.MULTIPROCESSORS  # more than the GPU runs at once: threads go on to the next elements
@@ -17,14 +18,21 @@ launches = 0  # of kernels, since the process began
 def launch(kernel, blocks, threads, *arguments) -> None:
     """Run `kernel` on a grid of `blocks` of `threads`: ints, or tuples of up to 3 of them. Arrays are CudaArrays.
 
-    Returns at once; with MINIDL_CUDA_SYNC=1 when the kernel is done, so that its errors are raised here.
+    Returns at once, and what goes wrong on the GPU is raised by some later call; with MINIDL_CUDA_SYNC=1 it returns
+    when the kernel is done, and RuntimeError names the kernel.
     """
     global launches
     launches += 1
     given = [a.elements if isinstance(a, CudaArray) else a for a in arguments]
-    device.launch(kernel, blocks, threads, compute, given)
-    if SYNCHRONOUS:
+    if not SYNCHRONOUS:
+        device.launch(kernel, blocks, threads, compute, given)
+        return
+    try:
+        device.launch(kernel, blocks, threads, compute, given)
         device.synchronize()
+    except RuntimeError as error:
+        error.args = (f"{error}, in the kernel {name_of(kernel)}",)
+        raise
 
 
 def over(count: int, threads: int = THREADS) -> int:

@@ -17,6 +17,7 @@ from numba.cuda.dispatcher import CUDADispatcher, _Kernel
 from numba.cuda.serialize import dumps
 from numba.cuda.utils import numba_target_override
 
+from minidl.kernels.cuda.target import name_of
 from minidl.kernels.machine_code import MachineCode, folder
 from minidl.notices import warn_once
 
@@ -34,11 +35,6 @@ def kept(kernel):
         with _anyway():
             kernel._cache = CudaCode(name_of(kernel), KEPT_IN, SOURCES, described(kernel), numba_cuda.__version__)
     return kernel
-
-
-def name_of(kernel) -> str:
-    """Module and function."""
-    return f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}".replace("<locals>.", "")
 
 
 @contextmanager

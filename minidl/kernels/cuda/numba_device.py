@@ -12,8 +12,10 @@ from functools import cache
 import numpy as np
 from cuda.bindings import driver
 from cuda.core import Stream as LaunchStream
+from cuda.core._utils.cuda_utils import CUDAError
 from numba import cuda
 from numba.cuda.core import config
+from numba.cuda.cudadrv.driver import CudaDriverError
 
 from minidl.kernels.cuda import numba_launch
 from minidl.kernels.cuda.numba_launch import Elements
@@ -94,9 +96,16 @@ def elements(block: Block, offset: int, count: int, dtype) -> Elements:
 
 
 def launch(kernel, blocks, threads, stream: "Stream", arguments) -> None:
-    """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn."""
+    """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn.
+
+    RuntimeError as `_call` has it; the kernel may be an earlier one.
+    """
     _enter()
-    _way()(kernel, blocks, threads, stream.handle, arguments)
+    try:
+        _way()(kernel, blocks, threads, stream.handle, arguments)
+    except (CUDAError, CudaDriverError) as error:
+        sentence = " ".join(str(error).split()).split(". ")[0].rstrip(".")  # cuda.core adds advice
+        raise RuntimeError(f"the GPU cannot go on: {sentence}") from error
 
 
 @cache

@@ -1,5 +1,5 @@
 """`cuda`, in which the kernels of this folder are written: Numba's module of that name, or the
-emulator's names; and the type `unsigned` of their indices.
+emulator's names; the type `unsigned` of their indices; and what a kernel is called.
 
 MINIDL_CUDA=emulated, read when the first kernel is needed, chooses the emulator. Numba needs no GPU to be imported,
 only to launch a kernel.
@@ -27,4 +27,9 @@ else:
     # 64 bits take twice the registers. Numba makes a float64 of an unsigned and a signed number: convert all.
     unsigned = np.uint32
 
-__all__ = ["EMULATED", "cuda", "unsigned"]
+__all__ = ["EMULATED", "cuda", "name_of", "unsigned"]
+
+
+def name_of(kernel) -> str:
+    """The module and the function that a kernel was written as."""
+    return f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}".replace("<locals>.", "")
