@@ -4,6 +4,7 @@ import ctypes
 import functools
 import importlib
 import logging
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,10 +144,12 @@ def test_a_grid_is_described_once_and_may_be_of_numpys_integers(launching):
     assert launching._configuration(np.int64(2), (np.int32(4), 2)).block == (4, 2, 1)
 
 
-def test_the_trial_can_be_compiled(launching):
+def test_the_machine_code_takes_as_many_numbers_of_as_many_bytes(launching):
     given = launching.trial_arguments(elements(launching, np.float32), elements(launching, np.float32))
-    kinds, _ = launching.flattened(given)
-    assert not compiled(launching.trial.py_func, tuple(map(launching._type_of, kinds)), AMPERE).has_f64
+    kinds, flat = launching.flattened(given)
+    ptx = compiled(launching.trial.py_func, tuple(map(launching._type_of, kinds)), AMPERE).ptx
+    parameters = re.findall(r"\.param \.[a-z](\d+)", ptx[ptx.index(".entry") : ptx.index("{", ptx.index(".entry"))])
+    assert [int(bits) // 8 for bits in parameters] == [len(value) for value in in_bytes(flat)]
 
 
 def test_what_computes_the_right_thing_is_taken_without_a_word(launching, device, monkeypatch, caplog):
