@@ -124,4 +124,5 @@ def gru_cell_grad(grad, carried, gates, part, before, direct, from_x, from_h):
             product[j] = dn[j] * r[j]
         for j in range(width):
             d[j] *= z[j]
-        also[: 2 * width] = out[: 2 * width]
+        for j in range(2 * width):  # a slice would be copied as fast, but takes Numba seconds to compile
+            also[j] = out[j]
