@@ -13,7 +13,7 @@ from hypothesis import settings
 import tests
 from minidl.forkserver import ForkServer, serving
 from simulator.calibrate import measure
-from tests.leftovers import alive, until
+from tests.leftovers import alive, children, until
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
 settings.load_profile("minidl")
@@ -31,6 +31,8 @@ os.environ.setdefault("MINIDL_CUDA", "emulated")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+CAN_FORK = hasattr(os, "pidfd_open")  # elsewhere, as on macOS, workers start as ever
+
 
 def pytest_collection_finish():
     """What has been imported by now stays: the collector need not look at it again and again."""
@@ -39,13 +41,19 @@ def pytest_collection_finish():
 
 
 @pytest.fixture
-def nothing_is_left(monkeypatch):
-    """Every process of the test carries a marker; afterwards none does, and nothing new is in /dev/shm."""
+def nothing_is_left(monkeypatch, request):
+    """Every process of the test carries a marker; afterwards none does, and nothing new is in /dev/shm.
+
+    What is forked from the warm server has the environment of that in /proc: it is known as the server's child.
+    """
     marker = f"MINIDL_TEST_{os.getpid()}_{time.monotonic_ns()}"
     monkeypatch.setenv("MINIDL_TEST_MARKER", marker)
+    forks = "warm_workers" in request.fixturenames and CAN_FORK
+    server = request.getfixturevalue("warm_server") if forks else None
     before = set(os.listdir("/dev/shm"))
     yield marker
     until(lambda: not alive(marker))
+    until(lambda: not server or not children(server._process.pid))
     new = set(os.listdir("/dev/shm")) - before
     assert not [name for name in new if not name.startswith(("sem.", "pym-"))]  # semaphores of multiprocessing
 
@@ -59,7 +67,7 @@ def warm_server():
 
 @contextlib.contextmanager
 def warm(request):
-    if not hasattr(os, "pidfd_open"):  # as on macOS: workers start as ever
+    if not CAN_FORK:
         yield
         return
     with serving(request.getfixturevalue("warm_server")):
@@ -70,6 +78,13 @@ def warm(request):
 def warm_workers(request):
     """The workers of the module's tests are forked from a process that has imported what they need."""
     with warm(request):
+        yield
+
+
+@pytest.fixture
+def cold_workers(warm_workers):
+    """Those of this test of a module with warm workers start as they do for most users: as processes of their own."""
+    with serving(None):
         yield
 
 

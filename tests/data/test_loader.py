@@ -13,7 +13,7 @@ from minidl.data import transforms
 from minidl.tree import leaves
 from tests.leftovers import alive
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = pytest.mark.usefixtures("warm_workers", "nothing_is_left")
 
 
 def as_bytes(loader, epochs=1):
@@ -280,7 +280,7 @@ def test_two_iterators_at_once_do_not_disturb_each_other():
         assert found == expected
 
 
-def test_workers_see_the_data_set_as_it_is_when_the_iteration_starts(nothing_is_left):
+def test_workers_see_the_data_set_as_it_is_when_the_iteration_starts(cold_workers, nothing_is_left):
     dataset = data.ArrayDataset(np.zeros(4), np.zeros(4))
     loader = data.DataLoader(dataset, 2, num_workers=1)
     assert [x.numpy().tolist() for x, _ in loader] == [[0, 0], [0, 0]]

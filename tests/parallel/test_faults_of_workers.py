@@ -14,7 +14,7 @@ from minidl import messages, processes
 from minidl.parallel import WorkerError, launch
 from minidl.parallel.runtime.process import has_returned
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = pytest.mark.usefixtures("warm_workers", "nothing_is_left")
 
 
 class OddError(Exception):
@@ -69,13 +69,13 @@ def leaves(group, how):
     group.all_reduce(np.zeros(10))
 
 
-def test_a_worker_that_exits_is_reported_with_its_code():
+def test_a_worker_that_exits_is_reported_with_its_code(cold_workers):
     with pytest.raises(WorkerError, match=r"rank 0 of 3 exited with code 7; it was last seen in barrier") as caught:
         launch(leaves, 3, args=("exit",))
     assert caught.value.rank == 0
 
 
-def test_a_worker_killed_while_others_wait_in_a_collective_is_reported():
+def test_a_worker_killed_while_others_wait_in_a_collective_is_reported(cold_workers):
     with pytest.raises(WorkerError, match=r"rank 0 of 3 was killed by SIGKILL") as caught:
         launch(leaves, 3, args=("kill",))
     assert caught.value.rank == 0
@@ -211,7 +211,7 @@ def test_a_worker_that_a_signal_ends_is_named_with_the_signal(number, name):
     assert processes.signal_name(33) == "signal 33"
 
 
-def test_a_worker_whose_end_cannot_be_learned_is_still_noticed():
+def test_a_worker_whose_end_cannot_be_learned_is_still_noticed(cold_workers):
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert launch(lambda group: group.rank, 2) == [0, 1]
@@ -231,7 +231,7 @@ def dies_before_its_child(group, path):
     group.barrier()
 
 
-def test_a_killed_worker_is_noticed_though_a_child_of_its_own_lives_on(tmp_path):
+def test_a_killed_worker_is_noticed_though_a_child_of_its_own_lives_on(cold_workers, tmp_path):
     path = tmp_path / "launch has raised"
     with pytest.raises(WorkerError, match="rank 0 of 2 was killed by SIGKILL"):
         launch(dies_before_its_child, 2, args=(path,))
