@@ -48,7 +48,7 @@ def nothing_is_left(monkeypatch, request):
     """
     marker = f"MINIDL_TEST_{os.getpid()}_{time.monotonic_ns()}"
     monkeypatch.setenv("MINIDL_TEST_MARKER", marker)
-    forks = "warm_workers" in request.fixturenames and CAN_FORK
+    forks = CAN_FORK and {"warm_server", "warm_workers"}.intersection(request.fixturenames)
     server = request.getfixturevalue("warm_server") if forks else None
     before = set(os.listdir("/dev/shm"))
     yield marker

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from minidl import forkserver as module
-from minidl.forkserver import forkserver
+from minidl.forkserver import forkserver, serving
 from minidl.parallel import WorkerError, launch
 from minidl.processes import ChildProcess
 from tests.leftovers import alive, until
@@ -24,6 +24,13 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are forked on Linux alone"),
     pytest.mark.usefixtures("nothing_is_left"),
 ]
+
+
+@pytest.fixture
+def server_runs(warm_server):
+    """As within `with forkserver()`, by a server that has run before."""
+    with serving(warm_server):
+        yield
 
 
 def parent_of_worker(**settings):
@@ -45,7 +52,7 @@ def test_a_worker_with_more_threads_is_spawned_as_ever():
         assert parent_of_worker(threads=2) == os.getpid()
 
 
-def test_a_forked_worker_sees_environment_folder_and_path_as_they_are_now(tmp_path, monkeypatch):
+def test_a_forked_worker_sees_environment_folder_and_path_as_they_are_now(server_runs, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("number = 42\n")
 
     def look(group):
@@ -53,34 +60,31 @@ def test_a_forked_worker_sees_environment_folder_and_path_as_they_are_now(tmp_pa
 
         return os.environ.get("MINIDL_TEST_NEW"), os.getcwd(), only_here.number
 
-    with forkserver():
-        launch(lambda group: None, 1)  # the server runs
-        monkeypatch.setenv("MINIDL_TEST_NEW", "new")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.syspath_prepend(tmp_path)
-        assert launch(look, 2) == [("new", str(tmp_path), 42)] * 2
+    launch(lambda group: None, 1)  # the server runs
+    monkeypatch.setenv("MINIDL_TEST_NEW", "new")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert launch(look, 2) == [("new", str(tmp_path), 42)] * 2
 
 
-def test_what_a_forked_worker_prints_is_seen(capfd):
-    with forkserver():
-        launch(lambda group: print(f"rank {group.rank} was here"), 2)
+def test_what_a_forked_worker_prints_is_seen(server_runs, capfd):
+    launch(lambda group: print(f"rank {group.rank} was here"), 2)
     assert sorted(capfd.readouterr().out.splitlines()) == ["rank 0 was here", "rank 1 was here"]
 
 
-def test_forked_workers_that_raise_exit_or_are_killed_end_the_run_as_spawned_ones_do():
+def test_forked_workers_that_raise_exit_or_are_killed_end_the_run_as_spawned_ones_do(server_runs):
     def work(group, how):
         if group.rank == 1:
             exec(how)
         group.barrier()
 
-    with forkserver():
-        with pytest.raises(WorkerError, match="ZeroDivisionError"):
-            launch(work, 2, ("1 / 0",))
-        with pytest.raises(WorkerError, match="rank 1 of 2 exited with code 3"):
-            launch(work, 2, ("import os; os._exit(3)",))
-        with pytest.raises(WorkerError, match="rank 1 of 2 was killed by SIGKILL"):
-            launch(work, 2, ("import os; os.kill(os.getpid(), 9)",))
-        assert launch(lambda group: group.rank, 2) == [0, 1]
+    with pytest.raises(WorkerError, match="ZeroDivisionError"):
+        launch(work, 2, ("1 / 0",))
+    with pytest.raises(WorkerError, match="rank 1 of 2 exited with code 3"):
+        launch(work, 2, ("import os; os._exit(3)",))
+    with pytest.raises(WorkerError, match="rank 1 of 2 was killed by SIGKILL"):
+        launch(work, 2, ("import os; os.kill(os.getpid(), 9)",))
+    assert launch(lambda group: group.rank, 2) == [0, 1]
 
 
 def test_when_the_server_dies_its_workers_do_and_later_ones_are_spawned():
@@ -94,27 +98,25 @@ def test_when_the_server_dies_its_workers_do_and_later_ones_are_spawned():
         assert parent_of_worker() == os.getpid()
 
 
-def test_each_worker_of_each_launch_draws_random_numbers_of_its_own():
+def test_each_worker_of_each_launch_draws_random_numbers_of_its_own(server_runs):
     def draw(group):
         return np.random.rand(), random.random()
 
-    with forkserver():
-        drawn = launch(draw, 2) + launch(draw, 2)
+    drawn = launch(draw, 2) + launch(draw, 2)
     assert len({x for x, _ in drawn}) == len({x for _, x in drawn}) == 4
 
 
-def test_a_forked_worker_may_run_where_the_launcher_may_now():
+def test_a_forked_worker_may_run_where_the_launcher_may_now(server_runs):
     cores = os.sched_getaffinity(0)
-    with forkserver():
-        launch(lambda group: None, 1)  # the server runs
-        try:
-            os.sched_setaffinity(0, {max(cores)})
-            assert launch(lambda group: os.sched_getaffinity(0), 1, pin=False) == [{max(cores)}]
-        finally:
-            os.sched_setaffinity(0, cores)
+    launch(lambda group: None, 1)  # the server runs
+    try:
+        os.sched_setaffinity(0, {max(cores)})
+        assert launch(lambda group: os.sched_getaffinity(0), 1, pin=False) == [{max(cores)}]
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
-def test_with_many_files_open_workers_are_forked_still():
+def test_with_many_files_open_workers_are_forked_still(server_runs):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 1200
     if limits[1] != resource.RLIM_INFINITY and limits[1] < wanted:
@@ -122,10 +124,10 @@ def test_with_many_files_open_workers_are_forked_still():
     opened = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, limits[0]), limits[1]))
     try:
-        with forkserver():
-            server = parent_of_worker()
-            opened += [os.dup(0) for _ in range(1100)]
-            assert parent_of_worker() == server
+        server = parent_of_worker()
+        assert server != os.getpid()
+        opened += [os.dup(0) for _ in range(1100)]
+        assert parent_of_worker() == server
     finally:
         for fd in opened:
             os.close(fd)
@@ -176,26 +178,24 @@ def test_with_an_environment_too_large_to_send_workers_are_spawned(monkeypatch):
         assert parent_of_worker() == os.getpid()
 
 
-def test_what_a_forked_process_printed_before_it_failed_is_seen(tmp_path, monkeypatch, capfd):
+def test_what_a_forked_process_printed_before_it_failed_is_seen(server_runs, tmp_path, monkeypatch, capfd):
     (tmp_path / "fails.py").write_text("def main(parent):\n    print('before')\n    1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    with forkserver():
-        process = ChildProcess("fails", "a process that fails", 0)
-        process.close()
+    process = ChildProcess("fails", "a process that fails", 0)
+    process.close()
     assert process.how_it_ended() == "exited with code 1"
     printed = capfd.readouterr()
     assert printed.out == "before\n"
     assert "ZeroDivisionError" in printed.err
 
 
-def test_a_fork_of_this_process_does_not_use_its_server():
-    with forkserver():
-        assert launch(lambda group: os.getppid(), 1) != [os.getpid()]
-        pid = os.fork()
-        if not pid:
-            os._exit(module._current() is not None)
-        assert os.waitpid(pid, 0)[1] == 0
+def test_a_fork_of_this_process_does_not_use_its_server(server_runs):
+    assert parent_of_worker() != os.getpid()
+    pid = os.fork()
+    if not pid:
+        os._exit(module._current() is not None)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])

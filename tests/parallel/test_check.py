@@ -32,7 +32,7 @@ MATRIX = plans(
     sharding=("none", "optimizer"),
 )
 MATRIX = [plan for plan in MATRIX if plan.data > 1 or plan.sharding == "none"]
-SOME = MATRIX[::17]
+SOME = MATRIX[14::31]
 
 SOME_OR_ALL = pytest.mark.parametrize(
     "matrix", [pytest.param(SOME, id="some"), pytest.param(MATRIX, id="all", marks=pytest.mark.slow)]
