@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import tests
 from minidl.forkserver import ForkServer, serving
-from simulator.calibrate import measure
+from simulator.calibrate import Effort, measure
 from tests.leftovers import alive, children, until
 
 settings.register_profile("minidl", deadline=None)  # a slow machine is no error
@@ -90,7 +90,7 @@ def cold_workers(warm_workers):
 
 @pytest.fixture(scope="session")
 def real_calibration(request):
-    """One calibration of this machine for all tests, and what it said it was doing."""
+    """One calibration of this machine for all tests, no more thorough than they need, and what it said it was doing."""
     said = []
     with warm(request):
-        return measure(said.append), said
+        return measure(said.append, Effort(contention=1, rounds=1, iterations=3, launches=1)), said
