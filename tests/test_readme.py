@@ -1,5 +1,6 @@
 """README: all that it prints to be typed is run, as a script, in a REPL, in a notebook and at 80 columns."""
 
+import codeop
 import json
 import os
 import re
@@ -97,7 +98,9 @@ def test_every_block_is_one_that_is_run_here_or_a_drawing():
 # Python
 
 
-@pytest.mark.parametrize("place", ["script", "REPL", pytest.param("notebook", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "place", ["script", *(pytest.param(place, marks=pytest.mark.slow) for place in ("REPL", "notebook"))]
+)
 def test_the_python_blocks_run_as_printed_in_a(place, tmp_path, nothing_is_left):
     variables = environment(PYTHONPATH=ROOT, IPYTHONDIR=tmp_path)
     cells = [block for section in SECTIONS for block in section]
@@ -113,6 +116,16 @@ def test_the_python_blocks_run_as_printed_in_a(place, tmp_path, nothing_is_left)
     else:
         pytest.importorskip("IPython", reason="a notebook cell needs IPython")
         run([sys.executable, "-c", CELLS.format(cells=cells)], tmp_path, variables)
+
+
+def test_a_repl_takes_the_python_blocks_line_by_line():
+    """As typed, without running them: it wants an empty line after a definition."""
+    compiled, lines = codeop.CommandCompiler(), []
+    for line in "\n".join(block for section in SECTIONS for block in section).splitlines():
+        lines.append(line)
+        if compiled("\n".join(lines)):  # else it waits for more; SyntaxError if that cannot help
+            lines.clear()
+    assert not lines
 
 
 @pytest.mark.skipif(not find_spec("mypy"), reason="needs mypy, which the extra `dev` brings")

@@ -45,11 +45,11 @@ def contiguous(tensors):
     return [x for x in tensors if array(x).flags.c_contiguous]
 
 
-def every_collective(group):
+def every_collective(group, lengths=LENGTHS):
     size, rank = group.size, group.rank
     same = np.testing.assert_array_equal
     for dtype in DTYPES:
-        for length in LENGTHS:
+        for length in lengths:
             parts = [values(r, (length,), dtype) for r in range(size)]
             for op in UFUNCS:
                 for x in kinds(group, parts[rank]):
@@ -168,7 +168,7 @@ def test_the_textbook_algorithms_agree_with_the_shared_memory_collectives(ranks)
     launch(textbook, ranks, timeout=60)
 
 
-def asynchronous(group):
+def asynchronous(group, in_a_row=2000):
     size, rank = group.size, group.rank
     total = size * (size - 1) // 2
     # Many at once, waited for in the reverse order
@@ -188,7 +188,7 @@ def asynchronous(group):
     np.testing.assert_array_equal(gathered.wait(), np.repeat(np.arange(size), 2))
     # Many in a row: a rank must never see what another announces for a later one
     x = np.ones(3)
-    for i in range(2000):
+    for i in range(in_a_row):
         group.barrier()
         x[:] = rank + i
         assert group.all_reduce(x)[0] == total + i * size

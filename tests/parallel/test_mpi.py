@@ -1,4 +1,4 @@
-"""The group on MPI: four ranks that mpiexec starts do what four workers of shared memory do."""
+"""The group on MPI: ranks that mpiexec starts do what workers of shared memory do; two where more prove no more."""
 
 import json
 import os
@@ -25,7 +25,7 @@ needs_mpi = pytest.mark.skipif(
 )
 
 
-def on_four_ranks(*arguments):
+def on_ranks_of_mpi(ranks, *arguments):
     """Python under mpiexec; whatever became of it, none of its processes is left.
 
     MPICH leaves its shared memory behind where its ranks are killed.
@@ -33,7 +33,7 @@ def on_four_ranks(*arguments):
     before = set(SHARED_MEMORY.glob("mpich_shm_*"))
     marker = f"MINIDL_TEST_MPI_{os.getpid()}_{os.urandom(4).hex()}"
     variables = os.environ | {"PYTHONPATH": str(ROOT), "MINIDL_TEST_MARKER": marker}
-    command = [MPIEXEC, "-n", str(on_ranks.RANKS), sys.executable, *map(str, arguments)]
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, arguments)]
     done = subprocess.run(
         command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5 * GUARD
     )
@@ -43,8 +43,8 @@ def on_four_ranks(*arguments):
     return done
 
 
-def script(name, path=""):
-    return on_four_ranks(on_ranks.__file__, name, path)
+def script(name, path="", ranks=on_ranks.RANKS):
+    return on_ranks_of_mpi(ranks, on_ranks.__file__, name, path)
 
 
 def difference(a, b):
@@ -100,17 +100,17 @@ def test_a_rank_that_dies_ends_the_job_with_its_name(what, said):
 
 @needs_mpi
 def test_another_number_of_ranks_than_workers_is_refused_by_one_rank():
-    done = script("too_few")
+    done = script("too_many", ranks=2)
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
-    assert "ValueError: 4 ranks were started, and 2 are needed: start the program with -n 2" in done.stderr
+    assert "ValueError: 2 ranks were started, and 4 are needed: start the program with -n 4" in done.stderr
 
 
 @needs_mpi
 def test_on_the_command_line_the_first_rank_alone_prints_and_writes(tmp_path):
     files = {name: tmp_path / name for name in ("run.json", "log.csv", "trace.json")}
-    done = on_four_ranks(
-        "-m", "minidl", "train", "--steps", 5, "--data", 2, "--pipeline", 2, "--micro-batches", 2,
+    done = on_ranks_of_mpi(
+        4, "-m", "minidl", "train", "--steps", 5, "--data", 2, "--pipeline", 2, "--micro-batches", 2,
         "--json", files["run.json"], "--log", files["log.csv"], "--trace", files["trace.json"],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -123,12 +123,12 @@ def test_on_the_command_line_the_first_rank_alone_prints_and_writes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--data", "2"], "minidl: 4 ranks were started, and 2 are needed: start the program with -n 2\n"),
-        (["--dta", "4"], "minidl: unrecognized arguments: --dta 4 (see `python -m minidl --help`)\n"),
+        (["--data", "4"], "minidl: 2 ranks were started, and 4 are needed: start the program with -n 4\n"),
+        (["--dta", "2"], "minidl: unrecognized arguments: --dta 2 (see `python -m minidl --help`)\n"),
     ],
 )
 def test_wrong_arguments_give_one_line_and_exit_code_2(arguments, line):
-    done = on_four_ranks("-m", "minidl", "train", *arguments)
+    done = on_ranks_of_mpi(2, "-m", "minidl", "train", *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
@@ -138,8 +138,8 @@ RANK_2 = "import sys; sys.argv = ['minidl', 'train', '--data', '4', '--steps', '
 @needs_mpi
 @pytest.mark.slow
 def test_a_rank_that_alone_cannot_do_what_was_asked_for_ends_all_with_its_name():
-    done = on_four_ranks(
-        "-c", RANK_2 + "from minidl.ranks import rank_and_size\n"
+    done = on_ranks_of_mpi(
+        4, "-c", RANK_2 + "from minidl.ranks import rank_and_size\n"
         "if rank_and_size()[0] == 2: sys.argv[-1] = 'two'\n"
         "sys.exit(main())",
     )  # fmt: skip
@@ -153,15 +153,15 @@ from importlib import util
 find = util.find_spec
 util.find_spec = lambda name, *rest: None if name == "mpi4py" else find(name, *rest)
 from minidl.__main__ import main
-sys.exit(main(["train", "--data", "4"]))
+sys.exit(main(["train", "--data", "2"]))
 """
 
 
 @needs_mpi
 def test_where_mpi4py_is_missing_one_sentence_says_what_to_install():
-    done = on_four_ranks("-c", WITHOUT)
+    done = on_ranks_of_mpi(2, "-c", WITHOUT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "minidl: to run on 4 ranks minidl needs mpi4py: pip install 'minidl[mpi]'\n"
+    assert done.stderr == "minidl: to run on 2 ranks minidl needs mpi4py: pip install 'minidl[mpi]'\n"
 
 
 @pytest.mark.parametrize(
