@@ -52,7 +52,8 @@ class Program(Displayed):
     """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
 
     plan, layout: what the program was made from. trains: it is to update every parameter that is trained. costs: what
-    its instructions call and its buffers hold; None where that is not known. edited: ranks whose list was replaced.
+    its instructions call and its buffers hold; None where that is not known. edited: ranks whose list was replaced; the
+    lists of all others are those of `original`.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Program(Displayed):
         trains: bool,
         costs: Costs | None = None,
         edited: dict[int, RankProgram] | None = None,
+        original: Program | None = None,
     ):
         self.plan, self.layout, self._make, self.trains, self.costs = plan, layout, make, trains, costs
-        self.edited = edited or {}
+        self.edited, self._original = edited or {}, original
         self._ranks: dict[int, RankProgram] = dict(self.edited)
         self._compiled: dict[tuple[int, str], Compiled] = {}
 
@@ -80,7 +82,7 @@ class Program(Displayed):
         if rank not in range(self.world_size):
             raise IndexError(f"there are the ranks 0 to {self.world_size - 1}, and no {rank!r}")
         if rank not in self._ranks:
-            self._ranks[rank] = self._make(self.plan.mesh(rank))
+            self._ranks[rank] = self._original[rank] if self._original is not None else self._make(self.plan.mesh(rank))
         return self._ranks[rank]
 
     def persistent(self, rank: int) -> frozenset[B.Buffer]:
@@ -91,6 +93,8 @@ class Program(Displayed):
 
     def compiled(self, rank: int, part: str = "step") -> Compiled:
         """A part of the list of `rank`, lane by lane. HazardError says what is wrong with it."""
+        if self._original is not None and rank not in self.edited:
+            return self._original.compiled(rank, part)
         if (rank, part) not in self._compiled:
             own = getattr(self[rank], part)
             first = self.plan.mesh(rank).rank_at(data=0, context=0, expert=0, tensor=0)
@@ -111,7 +115,7 @@ class Program(Displayed):
                 raise ValueError(f"there are the ranks 0 to {self.world_size - 1}: rank {rank!r} cannot be edited")
             if not (isinstance(own, RankProgram) and all(isinstance(i, Instruction) for i in own)):
                 raise TypeError(f"rank {rank} needs a RankProgram of instructions, not {own!r}")
-        return Program(self.plan, self.layout, self._make, self.trains, self.costs, self.edited | lists)
+        return Program(self.plan, self.layout, self._make, self.trains, self.costs, self.edited | lists, self)
 
     def without(self, rank: int, index: int) -> Program:
         """The same program, but that `rank` lacks instruction `index` of its step."""
