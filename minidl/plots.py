@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def _places(trace: Trace) -> dict[tuple[int, int], int]:
     return {(rank, c): n for rank, own in chunks.items() for n, c in enumerate(sorted(own)) if n}
 
 
+@lru_cache
 def _shade(colour: str, place: int) -> str:
     """Lighter for each chunk of a rank after its first."""
     white = 1 - 0.55**place

@@ -57,7 +57,7 @@ def initial(kind, shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.booleans(),
     st.booleans(), st.booleans(), st.sampled_from(["batch", "batch, states", "one", "one, states"]),

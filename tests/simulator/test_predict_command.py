@@ -22,6 +22,7 @@ from tests.terminals import BROKEN, CODES, printed_on
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 GPT3 = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 24 --batch-size 192".split()
+FEWER = "gpt3-175b --cluster dgx-a100 --data 8 --tensor 8 --pipeline 16 --micro-batches 8 --batch-size 64".split()
 TOO_LARGE = "gpt3-175b --cluster dgx-a100 --tensor 8 --pipeline 8 --batch-size 8".split()
 
 
@@ -34,14 +35,14 @@ def predicted(folder, line, code=0):
 def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys):
     paths = {what: tmp_path / name for what, name in (("json", "p.json"), ("trace", "t.json"), ("timeline", "t.png"))}
     options = [part for what, path in paths.items() for part in (f"--{what}", str(path))]
-    assert main(["predict", *GPT3, "--tokens", "300e9", *options]) == 0
+    assert main(["predict", *FEWER, "--tokens", "300e9", *options]) == 0
     printed = capsys.readouterr().out
     first, second, *rest = printed.splitlines()
-    assert first == "gpt3-175b · pipeline 16 × data 8 × tensor 8, 1f1b, 24 micro-batches"
+    assert first == "gpt3-175b · pipeline 16 × data 8 × tensor 8, 1f1b, 8 micro-batches"
     assert second == "1,024 devices (128 DGX A100), predicted"
     assert max(map(len, rest)) <= 80
     for piece in (
-        "192 samples of 2,048 tokens", "bfloat16, Adam, CrossEntropyLoss", "bubble", "samples/s, ", " tokens/s",
+        "64 samples of 2,048 tokens", "bfloat16, Adam, CrossEntropyLoss", "bubble", "samples/s, ", " tokens/s",
         "300 billion tokens", " days", "model FLOPs utilisation", "80 GB: fits",
     ):  # fmt: skip
         assert piece in printed
