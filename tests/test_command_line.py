@@ -575,11 +575,14 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
         assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
 
 
-def test_bench_train_measures_each_side_and_writes_the_rows(folder, capsys, monkeypatch):
+@pytest.mark.parametrize("other", [None, pytest.param("torch", marks=pytest.mark.slow)])
+def test_bench_train_measures_each_side_and_writes_the_rows(folder, other, capsys, monkeypatch):
+    if other:
+        pytest.importorskip(other, reason="to compare with PyTorch, it must be installed")
     monkeypatch.setattr(train, "BLOCK_SECONDS", 0.01)
     monkeypatch.setattr(train, "STARTS", 1)
     monkeypatch.setenv("COLUMNS", "120")
-    versus = ["--vs", "torch"] if train.has_torch() else []
+    versus = ["--vs", other] if other else []
     chosen = ["--workloads", "W5", "--threads", "1", "--rounds", "1", "--json", "bench.json"]
     assert main(["bench", "train", *versus, *chosen]) == 0
     text = capsys.readouterr().out
