@@ -16,7 +16,7 @@ from numba.cuda.np import numpy_support
 
 from minidl.kernels.cuda.numba_code import kept
 
-# mypy: disable-error-code="import-not-found, attr-defined"
+# mypy: disable-error-code="import-not-found, attr-defined, name-defined"
 
 CONFIGURATIONS = 4096  # that are kept: (blocks, threads), as many as arrays have sizes
 
