@@ -25,7 +25,7 @@ def for_device(name: str) -> ModuleType:
     if name == "cuda" and name not in BY_DEVICE:
         _load_cuda()
     if name not in BY_DEVICE:
-        raise ValueError(f"unknown device {name!r}: there are {', '.join(BY_DEVICE)} and cuda")
+        raise ValueError(f"unknown device {name!r}: there are cpu, meta and cuda")
     return BY_DEVICE[name]
 
 

@@ -111,9 +111,12 @@ def test_the_sigmoid_of_integers_is_float32_as_that_of_their_floats():
         assert function(minidl.tensor([1])).dtype == minidl.float32
 
 
-def test_what_is_no_dtype_is_refused():
-    with pytest.raises(TypeError, match="'cuda' is no dtype: use float32, float64, int64, bool"):
-        minidl.nn.Linear(2, 2).to("cuda")
+def test_what_is_no_dtype_and_no_device_is_refused():
+    for moved in minidl.ones(2), minidl.nn.Linear(2, 2):
+        with pytest.raises(TypeError, match="3.0 is no dtype: use float32, float64, int64, bool"):
+            moved.to(3.0)
+        with pytest.raises(ValueError, match="unknown device 'gpu': there are cpu, meta and cuda"):
+            moved.to("gpu")
 
 
 def convolved(**options):
