@@ -263,6 +263,8 @@ def _root(name: str, x: Tensor, gradient: Tensor | None, graph: bool):
         if x.numel() != 1:
             raise RuntimeError(f"{name} of a tensor of shape {x.shape} needs gradient=, only a scalar has none")
         gradient = Tensor(x.kernels.full(x.shape, 1, x.dtype))
+    elif gradient.device != x.device:
+        raise ValueError(f"gradient is on {gradient.device}, the tensor on {x.device}")
     elif gradient.shape != x.shape:
         raise ValueError(f"gradient has shape {gradient.shape}, the tensor {x.shape}")
     return x.node, gradient if graph else gradient.data

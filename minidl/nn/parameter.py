@@ -21,15 +21,18 @@ class Stored(Tensor):
     __slots__ = ("init", "cut", "name")
 
     def __init__(self, shape: tuple[int, ...] | Cut | Tensor, *, init: Recipe | None = None, dtype=None):
+        device = default_device()
         if isinstance(shape, Tensor):
             if shape.device == "meta":
                 raise ValueError(f"{type(self).__name__} of a tensor on meta: it needs a shape and a recipe of nn.init")
+            if shape.device == "cuda" and device == "cpu":
+                device = "cuda"  # stays where it is; on meta too it is only described
             values = shape.numpy().copy()
             shape, init, dtype = values.shape, lambda generator, shape: values, dtype or values.dtype
         elif init is None:
             raise TypeError(f"{type(self).__name__} needs a tensor, or a shape and a recipe of nn.init, not {shape!r}")
         self.cut = shape if isinstance(shape, Cut) else Cut(tuple(shape))
-        kernels = _kernels.for_device(default_device())
+        kernels = _kernels.for_device(device)
         super().__init__(kernels.empty(self.cut.shape, dtype_of(dtype or float32)))
         self.init, self.name = init, ""
         if self.device != "meta":

@@ -120,3 +120,10 @@ def test_a_model_moved_to_the_gpu_keeps_its_values_and_its_optimizer_goes_on_wit
     optimizer.step()
     assert {p.grad.device for p in model.parameters()} == {"cuda"}
     assert model.cpu()[0].weight.device == "cpu"
+
+
+def test_a_parameter_of_a_tensor_stays_on_its_device():
+    weight = nn.Parameter(minidl.ones(2, device="cuda"))
+    assert weight.device == "cuda"
+    with pytest.raises(ValueError, match="gradient is on cpu, the tensor on cuda"):
+        (weight * 2).backward(minidl.ones(2))

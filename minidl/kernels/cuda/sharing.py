@@ -84,7 +84,7 @@ class Borrowed(Storage):
     __slots__ = ("managed",)
 
     def __init__(self, address: int, nbytes: int, managed):
-        self.block, self.nbytes, self.for_copies = device.foreign(address, nbytes), nbytes, False
+        self.block, self.nbytes, self.for_upload = device.foreign(address, nbytes), nbytes, False
         self.managed = managed
 
     def __del__(self) -> None:

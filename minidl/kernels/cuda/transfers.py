@@ -1,4 +1,4 @@
-"""Copies between host and GPU that run beside the computation, in a stream of their own.
+"""Copies between host and GPU that run beside the computation, in streams of their own.
 
 They need pinned memory of the host, which the operating system leaves where it is. The computation waits for a copy to
 the GPU only from the next kernel on, a copy back waits for the kernels launched before it; the host waits for neither.
@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous
-from minidl.kernels.cuda.memory import ROUND, Storage, compute, copies, device
+from minidl.kernels.cuda.memory import ROUND, Storage, compute, device, downloads, uploads
 
 
 class Staging:
@@ -70,11 +70,11 @@ def is_pinned(x: np.ndarray) -> bool:
 
 def upload(values: np.ndarray) -> tuple[CudaArray, device.Event, device.Event]:
     """Begin to copy a contiguous pinned array to the GPU -> the new array, and when the copy begins and ends."""
-    out = CudaArray(values.shape, values.dtype, Storage(values.nbytes, for_copies=True))
-    start = device.Event(copies)
+    out = CudaArray(values.shape, values.dtype, Storage(values.nbytes, for_upload=True))
+    start = device.Event(uploads)
     if values.size:
-        device.to_device(out.storage.block, 0, values, copies)
-    end = device.Event(copies)
+        device.to_device(out.storage.block, 0, values, uploads)
+    end = device.Event(uploads)
     staging.owners[staging.owner(values)] = end
     compute.wait(end)
     return out, start, end
@@ -89,12 +89,12 @@ class Download:
         x = contiguous(x)
         while self.under_way and self.under_way[0].done():
             self.under_way.popleft()
-        copies.wait(device.Event(compute))
+        downloads.wait(device.Event(compute))
         self.values, self._source = pinned(x.shape, x.dtype), x
-        self.start = device.Event(copies)
+        self.start = device.Event(downloads)
         if x.size:
-            device.to_host(self.values, x.storage.block, x.offset * x.dtype.itemsize, copies)
-        self.end = device.Event(copies)
+            device.to_host(self.values, x.storage.block, x.offset * x.dtype.itemsize, downloads)
+        self.end = device.Event(downloads)
         self.under_way.append(self)
 
     def done(self) -> bool:
