@@ -79,7 +79,7 @@ def test_the_result_is_written_where_it_is_asked_for():
 
 @pytest.mark.parametrize("tile", [tiled.MEDIUM, tiled.LARGE])
 def test_large_tiles_give_what_the_plain_kernel_gives(tile):
-    m, n, k = 70, 11, 13
+    m, n, k = 70, 75, 17
     a, b = on_gpu(numbers(m, k), numbers(k, n))
     plain, by_tiles = cuda.empty((m, n), np.float32), cuda.empty((m, n), np.float32)
     products.plain_product(plain, a, b)
@@ -96,6 +96,15 @@ def test_a_depth_that_is_cut_into_parts_gives_the_same(parts):
     out = cuda.empty((2, 5, 3), np.float32)
     products.product(out, given_a, given_b, given_bias, how=(tiled.SMALL, parts))
     same(out, a @ b + bias)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_activation_is_computed_within_the_kernel(parts):
+    a, b, bias = numbers(5, 20), numbers(20, 7), numbers(7)
+    given_a, given_b, given_bias = on_gpu(a, b, bias)
+    out = cuda.empty((5, 7), np.float32)
+    products.product(out, given_a, given_b, given_bias, "relu", (tiled.SMALL, parts))
+    same(out, np.maximum(a @ b + bias, 0))
 
 
 def test_nan_stays_in_its_row_and_column():

@@ -68,8 +68,8 @@ def linear(x, weight, bias):
     return reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
-def product(out, a, b, bias=None, how=None) -> None:
-    """out = a times b + bias (n,), by tiles; how: which tile and how many parts, as tiled.plan says unless given."""
+def product(out, a, b, bias=None, activation="same", how=None) -> None:
+    """out = activation(a times b + bias (n,)), by tiles: see tiled.multiply."""
     m, n, k, shape, steps = _sizes(out, a, b)
     result, left, right = (
         matrices(x, line, deep, shape, of_batch)
@@ -78,7 +78,7 @@ def product(out, a, b, bias=None, how=None) -> None:
         )
     )
     of_bias = (0, 0, bias.strides[0]) if bias is not None else (0, 0, 0)
-    multiply(result, left, right, (math.prod(shape), m, n, k), bias, of_bias, how=how)
+    multiply(result, left, right, (math.prod(shape), m, n, k), bias, of_bias, activation, how)
 
 
 def plain_product(out, a, b) -> None:

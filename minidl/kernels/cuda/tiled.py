@@ -174,6 +174,7 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
         fetch_right(next_b, b, of_b, place_b, y_b, x_b, n - left_edge - line_b, start + deep_b, stop)
 
         row, column = thread // SIDE, thread % SIDE
+        has_results = top + row * V < m and left_edge + column * V < n  # where the tile sticks out, threads only load
         for r in range(EACH):
             for c in range(EACH):
                 total[r, c] = zero
@@ -185,7 +186,8 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
             after = step + DEEP
             fetch_left(next_a, a, of_a, place_a, y_a, x_a, m - top - line_a, after + deep_a, stop)
             fetch_right(next_b, b, of_b, place_b, y_b, x_b, n - left_edge - line_b, after + deep_b, stop)
-            multiply_all(tile_a, tile_b, some_a, some_b, total, row * V, column * V)
+            if has_results:
+                multiply_all(tile_a, tile_b, some_a, some_b, total, row * V, column * V)
             cuda.syncthreads()
 
         of_bias = operands * of_bias[0] + of_bias[3], of_bias[1], of_bias[2]
