@@ -255,7 +255,8 @@ def rewrite(function: Callable) -> tuple[Callable, bool, frozenset[str]]:
     used = inspect.getclosurevars(function)
     change = _Waits({**function.__globals__, **used.nonlocals})
     change.visit(definition)
-    called = {n: f.stepped for n, f in (used.globals | used.nonlocals).items() if isinstance(f, DeviceFunction)}
+    devices = {n: f for n, f in (used.globals | used.nonlocals).items() if isinstance(f, DeviceFunction)}
+    called = {n: f.stepped for n, f in devices.items() if f.py_func is not function}  # that of an attribute, perhaps
     outer = {**used.nonlocals, **called}
     made = ast.parse(f"def make({', '.join(outer)}):\n    return {definition.name}")
     made.body[0].body.insert(0, definition)
