@@ -1,16 +1,12 @@
 """Attention in tiles is attention: on the CPU against the weights written out, on the GPU against the CPU."""
 
-import importlib
-
 import numpy as np
 import pytest
 
 import minidl
 from minidl import ops
 from minidl.kernels import cpu, cuda, meta
-from minidl.kernels.cuda import emulator
-
-cuda_attention = importlib.import_module("minidl.kernels.cuda.attention")  # the package has a function of that name
+from minidl.kernels.cuda import attention_tiles, emulator
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 SHAPES = [  # of q, k, v
@@ -107,7 +103,7 @@ def test_scores_that_are_minus_infinity_make_a_query_that_sees_nothing(kernels):
 
 @pytest.mark.slow
 def test_the_tiles_of_a_real_gpu_give_the_same(monkeypatch):
-    monkeypatch.setattr(cuda_attention, "EMULATED", False)
+    monkeypatch.setattr(attention_tiles, "EMULATED", False)
     q, k, v, grad = randoms("float32", (70, 9), (40, 9), (40, 12), (70, 12))
     on_gpu = [cuda.array(x, x.dtype) for x in (q, k, v)]
     found = cuda.attention(*on_gpu, 0.5, True)

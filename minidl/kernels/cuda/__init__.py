@@ -8,6 +8,7 @@ all others leave them alone. All that is launched runs later, in the order of on
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import *
 from minidl.kernels.cuda.attention import *
+from minidl.kernels.cuda.attention_grad import *
 from minidl.kernels.cuda.batch_norm import *
 from minidl.kernels.cuda.convolution import *
 from minidl.kernels.cuda.division import *
