@@ -29,7 +29,7 @@ class Attention(Op):
         kernels = self.kernels
         self.q, self.k, self.v, self.mask, self.survivors = q, k, v, mask, None
         self.y = self.log_sum_exp = self.weights = None
-        if mask is None and not self.dropout and kernels.attention_in_tiles(q, v):
+        if mask is None and not self.dropout and fit_tiles(kernels, q, k, v):
             self.y, self.log_sum_exp = kernels.attention(q, k, v, self.scale, self.is_causal)
             return self.y
         dropped = weights = self._weigh()
@@ -68,7 +68,7 @@ class PackedAttention(Op):
         kernels, self.qkv = self.kernels, qkv
         self.scale = 1 / math.sqrt(qkv.shape[-1])
         self.y = self.log_sum_exp = self.weights = None
-        if kernels.attention_in_tiles(qkv, qkv):
+        if fit_tiles(kernels, qkv):
             out, self.log_sum_exp = kernels.attention(*unpack(kernels, qkv), self.scale, self.is_causal)
             self.y = join_heads(kernels, out)
             return self.y
@@ -101,6 +101,12 @@ def unpack(kernels, qkv):
     """(batch, sequence, 3, heads, head_dim) -> three views (batch, heads, sequence, head_dim)."""
     split = kernels.permute(qkv, (2, 0, 3, 1, 4))
     return tuple(kernels.index(split, (i,)) for i in range(3))
+
+
+def fit_tiles(kernels, *arrays):
+    """Whether the device attends in tiles, and the heads of queries, keys and values are narrow enough for it."""
+    widest, dtype = kernels.WIDEST_IN_TILES, arrays[0].dtype
+    return all(x.dtype == dtype and 0 < x.shape[-1] * dtype.itemsize <= widest for x in arrays)
 
 
 def join_heads(kernels, x):

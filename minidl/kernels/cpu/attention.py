@@ -5,14 +5,10 @@ The ops of the CPU keep the attention weights instead: NumPy gains nothing by ti
 
 import numpy as np
 
-__all__ = ["attention", "attention_grad", "attention_in_tiles"]
+__all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
 
+WIDEST_IN_TILES = 0  # bytes of a head for which the ops take this way: for none
 TILE = 64  # keys
-
-
-def attention_in_tiles(q, v):
-    """Whether `attention` is the way to take for such queries and values."""
-    return False
 
 
 def attention(q, k, v, scale, is_causal):

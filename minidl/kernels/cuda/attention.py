@@ -13,7 +13,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.attention_tiles import (
     PAD,
-    WIDEST,
+    WIDEST_IN_TILES,
     entry,
     forward_tile,
     group,
@@ -29,7 +29,7 @@ from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.rows import ALL
 from minidl.kernels.cuda.target import cuda
 
-__all__ = ["attention", "attention_in_tiles"]
+__all__ = ["WIDEST_IN_TILES", "attention"]
 
 
 @functools.cache
@@ -119,15 +119,6 @@ def attention_kernel(F: type, width: int, tile: tuple):
                     log_sum_exp[head * queries + row] = best[i] + math.log(whole) if whole != zero else lowest
 
     return attention_tiles
-
-
-def attention_in_tiles(q, v):
-    """Whether `attention` is the way to take for such queries and values: the heads are narrow enough."""
-    return (
-        padded_width(max(q.shape[-1], v.shape[-1])) * q.dtype.itemsize <= WIDEST
-        and q.dtype == v.dtype
-        and q.dtype.kind == "f"
-    )
 
 
 def attention(q, k, v, scale, is_causal):

@@ -15,7 +15,7 @@ from minidl.kernels.cuda.launch import padded
 from minidl.kernels.cuda.target import EMULATED, cuda
 
 PAD = 4
-WIDEST = 512  # bytes of a row: heads of 128 numbers of float32
+WIDEST_IN_TILES = 512  # bytes of a row: heads of 128 numbers of float32
 
 
 def forward_tile(row: int) -> tuple[int, int, int, int]:
@@ -23,12 +23,12 @@ def forward_tile(row: int) -> tuple[int, int, int, int]:
 
     Larger ones reuse more of what they read; what a block needs must fit into 48 KiB.
     """
-    return (8, 8, 4, 4) if EMULATED else (64, 32, 16, 8) if row <= WIDEST // 2 else (32, 32, 16, 8)
+    return (8, 8, 4, 4) if EMULATED else (64, 32, 16, 8) if row <= WIDEST_IN_TILES // 2 else (32, 32, 16, 8)
 
 
 def backward_tile(row: int) -> tuple[int, int, int, int]:
     """Rows and columns of a tile, lines and lanes of threads."""
-    return (8, 8, 4, 4) if EMULATED else (32, 32, 8, 8) if row <= WIDEST // 2 else (16, 16, 8, 8)
+    return (8, 8, 4, 4) if EMULATED else (32, 32, 8, 8) if row <= WIDEST_IN_TILES // 2 else (16, 16, 8, 8)
 
 
 def padded_width(width: int) -> int:

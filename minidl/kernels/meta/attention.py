@@ -4,14 +4,10 @@ import math
 
 import numpy as np
 
+from minidl.kernels.cpu.attention import WIDEST_IN_TILES  # meta predicts what the CPU does
 from minidl.kernels.meta.record import MetaArray, result
 
-__all__ = ["attention", "attention_grad", "attention_in_tiles"]
-
-
-def attention_in_tiles(q, v):
-    """As on the CPU, whose memory and time are what meta predicts."""
-    return False
+__all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
 
 
 def attention(q, k, v, scale, is_causal):
