@@ -5,7 +5,7 @@ import pytest
 from op_cases import CASES, NAMES, arrays
 
 import minidl
-from minidl import ops
+from minidl import autograd, ops
 from minidl.testing import gradcheck, gradgradcheck
 
 
@@ -46,6 +46,28 @@ def test_cuda_gives_the_values_and_gradients_of_cpu(name, function, makers):
         assert (ours.device, ours.dtype, ours.shape) == ("cuda", cpu.dtype, cpu.shape)
         scale = max(1.0, np.abs(cpu.numpy()).max(initial=0))
         np.testing.assert_allclose(ours.numpy(), cpu.numpy(), rtol=1e-5, atol=1e-5 * scale)
+
+
+SAMPLE = [
+    "multiply", "power, of a tensor", "gelu", "where", "sum, dims kept", "prod, with a zero", "cumsum", "max",
+    "softmax", "index, repeated", "matmul, batched", "linear", "layer_norm", "batch_norm", "conv2d, strided and padded",
+    "max_pool2d, overlapping", "attention, causal", "lstm", "embedding",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_cuda_gives_the_second_gradients_of_cpu(name):
+    ((function, *makers),) = [case for known, *case in CASES if known == name]
+    found = {}
+    for device in ("cuda", "cpu"):
+        inputs = [minidl.tensor(a, None, a.dtype.kind == "f", device) for a in map(np.asarray, arrays(makers))]
+        wanted = [x for x in inputs if x.requires_grad]
+        with minidl.device(device):
+            first = autograd.grad((function(*inputs) ** 2).sum(), wanted, create_graph=True)
+            sum((gradient**2).sum() for gradient in first).backward()
+        found[device] = [x.grad.numpy() for x in wanted]
+    for ours, cpu in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(ours, cpu, rtol=1e-8, atol=1e-10 * max(1.0, np.abs(cpu).max()))
 
 
 def test_a_gradient_is_in_no_other_tensors_memory():

@@ -86,6 +86,13 @@ def test_the_way_of_data_to_the_gpu_and_of_the_loss_back_is_seen_in_the_trace():
     assert sorted(way, key=first.get) == way
 
 
+def test_the_way_of_the_model_to_the_gpu_is_seen_in_the_first_step():
+    step = trained("mlp", "cuda", steps=1).trace
+    start = {event.name: event.start for event in step.events}
+    for block in (1, 4):
+        assert start[f"block {block} to the device's format"] < start[f"block {block} to the device"] < start["F0"]
+
+
 def test_a_checkpoint_of_the_gpu_is_gone_on_with_on_the_cpu(tmp_path):
     whole = trained("mlp", "cpu", steps=4)
     trained("mlp", "cuda", steps=2, save=tmp_path / "half.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -36,6 +37,7 @@ class Bucket:
 class Stage:
     """The chunks of the chain that a rank holds, bucket by bucket; `ties` are the buckets of what blocks share.
 
+    placed: of each block when it began to be made, when it was made on the host, and when it lay on its device.
     shares: into how many parts of equal length, one for each replica, the update of a bucket is cut. device: where its
     arrays lie.
     """
@@ -45,6 +47,7 @@ class Stage:
     ):  # fmt: skip
         self.mesh, self.dtype, self.shares, self.layout, self.device = mesh, dtype, shares, layout, device
         self.number, self.chunks = mesh.coordinate("pipeline"), {}
+        self.placed: dict[int, tuple[float, float, float]] = {}
         chain = chain_of(model)
         prefix = ["" if chain == [model] else str(place) for place in range(len(chain))]
         self._names: dict[int, list[str]] = {}  # of a parameter, wherever in the chain it is
@@ -64,8 +67,11 @@ class Stage:
             for number, bucket in enumerate(layout.buckets[chunk]):
                 blocks = {place: chain[place] for place in range(*bucket)}
                 for place, block in blocks.items():
+                    start = time.perf_counter()
                     block.materialize(seed, prefix[place], dtype)
+                    made = time.perf_counter()
                     block.to(device)
+                    self.placed[place] = start, made, time.perf_counter()
                 parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in shared]
                 self.chunks[chunk].append(self._bucket(blocks, parameters, layout.is_trained(chunk, number)))
         self.ties = {}
