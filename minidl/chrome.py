@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from minidl.events import COLLECTIVES, LANES, Details, Event
+from minidl.events import COLLECTIVES, COPY, LANES, Details, Event
 
 FORMER_LANES = {"communication": COLLECTIVES}  # in files written when messages had no lane of their own
 DESCRIPTION, SLICE, ARROW_START, ARROW_END = "M", "X", "s", "f"  # phases: what a row is
@@ -19,23 +19,44 @@ DESCRIPTION, SLICE, ARROW_START, ARROW_END = "M", "X", "s", "f"  # phases: what 
 def document(events: Sequence[Event], kind: str, workers: int) -> dict:
     """The whole file, for JSON. Times are microseconds since the first event."""
     zero = min((e.start for e in events), default=0.0)
+    threads = [*_threads(events)]
+    beside = {e.rank: 0 for e in events}
+    for e, thread in zip(events, threads, strict=True):
+        beside[e.rank] = max(beside[e.rank], thread + 1 - len(LANES))
     rows: list[dict] = []
     for rank in sorted({e.rank for e in events}):
         rows.append({"ph": DESCRIPTION, "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}})
-        for thread, lane in enumerate(LANES):
+        for thread, lane in enumerate((*LANES, *[COPY] * beside[rank])):
             rows.append({"ph": DESCRIPTION, "name": "thread_name", "pid": rank, "tid": thread, "args": {"name": lane}})
     for number, (send, receive) in enumerate(messages(events)):
         # An arrow is tied to the slices in which its ends lie; "e" says that of the one at its head.
         arrow = {"cat": "message", "name": send.details.message, "id": number}
         rows.append(arrow | {"ph": ARROW_START} | _at(send, 0.0, zero))
         rows.append(arrow | {"ph": ARROW_END, "bp": "e"} | _at(receive, 0.99, zero))  # still in it
-    for e in events:
+    for e, thread in zip(events, threads, strict=True):
         told = {name: value for name, value in (e.details or Details())._asdict().items() if value is not None}
         rows.append({
-            "ph": SLICE, "name": e.name, "cat": kind, "pid": e.rank, "tid": LANES.index(e.lane),
+            "ph": SLICE, "name": e.name, "cat": kind, "pid": e.rank, "tid": thread,
             "ts": (e.start - zero) * 1e6, "dur": (e.end - e.start) * 1e6, "args": {"step": e.step, **told},
         })  # fmt: skip
     return {"traceEvents": rows, "displayTimeUnit": "ms", "otherData": {"kind": kind, "workers": workers}}
+
+
+def _threads(events: Sequence[Event]) -> Iterator[int]:
+    """The thread of each event: that of its lane. Slices of one thread must not overlap, as copies may.
+
+    The host brings the next data into the device's format while those before are still on their way: such a copy gets
+    a thread of its own beyond those of the lanes. events: in the order of their starts.
+    """
+    ends: defaultdict[int, list[float]] = defaultdict(list)  # of what is on each thread of copies of a rank
+    for e in events:
+        if e.lane != COPY:
+            yield LANES.index(e.lane)
+            continue
+        on = ends[e.rank]
+        free = next((n for n, end in enumerate(on) if end <= e.start), len(on))
+        on[free : free + 1] = [e.end]
+        yield LANES.index(COPY) + free
 
 
 def messages(events: Sequence[Event]) -> Iterator[tuple[Event, Event]]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from minidl.checks import check_count, check_positive
-from minidl.events import COMMUNICATION_LANES, Event
+from minidl.events import COMMUNICATION_LANES, COPY, Event
 from minidl.files import check_picture, replacing
 from minidl.parallel.check import Slot, check
 from minidl.parallel.memory import memory_over_step
@@ -27,11 +27,12 @@ from minidl.units import duration, scaled, time_unit
 
 COLOURS = {
     "forward": "#4c8fbd", "backward": "#e3a53c", "backward of weights": "#8c6bb1", "recomputation": "#35978f",
-    "update": "#5aa469", "loss, other": "#a0a0a0", "communication": "#d9534f",
+    "update": "#5aa469", "loss, other": "#a0a0a0", "communication": "#d9534f", "copy": "#8c564b",
 }  # fmt: skip
 KINDS = {"F": "forward", "infer": "forward", "B": "backward", "W": "backward of weights", "R": "recomputation",
          "update": "update", "measure": "update"}  # label of an instruction -> what it is drawn as  # fmt: skip
 MEMORY = {"parameters": "#4c8fbd", "gradients": "#e3a53c", "optimizer": "#5aa469", "activations": "#8c6bb1"}
+COMPUTED, MOVED, COPIED = (-0.4, 0.5), (0.14, 0.22), (0.38, 0.14)  # top and height of bars, around a rank's row
 LATER_CHUNK = "lighter: a later chunk of the rank"
 IDLE = "#ececec"
 MOST_RANKS = 32  # of more, a program is drawn for one rank of each stage
@@ -43,6 +44,8 @@ POINT = 1 / 72  # inches
 def timeline_figure(traces: Sequence[tuple[str, Trace]]) -> Figure:
     """The last step of each trace, a panel each on one axis of time: a row for a rank, communication below compute.
 
+    On a GPU copies between host and device are below both. Bars of copies are never too narrow to be seen.
+
     traces: with titles. ValueError if one is empty.
     """
     if not all(trace.events for _, trace in traces):
@@ -51,7 +54,8 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]]) -> Figure:
     longest = max(max(e.end for e in trace.events) - trace.events[0].start for _, trace in steps)
     unit, unit_seconds = time_unit(longest or 1.0)
     heights = [len(trace.ranks) + 0.6 for _, trace in steps]
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.55 * sum(heights)), layout="constrained")
+    row = 0.8 if any(e.lane == COPY for _, trace in steps for e in trace.events) else 0.55  # inches
+    figure = Figure(figsize=(WIDTH, 0.8 + row * sum(heights)), layout="constrained")
     axes = figure.subplots(len(steps), 1, squeeze=False, sharex=True, height_ratios=heights)
     for (title, trace), (panel,) in zip(steps, axes, strict=True):
         _rows(panel, title, [f"rank {rank}" for rank in trace.ranks])
@@ -66,25 +70,27 @@ def timeline_figure(traces: Sequence[tuple[str, Trace]]) -> Figure:
 def _events(panel: Axes, trace: Trace, unit_seconds: float, longest: float) -> None:
     rows = {rank: row for row, rank in enumerate(trace.ranks)}
     zero, places = trace.events[0].start, _places(trace)
-    written: dict[int, float] = {}  # until when there is text below a rank
-    bars: dict[tuple[int, bool, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
+    written: dict[tuple, float] = {}  # until when there is text below a rank
+    bars: dict[tuple[int, tuple, str], list[tuple[float, float]]] = {}  # one collection for all that look alike
     for event in trace.events:
-        below = event.lane in COMMUNICATION_LANES
+        row, place = rows[event.rank], _place(event.lane)
         colour = COLOURS[_kind(event.lane, event.name)]
-        if not below:
+        if place is COMPUTED:
             colour = _shade(colour, places.get(_chunk(event), 0))
         left, width = (event.start - zero) / unit_seconds, (event.end - event.start) / unit_seconds
-        bars.setdefault((rows[event.rank], below, colour), []).append((left, width))
+        bars.setdefault((row, place, colour), []).append((left, width))
         inches = (event.end - event.start) / (longest or 1.0) * (WIDTH - 1)
-        y, size = (rows[event.rank] + 0.25, 5) if below else (rows[event.rank] - 0.15, 7)
-        if not below or event.start >= written.get(event.rank, -math.inf):  # collectives and messages share a row
-            _write(panel, left + width / 2, y, inches, size, colour, event.name, _number(event))
-        if below:
-            written[event.rank] = max(event.end, written.get(event.rank, -math.inf))
+        top, height = place
+        free = written.get((row, place), -math.inf)  # collectives and messages share a row; copies may overlap
+        if place is COMPUTED or event.start >= free:
+            size = 7 if place is COMPUTED else 5
+            _write(panel, left + width / 2, row + top + height / 2, inches, size, colour, event.name, _number(event))
+        written[row, place] = max(event.end, free)
     dense = len(trace.events) > 100 * len(rows)  # then edges, and rounding to pixels, would hide bars
-    for (row, below, colour), spans in bars.items():
-        place = (row + 0.14, 0.22) if below else (row - 0.4, 0.5)
-        panel.broken_barh(spans, place, facecolor=colour, edgecolor="white", linewidth=0 if dense else 0.3,
+    for (row, place, colour), spans in bars.items():
+        top, height = place
+        edge, line = (colour, 0.6) if place is COPIED else ("white", 0 if dense else 0.3)
+        panel.broken_barh(spans, (row + top, height), facecolor=colour, edgecolor=edge, linewidth=line,
                           snap=not dense)  # fmt: skip
 
 
@@ -179,7 +185,14 @@ def _rows(panel: Axes, title: str, names: Sequence[str]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
+def _place(lane: str) -> tuple[float, float]:
+    """Where the bars of a lane are."""
+    return COPIED if lane == COPY else MOVED if lane in COMMUNICATION_LANES else COMPUTED
+
+
 def _kind(lane: str, name: str) -> str:
+    if lane == COPY:
+        return "copy"
     if lane in COMMUNICATION_LANES:
         return "communication"
     return KINDS.get(name.rstrip("0123456789"), "loss, other")

@@ -12,7 +12,7 @@ from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel.memory import peak_memory
 from minidl.parallel.prepare import prepare
 from minidl.plots import COLOURS, memory_figure, program_figure, timeline_figure
-from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Details, Event, Trace
+from minidl.trace import COLLECTIVES, COMPUTE, COPY, MESSAGES, Details, Event, Trace
 from tests.parallel.programs import training
 
 
@@ -114,6 +114,17 @@ def test_collectives_and_messages_are_drawn_alike_below_what_is_computed():
     ])]  # fmt: skip
 
 
+def test_copies_of_a_gpu_are_drawn_below_communication_and_the_shortest_one_can_be_seen():
+    copy = Event(0, COPY, "input0 to the device", 0.0, 1e-6)
+    events = [copy, Event(0, COMPUTE, "F0", 0.5, 1.0), Event(0, COLLECTIVES, "reduce 0", 0.75, 1.0)]
+    places = {colour: (top, bottom) for colour, _, _, top, bottom in bars(Trace(events))[0]}
+    assert places[COLOURS["copy"]] == (0.38, 0.52) and places[COLOURS["communication"]] == (0.14, 0.36)
+    (panel,) = timeline_figure([("", Trace(events))]).axes
+    (drawn,) = (c for c in panel.collections if to_hex(c.get_facecolor()[0]) == COLOURS["copy"])
+    assert to_hex(drawn.get_edgecolor()[0]) == COLOURS["copy"] and drawn.get_linewidth()[0] > 0.5
+    assert panel.get_ylim()[0] > 0.52
+
+
 def test_the_last_step_is_drawn_with_all_its_events_and_no_others():
     steps = [Event(0, COMPUTE, "F0", 0.0, 0.5, 0), Event(0, COLLECTIVES, "gather 0", 0.5, 0.75, 0)]
     steps += [Event(0, COMPUTE, "B0", 0.5, 1.0, 1)]
@@ -134,8 +145,8 @@ def test_a_measured_trace_and_a_simulated_one_share_the_axis_of_time():
 def test_every_kind_of_work_has_a_colour_of_its_own_and_later_chunks_are_lighter():
     names = ["F0", "B0", "W0", "R0", "update", "loss0"]
     events = [Event(0, COMPUTE, name, n, n + 1) for n, name in enumerate(names)]
-    events += [Event(0, MESSAGES, "send0", 6, 7)]
-    assert len({colour for colour, *_ in bars(Trace(events))[0]}) == len(COLOURS) == 7
+    events += [Event(0, MESSAGES, "send0", 6, 7), Event(0, COPY, "input0 to the device", 7, 8)]
+    assert len({colour for colour, *_ in bars(Trace(events))[0]}) == len(COLOURS) == 8
     chunks = Trace(Event(0, COMPUTE, "F0", n, n + 1, 0, Details(0, chunk)) for n, chunk in enumerate((1, 3, 5)))
     shades = [colour for colour, left, *_ in sorted(bars(chunks)[0], key=lambda bar: bar[1])]
     assert shades[0] == COLOURS["forward"] and shades == sorted(shades) and len(set(shades)) == 3

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.trace import COLLECTIVES, COMPUTE, LANES, MESSAGES, Details, Event, Trace, idle_name
+from minidl.trace import COLLECTIVES, COMPUTE, COPY, LANES, MESSAGES, Details, Event, Trace, idle_name
 from minidl.units import duration
 
 
@@ -211,6 +211,18 @@ def test_the_file_has_one_process_a_rank_and_one_thread_a_lane_in_microseconds(t
     assert next(r for r in slices if r["name"] == "m3") | {"args": 0, "cat": 0} == {
         "ph": "X", "name": "m3", "cat": 0, "pid": 0, "tid": 2, "ts": 3e6, "dur": 3e6, "args": 0,
     }  # fmt: skip
+
+
+def test_copies_that_overlap_lie_on_threads_of_their_own(tmp_path):
+    spans = [(0, 4), (1, 2), (3, 6), (4, 5), (7, 8)]
+    events = [Event(rank, COPY, f"c{start}", start, end) for rank in (0, 1) for start, end in spans[: 5 - 4 * rank]]
+    Trace(events).save(tmp_path / "t.json")
+    rows = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    copies = [(r["pid"], r["tid"]) for r in rows if r["name"] == "thread_name" and r["args"]["name"] == COPY]
+    assert copies == [(0, 3), (0, 4), (1, 3)]
+    on = {r["name"]: r["tid"] for r in rows if r["ph"] == "X" and r["pid"] == 0}
+    assert on == {"c0": 3, "c1": 4, "c3": 4, "c4": 3, "c7": 3}
+    assert [e.lane for e in Trace.load(tmp_path / "t.json").events] == [COPY] * len(events)
 
 
 def message(rank, way, start, end, step=0, what="activation", peer=None):
