@@ -54,6 +54,12 @@ def memory_reserved() -> int:
     return memory.pool.held + memory.pool.kept if memory else 0
 
 
+def mem_get_info() -> tuple[int, int]:
+    """Bytes of the GPU's memory that nobody holds, and of all of it."""
+    device = _device()
+    return device.free_memory(), device.total_memory()
+
+
 def empty_cache() -> None:
     """Give what was freed back to the GPU, for others to use."""
     memory = _memory()

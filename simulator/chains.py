@@ -18,16 +18,63 @@ from minidl.models.vae import vae
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.tensor import Tensor, device
-from simulator.compute import timed_as
+from simulator.compute import as_computed, timed_as
 
-UPDATE_SIZES = (1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21)  # elements: compiled code for large ones
 FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once
 OTHER_OPTIMIZERS = (  # than a TrainingStep has
     optim.Adam, optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB,
 )  # fmt: skip
-DENSE = (  # width, batch
-    (32, 8), (64, 32), (256, 64), (512, FEW // 512), (512, FEW // 512 + 1), (1024, 256), (1024, 1024),
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """In which sizes products and kernels are timed; of a kind of cases that has none nothing is.
+
+    gemm: along m, n and k of products. dense: (width, batch), also of `activated`. images: (channels, width, places a
+    side, batch). sequences: (hidden, sequence, batch). normalized: (width, places a side, batch). recurrent: (width,
+    steps, batch). coders: (width, batch). updates: elements.
+    """
+
+    gemm: tuple[int, ...]
+    dense: Shapes = ()
+    activated: Shapes = ()
+    images: Shapes = ()
+    sequences: Shapes = ()
+    normalized: Shapes = ()
+    recurrent: Shapes = ()
+    coders: Shapes = ()
+    updates: tuple[int, ...] = ()
+
+
+DENSE = ((32, 8), (64, 32), (256, 64), (512, FEW // 512), (512, FEW // 512 + 1), (1024, 256), (1024, 1024))
+WIDE = ((32, 8), (256, 64), (1024, 256), (2048, 2048), (4096, 4096))
+ON_CPU = Sizes(
+    gemm=(4, 16, 64, 256, 1024),
+    dense=DENSE,
+    activated=DENSE,
+    images=(  # convolutions in each of the ways in which they are computed
+        (1, 8, 8, 16), (1, 16, 8, FEW // 1024), (1, 16, 8, FEW // 1024 + 1), (16, 32, 16, 32),
+        (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24), (1, 32, 28, 100), (3, 32, 32, 64),
+    ),
+    sequences=((32, 16, 4), (64, 64, 8), (128, 128, 8)),
+    normalized=((16, 8, 16), (32, 16, 32), (64, 32, 16)),
+    recurrent=((8, 8, 16), (64, 8, 64), (128, 28, 128)),
+    coders=((64, 16), (256, 64), (512, 256)),
+    updates=(1 << 8, 1 << 12, 1 << 15, 1 << 16, 1 << 19, 1 << 21),  # compiled code for large ones
 )  # fmt: skip
+ON_GPU = Sizes(
+    gemm=(4, 16, 64, 256, 1024, 4096),
+    dense=WIDE,
+    activated=WIDE,
+    images=((1, 8, 8, 16), (3, 32, 32, 64), (16, 32, 16, 64), (64, 64, 32, 64), (64, 128, 56, 64), (256, 256, 14, 128)),
+    sequences=((32, 16, 4), (128, 128, 8), (256, 512, 16)),
+    normalized=((16, 8, 16), (64, 32, 64), (64, 56, 64)),
+    recurrent=((8, 8, 16), (128, 28, 128), (512, 32, 256)),
+    coders=((64, 16), (512, 256), (2048, 1024)),
+    updates=(1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 24),
+)
+SIZES = {"cpu": ON_CPU, "cuda": ON_GPU}
 
 
 @dataclass(frozen=True)
@@ -46,7 +93,8 @@ class Chain:
             x = MetaArray(self.shape, "int64" if self.tokens else "float32")
         else:
             generator = np.random.default_rng(0)
-            x = generator.integers(256, size=self.shape) if self.tokens else generator.random(self.shape, np.float32)
+            values = generator.integers(256, size=self.shape) if self.tokens else generator.random(self.shape, "f4")
+            x = kernels.for_device(where).array(values, values.dtype)
         step(x)
         return lambda: step(x)
 
@@ -95,38 +143,34 @@ class CopyAndAdd(nn.Module):
         return x.clone() + x
 
 
-def dense() -> Iterator[Chain]:
+def dense(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """Perceptrons."""
-    for width, batch in DENSE:
+    for width, batch in sizes.dense:
         yield Chain(lambda w=width: [
             nn.Linear(w, w), nn.ReLU(), CopyAndAdd(), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
 
 
-def activated() -> Iterator[Chain]:
+def activated(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """GELU and layer norm, with a block before them: nobody wants the gradient of the first one's input."""
-    for width, batch in DENSE:
+    for width, batch in sizes.activated:
         yield Chain(lambda w=width: [
             CopyAndAdd(), nn.GELU("tanh"), nn.LayerNorm(w), nn.Linear(w, 10)
         ], (batch, width))  # fmt: skip
 
 
-def images() -> Iterator[Chain]:
-    """Convolutions, in each of the ways in which they are computed."""
-    convolutions = (
-        (1, 8, 8, 16), (1, 16, 8, FEW // 1024), (1, 16, 8, FEW // 1024 + 1), (16, 32, 16, 32),
-        (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24), (1, 32, 28, 100), (3, 32, 32, 64),
-    )  # fmt: skip
-    for channels, width, size, batch in convolutions:
+def images(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+    """Convolutions."""
+    for channels, width, size, batch in sizes.images:
         yield Chain(lambda c=channels, w=width, s=size: [
             nn.Conv2d(c, w, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(w, w, 3, padding=1), nn.Flatten(),
             nn.Linear(w * (s // 2) ** 2, 10),
         ], (batch, channels, size, size))  # fmt: skip
 
 
-def sequences() -> Iterator[Chain]:
+def sequences(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """Transformers, of the older and the newer kind."""
-    for hidden, sequence, batch in ((32, 16, 4), (64, 64, 8), (128, 128, 8)):
+    for hidden, sequence, batch in sizes.sequences:
         yield Chain(lambda h=hidden, s=sequence: [
             *gpt(1, h, 4, 256, s).blocks[:2], *gpt(1, h, 4, 256, s, dropout=0.1).blocks[1:]
         ], (batch, sequence), tokens=True)  # fmt: skip
@@ -135,30 +179,30 @@ def sequences() -> Iterator[Chain]:
         ).blocks, (batch, sequence), tokens=True)  # fmt: skip
 
 
-def normalized() -> Iterator[Chain]:
+def normalized(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """Convolutions with batch norm."""
-    for width, size, batch in ((16, 8, 16), (32, 16, 32), (64, 32, 16)):
+    for width, size, batch in sizes.normalized:
         yield Chain(lambda w=width: [
             nn.Conv2d(w, w, 3, padding=1), nn.BatchNorm2d(w), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
             nn.Linear(w, 10),
         ], (batch, width, size, size))  # fmt: skip
 
 
-def recurrent() -> Iterator[Chain]:
+def recurrent(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """LSTMs."""
-    for width, steps, batch in ((8, 8, 16), (64, 8, 64), (128, 28, 128)):
+    for width, steps, batch in sizes.recurrent:
         yield Chain(lambda w=width, s=steps: lstm_classifier(w, s, w).blocks, (batch, 1, steps, width))
 
 
-def coders() -> Iterator[Chain]:
+def coders(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """Variational autoencoders."""
-    for width, batch in ((64, 16), (256, 64), (512, 256)):
+    for width, batch in sizes.coders:
         yield Chain(lambda w=width: [*vae(8, w, w // 2).blocks, nn.Softplus()], (batch, 1, 8, 8))
 
 
-def updates() -> Iterator[Update]:
+def updates(sizes: Sizes = ON_CPU) -> Iterator[Update]:
     """Optimizers of which no chain takes a step."""
-    for make, size in product(OTHER_OPTIMIZERS, UPDATE_SIZES):
+    for make, size in product(OTHER_OPTIMIZERS, sizes.updates):
         yield Update(make, size)
 
 
@@ -166,22 +210,24 @@ OF_IMAGES = (images, normalized)
 KINDS = (dense, activated, *OF_IMAGES, sequences, recurrent, coders, updates)
 
 
-def kinds(called: Collection[str] | None = None) -> list[Callable[[], Iterator[Chain | Update]]]:
+def kinds(
+    called: Collection[str] | None = None, sizes: Sizes = ON_CPU, device: str = "cpu"
+) -> list[Callable[[Sizes], Iterator[Chain | Update]]]:
     """Those that together call the kernels `called`, by the names of `timed_as`; all where that is None."""
     if called is None:
         return list(KINDS)
     chosen, missing = [], set(called)
     for kind in KINDS:
-        names = {name for case in kind() for name in kernels_of(case)}
+        names = {name for case in kind(sizes) for name in kernels_of(case, device)}
         if missing & names:
             chosen.append(kind)
             missing -= names
     return chosen
 
 
-def kernels_of(case: Chain | Update) -> set[str]:
-    """The kernels that a step calls, by the names of `timed_as`."""
+def kernels_of(case: Chain | Update, device: str = "cpu") -> set[str]:
+    """The kernels that a step calls on `device`, by the names of `timed_as`."""
     step = case.step("meta")
     with meta.record() as profile:
         step()
-    return {timed_as(call) for call in profile}
+    return {timed_as(as_computed(call, device)) for call in profile}

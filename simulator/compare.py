@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from minidl.commands.own import blamed
 from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
-from simulator.calibrate import BUSY, Calibration, drift
+from simulator.calibrate import drift
 from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
+from simulator.measure import BUSY, Calibration, at_once
 from simulator.predict import Prediction, simulate
 
 PROBED = 4  # before every so many runs it is found how fast the machine is just now
@@ -78,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows, and a measured run and a prediction for each, in the same order."""
+    """The rows, and a measured run and a prediction for each, in the same order. machine: see `Calibration`."""
 
     machine: dict
     rows: list[Row]
@@ -105,7 +106,11 @@ class Comparison:
         return {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
 
     def traces(self) -> dict[str, Trace]:
-        """The measured and the simulated trace of each row, by names for their files, each row's another."""
+        """The measured and the simulated trace of each row, by names for their files, each row's another.
+
+        On a GPU the measured one has a lane of copies between host and device. The simulated one has none: there
+        LoadInput and LoadTarget cost what a kernel costs that moves their bytes, and nothing waits for a copy.
+        """
         found: dict[str, Trace] = {}
         taken: set[str] = set()
         for row, run, prediction in zip(self.rows, self.runs, self.predictions, strict=True):
@@ -126,19 +131,20 @@ def compare(
 ) -> Comparison:
     """Simulate and measure every plan, all of them in turn for some rounds, of which a row shows the median run.
 
-    progress: told what runs, how many runs are done, and of how many.
+    calibration: of the device on which is trained; ValueError for a plan of several workers on a GPU. progress: told
+    what runs, how many runs are done, and of how many.
     """
     cluster = calibration.cluster()
-    cores = calibration.machine["cores"]
+    device, slots = calibration.device, at_once(calibration.machine)
     jobs = []
-    for experiment in chosen or experiments():
+    for experiment in chosen or experiments(device=device):
         for plan in experiment.plans:
             with blamed(experiment.file):
                 prediction = simulate(
                     experiment.build, plan, cluster, experiment.batch_size, example=experiment.example,
                     loss=experiment.loss, optimizer=sgd,
                 )  # fmt: skip
-            jobs.append(_Job(experiment, plan, prediction))
+            jobs.append(_Job(experiment, plan, device, prediction))
 
     with forkserver():
         for turn in range(rounds):
@@ -156,12 +162,12 @@ def compare(
         if job.plan == job.experiment.plans[0]:
             one, one_simulated = job, prediction.step_seconds * slower
         rows.append(Row(
-            job.experiment.name, str(job.plan), job.plan.workers, job.plan.workers > cores,
+            job.experiment.name, str(job.plan), job.plan.workers, job.plan.workers > slots,
             job.seconds, prediction.step_seconds * slower,
             one.seconds / job.seconds, one_simulated / (prediction.step_seconds * slower),
             run.trace.bubble_fraction, prediction.trace.bubble_fraction,
             _exposed(run.trace, job.seconds), _exposed(prediction.trace, prediction.step_seconds * slower),
-            statistics.median(job.drifts), one.seconds / min(job.plan.workers, cores), prediction.memory_bytes,
+            statistics.median(job.drifts), one.seconds / min(job.plan.workers, slots), prediction.memory_bytes,
         ))  # fmt: skip
     return Comparison(calibration.machine, rows, [job.run for job in jobs], [job.prediction for job in jobs])
 
@@ -172,6 +178,7 @@ class _Job:
 
     experiment: Experiment
     plan: Plan
+    device: str
     prediction: Prediction
     runs: list[Run] = field(default_factory=list)
     drifts: list[float] = field(default_factory=list)
@@ -182,7 +189,7 @@ class _Job:
             self.runs.append(train(
                 self.experiment.build, self.experiment.train_set, self.plan, batch_size=self.experiment.batch_size,
                 steps=min(self.experiment.steps, steps), drop_last=True, loss=self.experiment.loss, optimizer=sgd,
-                progress=False,
+                device=self.device, progress=False,
             ))  # fmt: skip
         self.drifts.append(drift_now)
 

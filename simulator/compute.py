@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple, Protocol
@@ -95,7 +95,7 @@ class Measured:
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
     each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and algorithm, what it takes
     beyond its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
-    moved, and of products. python: (bytes that a kernel moved, seconds of Python after it).
+    moved, and of products. python: (bytes that a kernel moved, seconds of Python after it). device: see `as_computed`.
     """
 
     gemm_sizes: tuple[int, ...]
@@ -105,12 +105,13 @@ class Measured:
     matmul_contention: float
     python: Points
     instruction_seconds: float
+    device: str = "cpu"
     precision = "float32"
     scale = 1.0
     flops_per_byte = FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated
 
     def price(self, call: KernelCall) -> tuple[float, float]:
-        seconds, contention = self._kernel(call)
+        seconds, contention = self._kernel(as_computed(call, self.device))
         python = interpolate(self.python, call.bytes_read + call.bytes_written, growing=False)
         return seconds + python, contention
 
@@ -166,7 +167,7 @@ class Measured:
 
 
 class Convolution(NamedTuple):
-    """What a convolution does by its algorithm on the CPU.
+    """What a convolution does by its algorithm.
 
     product: (batch, m, n, k) of its matrix products. rest: what the time beyond them is in proportion to, or all time
     where there are none: of "windows", the bytes copied into a matrix, each run of them that lies together counting
@@ -203,6 +204,11 @@ def convolution(call: KernelCall) -> Convolution | None:
     runs = height if groups == 1 else height * width * groups  # only a whole row of a window lies together
     rest = m * (4 * height * run + RUN_BYTES * runs)
     return Convolution((groups, m, n // groups, height * run // groups), rest)
+
+
+def as_computed(call: KernelCall, device: str) -> KernelCall:
+    """The call as `device` computes it: meta notes the CPU's algorithm, a GPU takes a convolution's windows always."""
+    return replace(call, algorithm="windows") if call.algorithm and device == "cuda" else call
 
 
 def timed_as(call: KernelCall) -> str:

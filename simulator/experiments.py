@@ -36,6 +36,14 @@ PLANS = (
 FEW_PLANS = (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4))
 QUICK_PLANS = (*FEW_PLANS, Plan(tensor=2), Plan(data=4))
 
+GPU_PLANS = (
+    Plan(),
+    Plan(micro_batches=4),
+    Plan(micro_batches=16),
+    Plan(micro_batches=4, recompute="full"),
+)
+QUICK_GPU_PLANS = (Plan(), Plan(micro_batches=4))
+
 PERCEPTRON, SIZES = "mlp", (64, 512, 512, 512, 512, 512, 10)
 CNN = "cnn-digits"
 MODELS = (PERCEPTRON, *(name for name, source in SOURCES.items() if not source.in_folder))
@@ -88,20 +96,27 @@ def sgd(parameters) -> optim.SGD:
     return optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
-def experiments(names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bool = False) -> tuple[Experiment, ...]:
+def experiments(
+    names: Sequence[str] = (), plans: Sequence[Plan] = (), quick: bool = False, device: str = "cpu"
+) -> tuple[Experiment, ...]:
     """The experiments on the models that are named, of MODELS or `file.py:build`, each under `plans`.
 
-    Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under. Without names: on
-    the perceptron and, unless there are plans or it is to be quick, on a convolutional network. ValueError if a model
-    cannot be trained by one worker or under a plan that is given, or if something is given twice. Refused if a file of
-    the user's is not as `minidl.commands.own` says, or its code raises an error then.
+    Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under; on a GPU those of
+    GPU_PLANS and QUICK_GPU_PLANS. Without names: on the perceptron and, unless there are plans or it is to be quick, on
+    a convolutional network. ValueError if a model cannot be trained by one worker or under a plan that is given, if
+    something is given twice, or if a plan for a GPU has several workers. Refused if a file of the user's is not as
+    `minidl.commands.own` says, or its code raises an error then.
     """
     _check_distinct("model", names)
     _check_distinct("plan", plans)
+    many, few, least = (GPU_PLANS, GPU_PLANS, QUICK_GPU_PLANS) if device == "cuda" else (PLANS, FEW_PLANS, QUICK_PLANS)
+    for plan in plans:
+        if device == "cuda" and plan.workers > 1:
+            raise ValueError(f"device cuda trains on one worker yet, the plan {plan} has {plan.workers}")
     if names or plans or quick:
-        chosen = {name: QUICK_PLANS if quick else PLANS for name in names or (PERCEPTRON,)}
+        chosen = {name: least if quick else many for name in names or (PERCEPTRON,)}
     else:
-        chosen = {PERCEPTRON: PLANS, CNN: FEW_PLANS}
+        chosen = {PERCEPTRON: many, CNN: few}
     made = [(_experiment(name), otherwise) for name, otherwise in chosen.items()]
     return tuple(
         replace(experiment, plans=_checked(experiment, plans) if plans else _fitting(experiment, otherwise))

@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from minidl.parallel import Plan
-from minidl.units import counted, duration, scaled
+from minidl.units import duration, scaled
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
+from simulator.measure import at_once, in_words
 from simulator.predict import Prediction
 
 Group = Sequence[tuple[Row, Prediction]]  # of one model
@@ -48,7 +49,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
 
     panels = above.subplots(lines, min(2, len(groups)), squeeze=False).ravel()
     for axes, group in zip(panels, groups, strict=False):
-        _speedups(axes, group, machine["cores"])
+        _speedups(axes, group, at_once(machine))
     for axes in panels[len(groups) :]:
         axes.remove()
     _legend(above, {_kind(prediction.plan) for _, prediction in pairs}, machine)
@@ -118,15 +119,7 @@ def _legend(figure: SubFigure, kinds: set[str], machine: dict) -> None:
           for kind, shape in MARKERS.items() if kind in kinds),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=PLAIN)
-    figure.text(
-        0.995,
-        0.975,
-        f"{machine['processor']}, {counted(machine['cores'], 'core')}",
-        ha="right",
-        va="top",
-        fontsize=SMALL,
-        color="0.3",
-    )
+    figure.text(0.995, 0.975, in_words(machine), ha="right", va="top", fontsize=SMALL, color="0.3")
 
 
 def _plans(panels: Sequence[Axes], group: Group) -> None:

@@ -1,9 +1,12 @@
-"""How long matrix products, kernels and Python after them take on one core.
+"""How long matrix products, kernels and Python after them take on one core, or on a GPU.
 
-Kernels are timed where they are used, not one by one: small chains of blocks take a training step on the CPU with every
-kernel call timed, and the same step on meta says, call by call, what each of them did. All is gone through for some
-rounds: a machine may be half as fast for a second, as when another one shares its cores, and no time may be of one such
-second alone.
+Kernels are timed where they are used, not one by one: small chains of blocks take a training step on the device with
+every kernel call timed, and the same step on meta says, call by call, what each of them did. All is gone through for
+some rounds: a machine may be half as fast for a second, as when another one shares its cores, and no time may be of one
+such second alone.
+
+On a GPU times are those of events in its stream before and after a call. A GPU that has caught up with the host waits
+for it: then a call takes as long as its launch, and Python after it counts; otherwise the next kernel follows at once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -21,38 +25,41 @@ from minidl import kernels
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.group import ProcessGroup
-from simulator import probes
-from simulator.chains import OF_IMAGES, Chain, Update, kinds
-from simulator.compute import convolution, timed_as
+from minidl.parallel.runtime.device import device_of_rank
+from simulator import gpu_probes, probes
+from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
+from simulator.compute import as_computed, convolution, timed_as
 
 TIMES = 2  # that a step is timed in a round
 CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
+LEAST_SECONDS = 1e-9  # of a call, for one that ends before a GPU's events can tell
+GEMM = {"cpu": probes.gemm_seconds, "cuda": gpu_probes.gemm_seconds}
 Points = list[tuple[object, float]]  # (bytes moved, or a Convolution; seconds)
 
 
-def compile_kernels(group: ProcessGroup, called: Collection[str] | None = None) -> None:
+def compile_kernels(group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None = None) -> None:
     """Take each step that will be timed, so that its kernels are compiled: two ranks take half of them."""
     gc.disable()  # Numba makes many objects, few of which are garbage
-    for kind in kinds(called):
+    for kind in kinds(called, sizes, device):
         if group.size == 1 or (kind in OF_IMAGES) == (group.rank == 0):
-            for case in kind():
-                case.step("cpu")
+            for case in kind(sizes):
+                case.step(device)
 
 
 def products_and_kernels(
-    group: ProcessGroup, rounds: int, called: Collection[str] | None = None
+    group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None, rounds: int
 ) -> tuple[list[float], dict[str, Points], list[tuple[float, float]]]:
     """Seconds of products, as in `probes.gemm_seconds`; each kernel's points; and Python after a call (bytes, seconds).
 
     Medians over some rounds through all of them. Python takes several times as long after a kernel that has moved much,
-    and with it Python's data out of the caches. called: the kernels that matter, by the names of `timed_as`; all by
-    default. All steps are held at once: half a gigabyte.
+    and with it Python's data out of the caches. called: the kernels that matter, by the names of `timed_as`, None for
+    all. All steps are held at once: half a gigabyte, of a GPU's memory some gigabytes.
     """
-    cases = [case for kind in kinds(called) for case in kind()]
-    timed = [_TimedStep(case) for case in cases]
+    cases = [case for kind in kinds(called, sizes, device) for case in kind(sizes)]
+    timed = [_TimedStep(case, device) for case in cases]
     products: list[list[float]] = []
     for _ in range(rounds):
-        products.append(probes.gemm_seconds())
+        products.append(GEMM[device](sizes.gemm))
         for step in timed:
             step.run_timed()
     samples: dict[str, dict[object, list[float]]] = {}
@@ -62,10 +69,10 @@ def products_and_kernels(
         if isinstance(case, Chain):  # an optimizer alone is no training step
             step.add_pauses(pauses)
     points = {
-        name: sorted((size, statistics.median(times)) for size, times in sizes.items())
-        for name, sizes in samples.items()
+        name: sorted((size, statistics.median(times)) for size, times in by_size.items())
+        for name, by_size in samples.items()
     }
-    spying = _spy_seconds()
+    spying = _spy_seconds(device)
     python = [(4.0**power, max(statistics.mean(times) - spying, 1e-8)) for power, times in sorted(pauses.items())]
     return [statistics.median(times) for times in zip(*products, strict=True)], points, python
 
@@ -73,12 +80,12 @@ def products_and_kernels(
 class _TimedStep:
     """A step of a case: what its calls are, and the times of each and of the pause after it, once for every run."""
 
-    def __init__(self, case: Chain | Update):
-        on_meta, self.run = case.step("meta"), case.step("cpu")
+    def __init__(self, case: Chain | Update, device: str):
+        self.device, on_meta, self.run = device, case.step("meta"), case.step(device)
         with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
             on_meta()
         self.names = [name for name, *_ in spied]
-        self.calls = [profile[before:after] for _, before, after in spied]
+        self.calls = [[as_computed(call, device) for call in profile[before:after]] for _, before, after in spied]
         self.seconds: list[list[float]] = []
         self.pauses: list[list[float]] = []
 
@@ -87,14 +94,16 @@ class _TimedStep:
         self.run()
         end = time.perf_counter() + CASE_SECONDS
         for _ in range(TIMES):
-            with _spied(np.ndarray, time.perf_counter) as spied:
+            clock = device_of_rank(self.device)  # a new one: the longer ago it began, the coarser a GPU's times are
+            with _spied(_array_type(self.device), clock.now) as spied:
                 self.run()
-                done = time.perf_counter()
+                done = clock.now()
             if (called := [name for name, *_ in spied]) != self.names:
-                raise RuntimeError(f"cpu and meta call different kernels: {called} and {self.names}")
-            self.seconds.append([after - before for _, before, after in spied])
-            starts = [*(before for _, before, _ in spied[1:]), done]
-            self.pauses.append([start - after for start, (_, _, after) in zip(starts, spied, strict=True)])
+                raise RuntimeError(f"{self.device} and meta call different kernels: {called} and {self.names}")
+            calls = [(clock.seconds(before), clock.seconds(after)) for _, before, after in spied]
+            self.seconds.append([max(after - before, LEAST_SECONDS) for before, after in calls])
+            starts = [*(before for before, _ in calls[1:]), clock.seconds(done)]
+            self.pauses.append([start - after for start, (_, after) in zip(starts, calls, strict=True)])
             if time.perf_counter() > end:
                 break
 
@@ -113,24 +122,33 @@ class _TimedStep:
             pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(statistics.median(seconds))
 
 
-def _spy_seconds() -> float:
+def _spy_seconds(device: str) -> float:
     """What spying itself adds around a call."""
-    with _spied(np.ndarray, time.perf_counter) as spied:
-        kernel, x = kernels.BY_ARRAY[np.ndarray].swap_last, np.ones((2, 2))
-        runs = []
-        for _ in range(20):
-            spied.clear()
-            began = time.perf_counter()
+    array_type = _array_type(device)
+    x = kernels.for_device(device).full((2, 2), 1.0, np.float32)
+    runs = []
+    for _ in range(20):
+        clock = device_of_rank(device)
+        with _spied(array_type, clock.now) as spied:
+            kernel = kernels.BY_ARRAY[array_type].swap_last
+            began = clock.now()
             for _ in range(100):
                 kernel(x)
-            runs.append((time.perf_counter() - began - sum(end - start for _, start, end in spied)) / 100)
+            ended = clock.now()
+        inside = sum(clock.seconds(end) - clock.seconds(start) for _, start, end in spied)
+        runs.append((clock.seconds(ended) - clock.seconds(began) - inside) / 100)
     return min(runs)
 
 
+def _array_type(device: str) -> type:
+    """That of the arrays of a device."""
+    return next(kind for kind, module in kernels.BY_ARRAY.items() if module.DEVICE == device)
+
+
 @contextmanager
-def _spied(array_type: type, clock: Callable[[], float]) -> Iterator[list[tuple[str, float, float]]]:
+def _spied(array_type: type, clock: Callable[[], Any]) -> Iterator[list[tuple[str, Any, Any]]]:
     """Collect (kernel, clock before, clock after) of every call that ops make for arrays of `array_type`."""
-    calls: list[tuple[str, float, float]] = []
+    calls: list[tuple[str, Any, Any]] = []
     original = kernels.BY_ARRAY[array_type]
 
     class Spy:

@@ -84,6 +84,25 @@ class Links:
 
 
 @dataclass(frozen=True)
+class NoNetwork:
+    """What connects a single device with others: nothing. Its collectives with itself take no time."""
+
+    contention: float = 1.0
+
+    def send_seconds(self, source: int, to: int, nbytes: float) -> float:
+        raise ValueError(f"a single device sends no message from rank {source} to {to}")
+
+    def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
+        raise ValueError(f"a single device receives no message from rank {source} on {to}")
+
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        return 0.0
+
+    def __str__(self) -> str:
+        return "none"
+
+
+@dataclass(frozen=True)
 class SharedMemory:
     """Collectives and messages as they were timed between two workers of this machine.
 

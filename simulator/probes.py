@@ -11,7 +11,7 @@ import operator
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,6 @@ from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor
 from simulator.compute import SMALL
 
-GEMM_SIZES = (4, 16, 64, 256, 1024)
 GEMM_POOL, GEMM_PLACES = 16 << 20, 16  # bytes, more than the caches of a core; places in it
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
@@ -46,13 +45,13 @@ def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: in
 # One worker
 
 
-def gemm_seconds() -> list[float]:
-    """Times of (m, k) @ (n, k)^T in float32 for all of GEMM_SIZES, m slowest and k fastest.
+def gemm_seconds(sizes: Sequence[int]) -> list[float]:
+    """Times of (m, k) @ (n, k)^T in float32 for all of the sizes, m slowest and k fastest.
 
     As in training, no product finds its operands where the one before left its own: in a core's nearest caches.
     """
     pool = np.ones(GEMM_POOL // 4, np.float32)
-    return [_product_seconds(pool, m, n, k) for m, n, k in product(GEMM_SIZES, repeat=3)]
+    return [_product_seconds(pool, m, n, k) for m, n, k in product(sizes, repeat=3)]
 
 
 def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:

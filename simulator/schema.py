@@ -40,6 +40,11 @@ def boolean(place: str, value: object) -> None:
         raise ValueError(f"{place} = {_shown(value)} is not true or false")
 
 
+def null(place: str, value: object) -> None:
+    if value is not None:
+        raise ValueError(f"{place} = {_shown(value)} is not null")
+
+
 def anything(place: str, value: object) -> None:
     pass
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import tests
 from minidl.forkserver import ForkServer, serving
-from simulator.calibrate import Effort, measure
+from simulator.measure import Effort, measure
 from tests.leftovers import alive, children, until
 
 # A slow machine is no error; examples are others in each run.

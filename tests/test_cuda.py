@@ -49,6 +49,7 @@ def test_memory_is_counted_while_it_is_held_kept_when_freed_and_given_back_when_
     assert minidl.cuda.memory_allocated() == before
     assert minidl.cuda.memory_reserved() == reserved + 4096
     assert emulated.free_memory() == free - 4096
+    assert minidl.cuda.mem_get_info() == (free - 4096, emulated.MEMORY)
     again = minidl.zeros(990, device="cuda")  # fits the kept block
     assert minidl.cuda.memory_reserved() == reserved + 4096
     del again

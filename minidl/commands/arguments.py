@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from minidl import files
+from minidl.kernels.cuda_available import missing
 
 SIZES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -100,6 +101,12 @@ def check_writable(*paths: Path | None) -> None:
         if target in files_given:
             raise Refused(f"{path} is given twice: one file would replace the other")
         files_given.add(target)
+
+
+def check_device(name: str) -> None:
+    """Refused unless the device is there."""
+    if name == "cuda" and (why := missing()):
+        raise Refused(f"no device cuda: {why}")
 
 
 def made_folder(path: Path) -> Path:

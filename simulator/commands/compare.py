@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from minidl.commands.arguments import check_writable, made_folder
+from minidl.commands.arguments import check_device, check_writable, made_folder
 from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
 from minidl.commands.plans import fields_in_words
 from minidl.commands.progress import progress
 from minidl.files import PICTURES
 from minidl.parallel import Plan, forkserver
-from simulator.calibrate import FULL, calibration, drift, quick
+from simulator.calibrate import calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
 from simulator.compare import compare
 from simulator.experiments import (
@@ -30,6 +30,7 @@ from simulator.experiments import (
     ROUNDS,
     experiments,
 )
+from simulator.measure import FULL, check_measurable
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
 DESCRIPTION = """\
@@ -38,7 +39,8 @@ calibrated model of this machine, and set the two side by side: in a table, in
 compare.png and .svg, in compare.json for a program to read, and as a trace of
 each run (open one in https://ui.perfetto.dev). Nothing that is measured of a
 training goes into the simulation. The first comparison also calibrates this
-machine, as `python -m simulator calibrate` does.
+machine, as `python -m simulator calibrate` does. --device cuda does all this
+on the machine's GPU, under plans of one worker.
 """
 EPILOG = f"""\
 a plan is written with the fields of minidl.parallel.Plan:
@@ -72,6 +74,8 @@ def add_parser(commands) -> None:
         help=f"a plan to try, may be repeated (default: those of {len(PLANS)} that fit the model)")  # fmt: skip
     add("--out", type=Path, default=Path(), metavar="DIR",
         help="folder for compare.png, .svg, .json and the traces (default: here)")  # fmt: skip
+    add("--device", choices=("cpu", "cuda"), default="cpu",
+        help="what to train on; cuda: the NVIDIA GPU of this machine, with one worker (default: cpu)")  # fmt: skip
     add("--refresh", action="store_true", help="calibrate this machine again first")
     parser.set_defaults(run=run)
 
@@ -84,13 +88,16 @@ def _plan(text: str) -> Plan:
 
 
 def run(options, console: Console) -> Outcome:
-    chosen = experiments(options.model, options.plan, options.quick)
+    check_device(options.device)
+    check_measurable(options.device)
+    chosen = experiments(options.model, options.plan, options.quick, options.device)
     out = made_folder(options.out)
     pictures = [out / f"compare{ending}" for ending in PICTURES]
     rows = out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
-    effort = quick(e.profile(plan) for e in chosen for plan in e.plans) if options.quick else FULL
+    profiles = (experiment.profile(plan) for experiment in chosen for plan in experiment.plans)
+    effort = quick(profiles, options.device) if options.quick else FULL
     calibrated = False
     with progress() as tell, forkserver():
         # matplotlib takes as long to load as what the fork server imports meanwhile; nothing is timed yet
@@ -102,11 +109,11 @@ def run(options, console: Console) -> Outcome:
             calibrated = True
             tell(f"calibrating: {phase}")
 
-        found = calibration(options.refresh, calibrating, effort)
+        found = calibration(options.refresh, calibrating, effort, options.device)
         if not calibrated:
             alone, _ = drift(found)
             if abs(alone - 1) > STALE:
-                found = calibration(True, calibrating, effort)
+                found = calibration(True, calibrating, effort, options.device)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
     traces = [(out / file, trace.save) for file, trace in result.traces().items()]
 

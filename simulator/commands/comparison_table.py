@@ -13,10 +13,12 @@ from minidl.commands.plans import crowding
 from minidl.parallel import Plan
 from minidl.units import duration, scaled
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
+from simulator.measure import at_once, on_gpu
 
 COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")
 LEAST_LABEL = 16  # characters of a plan, however narrow the terminal is
 PAIRS = "a/b: a is measured, b simulated."
+COPIES = "Copies between host and GPU are in the measured traces, lane copy, and are not simulated."
 NULL = "null model: one worker's measured step, over the workers that can run at once"
 
 
@@ -37,11 +39,14 @@ def show_comparison(result: Comparison, console: Console) -> None:
     _say(console, PAIRS)
     for name, meaning in MEASURES.items():
         _say(console, f"{name + ':':15}{meaning}")
-    if crowded := crowding(max(row.workers for row in result.rows), result.machine["cores"]):
+    if crowded := crowding(max(row.workers for row in result.rows), at_once(result.machine)):
         _say(console, crowded)
     console.print()
     _print_errors(result, console)
-    _print_drift(result, console)
+    if on_gpu(result.machine):
+        _say(console, COPIES)
+    else:
+        _print_drift(result, console)
 
 
 def _table(lines: list[tuple[Row, tuple[str, ...]]], widths: list[int]) -> Table:
@@ -80,7 +85,8 @@ def _print_errors(result: Comparison, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in ("mean absolute error of the step time", "rows", "simulator", "null model"):
         table.add_column(name, justify="right" if table.columns else "left")
-    for oversubscribed, which in ((False, "workers within the cores"), (True, "more workers than cores")):
+    fitting = "one worker, on the GPU" if on_gpu(result.machine) else "workers within the cores"
+    for oversubscribed, which in ((False, fitting), (True, "more workers than cores")):
         rows = [row for row in result.rows if row.oversubscribed == oversubscribed]
         several = sum(row.workers > 1 for row in rows)
         if several < len(rows):
@@ -89,7 +95,8 @@ def _print_errors(result: Comparison, console: Console) -> None:
         if several:
             table.add_row(which, str(several), *map(_percent, result.mean_errors_of_several(oversubscribed)))
     print_table(console, table)
-    _say(console, NULL)
+    if any(row.workers > 1 for row in result.rows):
+        _say(console, NULL)
 
 
 def _percent(share: float) -> str:

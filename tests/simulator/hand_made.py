@@ -9,10 +9,11 @@ from minidl.parallel.layout import layout
 from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.parallel.program import Program, training_program
 from simulator import probes
-from simulator.calibrate import Calibration, identity
+from simulator.chains import ON_CPU
 from simulator.compute import Roofline
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
+from simulator.measure import Calibration, identity
 from simulator.network import Link, Links
 from simulator.prices import Segment
 
@@ -133,9 +134,15 @@ def made_up(**changes) -> Calibration:
     return Calibration(**figures | changes)
 
 
+def made_up_gpu(**changes) -> Calibration:
+    """A calibration of the GPU, or its emulator, that nobody has measured."""
+    figures = {"machine": identity("cuda"), "network": None, "turn_seconds": 0.0, "probe_seconds": None}
+    return made_up(**figures | changes)
+
+
 def made_up_whole(**changes) -> Calibration:
     """A made-up calibration with all sizes, of which `python -m simulator calibrate` prints some: 77 GFLOP/s at 64³."""
-    sizes = probes.GEMM_SIZES
+    sizes = ON_CPU.gemm
     points = [[64 << (3 * i), 1e-6 * (i + 1)] for i in range(6)]
     seconds = [1e-6] * len(sizes) ** 3
     seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9

@@ -14,9 +14,10 @@ from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan
 from minidl.parallel.prepare import prepare
-from simulator import chains, kernel_probes, probes, simulate
+from simulator import chains, kernel_probes, simulate
 from simulator.__main__ import main
-from simulator.calibrate import Calibration, cache_path, calibration, called, identity, quick
+from simulator.calibrate import cache_path, calibration, called, quick
+from simulator.measure import Calibration, identity, is_quiet, speed_of
 from tests.simulator.hand_made import made_up
 
 MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the function's
@@ -31,7 +32,7 @@ def profile(name, optimizer=None):
 def measured(monkeypatch):
     """Replaces the measurement by a made-up one; a list of what it was asked for."""
     asked = []
-    monkeypatch.setattr(MODULE, "measure", lambda progress, effort: asked.append(effort) or made_up())
+    monkeypatch.setattr(MODULE, "measure", lambda progress, effort, device: asked.append(effort) or made_up())
     return asked
 
 
@@ -223,16 +224,16 @@ def test_without_a_home_the_calibration_is_measured_and_not_kept(measured, monke
     ([1.0, 2.0, 2.0, 2.0, 2.0], False),
 ])  # fmt: skip
 def test_a_machine_is_quiet_if_all_probes_but_the_slowest_take_as_long(times, quiet):
-    assert MODULE._quiet(times) is quiet
+    assert is_quiet(times) is quiet
 
 
 def test_the_speed_is_that_of_rank_0_alone_and_of_all_together():
-    assert MODULE._speed([(1.0, 2.0), (0.0, 4.0)]) == (1.0, 3.0)
+    assert speed_of([(1.0, 2.0), (0.0, 4.0)]) == (1.0, 3.0)
 
 
 def test_no_time_of_a_kernel_is_of_one_slow_round():
     (chain, *_) = chains.dense()
-    step = kernel_probes._TimedStep(chain)
+    step = kernel_probes._TimedStep(chain, "cpu")
     for _ in range(3):
         step.run_timed()
     assert len(step.seconds) == len(step.pauses) == 3 * kernel_probes.TIMES
@@ -261,7 +262,7 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
         assert sizes == sorted(sizes) and sizes[0][0] >= 0  # a view moves no bytes
         assert all(math.isfinite(seconds) and seconds > 0 for _, seconds in sizes)
     assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.compute["gemm_seconds"])
-    assert len(found.compute["gemm_seconds"]) == len(probes.GEMM_SIZES) ** 3
+    assert len(found.compute["gemm_seconds"]) == len(chains.ON_CPU.gemm) ** 3
     assert min(factor for _, factor in found.compute["contention"]) >= 1
     assert found.compute["matmul_contention"] >= 1 and found.oversubscription >= 1 and found.turn_seconds >= 0
     assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and min(found.probe_seconds) > 0

@@ -32,7 +32,7 @@ def test_calibrate_says_what_it_found_and_where_it_is_kept(monkeypatch, tmp_path
 def test_a_calibration_says_where_it_is_kept_and_whether_it_is_worth_much(monkeypatch, tmp_path, capsys):
     def measured(**changes):
         found = made_up_whole(**changes)
-        monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: found)
+        monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort, device: found)
         assert main(["calibrate", "--refresh"]) == 0
         return capsys.readouterr()
 

@@ -165,7 +165,7 @@ def test_the_options_choose_models_plans_and_rounds(monkeypatch, tmp_path, capsy
 def test_what_was_just_calibrated_is_not_calibrated_again(monkeypatch, tmp_path, capsys, comparison):
     measured = []
 
-    def calibration(refresh, progress, effort):
+    def calibration(refresh, progress, effort, device):
         if refresh:
             measured.append(refresh)
             progress("kernels")

@@ -1,6 +1,7 @@
 """compute.py: kernel calls priced from a datasheet and from measurements."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
-from simulator.compute import RUN_BYTES, Convolution, Measured, convolution, interpolate, timed_as
+from simulator.compute import RUN_BYTES, Convolution, Measured, as_computed, convolution, interpolate, timed_as
 from tests.simulator.hand_made import roofline
 
 
@@ -245,6 +246,21 @@ def test_the_times_of_a_convolution_are_kept_by_its_algorithm():
         "conv2d, direct", "conv2d_grad_input, windows", "conv2d_grad_weight, direct"
     ]  # fmt: skip
     assert timed_as(elementwise("relu")) == "relu"
+
+
+@pytest.mark.parametrize("algorithm", ["winograd", "direct", "windows"])
+def test_a_gpu_computes_every_convolution_by_windows(algorithm):
+    costs = {"windows": 0.5, "winograd": 9.0, "direct": 9.0}
+    for noted in calls((16, 32, 16, 16), (32, 32, 3, 3)):
+        call = replace(noted, algorithm=algorithm)
+        windows = as_computed(call, "cuda")
+        assert as_computed(call, "cpu") is call and windows == replace(call, algorithm="windows")
+        kernels = {f"{call.name}, {way}": [(1, cost)] for way, cost in costs.items()} | {"add": [(1, 9.0)]}
+        on_gpu, on_cpu = measured(device="cuda", kernels=kernels), measured(kernels=kernels)
+        assert on_gpu.price(call) == on_cpu.price(windows)
+        assert (on_gpu.price(call) == on_cpu.price(call)) == (algorithm == "windows")
+    addition = elementwise()
+    assert as_computed(addition, "cuda") is addition
 
 
 def test_a_kernel_that_was_timed_on_small_arrays_alone_grows_as_an_addition():

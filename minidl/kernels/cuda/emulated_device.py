@@ -53,6 +53,11 @@ def free_memory() -> int:
     return MEMORY - _held
 
 
+def total_memory() -> int:
+    """Bytes of the device, whoever holds them."""
+    return MEMORY
+
+
 def elements(storage: Storage, offset: int, count: int, dtype) -> DeviceMemory:
     """`count` elements from the byte `offset` on, as an argument of a kernel."""
     return DeviceMemory(storage, offset, count, dtype)

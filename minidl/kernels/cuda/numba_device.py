@@ -90,6 +90,11 @@ def free_memory() -> int:
     return _call(driver.cuMemGetInfo)[0]
 
 
+def total_memory() -> int:
+    """Bytes of the device, whoever holds them."""
+    return _call(driver.cuMemGetInfo)[1]
+
+
 def elements(block: Block, offset: int, count: int, dtype) -> Elements:
     """`count` elements from the byte `offset` on, as an argument of a kernel."""
     return Elements(block.address + offset, count, dtype)
