@@ -227,7 +227,8 @@ def kinds(
 
 def kernels_of(case: Chain | Update, device: str = "cpu") -> set[str]:
     """The kernels that a step calls on `device`, by the names of `timed_as`."""
-    step = case.step("meta")
-    with meta.record() as profile:
-        step()
+    with kernels.predicting(device):
+        step = case.step("meta")
+        with meta.record() as profile:
+            step()
     return {timed_as(as_computed(call, device)) for call in profile}

@@ -23,12 +23,14 @@ class Compute(Protocol):
 
     precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
     instruction_seconds: added to every instruction. flops_per_byte: of products, in the time in which it moves a byte.
+    device: of minidl, "cpu" or "cuda", whose calls are priced.
     """
 
     precision: str
     scale: float
     instruction_seconds: float
     flops_per_byte: float
+    device: str
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         """Seconds of `call`, and by what factor it is slower while all cores of a shared machine are busy."""
@@ -53,6 +55,7 @@ class Roofline:
     units: int
     depth: float
     instruction_seconds: float = 0.0
+    device = "cpu"
 
     @property
     def scale(self) -> float:
@@ -93,9 +96,10 @@ class Measured:
     """Kernel calls as they were timed on this machine, interpolated between the sizes that were timed.
 
     gemm_sizes: the sizes along m, n and k for which `gemm_seconds` holds the time of a product, m slowest. kernels: for
-    each kernel's name, (bytes moved, seconds) by rising bytes; for a convolution's name and algorithm, what it takes
-    beyond its product by its `rest`. contention: by what factor kernels are slower while all cores are busy, by bytes
-    moved, and of products. python: (bytes that a kernel moved, seconds of Python after it). device: see `as_computed`.
+    each kernel's name, (bytes moved, seconds) by rising bytes, or FLOPs of ATTENTION; for a convolution's name and
+    algorithm, what it takes beyond its product by its `rest`. contention: by what factor kernels are slower while all
+    cores are busy, by bytes moved, and of products. python: (bytes that a kernel moved, seconds of Python after it).
+    device: see `Compute`.
     """
 
     gemm_sizes: tuple[int, ...]
@@ -117,6 +121,8 @@ class Measured:
 
     def _kernel(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
+        if call.name in ATTENTION and call.name in self.kernels:
+            return interpolate(self.kernels[call.name], call.flops), self.matmul_contention
         if call.kind == "product":
             return self.matmul_seconds(*call.shapes[0]), self.matmul_contention
         if call.name not in self.kernels and not moved:
@@ -178,6 +184,7 @@ class Convolution(NamedTuple):
     rest: int
 
 
+ATTENTION = ("attention", "attention_grad")  # in tiles: products, but timed by themselves
 SMALL = 1 << 16  # bytes: up to here the time of a kernel is mostly that of calling it, which does not grow
 RUN_BYTES = 128  # two cache lines: with it, time is proportional to `rest` for 3 to 192 bytes a run
 
@@ -209,6 +216,15 @@ def convolution(call: KernelCall) -> Convolution | None:
 def as_computed(call: KernelCall, device: str) -> KernelCall:
     """The call as `device` computes it: meta notes the CPU's algorithm, a GPU takes a convolution's windows always."""
     return replace(call, algorithm="windows") if call.algorithm and device == "cuda" else call
+
+
+def timed_by(call: KernelCall) -> Convolution | int | None:
+    """The size by which the times of a call are kept; None for a matrix product, whose shape tells its time."""
+    if call.name in ATTENTION:
+        return call.flops
+    if call.kind == "product":
+        return None
+    return convolution(call) or call.bytes_read + call.bytes_written
 
 
 def timed_as(call: KernelCall) -> str:

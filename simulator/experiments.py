@@ -84,10 +84,10 @@ class Experiment:
             raise ValueError(f"a step takes {self.batch_size} samples, the data set has {len(self.train_set)}")
         self.profile(plan)
 
-    def profile(self, plan: Plan) -> ChainProfile:
-        """What a micro-batch calls."""
+    def profile(self, plan: Plan, device: str = "cpu") -> ChainProfile:
+        """What a micro-batch calls on a device."""
         with blamed(self.file):
-            settings = {"example": self.example, "loss": self.loss, "optimizer": sgd}
+            settings = {"example": self.example, "loss": self.loss, "optimizer": sgd, "device": device}
             return prepare(self.build, plan, self.batch_size, **settings).profile
 
 

@@ -28,13 +28,13 @@ from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.device import device_of_rank
 from simulator import gpu_probes, probes
 from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
-from simulator.compute import as_computed, convolution, timed_as
+from simulator.compute import as_computed, timed_as, timed_by
 
 TIMES = 2  # that a step is timed in a round
 CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
 LEAST_SECONDS = 1e-9  # of a call, for one that ends before a GPU's events can tell
 GEMM = {"cpu": probes.gemm_seconds, "cuda": gpu_probes.gemm_seconds}
-Points = list[tuple[object, float]]  # (bytes moved, or a Convolution; seconds)
+Points = list[tuple[object, float]]  # (size by which a kernel is timed, seconds)
 
 
 def compile_kernels(group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None = None) -> None:
@@ -81,9 +81,11 @@ class _TimedStep:
     """A step of a case: what its calls are, and the times of each and of the pause after it, once for every run."""
 
     def __init__(self, case: Chain | Update, device: str):
-        self.device, on_meta, self.run = device, case.step("meta"), case.step(device)
-        with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
-            on_meta()
+        self.device, self.run = device, case.step(device)
+        with kernels.predicting(device):
+            on_meta = case.step("meta")
+            with meta.record() as profile, _spied(MetaArray, lambda: len(profile)) as spied:
+                on_meta()
         self.names = [name for name, *_ in spied]
         self.calls = [[as_computed(call, device) for call in profile[before:after]] for _, before, after in spied]
         self.seconds: list[list[float]] = []
@@ -108,12 +110,10 @@ class _TimedStep:
                 break
 
     def add_kernels(self, samples: dict[str, dict[object, list[float]]]) -> None:
-        """The median times of its kernels, by their names and by bytes moved, or by Convolution."""
+        """The median times of its kernels, by their names and sizes, which are those of `timed_by`."""
         for calls, seconds in zip(self.calls, zip(*self.seconds, strict=True), strict=True):
-            if len(calls) == 1 and calls[0].kind != "product":
-                call = calls[0]
-                size = convolution(call) or call.bytes_read + call.bytes_written
-                samples.setdefault(timed_as(call), {}).setdefault(size, []).append(statistics.median(seconds))
+            if len(calls) == 1 and (size := timed_by(calls[0])) is not None:
+                samples.setdefault(timed_as(calls[0]), {}).setdefault(size, []).append(statistics.median(seconds))
 
     def add_pauses(self, pauses: dict[int, list[float]]) -> None:
         """The median pauses after its calls."""

@@ -185,7 +185,7 @@ def simulate(
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
     prepared = prepare(
         model, plan, batch_size, example=example, loss=loss, optimizer=optimizer, clip=clip_norm is not None,
-        flops_per_byte=cluster.compute.flops_per_byte,
+        flops_per_byte=cluster.compute.flops_per_byte, device=cluster.compute.device,
     )  # fmt: skip
     program = prepared.training if edit is None else edit(prepared.training)
     if not isinstance(program, Program):

@@ -5,6 +5,8 @@ type of its arrays, so one op serves every device. A new device is a new module 
 """
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -27,6 +29,17 @@ def for_device(name: str) -> ModuleType:
     if name not in BY_DEVICE:
         raise ValueError(f"unknown device {name!r}: there are cpu, meta and cuda")
     return BY_DEVICE[name]
+
+
+@contextmanager
+def predicting(device: str) -> Iterator[None]:
+    """In the `with` block meta attends as `device` does: in tiles, of which no weights are kept, or not."""
+    before = meta.WIDEST_IN_TILES
+    meta.WIDEST_IN_TILES = for_device(device).WIDEST_IN_TILES
+    try:
+        yield
+    finally:
+        meta.WIDEST_IN_TILES = before
 
 
 def _load_cuda() -> None:

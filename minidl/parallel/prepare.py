@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import optim
+from minidl.kernels import predicting
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
@@ -18,7 +19,8 @@ from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
 from minidl.parallel.program import Program, evaluation_program, training_program
-from minidl.tensor import Tensor, device
+from minidl.tensor import Tensor
+from minidl.tensor import device as default_device
 
 Builder = Callable[[Mesh], Module]
 
@@ -53,6 +55,7 @@ def prepare(
     clip: bool = False,
     dtype="float32",
     flops_per_byte: float = FLOPS_PER_BYTE,
+    device: str = "cpu",
 ) -> Prepared:
     """Build the chain on meta, run it on a micro-batch, cut it into chunks and buckets, and list what each rank does.
 
@@ -60,7 +63,7 @@ def prepare(
     the model carries. loss: by default the model's own, or cross-entropy. optimizer: a function of parameters, Adam by
     default. clip: gradients are clipped by their norm. dtype: of parameters and inputs. flops_per_byte: the arithmetic
     a device does in the time in which it moves a byte: it weighs the two where blocks are compared, to be cut into
-    stages of equal cost.
+    stages of equal cost. device: on which the chain is to run; only "cpu" and "cuda" differ, in what attention keeps.
 
     Nothing is allocated. Raises ValueError for what does not fit together.
     """
@@ -71,12 +74,12 @@ def prepare(
         arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
         x, y = (MetaArray((samples, *a.shape[1:]), dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
     elif hasattr(model, "example"):
-        with device("meta"):
+        with default_device("meta"):
             x, y = (tensor.data for tensor in model.example(samples))
     else:
         raise ValueError("the model carries no example input: give one, as example=(x, y)")
     selective = plan.recompute == "selective"
-    with attention_recomputed(model, True) if selective else nullcontext():
+    with predicting(device), attention_recomputed(model, True) if selective else nullcontext():
         if selective and not recomputes_attention(model):
             raise ValueError(
                 'recompute="selective", but the model has no attention whose weights could be computed again'

@@ -94,7 +94,7 @@ def train(
     callbacks = callback_list(callbacks)
     prepared = prepare(
         build, request.plan, batch_size, example=request.example, loss=loss, optimizer=optimizer,
-        clip=clip_norm is not None, dtype=request.dtype,
+        clip=clip_norm is not None, dtype=request.dtype, device=request.device,
     )  # fmt: skip
     request.check_last_batch(prepared.model, prepared.profile.input)
     check(prepared.training)

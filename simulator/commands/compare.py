@@ -96,7 +96,7 @@ def run(options, console: Console) -> Outcome:
     rows = out / "compare.json"
     check_writable(rows, *pictures)
     began = time.monotonic()
-    profiles = (experiment.profile(plan) for experiment in chosen for plan in experiment.plans)
+    profiles = (experiment.profile(plan, options.device) for experiment in chosen for plan in experiment.plans)
     effort = quick(profiles, options.device) if options.quick else FULL
     calibrated = False
     with progress() as tell, forkserver():

@@ -27,6 +27,7 @@ class PerCall:
     scale: float = 1.0
     instruction_seconds: float = 0.0
     flops_per_byte: float = FLOPS_PER_BYTE
+    device: str = "cpu"
 
     def price(self, call: KernelCall):
         return (self.seconds if call.bytes_read + call.bytes_written else 0.0), 1.0

@@ -73,6 +73,17 @@ def test_a_gpu_prices_plans_of_one_worker_and_refuses_others_in_one_sentence(tin
         simulator.simulate(build, Plan(data=2), cluster, 8)
 
 
+def test_attention_is_priced_as_the_gpu_computes_it():
+    on_gpu, on_cpu = (
+        simulator.simulate(models.builder("gpt-tiny"), Plan(), made().cluster(), 4) for made in (made_up_gpu, made_up)
+    )
+    ways = {"attention", "attention_grad"}, {"attention_weights", "attention_weights_grad"}
+    for prediction, (taken, left) in ((on_gpu, ways), (on_cpu, ways[::-1])):
+        calls = {c.name for block in prediction._profile.blocks for c in (*block.forward, *block.backward)}
+        assert taken <= calls and not left & calls
+    assert on_gpu.memory_bytes < on_cpu.memory_bytes  # no weights of attention are kept
+
+
 def test_the_emulator_is_not_measured_in_the_usual_sizes(capsys):
     for attempt in (lambda: calibrate_function(device="cuda"), lambda: calibration(effort=quick([]), device="cuda")):
         with pytest.raises(ValueError, match=NO_SPEED):

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
-from simulator.compute import RUN_BYTES, Convolution, Measured, as_computed, convolution, interpolate, timed_as
+from simulator.compute import (
+    RUN_BYTES,
+    Convolution,
+    Measured,
+    as_computed,
+    convolution,
+    interpolate,
+    timed_as,
+    timed_by,
+)
 from tests.simulator.hand_made import roofline
 
 
@@ -261,6 +270,17 @@ def test_a_gpu_computes_every_convolution_by_windows(algorithm):
         assert (on_gpu.price(call) == on_cpu.price(call)) == (algorithm == "windows")
     addition = elementwise()
     assert as_computed(addition, "cuda") is addition
+
+
+def test_attention_in_tiles_is_priced_by_its_flops_where_it_was_timed_and_else_as_a_product():
+    q, k, v = (MetaArray((2, 4, 8, 16), "float32") for _ in range(3))
+    with meta.record() as found:
+        meta.attention(q, k, v, 1.0, False)
+    (call,) = found
+    timed = measured(kernels={"add": [(1, 9.0)], "attention": [(call.flops, 7.0)]}, device="cuda")
+    assert timed_by(call) == call.flops and timed.price(call) == (7.0, 1.2)
+    assert measured(device="cuda").price(call)[0] == measured().matmul_seconds(*call.shapes[0])
+    assert timed_by(product(1, 2, 3, 4)) is None and timed_by(elementwise(nbytes=120)) == 120
 
 
 def test_a_kernel_that_was_timed_on_small_arrays_alone_grows_as_an_addition():

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.attention import WIDEST_IN_TILES  # meta predicts what the CPU does
+from minidl.kernels.cpu.attention import WIDEST_IN_TILES  # the CPU's, but for `kernels.predicting`
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
