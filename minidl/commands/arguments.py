@@ -104,9 +104,9 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def check_device(name: str) -> None:
-    """Refused unless the device is there."""
+    """Refused unless the device that --device names is there."""
     if name == "cuda" and (why := missing()):
-        raise Refused(f"no device cuda: {why}")
+        raise Refused(f"--device cuda: {why}")
 
 
 def made_folder(path: Path) -> Path:

@@ -15,6 +15,7 @@ import minidl
 from minidl.bench.machine import cores
 from minidl.commands.arguments import (
     Refused,
+    check_device,
     check_writable,
     count,
     picture,
@@ -27,7 +28,6 @@ from minidl.commands.own import HELP, blamed, model_name
 from minidl.commands.plans import add_plan_options, chosen_plan, crowding
 from minidl.commands.tasks import SOURCES, Task, task
 from minidl.data.batches import batches_per_epoch
-from minidl.kernels.cuda_available import missing
 from minidl.monitor import Monitor
 from minidl.parallel import Run, WorkerError, train
 from minidl.parallel.checkpoint import is_checkpoint
@@ -136,8 +136,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         raise Refused(f"{chosen.save} is a checkpoint: {go_on}, or save to another file")
     check_writable(chosen.save, chosen.trace, chosen.timeline, chosen.json, log.get("csv"), log.get("jsonl"))
     plan = chosen_plan(chosen)
-    if chosen.device == "cuda" and (why := missing()):
-        raise Refused(f"--device cuda: {why}")
+    check_device(chosen.device)
     asked = task(chosen.model, plan, chosen.folder, chosen.download)
     steps = chosen.steps or chosen.epochs * batches_per_epoch(len(asked.train_set), chosen.batch_size, chosen.drop_last)
     default_rate, make = OPTIMIZERS[chosen.optimizer]

@@ -95,7 +95,7 @@ def test_the_emulator_is_not_measured_in_the_usual_sizes(capsys):
 def test_without_a_gpu_one_line_says_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr("minidl.commands.arguments.missing", lambda: "no NVIDIA driver is installed here")
     for command in ("calibrate", "compare"):
-        check_refused(capsys, f"{command} --device cuda", "no device cuda: no NVIDIA driver is installed here")
+        check_refused(capsys, f"{command} --device cuda", "--device cuda: no NVIDIA driver is installed here")
 
 
 def test_an_unknown_device_is_refused_with_those_there_are():

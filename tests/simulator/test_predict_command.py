@@ -249,7 +249,7 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(line, match, tmp_path, cap
 
 
 def test_a_corrupt_cache_is_one_line_of_warning(monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda progress, effort: made_up())
+    monkeypatch.setattr(sys.modules["simulator.calibrate"], "measure", lambda *_: made_up())
     cache_path().write_text("{")
     assert main(["predict", "mlp-digits", "--batch-size", "8"]) == 0
     err = capsys.readouterr().err
