@@ -137,7 +137,7 @@ def test_the_documented_run_reaches_95_percent(folder, capsys):
 
     result = json.loads(Path("result.json").read_text())
     assert set(result) == {
-        "model", "plan", "workers", "batch_size", "first_step", "steps", "optimizer", "lr", "seed", "dtype",
+        "model", "plan", "workers", "batch_size", "first_step", "steps", "optimizer", "lr", "seed", "dtype", "device",
         "final_loss", "test_loss", "test_accuracy", "step_seconds", "samples_per_second", "tokens_per_second",
         "bubble_fraction", "exposed_communication_seconds", "losses",
     }  # fmt: skip

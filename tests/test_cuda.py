@@ -126,8 +126,8 @@ def test_importing_minidl_or_its_cuda_module_imports_no_compiler():
 
 
 def test_an_unknown_setting_is_refused():
-    result = without_gpu("import os; os.environ['MINIDL_CUDA'] = 'yes'; import minidl.kernels.cuda.target")
-    assert "MINIDL_CUDA='yes': set it to 'emulated', or leave it unset for a GPU" in result.stderr
+    result = without_gpu("import os; os.environ['MINIDL_CUDA'] = 'yes'; import minidl; minidl.ones(2, device='cuda')")
+    assert "MINIDL_CUDA is 'yes': set it to 'emulated' to run without a GPU, or leave it unset" in result.stderr
 
 
 def names(file):

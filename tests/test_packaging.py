@@ -17,6 +17,7 @@ OPTIONAL = {
     "cuda",
     "jupytext",
     "mpi4py",
+    "numba_cuda",
     "tensorboardX",
     "torch",
 }  # used where they are there, or brought by an extra
