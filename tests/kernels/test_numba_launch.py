@@ -6,6 +6,7 @@ import importlib
 import logging
 import re
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,11 +16,20 @@ from minidl import notices
 
 pytestmark = [pytest.mark.ptx, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
+
+class Size(NamedTuple):
+    height: int
+    width: int
+
+
 NUMBERS = [
     3, -(2**63), 2**63 - 1, 2.5, True, False, np.bool_(True), np.int8(-1), np.uint8(255), np.int32(-5),
     np.uint32(2**31), np.int64(-6), np.uint64(2**63), np.float16(0.5), np.float32(0.1), np.float64(0.1),
 ]  # fmt: skip
-TUPLES = [(), (1,), (1, 2, 3), (np.float32(1), np.float32(2)), (True, False), (1, np.float32(2)), (2.5, np.uint32(7))]
+TUPLES = [
+    (), (1,), (1, 2, 3), (np.float32(1), np.float32(2)), (True, False), (1, np.float32(2)), (2.5, np.uint32(7)),
+    (1, (2, 3), (np.float32(4), ())), Size(5, 6),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -117,7 +127,7 @@ def test_arguments_of_different_types_are_of_different_kinds_and_those_of_one_ty
         of_type.setdefault(typeof(argument, Purpose.argument), set()).add(launching.flattened([argument])[0])
     kinds = [kind for found in of_type.values() for kind in found]
     assert len(kinds) == len(set(kinds)) and set(launching.flattened(given[:-1])[0]) == {kind for (kind,) in kinds}
-    for nonsense in given[-1], None, "text", (1, (2,)), (None,), 1j, np.complex64(1):
+    for nonsense in given[-1], None, "text", (1, (None,)), (None,), 1j, np.complex64(1):
         with pytest.raises(TypeError, match="as an argument of a kernel"):
             launching._type_of(launching.flattened([nonsense])[0][0])
 

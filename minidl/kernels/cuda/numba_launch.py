@@ -48,7 +48,7 @@ def launch(kernel, blocks, threads, stream, arguments) -> None:
     """Run a kernel of Numba on a grid of `blocks` of `threads`, each an int or a tuple, in the turn of a `stream` of
     cuda.core.
 
-    arguments: Elements, numbers of Python and NumPy, and tuples of numbers.
+    arguments: Elements, numbers of Python and NumPy, and tuples of numbers or of tuples; named ones too.
     """
     kinds, flat = flattened(arguments)
     launch_flat(stream, _configuration(blocks, threads), _compiled(kernel, kinds), *flat)
@@ -61,15 +61,18 @@ def launch_by_numba(kernel, blocks, threads, stream, arguments) -> None:
 
 def flattened(arguments) -> tuple[tuple, list]:
     """What decides for which types a kernel is compiled, one for each argument: the dtype of Elements, the type of a
-    number, for a tuple a tuple of those; and all numbers that the compiled kernel takes."""
+    number, for a tuple its type and those of what is in it; and all numbers that the compiled kernel takes."""
     kinds, flat = [], []
     for argument in arguments:
         kind = type(argument)
         if kind is Elements:
             kinds.append(argument.dtype)
             flat += argument.flat
-        elif kind is tuple:
-            kinds.append(tuple(map(type, argument)))
+        elif isinstance(argument, tuple):
+            within = tuple(map(type, argument))
+            if tuple in within:
+                within, argument = flattened(argument)
+            kinds.append((kind, *within))
             flat += argument
         else:
             kinds.append(kind)
@@ -81,7 +84,7 @@ def flattened(arguments) -> tuple[tuple, list]:
 def _type_of(kind) -> types.Type:
     """Numba's type for a kind of argument that `flattened` gives."""
     if isinstance(kind, tuple):
-        return types.BaseTuple.from_types(tuple(map(_type_of, kind)))
+        return types.BaseTuple.from_types(tuple(map(_type_of, kind[1:])), kind[0])
     if isinstance(kind, np.dtype):
         return types.Array(numpy_support.from_dtype(kind), 1, "C")
     if issubclass(kind, int | float | np.bool_ | np.integer | np.floating):
