@@ -13,8 +13,9 @@ from minidl.kernels.cuda.columns import column_sums
 from minidl.kernels.cuda.elementwise import add, divide, power
 from minidl.kernels.cuda.launch import THREADS, launch, over
 from minidl.kernels.cuda.normalization import or_constant
-from minidl.kernels.cuda.rows import across, blocks_of_rows
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.places import column, columns
+from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, rows_at_once
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments", "group_norm", "group_norm_grad"]
 
@@ -25,7 +26,7 @@ __all__ = ["batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments"
 @cuda.jit(device=True)
 def statistics_of(row, channels, each):
     """Where a row's mean and deviation stand: one for `each` rows one after the other, or if 0 one for each channel."""
-    return row // each if each else row % channels
+    return unsigned(row // each if each else row % channels)
 
 
 @functools.cache
@@ -35,20 +36,27 @@ def row_moments_kernel(F: type):
     @cuda.jit
     def row_moments(means, variances, x, rows, width, count):
         """The mean and the variance of each row, which is read twice, the second time from the cache."""
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * width, width if row < rows else 0
-            mean, square = zero, zero
-            for j in range(column, end, columns):
-                mean += x[start + j]
+        rows, width, columns = unsigned(rows), unsigned(width), unsigned(cuda.blockDim.x)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start = unsigned(row * width + cuda.threadIdx.x)
+            end = unsigned(row * width + width if row < rows else 0)
+            at, mean, square = start, zero, zero
+            while at < end:
+                mean += x[at]
+                at = unsigned(at + columns)
             mean = whole(mean) / count
-            for j in range(column, end, columns):
-                square += (x[start + j] - mean) * (x[start + j] - mean)
+            at = start
+            while at < end:
+                apart = x[at] - mean
+                square += apart * apart
+                at = unsigned(at + columns)
             square = whole(square)
-            if column == 0 and row < rows:
+            if cuda.threadIdx.x == 0 and row < rows:
                 means[row] = mean
                 variances[row] = square / count
+            first = unsigned(first + step)
 
     return row_moments
 
@@ -60,20 +68,25 @@ def row_sums_kernel(F: type):
     @cuda.jit
     def row_sums(totals, alongs, grad, x, means, inverses, rows, width, channels, each):
         """Of each row the sums of grad and of grad * (x - mean) * inverse."""
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * width, width if row < rows else 0
-            at = statistics_of(row, channels, each) if row < rows else 0
-            mean, inverse = means[at], inverses[at]
+        rows, width, columns = unsigned(rows), unsigned(width), unsigned(cuda.blockDim.x)
+        channels, each = unsigned(channels), unsigned(each)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            at = unsigned(row * width + cuda.threadIdx.x)
+            end = unsigned(row * width + width if row < rows else 0)
+            group = statistics_of(row, channels, each) if row < rows else unsigned(0)
+            mean, inverse = means[group], inverses[group]
             total, along = zero, zero
-            for j in range(column, end, columns):
-                total += grad[start + j]
-                along += grad[start + j] * (x[start + j] - mean)
+            while at < end:
+                total += grad[at]
+                along += grad[at] * (x[at] - mean)
+                at = unsigned(at + columns)
             total, along = whole(total), whole(along)
-            if column == 0 and row < rows:
+            if cuda.threadIdx.x == 0 and row < rows:
                 totals[row] = total
                 alongs[row] = along * inverse
+            first = unsigned(first + step)
 
     return row_sums
 
@@ -81,12 +94,17 @@ def row_sums_kernel(F: type):
 @cuda.jit
 def scale_rows(y, x, means, inverses, weight, bias, rows, width, channels, each):
     """y = (x - mean) * inverse * weight + bias, the last two those of a row's channel."""
-    column, line = cuda.threadIdx.x, cuda.threadIdx.y
-    for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
-        channel, group = row % channels, statistics_of(row, channels, each)
+    rows, width, channels, each = unsigned(rows), unsigned(width), unsigned(channels), unsigned(each)
+    columns, step = unsigned(cuda.blockDim.x), rows_at_once()
+    row = unsigned(first_row() + cuda.threadIdx.y)
+    while row < rows:
+        channel, group = unsigned(row % channels), statistics_of(row, channels, each)
         mean, scale, offset = means[group], inverses[group] * weight[channel], bias[channel]
-        for j in range(column, width, cuda.blockDim.x):
-            y[row * width + j] = (x[row * width + j] - mean) * scale + offset
+        at, end = unsigned(row * width + cuda.threadIdx.x), unsigned(row * width + width)
+        while at < end:
+            y[at] = (x[at] - mean) * scale + offset
+            at = unsigned(at + columns)
+        row = unsigned(row + step)
 
 
 @cuda.jit
@@ -96,16 +114,20 @@ def scale_rows_grad(out, grad, x, means, inverses, weight, totals, alongs, rows,
     totals, alongs: what grad and grad * (x - mean) * inverse sum up to over `count` elements; those of groups are of
     grad * weight.
     """
-    column, line = cuda.threadIdx.x, cuda.threadIdx.y
-    for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
-        channel, group = row % channels, statistics_of(row, channels, each)
+    rows, width, channels, each = unsigned(rows), unsigned(width), unsigned(channels), unsigned(each)
+    columns, step = unsigned(cuda.blockDim.x), rows_at_once()
+    row = unsigned(first_row() + cuda.threadIdx.y)
+    while row < rows:
+        channel, group = unsigned(row % channels), statistics_of(row, channels, each)
         mean, inverse = means[group], inverses[group]
         scale = inverse * weight[channel]
         rest = inverse if each else scale
         offset, slope = rest * totals[group] / count, rest * inverse * alongs[group] / count
-        for j in range(column, width, cuda.blockDim.x):
-            at = row * width + j
+        at, end = unsigned(row * width + cuda.threadIdx.x), unsigned(row * width + width)
+        while at < end:
             out[at] = grad[at] * scale - (x[at] - mean) * slope - offset
+            at = unsigned(at + columns)
+        row = unsigned(row + step)
 
 
 @functools.cache
@@ -115,13 +137,18 @@ def group_sums_kernel(F: type):
     @cuda.jit
     def group_sums(totals, alongs, of_rows, along_rows, weight, groups, channels, each):
         """The sums of rows, times their channels' weights, over groups of `each` rows. One thread a group."""
-        for group in range(cuda.grid(1), groups, cuda.gridsize(1)):
+        groups, channels, each = unsigned(groups), unsigned(channels), unsigned(each)
+        group, step = column(), columns()
+        while group < groups:
             total, along = zero, zero
-            for row in range(group * each, (group + 1) * each):
-                total += of_rows[row] * weight[row % channels]
-                along += along_rows[row] * weight[row % channels]
+            row, end, channel = unsigned(group * each), unsigned(group * each + each), unsigned(group * each % channels)
+            while row < end:
+                total += of_rows[row] * weight[channel]
+                along += along_rows[row] * weight[channel]
+                row, channel = unsigned(row + 1), unsigned(channel + 1)
             totals[group] = total
             alongs[group] = along
+            group = unsigned(group + step)
 
     return group_sums
 

@@ -3,7 +3,21 @@
 import functools
 from collections.abc import Callable
 
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
+
+
+@cuda.jit(device=True)
+def laid_out(side_by_side):
+    """Of this thread: place in the block, lane, lanes of a row, line, lines, how far the places of two lanes lie apart.
+
+    The lanes of a row lie along x in a block and its lines along y, or the other way round if rows are `side_by_side`.
+    """
+    x, y = unsigned(cuda.threadIdx.x), unsigned(cuda.threadIdx.y)
+    across, down = unsigned(cuda.blockDim.x), unsigned(cuda.blockDim.y)
+    place = unsigned(x + y * across)
+    if side_by_side:
+        return place, y, down, x, across, across
+    return place, x, across, y, down, unsigned(1)
 
 
 @functools.cache
@@ -24,13 +38,13 @@ def tree(combine: Callable) -> Callable:
     def combined(shared, value, place, lane, lanes, step):
         shared[place] = value
         cuda.syncthreads()
-        distance = lanes // 2
+        distance = unsigned(lanes // 2)
         while distance > 0:
             if lane < distance:
-                shared[place] = combine(shared[place], shared[place + distance * step])
+                shared[place] = combine(shared[place], shared[unsigned(place + distance * step)])
             cuda.syncthreads()
-            distance //= 2
-        value = shared[place - lane * step]
+            distance = unsigned(distance // 2)
+        value = shared[unsigned(place - lane * step)]
         cuda.syncthreads()
         return value
 
@@ -48,15 +62,16 @@ def tree_of_places(better: Callable) -> Callable:
     def best(values, indices, value, index, place, lane, lanes, step):
         values[place], indices[place] = value, index
         cuda.syncthreads()
-        distance = lanes // 2
+        distance = unsigned(lanes // 2)
         while distance > 0:
             if lane < distance:
-                other = place + distance * step
+                other = unsigned(place + distance * step)
                 if better(values[place], indices[place], values[other], indices[other]):
                     values[place], indices[place] = values[other], indices[other]
             cuda.syncthreads()
-            distance //= 2
-        value, index = values[place - lane * step], indices[place - lane * step]
+            distance = unsigned(distance // 2)
+        first = unsigned(place - lane * step)
+        value, index = values[first], indices[first]
         cuda.syncthreads()
         return value, index
 
@@ -76,16 +91,16 @@ def scan(combine: Callable, start) -> Callable:
     def scanned(shared, value, place, lane, lanes, step):
         shared[place] = value
         cuda.syncthreads()
-        distance = 1
+        distance = unsigned(1)
         while distance < lanes:
             if lane >= distance:
-                value = combine(shared[place - distance * step], value)
+                value = combine(shared[unsigned(place - distance * step)], value)
             cuda.syncthreads()
             shared[place] = value
             cuda.syncthreads()
-            distance *= 2
-        before = shared[place - step] if lane > 0 else start
-        total = shared[place + (lanes - 1 - lane) * step]
+            distance = unsigned(2 * distance)
+        before = shared[unsigned(place - step)] if lane > 0 else start
+        total = shared[unsigned(place + (lanes - 1 - lane) * step)]
         cuda.syncthreads()
         return before, value, total
 

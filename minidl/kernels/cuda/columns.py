@@ -10,9 +10,10 @@ import functools
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.block import tree
 from minidl.kernels.cuda.launch import THREADS, launch
+from minidl.kernels.cuda.places import column
 from minidl.kernels.cuda.rows import WARP
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 PART = 64  # rows that a thread adds up one after the other
 
@@ -34,23 +35,25 @@ def column_sums_kernel(name: str, by_row: bool, threads: int, F: type):
     def column_sums(first_sums, second_sums, a, b, means, scales, rows, width, part):
         """blockIdx.x goes along columns, blockIdx.y along parts of `part` rows. means, scales: of rows or columns."""
         shared = cuda.shared.array(threads, F)
-        column, lane = cuda.grid(2)[0], cuda.threadIdx.y
-        lanes, step = cuda.blockDim.y, cuda.blockDim.x
-        start = cuda.blockIdx.y * part
+        rows, width, part, this = unsigned(rows), unsigned(width), unsigned(part), column()
+        lane, lanes, step = unsigned(cuda.threadIdx.y), unsigned(cuda.blockDim.y), unsigned(cuda.blockDim.x)
+        row = unsigned(cuda.blockIdx.y * part + lane)
+        end = min(unsigned(cuda.blockIdx.y * part + part), rows)
         first, second = zero, zero
-        if column < width:
-            for row in range(start + lane, min(start + part, rows), lanes):
-                k = row if by_row else column
-                at = row * width + column
+        if this < width:
+            while row < end:
+                k = row if by_row else this
+                at = unsigned(row * width + this)
                 one, other = term(a[at], b[at], means[k], scales[k])
                 first += one
                 second += other
-        place = lane * step + cuda.threadIdx.x
+                row = unsigned(row + lanes)
+        place = unsigned(lane * step + cuda.threadIdx.x)
         first = added(shared, first, place, lane, lanes, step)
         second = added(shared, second, place, lane, lanes, step)
-        if lane == 0 and column < width:
-            first_sums[cuda.blockIdx.y * width + column] = first
-            second_sums[cuda.blockIdx.y * width + column] = second
+        if lane == 0 and this < width:
+            first_sums[unsigned(cuda.blockIdx.y * width + this)] = first
+            second_sums[unsigned(cuda.blockIdx.y * width + this)] = second
 
     return column_sums
 

@@ -9,7 +9,8 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous
 from minidl.kernels.cuda.elementwise import mapped
 from minidl.kernels.cuda.launch import block_for, launch, over_rows
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.places import column, columns, row, rows
+from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.cuda.transfers import pinned, upload
 
 __all__ = ["dropout", "dropout_grad"]
@@ -29,24 +30,27 @@ def dropout_kernel(F: type):
             out[at] = x[at] * (scale if keep else zero)
 
     @cuda.jit
-    def dropout(out, mask, x, samples, rows, width, counters, step, key_0, key_1, p, scale):
-        """x (rows, width), `counters` for each row.
+    def dropout(out, mask, x, samples, count, width, counters, step, key_0, key_1, p, scale):
+        """x (count, width), `counters` for each row.
 
         A thread for every four elements, since a counter gives four words: what it draws stays in registers, and no
         random number goes to memory. That costs about 100 integer instructions, less time than the elements take to
         come. The fours of neighbouring threads lie on end, so that four loads of a warp read all of what they fetch.
         """
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            low, high = np.uint32(samples[row]), np.uint32(samples[row] >> 32)
-            for q in range(first, counters, columns):
+        count, width, counters = unsigned(count), unsigned(width), unsigned(counters)
+        first, all_columns, line, lines = column(), columns(), row(), rows()
+        while line < count:
+            low, high = np.uint32(samples[line]), np.uint32(samples[line] >> 32)
+            start, end, q = unsigned(line * width), unsigned(line * width + width), first
+            while q < counters:
                 w0, w1, w2, w3 = words(np.uint32(q), low, high, step, key_0, key_1)
-                at, end = row * width + 4 * q, (row + 1) * width
+                at = unsigned(start + 4 * q)
                 drop(out, mask, x, at, end, w0, p, scale)
-                drop(out, mask, x, at + 1, end, w1, p, scale)
-                drop(out, mask, x, at + 2, end, w2, p, scale)
-                drop(out, mask, x, at + 3, end, w3, p, scale)
+                drop(out, mask, x, unsigned(at + 1), end, w1, p, scale)
+                drop(out, mask, x, unsigned(at + 2), end, w2, p, scale)
+                drop(out, mask, x, unsigned(at + 3), end, w3, p, scale)
+                q = unsigned(q + all_columns)
+            line = unsigned(line + lines)
 
     return dropout
 

@@ -14,9 +14,9 @@ from minidl.kernels.cuda.arrays import assign, copy, full, reshape, to_numpy
 from minidl.kernels.cuda.elementwise import broadcast_strides
 from minidl.kernels.cuda.keys import Chosen, chosen, is_view, view
 from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, over_rows, padded
-from minidl.kernels.cuda.places import place
+from minidl.kernels.cuda.places import column, columns, place, row, rows
 from minidl.kernels.cuda.reduction import max, min
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
     "check_indices", "embedding", "embedding_grad", "index", "index_add", "index_assign", "index_grad", "index_put",
@@ -29,21 +29,24 @@ __all__ = [
 def moving(move):
     @cuda.jit
     def move_by_places(
-        x, values, places, rows, width, shape, of_x, of_values, of_places, next_x, next_value, next_place
+        x, values, places, count, width, shape, of_x, of_values, of_places, next_x, next_value, next_place
     ):  # fmt: skip
         """A map of three arrays of one shape, in which the elements of x lie further on by what `places` says.
 
         Threads go along the last dimension. Where whole rows are chosen it is theirs, and neighbours touch neighbours
         in x as well as in `values`; where single elements are, those of x lie anywhere.
         """
-        first, line = cuda.grid(2)
-        columns, lines = cuda.gridsize(2)
-        for row in range(line, rows, lines):
-            i, o, k = place(row, shape, of_x), place(row, shape, of_values), place(row, shape, of_places)
-            for j in range(first, width, columns):
-                by = places[k + j * next_place]
+        count, width = unsigned(count), unsigned(width)
+        next_x, next_value, next_place = unsigned(next_x), unsigned(next_value), unsigned(next_place)
+        first, step, line, lines = column(), columns(), row(), rows()
+        while line < count:
+            i, o, k, j = place(line, shape, of_x), place(line, shape, of_values), place(line, shape, of_places), first
+            while j < width:
+                by = places[unsigned(k + j * next_place)]
                 if by != NOWHERE:
-                    move(x, i + j * next_x + by, values, o + j * next_value)
+                    move(x, unsigned(i + j * next_x + by), values, unsigned(o + j * next_value))
+                j = unsigned(j + step)
+            line = unsigned(line + lines)
 
     return move_by_places
 
@@ -75,16 +78,20 @@ def _kernel(move):
 @cuda.jit
 def claim(last, numbers, count):
     """last[n] = the largest k with numbers[k] = n."""
-    for k in range(cuda.grid(1), count, cuda.gridsize(1)):
-        cuda.atomic.max(last, numbers[k], k)
+    count, k, step = unsigned(count), column(), columns()
+    while k < count:
+        cuda.atomic.max(last, unsigned(numbers[k]), np.int64(k))
+        k = unsigned(k + step)
 
 
 @cuda.jit
 def give_up(places, last, numbers, count):
     """places[k] = NOWHERE where a later value goes to the same place."""
-    for k in range(cuda.grid(1), count, cuda.gridsize(1)):
-        if last[numbers[k]] != k:
+    count, k, step = unsigned(count), column(), columns()
+    while k < count:
+        if last[unsigned(numbers[k])] != k:
             places[k] = NOWHERE
+        k = unsigned(k + step)
 
 
 # Launching them

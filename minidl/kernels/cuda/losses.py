@@ -11,9 +11,10 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, copy, full, to_numpy
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import sum
-from minidl.kernels.cuda.rows import across, blocks_of_rows, online
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, online, rows_at_once
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
 
@@ -29,27 +30,33 @@ def cross_entropy_kernel(F: type):
     @cuda.jit
     def cross_entropy_rows(probabilities, losses, wrong, logits, target, rows, classes, ignored):
         """One pass finds the largest logit of a row and the sum of the exponentials, one writes the probabilities."""
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * classes, classes if row < rows else 0
-            own, total = lowest, zero
-            for j in range(column, end, columns):
-                own, total = with_next(own, total, logits[start + j])
+        rows, width, lanes = unsigned(rows), unsigned(classes), unsigned(cuda.blockDim.x)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start = unsigned(row * width + cuda.threadIdx.x)
+            end = unsigned(row * width + width if row < rows else 0)
+            at, own, total = start, lowest, zero
+            while at < end:
+                own, total = with_next(own, total, logits[at])
+                at = unsigned(at + lanes)
             top = largest(own)
             if total != zero:
                 total *= math.exp(own - top)
             total = whole(total)
-            for j in range(column, end, columns):
-                probabilities[start + j] = math.exp(logits[start + j] - top) / total
-            if column == 0 and row < rows:
+            at = start
+            while at < end:
+                probabilities[at] = math.exp(logits[at] - top) / total
+                at = unsigned(at + lanes)
+            if cuda.threadIdx.x == 0 and row < rows:
                 label = target[row]
                 losses[row] = zero
                 if label != ignored:
                     if 0 <= label < classes:
-                        losses[row] = math.log(total) - (logits[start + label] - top)
+                        losses[row] = math.log(total) - (logits[unsigned(start + label)] - top)
                     else:
                         cuda.atomic.max(wrong, 0, 1)
+            first = unsigned(first + step)
 
     return cross_entropy_rows
 
@@ -90,13 +97,16 @@ def cross_entropy_grad_kernel(F: type):
     @cuda.jit
     def cross_entropy_grad_rows(out, grad, probabilities, target, rows, classes, ignored):
         """Threads over elements; `out` may be `probabilities`."""
-        column, line = cuda.threadIdx.x, cuda.threadIdx.y
-        for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
-            label = target[row]
-            for j in range(column, classes, cuda.blockDim.x):
-                at = row * classes + j
+        rows, classes, lanes = unsigned(rows), unsigned(classes), unsigned(cuda.blockDim.x)
+        row, step = unsigned(first_row() + cuda.threadIdx.y), rows_at_once()
+        while row < rows:
+            label, j = target[row], unsigned(cuda.threadIdx.x)
+            while j < classes:
+                at = unsigned(row * classes + j)
                 hot = one if j == label else zero
                 out[at] = (probabilities[at] - hot) * grad[0] if label != ignored else zero
+                j = unsigned(j + lanes)
+            row = unsigned(row + step)
 
     return cross_entropy_grad_rows
 
@@ -119,14 +129,17 @@ def pick_kernel(F: type):
     @cuda.jit
     def pick_elements(out, wrong, x, target, rows, classes, ignored):
         """One thread a row."""
-        for row in range(cuda.grid(1), rows, cuda.gridsize(1)):
+        rows, width = unsigned(rows), unsigned(classes)
+        row, step = column(), columns()
+        while row < rows:
             label = target[row]
             out[row] = zero
             if label != ignored:
                 if 0 <= label < classes:
-                    out[row] = x[row * classes + label]
+                    out[row] = x[unsigned(row * width + unsigned(label))]
                 else:
                     cuda.atomic.max(wrong, 0, 1)
+            row = unsigned(row + step)
 
     return pick_elements
 
@@ -138,13 +151,16 @@ def pick_grad_kernel(F: type):
     @cuda.jit
     def pick_grad_rows(out, wrong, grad, target, rows, classes, ignored):
         """Threads over the elements of `out`."""
-        column, line = cuda.threadIdx.x, cuda.threadIdx.y
-        for row in range(cuda.blockIdx.x * cuda.blockDim.y + line, rows, cuda.gridDim.x * cuda.blockDim.y):
-            label = target[row]
-            if column == 0 and label != ignored and not 0 <= label < classes:
+        rows, width, lanes = unsigned(rows), unsigned(classes), unsigned(cuda.blockDim.x)
+        row, step = unsigned(first_row() + cuda.threadIdx.y), rows_at_once()
+        while row < rows:
+            label, j = target[row], unsigned(cuda.threadIdx.x)
+            if j == 0 and label != ignored and not 0 <= label < classes:
                 cuda.atomic.max(wrong, 0, 1)
-            for j in range(column, classes, cuda.blockDim.x):
-                out[row * classes + j] = grad[row] if j == label and label != ignored else zero
+            while j < width:
+                out[unsigned(row * width + j)] = grad[row] if j == label and label != ignored else zero
+                j = unsigned(j + lanes)
+            row = unsigned(row + step)
 
     return pick_grad_rows
 
@@ -183,12 +199,14 @@ def binary_cross_entropy_kernel(F: type):
     @cuda.jit
     def binary_cross_entropy_elements(out, wrong, probability, target, count):
         """One thread an element."""
-        for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        count, i, step = unsigned(count), column(), columns()
+        while i < count:
             p, t = probability[i], target[i]
             if not (zero <= p <= one and zero <= t <= one):
                 cuda.atomic.max(wrong, 0, 1)
             yes, no = math.log(p), math.log1p(-p)
             out[i] = (t - one) * (no if no > least else least) - t * (yes if yes > least else least)
+            i = unsigned(i + step)
 
     return binary_cross_entropy_elements
 

@@ -3,12 +3,14 @@
 import functools
 import math
 
+import numpy as np
+
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, full
 from minidl.kernels.cuda.columns import column_sums
 from minidl.kernels.cuda.launch import launch
-from minidl.kernels.cuda.rows import across, blocks_of_rows
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, rows_at_once
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad"]
 
@@ -28,36 +30,39 @@ def norm_kernel(centred: bool, F: type, kept: int):
         digits where E[x^2] - E[x]^2 loses all. So a row is gone through three times; if kept, in registers. count: the
         width as a float.
         """
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
+        rows, width = unsigned(rows), unsigned(width)
+        column, columns = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
+        steps = kept if kept else np.int64(unsigned(width + columns - 1) // columns)
         values = cuda.local.array(slots, F)
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * width, width if row < rows else 0
-            steps = kept if kept else -(-width // columns)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start, end = unsigned(row * width), unsigned(width if row < rows else 0)
             mean, square = zero, zero
             if kept or centred:
                 for k in range(steps):
-                    j = column + k * columns
-                    value = x[start + j] if j < end else zero
+                    j = unsigned(column + k * columns)
+                    value = x[unsigned(start + j)] if j < end else zero
                     if kept:
                         values[k] = value
                     mean += value
             mean = whole(mean) / count if centred else zero
             for k in range(steps):
-                j = column + k * columns
+                j = unsigned(column + k * columns)
                 if j < end:
-                    apart = (values[k] if kept else x[start + j]) - mean
+                    apart = (values[k] if kept else x[unsigned(start + j)]) - mean
                     square += apart * apart
             inverse = one / math.sqrt(whole(square) / count + eps)
             for k in range(steps):
-                j = column + k * columns
+                j = unsigned(column + k * columns)
                 if j < end:
-                    apart = (values[k] if kept else x[start + j]) - mean
-                    y[start + j] = apart * inverse * weight[j] + bias[j]
+                    apart = (values[k] if kept else x[unsigned(start + j)]) - mean
+                    y[unsigned(start + j)] = apart * inverse * weight[j] + bias[j]
             if column == 0 and row < rows:
                 inverses[row] = inverse
                 if centred:
                     means[row] = mean
+            first = unsigned(first + step)
 
     return norm_rows
 
@@ -72,22 +77,30 @@ def norm_grad_kernel(centred: bool, F: type):
 
         A row is read twice, the second time from the cache.
         """
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * width, width if row < rows else 0
+        rows, width = unsigned(rows), unsigned(width)
+        column, columns = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start, end = unsigned(row * width), unsigned(width if row < rows else 0)
             mean = means[row] if centred and row < rows else zero
             inverse = inverses[row] if row < rows else zero
-            total, along = zero, zero
-            for j in range(column, end, columns):
-                g = grad[start + j] * weight[j]
+            j, total, along = column, zero, zero
+            while j < end:
+                at = unsigned(start + j)
+                g = grad[at] * weight[j]
                 total += g
-                along += g * (x[start + j] - mean) * inverse
+                along += g * (x[at] - mean) * inverse
+                j = unsigned(j + columns)
             total = whole(total) / count if centred else zero
             along = whole(along) / count
-            for j in range(column, end, columns):
-                normal = (x[start + j] - mean) * inverse
-                grad_x[start + j] = (grad[start + j] * weight[j] - total - normal * along) * inverse
+            j = column
+            while j < end:
+                at = unsigned(start + j)
+                normal = (x[at] - mean) * inverse
+                grad_x[at] = (grad[at] * weight[j] - total - normal * along) * inverse
+                j = unsigned(j + columns)
+            first = unsigned(first + step)
 
     return norm_grad_rows
 

@@ -14,7 +14,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous
 from minidl.kernels.cuda.launch import THREADS, launch, over
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.windows import Windows
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
@@ -45,6 +45,19 @@ def sizes(windows: Windows) -> tuple[int, int, int, int]:
 # The kernels
 
 
+@cuda.jit(device=True)
+def as_unsigned(numbers):
+    a, b, c, d = numbers
+    return unsigned(a), unsigned(b), unsigned(c), unsigned(d)
+
+
+@cuda.jit(device=True)
+def split(index, down, across):
+    """The plane, the row and the column of element `index` of planes of `down` rows and `across` columns."""
+    line = unsigned(index // across)
+    return unsigned(line // down), unsigned(line % down), unsigned(index % across)
+
+
 @functools.cache
 def maximum(F: type):
     """y: the largest of each window, NaN if one is; which: its place in the window, row by row."""
@@ -52,19 +65,23 @@ def maximum(F: type):
 
     @cuda.jit
     def max_pooled(y, which, x, planes, rows, columns, of_rows, of_columns):
-        down, height, step_y, _ = of_rows
-        across, width, step_x, length = of_columns
-        for index in range(cuda.grid(1), planes * down * across, cuda.gridsize(1)):
-            plane, i, j = index // (down * across), index // across % down, index % across
-            best, found = lowest, 0
-            for a in range(rows[i], rows[down + i], step_y):
-                line = (plane * height + a) * width
-                for b in range(columns[j], columns[across + j], step_x):
-                    element = x[line + b]
+        down, height, step_y, _ = as_unsigned(of_rows)
+        across, width, step_x, length = as_unsigned(of_columns)
+        count, index, step = unsigned(planes * down * across), unsigned(cuda.grid(1)), unsigned(cuda.gridsize(1))
+        while index < count:
+            plane, i, j = split(index, down, across)
+            a, end, first, end_of_line = rows[i], rows[unsigned(down + i)], columns[j], columns[unsigned(across + j)]
+            best, found, line_of_window = lowest, unsigned(0), unsigned(0)
+            while a < end:
+                b, line, place = first, unsigned((plane * height + a) * width), line_of_window
+                while b < end_of_line:
+                    element = x[unsigned(line + b)]
                     if element > best or element != element:
-                        best = element
-                        found = (a - rows[i]) // step_y * length + (b - columns[j]) // step_x
+                        best, found = element, place
+                    b, place = np.int32(b + step_x), unsigned(place + 1)
+                a, line_of_window = np.int32(a + step_y), unsigned(line_of_window + length)
             y[index], which[index] = best, found
+            index = unsigned(index + step)
 
     return max_pooled
 
@@ -76,14 +93,17 @@ def taken(F: type):
 
     @cuda.jit
     def taken_from_windows(y, which, x, planes, rows, columns, of_rows, of_columns):
-        down, height, step_y, _ = of_rows
-        across, width, step_x, length = of_columns
-        for index in range(cuda.grid(1), planes * down * across, cuda.gridsize(1)):
-            plane, i, j = index // (down * across), index // across % down, index % across
-            a = rows[i] + which[index] // length * step_y
-            b = columns[j] + which[index] % length * step_x
-            inside = a < rows[down + i] and b < columns[across + j]
-            y[index] = x[(plane * height + a) * width + b] if inside else zero
+        down, height, step_y, _ = as_unsigned(of_rows)
+        across, width, step_x, length = as_unsigned(of_columns)
+        count, index, step = unsigned(planes * down * across), unsigned(cuda.grid(1)), unsigned(cuda.gridsize(1))
+        while index < count:
+            plane, i, j = split(index, down, across)
+            place = unsigned(which[index])
+            a = unsigned(rows[i] + place // length * step_y)
+            b = unsigned(columns[j] + place % length * step_x)
+            inside = a < rows[unsigned(down + i)] and b < columns[unsigned(across + j)]
+            y[index] = x[unsigned((plane * height + a) * width + b)] if inside else zero
+            index = unsigned(index + step)
 
     return taken_from_windows
 
@@ -95,18 +115,23 @@ def average(F: type):
 
     @cuda.jit
     def averaged(y, x, planes, rows, columns, of_rows, of_columns):
-        down, height, step_y, _ = of_rows
-        across, width, step_x, _ = of_columns
-        for index in range(cuda.grid(1), planes * down * across, cuda.gridsize(1)):
-            plane, i, j = index // (down * across), index // across % down, index % across
+        down, height, step_y, _ = as_unsigned(of_rows)
+        across, width, step_x, _ = as_unsigned(of_columns)
+        count, index, step = unsigned(planes * down * across), unsigned(cuda.grid(1)), unsigned(cuda.gridsize(1))
+        while index < count:
+            plane, i, j = split(index, down, across)
+            a, end, first, end_of_line = rows[i], rows[unsigned(down + i)], columns[j], columns[unsigned(across + j)]
             total = zero
-            for a in range(rows[i], rows[down + i], step_y):
-                line = (plane * height + a) * width
+            while a < end:
+                b, line = first, unsigned((plane * height + a) * width)
                 part = zero  # sums of lines are added, so that large windows are summed like a tree of two levels
-                for b in range(columns[j], columns[across + j], step_x):
-                    part += x[line + b]
+                while b < end_of_line:
+                    part += x[unsigned(line + b)]
+                    b = np.int32(b + step_x)
                 total += part
-            y[index] = total * (one / F(rows[2 * down + i] * columns[2 * across + j]))
+                a = np.int32(a + step_y)
+            y[index] = total * (one / F(rows[unsigned(2 * down + i)] * columns[unsigned(2 * across + j)]))
+            index = unsigned(index + step)
 
     return averaged
 
@@ -131,22 +156,29 @@ def gathered(F: type, given):
 
     @cuda.jit
     def gathered_from_windows(out, grad, which, planes, rows, columns, of_rows, of_columns):
-        down, height, step_y, _ = of_rows
-        across, width, step_x, length = of_columns
-        for index in range(cuda.grid(1), planes * height * width, cuda.gridsize(1)):
-            plane, y, x = index // (height * width), index // width % height, index % width
+        down, height, step_y, _ = as_unsigned(of_rows)
+        across, width, step_x, length = as_unsigned(of_columns)
+        count, index, step = unsigned(planes * height * width), unsigned(cuda.grid(1)), unsigned(cuda.gridsize(1))
+        while index < count:
+            plane, y, x = split(index, height, width)
+            i, end = unsigned(rows[unsigned(3 * down + y)]), unsigned(rows[unsigned(3 * down + height + y)])
+            first = unsigned(columns[unsigned(3 * across + x)])
+            end_of_line = unsigned(columns[unsigned(3 * across + width + x)])
             total = zero
-            for i in range(rows[3 * down + y], rows[3 * down + height + y]):
-                a = y - rows[i]
-                if a >= 0 and y < rows[down + i] and a % step_y == 0:
-                    line = (plane * down + i) * across
-                    for j in range(columns[3 * across + x], columns[3 * across + width + x]):
-                        b = x - columns[j]
-                        if b >= 0 and x < columns[across + j] and b % step_x == 0:
-                            place = a // step_y * length + b // step_x
-                            divisor = rows[2 * down + i] * columns[2 * across + j]
-                            total += get(grad[line + j], which[line + j], place, divisor)
+            while i < end:
+                a = unsigned(y - rows[i])  # a large number if the window begins further down
+                if y >= rows[i] and y < rows[unsigned(down + i)] and a % step_y == 0:
+                    line, j = unsigned((plane * down + i) * across), first
+                    while j < end_of_line:
+                        b = unsigned(x - columns[j])
+                        if x >= columns[j] and x < columns[unsigned(across + j)] and b % step_x == 0:
+                            at, place = unsigned(line + j), unsigned(a // step_y * length + b // step_x)
+                            divisor = rows[unsigned(2 * down + i)] * columns[unsigned(2 * across + j)]
+                            total += get(grad[at], which[at], place, divisor)
+                        j = unsigned(j + 1)
+                i = unsigned(i + 1)
             out[index] = total
+            index = unsigned(index + step)
 
     return gathered_from_windows
 

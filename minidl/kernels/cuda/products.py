@@ -9,8 +9,8 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import reshape, swap_last
 from minidl.kernels.cuda.elementwise import broadcast_strides
 from minidl.kernels.cuda.launch import block_for, collapsed, launch, padded
-from minidl.kernels.cuda.places import place
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.places import column, columns, place, row, rows
+from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.cuda.tiled import matrices, multiply
 
 __all__ = ["linear", "matmul"]
@@ -27,18 +27,23 @@ def naive(F: type):
 
     @cuda.jit
     def naive_product(out, a, b, m, n, k, batch, shape, of_out, of_a, of_b, steps_out, steps_a, steps_b):
-        column, row = cuda.grid(2)
-        columns, rows = cuda.gridsize(2)
-        for line in range(row, batch * m, rows):
-            matrix, i = line // m, line % m
-            o = place(matrix, shape, of_out) + i * steps_out[0]
-            p = place(matrix, shape, of_a) + i * steps_a[0]
-            q = place(matrix, shape, of_b)
-            for j in range(column, n, columns):
-                total = zero
-                for d in range(k):
-                    total += a[p + d * steps_a[1]] * b[q + d * steps_b[0] + j * steps_b[1]]
-                out[o + j * steps_out[1]] = total
+        m, n, k, count = unsigned(m), unsigned(n), unsigned(k), unsigned(batch * m)
+        next_a, next_b = unsigned(steps_a[1]), unsigned(steps_b[0])
+        line = row()
+        while line < count:
+            matrix, i = unsigned(line // m), unsigned(line % m)
+            o = unsigned(place(matrix, shape, of_out) + i * unsigned(steps_out[0]))
+            j = column()
+            while j < n:
+                p = unsigned(place(matrix, shape, of_a) + i * unsigned(steps_a[0]))
+                q = unsigned(place(matrix, shape, of_b) + j * unsigned(steps_b[1]))
+                d, total = unsigned(0), zero
+                while d < k:
+                    total += a[p] * b[q]
+                    d, p, q = unsigned(d + 1), unsigned(p + next_a), unsigned(q + next_b)
+                out[unsigned(o + j * unsigned(steps_out[1]))] = total
+                j = unsigned(j + columns())
+            line = unsigned(line + rows())
 
     return naive_product
 

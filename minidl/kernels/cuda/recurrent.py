@@ -19,10 +19,11 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import accumulate, assign, contiguous, copy, full, reshape, swap_last
 from minidl.kernels.cuda.elementwise import add
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.products import matmul
 from minidl.kernels.cuda.reduction import sum as total
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "rnn", "rnn_grad"]
 
@@ -37,8 +38,11 @@ def rnn_cell(nonlinearity: str, F: type):
     @cuda.jit
     def rnn_cell(inner, product, bias, size, width):
         """inner in place: the inputs' part, then h."""
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-            inner[e] = f(inner[e] + product[e] + bias[e % width])
+        size, width = unsigned(size), unsigned(width)
+        e, step = column(), columns()
+        while e < size:
+            inner[e] = f(inner[e] + product[e] + bias[unsigned(e % width)])
+            e = unsigned(e + step)
 
     return rnn_cell
 
@@ -51,8 +55,11 @@ def rnn_cell_grad(nonlinearity: str, F: type):
 
     @cuda.jit
     def rnn_cell_grad(grad, after, h, inner, size):
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        size = unsigned(size)
+        e, step = column(), columns()
+        while e < size:
             inner[e] = (grad[e] + after[e]) * slope(h[e])
+            e = unsigned(e + step)
 
     return rnn_cell_grad
 
@@ -64,17 +71,20 @@ def lstm_cell(F: type):
     @cuda.jit
     def lstm_cell(gates, product, bias, before, cell, hidden, size, width):
         """gates in place; results in cell and hidden."""
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-            j = e % width
-            a = e // width * 4 * width + j
-            b, c, d = a + width, a + 2 * width, a + 3 * width
+        size, width = unsigned(size), unsigned(width)
+        e, step = column(), columns()
+        while e < size:
+            j = unsigned(e % width)
+            a = unsigned(e // width * 4 * width + j)
+            b, c, d = unsigned(a + width), unsigned(a + 2 * width), unsigned(a + 3 * width)
             i = sigmoid(gates[a] + product[a] + bias[j])
-            f = sigmoid(gates[b] + product[b] + bias[width + j])
-            g = tanh(gates[c] + product[c] + bias[2 * width + j])
-            o = sigmoid(gates[d] + product[d] + bias[3 * width + j])
+            f = sigmoid(gates[b] + product[b] + bias[unsigned(width + j)])
+            g = tanh(gates[c] + product[c] + bias[unsigned(2 * width + j)])
+            o = sigmoid(gates[d] + product[d] + bias[unsigned(3 * width + j)])
             now = f * before[e] + i * g
             gates[a], gates[b], gates[c], gates[d] = i, f, g, o
             cell[e], hidden[e] = now, o * tanh(now)
+            e = unsigned(e + step)
 
     return lstm_cell
 
@@ -87,12 +97,15 @@ def lstm_cell_grad(F: type):
     @cuda.jit
     def lstm_cell_grad(grad, after, gates, before, cell, grad_cell, inner, size, width):
         """grad + after is the gradient of hidden; grad_cell in place: from that of cell to that of the one before."""
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-            a = e // width * 4 * width + e % width
-            b, c, d = a + width, a + 2 * width, a + 3 * width
+        size, width = unsigned(size), unsigned(width)
+        e, step = column(), columns()
+        while e < size:
+            a = unsigned(e // width * 4 * width + e % width)
+            b, c, d = unsigned(a + width), unsigned(a + 2 * width), unsigned(a + 3 * width)
             inner[a], inner[b], inner[c], inner[d], grad_cell[e] = gradients(
                 gates[a], gates[b], gates[c], gates[d], before[e], tanh(cell[e]), grad[e] + after[e], grad_cell[e], one
             )
+            e = unsigned(e + step)
 
     return lstm_cell_grad
 
@@ -104,16 +117,19 @@ def gru_cell(F: type):
     @cuda.jit
     def gru_cell(gates, product, bias, before, part, hidden, size, width):
         """gates in place; results in part and hidden."""
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-            j = e % width
-            a = e // width * 3 * width + j
-            b, c = a + width, a + 2 * width
+        size, width = unsigned(size), unsigned(width)
+        e, step = column(), columns()
+        while e < size:
+            j = unsigned(e % width)
+            a = unsigned(e // width * 3 * width + j)
+            b, c = unsigned(a + width), unsigned(a + 2 * width)
             r = sigmoid(gates[a] + product[a] + bias[j])
-            z = sigmoid(gates[b] + product[b] + bias[width + j])
-            p = product[c] + bias[2 * width + j]
+            z = sigmoid(gates[b] + product[b] + bias[unsigned(width + j)])
+            p = product[c] + bias[unsigned(2 * width + j)]
             n = tanh(gates[c] + r * p)
             gates[a], gates[b], gates[c] = r, z, n
             part[e], hidden[e] = p, n + z * (before[e] - n)
+            e = unsigned(e + step)
 
     return gru_cell
 
@@ -126,14 +142,17 @@ def gru_cell_grad(F: type):
     def gru_cell_grad(grad, after, gates, part, before, direct, from_x, from_h, size, width):
         """grad + after + direct is the gradient of hidden; direct in place: that of the state before, but for
         w_hh's."""
-        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-            a = e // width * 3 * width + e % width
-            b, c = a + width, a + 2 * width
+        size, width = unsigned(size), unsigned(width)
+        e, step = column(), columns()
+        while e < size:
+            a = unsigned(e // width * 3 * width + e % width)
+            b, c = unsigned(a + width), unsigned(a + 2 * width)
             dr, dz, dn, product, direct[e] = gradients(
                 gates[a], gates[b], gates[c], part[e], before[e], grad[e] + after[e] + direct[e], one
             )
             from_x[a], from_x[b], from_x[c] = dr, dz, dn
             from_h[a], from_h[b], from_h[c] = dr, dz, product
+            e = unsigned(e + step)
 
     return gru_cell_grad
 

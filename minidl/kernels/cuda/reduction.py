@@ -12,11 +12,11 @@ import numpy as np
 from minidl.kernels import shapes
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, fill, reshape, to_numpy
-from minidl.kernels.cuda.block import tree, tree_of_places
+from minidl.kernels.cuda.block import laid_out, tree, tree_of_places
 from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["all", "any", "argmax", "argmin", "max", "min", "prod", "squared_norm", "sum"]
 
@@ -45,23 +45,28 @@ def reduction(of, combine, start, A: type):
         inner: how many lanes go along j, the others along o; a power of 2.
         """
         shared = cuda.shared.array(THREADS, A)
-        lane, lanes, line, lines, next_lane = cuda.threadIdx.x, cuda.blockDim.x, cuda.threadIdx.y, cuda.blockDim.y, 1
-        if side_by_side:
-            lane, lanes, line, lines, next_lane = line, lines, lane, lanes, lanes
-        slot = cuda.threadIdx.x + cuda.threadIdx.y * cuda.blockDim.x
-        among = lane + lanes * cuda.blockIdx.y  # of all lanes of this row
-        for first in range(cuda.blockIdx.x * lines, rows, cuda.gridDim.x * lines):
-            row = first + line
+        slot, lane, lanes, line, lines, next_lane = laid_out(side_by_side)
+        rows, outer, width, step, inner = (
+            unsigned(rows), unsigned(outer), unsigned(width), unsigned(step), unsigned(inner)
+        )  # fmt: skip
+        among = unsigned(lane + lanes * cuda.blockIdx.y)  # of all lanes of this row
+        next_o, first_j = unsigned(lanes * cuda.gridDim.y) // inner, unsigned(among % inner)
+        first, all_lines = unsigned(cuda.blockIdx.x * lines), unsigned(cuda.gridDim.x * lines)
+        while first < rows:
+            row = unsigned(first + line)
             value = start
             if row < rows:
-                begin = place(row, row_shape, of_x)
-                for o in range(among // inner, outer, lanes * cuda.gridDim.y // inner):
-                    i = begin + place(o, outer_shape, of_outer)
-                    for j in range(among % inner, width, inner):
-                        value = combine(value, of(x[i + j * step]))
+                begin, o = place(row, row_shape, of_x), unsigned(among // inner)
+                while o < outer:
+                    i, j = unsigned(begin + place(o, outer_shape, of_outer)), first_j
+                    while j < width:
+                        value = combine(value, of(x[unsigned(i + j * step)]))
+                        j = unsigned(j + inner)
+                    o = unsigned(o + next_o)
             value = over_lanes(shared, value, slot, lane, lanes, next_lane)
             if lane == 0 and row < rows:
-                out[cuda.blockIdx.y * rows + place(row, row_shape, to)] = value
+                out[unsigned(cuda.blockIdx.y * rows + place(row, row_shape, to))] = value
+            first = unsigned(first + all_lines)
 
     return reduce
 
@@ -79,25 +84,26 @@ def arg_reduction(better, start, F: type):
         """
         shared = cuda.shared.array(THREADS, F)
         shared_indices = cuda.shared.array(THREADS, np.int64)
-        lane, lanes, line, lines, next_lane = cuda.threadIdx.x, cuda.blockDim.x, cuda.threadIdx.y, cuda.blockDim.y, 1
-        if side_by_side:
-            lane, lanes, line, lines, next_lane = line, lines, lane, lanes, lanes
-        slot = cuda.threadIdx.x + cuda.threadIdx.y * cuda.blockDim.x
-        among = lane + lanes * cuda.blockIdx.y
-        for first in range(cuda.blockIdx.x * lines, rows, cuda.gridDim.x * lines):
-            row = first + line
+        slot, lane, lanes, line, lines, next_lane = laid_out(side_by_side)
+        rows, width, step = unsigned(rows), unsigned(width), unsigned(step)
+        all_lanes = unsigned(lanes * cuda.gridDim.y)
+        first, all_lines = unsigned(cuda.blockIdx.x * lines), unsigned(cuda.gridDim.x * lines)
+        while first < rows:
+            row = unsigned(first + line)
             value, index = start, np.int64(NOWHERE)
             if row < rows:
-                begin = place(row, row_shape, of_x)
-                for j in range(among, width, lanes * cuda.gridDim.y):
-                    other = x[begin + j * step]
-                    at = indices[begin + j * step] if known else j
+                begin, j = place(row, row_shape, of_x), unsigned(lane + lanes * cuda.blockIdx.y)
+                while j < width:
+                    i = unsigned(begin + j * step)
+                    other, at = x[i], indices[i] if known else np.int64(j)
                     if better(value, index, other, at):
                         value, index = other, at
+                    j = unsigned(j + all_lanes)
             value, index = over_lanes(shared, shared_indices, value, index, slot, lane, lanes, next_lane)
             if lane == 0 and row < rows:
-                to_row = cuda.blockIdx.y * rows + place(row, row_shape, to)
+                to_row = unsigned(cuda.blockIdx.y * rows + place(row, row_shape, to))
                 values[to_row], out[to_row] = value, index
+            first = unsigned(first + all_lines)
 
     return arg_reduce
 

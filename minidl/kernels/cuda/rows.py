@@ -1,8 +1,8 @@
 """Rows of a matrix, each held by neighbouring threads of one block, which find its sum or largest element together.
 
 The threads with one `threadIdx.y` hold a row: thread x its elements x, x + blockDim.x, x + 2 blockDim.x and so on, so
-that neighbours read neighbours. Short rows share a block. A row of up to 8 elements a thread stays in registers: it
-comes from memory once.
+that neighbours read neighbours. Short rows share a block: it begins with `first_row`, and goes on by `rows_at_once`. A
+row of up to 8 elements a thread stays in registers: it comes from memory once.
 """
 
 import functools
@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 WARP = 32
+DISTANCES = (1, 2, 4, 8, 16)  # between threads of a warp that exchange numbers
 ALL = 0xFFFFFFFF  # the threads of a warp, as bits
 KEPT = (1, 2, 4, 8)  # elements in registers for which kernels are compiled
 
@@ -24,6 +25,18 @@ def blocks_of_rows(rows: int, width: int) -> tuple[int, tuple[int, int], int]:
     each = -(-width // block[0])
     kept = next((n for n in KEPT if each <= n), 0)
     return max(1, min(BLOCKS, -(-rows // block[1]))), block, kept
+
+
+@cuda.jit(device=True)
+def first_row():
+    """The first of the rows that this block begins with, one for each threadIdx.y."""
+    return unsigned(cuda.blockIdx.x * cuda.blockDim.y)
+
+
+@cuda.jit(device=True)
+def rows_at_once():
+    """How many rows all blocks hold."""
+    return unsigned(cuda.gridDim.x * cuda.blockDim.y)
 
 
 @functools.cache
@@ -38,19 +51,22 @@ def across(name: str, F: type) -> Callable:
 
     @cuda.jit(device=True)
     def combined(number):
-        distance = 1
-        while distance < cuda.blockDim.x and distance < WARP:
-            number = combine(number, cuda.shfl_xor_sync(ALL, number, distance))
-            distance *= 2
-        if cuda.blockDim.x > WARP:
+        column, columns = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
+        for distance in DISTANCES:
+            if distance < columns:
+                number = combine(number, cuda.shfl_xor_sync(ALL, number, distance))
+        if columns > WARP:
             of_warps = cuda.shared.array(WARP, F)
-            first = cuda.threadIdx.y * cuda.blockDim.x // WARP
-            if cuda.threadIdx.x % WARP == 0:
-                of_warps[first + cuda.threadIdx.x // WARP] = number
+            warp = unsigned(cuda.threadIdx.y * columns // WARP)
+            end = unsigned(warp + columns // WARP)
+            if column % WARP == 0:
+                of_warps[unsigned(warp + column // WARP)] = number
             cuda.syncthreads()
-            number = of_warps[first]
-            for warp in range(1, cuda.blockDim.x // WARP):
-                number = combine(number, of_warps[first + warp])
+            number = of_warps[warp]
+            warp = unsigned(warp + 1)
+            while warp < end:
+                number = combine(number, of_warps[warp])
+                warp = unsigned(warp + 1)
             cuda.syncthreads()  # before the next call writes there
         return number
 

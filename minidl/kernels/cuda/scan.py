@@ -3,13 +3,13 @@
 import functools
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.block import scan
+from minidl.kernels.cuda.block import laid_out, scan
 from minidl.kernels.cuda.elementwise import multiply
 from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.reduction import SIDE_BY_SIDE, total
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["cumsum", "prod_grad"]
 
@@ -27,26 +27,28 @@ def running(combine, start, A: type):
         block's: a few long ones leave most of the GPU idle.
         """
         shared = cuda.shared.array(THREADS, A)
-        lane, lanes, line, lines, next_lane = cuda.threadIdx.x, cuda.blockDim.x, cuda.threadIdx.y, cuda.blockDim.y, 1
-        if side_by_side:
-            lane, lanes, line, lines, next_lane = line, lines, lane, lanes, lanes
-        slot = cuda.threadIdx.x + cuda.threadIdx.y * cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * lines, rows, cuda.gridDim.x * lines):
-            row = first + line
-            i = o = 0
+        slot, lane, lanes, line, lines, next_lane = laid_out(side_by_side)
+        rows, width = unsigned(rows), unsigned(width)
+        to_next, next_x = unsigned(to_next), unsigned(next_x)
+        first, all_lines = unsigned(cuda.blockIdx.x * lines), unsigned(cuda.gridDim.x * lines)
+        while first < rows:
+            row = unsigned(first + line)
+            i = o = tile = unsigned(0)
             if row < rows:
                 i, o = place(row, row_shape, of_x), place(row, row_shape, to)
             carry = start
-            for tile in range(0, width, lanes):
-                j = tile + lane
+            while tile < width:
+                j = unsigned(tile + lane)
                 here = row < rows and j < width
                 value = start
                 if here:
-                    value = A(x[i + j * next_x])
+                    value = A(x[unsigned(i + j * next_x)])
                 before, value, of_tile = over_lanes(shared, value, slot, lane, lanes, next_lane)
                 if here:
-                    out[o + j * to_next] = combine(carry, before if exclusive else value)
+                    out[unsigned(o + j * to_next)] = combine(carry, before if exclusive else value)
                 carry = combine(carry, of_tile)
+                tile = unsigned(tile + lanes)
+            first = unsigned(first + all_lines)
 
     return scan_rows
 

@@ -9,8 +9,8 @@ import math
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, permute
 from minidl.kernels.cuda.launch import launch
-from minidl.kernels.cuda.rows import across, blocks_of_rows, online
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, online, rows_at_once
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
     "attention_weights", "attention_weights_grad", "log_softmax", "log_softmax_grad", "softmax", "softmax_grad",
@@ -43,21 +43,25 @@ def softmax_kernel(name: str, F: type, kept: int):
         A row that is kept is read once, and its largest number found before its sum; a longer one is read twice, and
         both are found at once.
         """
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
+        rows, width, queries = unsigned(rows), unsigned(width), unsigned(queries)
+        column, columns = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
         values = cuda.local.array(slots, F)
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start = row * width
-            seen = 0 if row >= rows else min(width, row % queries + 1) if queries > 0 else width
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start = unsigned(row * width)
+            seen = unsigned(0 if row >= rows else min(width, row % queries + 1) if queries > 0 else width)
             top, total = lowest, zero
             if kept:
                 for k in range(kept):
-                    j = column + k * columns
-                    values[k] = x[start + j] * scale if j < seen else lowest
+                    j = unsigned(column + k * columns)
+                    values[k] = x[unsigned(start + j)] * scale if j < seen else lowest
                     top = top if top >= values[k] or top != top else values[k]
             else:
-                for j in range(column, seen, columns):
-                    top, total = with_next(top, total, x[start + j] * scale)
+                j = column
+                while j < seen:
+                    top, total = with_next(top, total, x[unsigned(start + j)] * scale)
+                    j = unsigned(j + columns)
             own, top = top, largest(top)
             if may_see_nothing and top == lowest:
                 top = zero
@@ -71,12 +75,16 @@ def softmax_kernel(name: str, F: type, kept: int):
                 total = one
             if kept:
                 for k in range(kept):
-                    j = column + k * columns
+                    j = unsigned(column + k * columns)
                     if row < rows and j < width:
-                        out[start + j] = finish(values[k], top, total)
+                        out[unsigned(start + j)] = finish(values[k], top, total)
             elif row < rows:
-                for j in range(column, width, columns):
-                    out[start + j] = finish(x[start + j] * scale if j < seen else lowest, top, total)
+                j = column
+                while j < width:
+                    number = x[unsigned(start + j)] * scale if j < seen else lowest
+                    out[unsigned(start + j)] = finish(number, top, total)
+                    j = unsigned(j + columns)
+            first = unsigned(first + step)
 
     return softmax_rows
 
@@ -97,16 +105,22 @@ def softmax_grad_kernel(name: str, F: type):
     @cuda.jit
     def softmax_grad_rows(out, grad, y, rows, width, scale):
         """A row is read twice, the second time from the cache."""
-        column, columns = cuda.threadIdx.x, cuda.blockDim.x
-        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
-            row = first + cuda.threadIdx.y
-            start, end = row * width, width if row < rows else 0
-            total = zero
-            for j in range(column, end, columns):
-                total += term(grad[start + j], y[start + j])
+        rows, width, columns = unsigned(rows), unsigned(width), unsigned(cuda.blockDim.x)
+        first, step = first_row(), rows_at_once()
+        while first < rows:
+            row = unsigned(first + cuda.threadIdx.y)
+            start = unsigned(row * width + cuda.threadIdx.x)
+            end = unsigned(row * width + width if row < rows else 0)
+            at, total = start, zero
+            while at < end:
+                total += term(grad[at], y[at])
+                at = unsigned(at + columns)
             total = whole(total)
-            for j in range(column, end, columns):
-                out[start + j] = finish(grad[start + j], y[start + j], total) * scale
+            at = start
+            while at < end:
+                out[at] = finish(grad[at], y[at], total) * scale
+                at = unsigned(at + columns)
+            first = unsigned(first + step)
 
     return softmax_grad_rows
 

@@ -12,7 +12,8 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, assign, broadcast_to, contiguous, part, permute
 from minidl.kernels.cuda.launch import THREADS, launch, over
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.places import column, columns
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["argsort"]
 
@@ -43,30 +44,37 @@ def sort_tiles(first, F: type):
         """
         shared_keys = cuda.shared.array(TILE, F)
         shared_places = cuda.shared.array(TILE, np.int64)
-        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
-        for begin in range(cuda.blockIdx.x * 2 * threads, count, cuda.gridDim.x * 2 * threads):
-            for i in range(thread, 2 * threads, threads):
-                if begin + i < count:
-                    shared_keys[i], shared_places[i] = keys[begin + i], places[begin + i]
+        count, below_n, largest = unsigned(count), unsigned(n - 1), unsigned(largest)
+        thread, threads = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
+        begin, step = unsigned(cuda.blockIdx.x * 2 * threads), unsigned(cuda.gridDim.x * 2 * threads)
+        while begin < count:
+            for half in range(2):
+                i = unsigned(thread + half * threads)
+                at = unsigned(begin + i)
+                if at < count:
+                    shared_keys[i], shared_places[i] = keys[at], places[at]
             cuda.syncthreads()
-            size = smallest
+            size = unsigned(smallest)
             while size <= largest:
-                distance = min(size // 2, threads)
+                distance = min(unsigned(size // 2), threads)
                 while distance > 0:
-                    i = 2 * thread - (thread & (distance - 1))
-                    j = i + distance
+                    i = unsigned(2 * thread - (thread & (distance - 1)))
+                    j = unsigned(i + distance)
                     if begin + j < count:
                         a, b, k, m = shared_keys[i], shared_keys[j], shared_places[i], shared_places[j]
-                        rising = (begin + i) & size & (n - 1) == 0
+                        rising = unsigned(begin + i) & size & below_n == 0
                         if first(b, m, a, k, width) == rising:
                             shared_keys[i], shared_keys[j], shared_places[i], shared_places[j] = b, a, m, k
                     cuda.syncthreads()
-                    distance //= 2
-                size *= 2
-            for i in range(thread, 2 * threads, threads):
-                if begin + i < count:
-                    keys[begin + i], places[begin + i] = shared_keys[i], shared_places[i]
+                    distance = unsigned(distance // 2)
+                size = unsigned(2 * size)
+            for half in range(2):
+                i = unsigned(thread + half * threads)
+                at = unsigned(begin + i)
+                if at < count:
+                    keys[at], places[at] = shared_keys[i], shared_places[i]
             cuda.syncthreads()
+            begin = unsigned(begin + step)
 
     return sort_tile
 
@@ -75,13 +83,16 @@ def compare_far(first):
     @cuda.jit
     def compare(keys, places, count, n, width, size, distance):
         """One round of the merge of runs of `size`, whose pairs lie further apart than a tile."""
-        for pair in range(cuda.grid(1), count // 2, cuda.gridsize(1)):
-            i = 2 * pair - (pair & (distance - 1))
-            j = i + distance
+        pairs, below_n, size, distance = unsigned(count // 2), unsigned(n - 1), unsigned(size), unsigned(distance)
+        pair, step = column(), columns()
+        while pair < pairs:
+            i = unsigned(2 * pair - (pair & (distance - 1)))
+            j = unsigned(i + distance)
             a, b, k, m = keys[i], keys[j], places[i], places[j]
-            rising = i & size & (n - 1) == 0
+            rising = i & size & below_n == 0
             if first(b, m, a, k, width) == rising:
                 keys[i], keys[j], places[i], places[j] = b, a, m, k
+            pair = unsigned(pair + step)
 
     return compare
 

@@ -14,8 +14,9 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import assign, contiguous, to_numpy
 from minidl.kernels.cuda.block import tree
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
     "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
@@ -29,8 +30,10 @@ __all__ = [
 def update0(rule):
     @cuda.jit
     def update(gradient, parameter, size, numbers):
-        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        size, i, step = unsigned(size), column(), columns()
+        while i < size:
             parameter[i] = rule(gradient[i], parameter[i], *numbers)
+            i = unsigned(i + step)
 
     return update
 
@@ -38,8 +41,10 @@ def update0(rule):
 def update1(rule):
     @cuda.jit
     def update(gradient, parameter, a, size, numbers):
-        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        size, i, step = unsigned(size), column(), columns()
+        while i < size:
             parameter[i], a[i] = rule(gradient[i], parameter[i], a[i], *numbers)
+            i = unsigned(i + step)
 
     return update
 
@@ -47,8 +52,10 @@ def update1(rule):
 def update2(rule):
     @cuda.jit
     def update(gradient, parameter, a, b, size, numbers):
-        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        size, i, step = unsigned(size), column(), columns()
+        while i < size:
             parameter[i], a[i], b[i] = rule(gradient[i], parameter[i], a[i], b[i], *numbers)
+            i = unsigned(i + step)
 
     return update
 
@@ -56,8 +63,10 @@ def update2(rule):
 def update3(rule):
     @cuda.jit
     def update(gradient, parameter, a, b, c, size, numbers):
-        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        size, i, step = unsigned(size), column(), columns()
+        while i < size:
             parameter[i], a[i], b[i], c[i] = rule(gradient[i], parameter[i], a[i], b[i], c[i], *numbers)
+            i = unsigned(i + step)
 
     return update
 
@@ -80,10 +89,12 @@ def _moments_kernel(F: type):
     @cuda.jit
     def lamb_moments(gradient, parameter, mean, square, sums, size, numbers):
         shared = cuda.shared.array(threads, F)
-        t, total = cuda.threadIdx.x, zero
-        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+        t, total = unsigned(cuda.threadIdx.x), zero
+        size, i, step = unsigned(size), column(), columns()
+        while i < size:
             squared, mean[i], square[i] = rule(gradient[i], parameter[i], mean[i], square[i], *numbers)
             total += squared
+            i = unsigned(i + step)
         total = add_up(shared, total, t, t, threads, 1)
         if t == 0:
             sums[cuda.blockIdx.x] = total
