@@ -1,8 +1,9 @@
 """CUDA kernels compiled as for a GPU, without one: their PTX, and the registers and memory that ptxas gives them.
 
-A kernel is handed over as the plain Python function it was written as. Its global `cuda` may be an emulator, and so may
-be the device functions it calls, found by name in its globals and closure: a copy is compiled in which Numba's stand
-instead. A launch compiles through nvJitLink, with link-time optimization: tiled products took the same registers so.
+A kernel is handed over as the plain Python function it was written as. Its global `cuda` may be an emulator, `unsigned`
+may be int, and the device functions it calls, found by name in its globals and closure, may be an emulator's: a copy is
+compiled in which Numba's stand instead. A launch compiles through nvJitLink, with link-time optimization: tiled
+products took the same registers so.
 """
 
 from __future__ import annotations
@@ -83,6 +84,21 @@ def types_of(arguments: Sequence[Any]) -> tuple:
     return tuple(type_of(argument) for argument in arguments)
 
 
+def types_of_launch(described: Sequence[Any]) -> tuple:
+    """The same of what the emulator's `recorded` says of a launch."""
+    from numba.cuda import types as numba_types
+    from numba.cuda.np.numpy_support import from_dtype
+
+    def type_of(kind):
+        if isinstance(kind, np.dtype):
+            return numba_types.Array(from_dtype(kind), 1, "C")
+        if isinstance(kind, tuple):
+            return numba_types.BaseTuple.from_types(tuple(map(type_of, kind[1:])), kind[0])
+        return from_dtype(np.dtype(kind))
+
+    return tuple(map(type_of, described))
+
+
 def compiled(
     kernel: Callable, argument_types: Sequence[Any], capability: tuple[int, int], fastmath: bool = False, **options: Any
 ) -> Compiled:
@@ -99,7 +115,7 @@ def compiled(
     # Numba compiles a device function for the current device, and there is none.
     device = types.SimpleNamespace(compute_capability=capability)
     with mock.patch.object(dispatcher, "get_current_device", lambda: device):
-        function = for_numba(kernel, lambda function: cuda.jit(device=True, fastmath=fastmath)(function), {})
+        function = for_numba(kernel, lambda f, **options: cuda.jit(device=True, fastmath=fastmath, **options)(f), {})
         ptx, _ = cuda.compile_ptx(function, tuple(argument_types), cc=capability, fastmath=fastmath, **options)
     return assembled(ptx, capability)
 
@@ -114,10 +130,13 @@ def for_numba(function: Callable, as_device_function: Callable, made: dict[int, 
     def replaced(name, value):
         if name == "cuda":
             return cuda
+        if name == "unsigned":
+            return np.uint32
         if not is_device_function(value):
             return value
         if id(value) not in made:
-            made[id(value)] = as_device_function(for_numba(value.py_func, as_device_function, made))
+            options = {"forceinline": True} if getattr(value, "targetoptions", {}).get("forceinline") else {}
+            made[id(value)] = as_device_function(for_numba(value.py_func, as_device_function, made), **options)
         return made[id(value)]
 
     code, outside = function.__code__, function.__globals__

@@ -1,5 +1,6 @@
 """Machine code for a GPU is found again by another process, and never by another kernel."""
 
+import functools
 import importlib
 import json
 import os
@@ -162,7 +163,8 @@ def descriptions() -> dict[str, str]:
     made |= {f"{name} {F.__name__}": reduction._kernel(name, F)[0] for name in ("sum", "max") for F in FLOATS}
     made |= {f"softmax {n}": softmax_kernel("softmax", np.float32, n) for n in (1, 4)}
     made |= {f"sort {way} {n}": k for way in (False, True) for n, k in enumerate(sorting._kernels(way, np.float32))}
-    own = {n: cuda.jit(for_numba(k.py_func, lambda f: cuda.jit(device=True)(f), {})) for n, k in made.items()}
+    on_device = functools.partial(cuda.jit, device=True)
+    own = {name: cuda.jit(for_numba(kernel.py_func, on_device, {})) for name, kernel in made.items()}
     return {name: described(kernel) for name, kernel in own.items()}
 
 

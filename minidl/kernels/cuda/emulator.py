@@ -95,10 +95,13 @@ syncthreads = shfl_down_sync = shfl_xor_sync = _waits  # in a kernel these becom
 
 
 def jit(function: Callable | None = None, *, device: bool = False, **options):
-    """Numba's decorator: a kernel, called as `kernel[blocks, threads](*arguments)`, or a device function."""
+    """Numba's decorator: a kernel, called as `kernel[blocks, threads](*arguments)`, or a device function.
+
+    options: how Numba compiles it, of no concern here.
+    """
     if function is None:
         return functools.partial(jit, device=device, **options)
-    return DeviceFunction(function) if device else Kernel(function)
+    return DeviceFunction(function, options) if device else Kernel(function, options)
 
 
 class DeviceFunction:
@@ -107,9 +110,9 @@ class DeviceFunction:
 
     device = True
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, options: dict):
         functools.update_wrapper(self, function)
-        self.py_func = function
+        self.py_func, self.targetoptions = function, options
 
     @functools.cached_property
     def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
@@ -137,9 +140,9 @@ class Kernel:
 
     device = False
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, options: dict):
         functools.update_wrapper(self, function)
-        self.py_func = function
+        self.py_func, self.targetoptions = function, options
 
     @functools.cached_property
     def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
@@ -182,10 +185,10 @@ def _three(size) -> tuple[int, int, int]:
 def _described(argument):
     """What of a launch's argument decides which machine code it needs."""
     if isinstance(argument, DeviceMemory):
-        return "array", argument.dtype.name
+        return argument.dtype
     if isinstance(argument, tuple):
-        return tuple(map(_described, argument))
-    return type(argument).__name__
+        return type(argument), *map(_described, argument)
+    return type(argument)
 
 
 def _enter(place) -> None:
