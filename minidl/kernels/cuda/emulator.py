@@ -105,8 +105,9 @@ def jit(function: Callable | None = None, *, device: bool = False, **options):
 
 
 class DeviceFunction:
-    """A function that kernels call. `waits`: whether threads wait for each other in it; `stepped` is then a
-    generator."""
+    """A function that kernels call. stepped: what emulated ones call, a generator where `waits`, because threads wait
+    for each other in it.
+    """
 
     device = True
 
@@ -116,10 +117,9 @@ class DeviceFunction:
 
     @functools.cached_property
     def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
-        used = inspect.getclosurevars(self.py_func)
-        if "cuda" in used.globals or any(isinstance(x, DeviceFunction) for x in used.globals.values()):
-            return rewrite(self.py_func)
-        same = self.py_func  # of numbers, perhaps a lambda, whose text nobody finds
+        same = self.py_func
+        if same.__name__ != "<lambda>":  # a function of numbers, whose text nobody finds
+            return rewrite(same)
         safe = FunctionType(same.__code__, _globals(same), same.__name__, same.__defaults__, same.__closure__)
         return safe, False, frozenset()
 
@@ -130,6 +130,13 @@ class DeviceFunction:
     @property
     def waits(self) -> bool:
         return self._rewritten[1]
+
+    def writes_to(self, arguments: list) -> list:
+        """Which of the arguments of a call it writes to."""
+        written = self._rewritten[2]
+        kinds = list(inspect.signature(self.py_func).parameters.values())
+        taken = itertools.chain(kinds, itertools.repeat(kinds[-1] if kinds else None))
+        return [a for a, p in zip(arguments, taken, strict=False) if p.name in written or p.kind == p.VAR_POSITIONAL]
 
     def __call__(self, *arguments):
         return self.stepped(*arguments)
@@ -256,7 +263,7 @@ def rewrite(function: Callable) -> tuple[Callable, bool, frozenset[str]]:
     assert isinstance(definition, ast.FunctionDef)
     definition.decorator_list = []
     used = inspect.getclosurevars(function)
-    change = _Waits({**function.__globals__, **used.nonlocals})
+    change = _Waits(function, {**function.__globals__, **used.nonlocals})
     change.visit(definition)
     devices = {n: f for n, f in (used.globals | used.nonlocals).items() if isinstance(f, DeviceFunction)}
     called = {n: f.stepped for n, f in devices.items() if f.py_func is not function}  # that of an attribute, perhaps
@@ -283,8 +290,8 @@ _math = SimpleNamespace(
 class _Waits(ast.NodeTransformer):
     """cuda.syncthreads() -> yield; f(x), for a device function that waits, -> yield from f(x)."""
 
-    def __init__(self, names: dict):
-        self.names, self.waits, self.written = names, False, set()
+    def __init__(self, function: Callable, names: dict):
+        self.function, self.names, self.waits, self.written = function, names, False, set()
 
     def _meaning(self, node):
         """The object that an expression of names and attributes stands for, None for anything else."""
@@ -304,12 +311,17 @@ class _Waits(ast.NodeTransformer):
             return ast.copy_location(ast.Yield(ast.Tuple(parts, ast.Load())), node)
         if getattr(called, "__self__", None) is shared:
             node.args.append(ast.Constant((self.names["__name__"], node.lineno, node.col_offset)))
-        elif getattr(called, "__self__", None) is atomic or isinstance(called, DeviceFunction):
-            self.written |= {a.id for a in node.args if isinstance(a, ast.Name)}
+        elif getattr(called, "__self__", None) is atomic:
+            self._write_to(node.args)
+        elif isinstance(called, DeviceFunction) and called.py_func is not self.function:
+            self._write_to(called.writes_to(node.args))
         if isinstance(called, DeviceFunction) and called.waits:
             self.waits = True
             return ast.copy_location(ast.YieldFrom(node), node)
         return node
+
+    def _write_to(self, arguments: list) -> None:
+        self.written |= {a.id for a in arguments if isinstance(a, ast.Name)}
 
     def visit_Subscript(self, node):
         self.generic_visit(node)
