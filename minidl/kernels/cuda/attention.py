@@ -27,7 +27,7 @@ from minidl.kernels.cuda.attention_tiles import (
 from minidl.kernels.cuda.launch import launch, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.rows import ALL
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["WIDEST_IN_TILES", "attention"]
 
@@ -60,16 +60,20 @@ def attention_kernel(F: type, width: int, tile: tuple):
         summed, scores = cuda.local.array(out_size, F), cuda.local.array(scores_size, F)
         lane, line = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (LINES - 1)
         thread = lane + line * LANES
-        head = cuda.blockIdx.x // tiles
-        start = (tiles - 1 - cuda.blockIdx.x % tiles) * queries_in_tile  # causal: what takes longest begins first
+        tiles, queries, keys = unsigned(tiles), unsigned(queries), unsigned(keys)
+        width_q, width_v = unsigned(width_q), unsigned(width_v)
+        block = unsigned(cuda.blockIdx.x)
+        head, number = unsigned(block // tiles), unsigned(block % tiles)
+        start = unsigned((tiles - 1 - number) * queries_in_tile)  # causal: what takes longest begins first
         at_k, at_v = place(head, heads, of_k), place(head, heads, of_v)
         load_queries(q_tile, q, place(head, heads, of_q), steps[0], steps[1], start, queries, width_q, thread)
         for i in range(R):
             best[i], total[i] = lowest, zero
             for j in range(W):
                 summed[i * W + j] = zero
-        end = min(keys, start + queries_in_tile) if is_causal else keys
-        for base in range(0, end, keys_in_tile):
+        end = min(keys, unsigned(start + queries_in_tile)) if is_causal else keys
+        base = unsigned(0)
+        while base < end:
             cuda.syncthreads()
             load_keys(kv_tile, k, at_k, steps[2], steps[3], base, keys, width_q, thread)
             cuda.syncthreads()
@@ -79,7 +83,7 @@ def attention_kernel(F: type, width: int, tile: tuple):
             for i in range(R):
                 row, top = entry(i, row_group, line, LINES), best[i]
                 for j in range(C):
-                    key = base + entry(j, key_group, lane, LANES)
+                    key = unsigned(base + entry(j, key_group, lane, LANES))
                     seen = key < keys and (not is_causal or key <= start + row)
                     score = scores[i * C + j] * scale if seen else lowest
                     scores[i * C + j] = score
@@ -103,9 +107,10 @@ def attention_kernel(F: type, width: int, tile: tuple):
             load_values(kv_tile, v, at_v, steps[4], steps[5], base, keys, width_v, thread)
             cuda.syncthreads()
             add_values(summed, weights, kv_tile, line, lane)
+            base = unsigned(base + keys_in_tile)
         at_out = place(head, heads, to_out)
         for i in range(R):
-            row, whole, distance = start + entry(i, row_group, line, LINES), total[i], 1
+            row, whole, distance = unsigned(start + entry(i, row_group, line, LINES)), total[i], 1
             while distance < LANES:
                 whole += cuda.shfl_xor_sync(ALL, whole, distance)
                 distance *= 2
@@ -114,9 +119,11 @@ def attention_kernel(F: type, width: int, tile: tuple):
                 for j in range(W):
                     column = entry(j, value_group, lane, LANES)
                     if column < width_v:
-                        out[at_out + row * steps[6] + column * steps[7]] = summed[i * W + j] * inverse
+                        at = unsigned(at_out + row * unsigned(steps[6]) + column * unsigned(steps[7]))
+                        out[at] = summed[i * W + j] * inverse
                 if lane == 0:
-                    log_sum_exp[head * queries + row] = best[i] + math.log(whole) if whole != zero else lowest
+                    at = unsigned(head * queries + row)
+                    log_sum_exp[at] = best[i] + math.log(whole) if whole != zero else lowest
 
     return attention_tiles
 

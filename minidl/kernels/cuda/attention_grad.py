@@ -22,8 +22,8 @@ from minidl.kernels.cuda.attention_tiles import (
     steps_of,
 )  # fmt: skip
 from minidl.kernels.cuda.launch import THREADS, launch, over, padded
-from minidl.kernels.cuda.places import place
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.places import column, columns, place
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["attention_grad"]
 
@@ -61,7 +61,10 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
         scores, grads = cuda.local.array(scores_size, F), cuda.local.array(scores_size, F)
         lane, line = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (LINES - 1)
         thread = lane + line * LANES
-        head, start = cuda.blockIdx.x // tiles, cuda.blockIdx.x % tiles * rows_in_tile
+        tiles, rows, columns = unsigned(tiles), unsigned(rows), unsigned(columns)
+        width_q, width_v = unsigned(width_q), unsigned(width_v)
+        block = unsigned(cuda.blockIdx.x)
+        head, start = unsigned(block // tiles), unsigned(block % tiles * rows_in_tile)
         queries = rows if of_queries else columns
         at_column, at_column_grad = place(head, heads, of_column), place(head, heads, of_column_grad)
         load_rows(row_tile, row, place(head, heads, of_row), steps[0], steps[1], start, rows, width_q, thread)
@@ -71,12 +74,12 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
         for i in range(out_size):
             summed[i] = zero
             summed_grad[i] = zero
-        first, end = 0, columns
+        base, end = unsigned(0), columns
         if is_causal and of_queries:
-            end = min(columns, start + rows_in_tile)
+            end = min(columns, unsigned(start + rows_in_tile))
         elif is_causal:
-            first = start // columns_in_tile * columns_in_tile
-        for base in range(first, end, columns_in_tile):
+            base = unsigned(start // columns_in_tile * columns_in_tile)
+        while base < end:
             cuda.syncthreads()
             load_columns(column_tile, column, at_column, steps[4], steps[5], base, columns, width_q, thread)
             load_columns(
@@ -90,14 +93,15 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
             add_scores(grads, row_grad_tile, column_grad_tile, line, lane)
             for i in range(R):
                 for j in range(C):
-                    at_row, at = start + entry(i, row_group, line, LINES), base + entry(j, column_group, lane, LANES)
+                    at_row = unsigned(start + entry(i, row_group, line, LINES))
+                    at = unsigned(base + entry(j, column_group, lane, LANES))
                     query, key = (at_row, at) if of_queries else (at, at_row)
                     weight = zero
                     if at_row < rows and at < columns and (not is_causal or key <= query):
-                        of_query = log_sum_exp[head * queries + query]
+                        of_query = log_sum_exp[unsigned(head * queries + query)]
                         if of_query != lowest:
                             weight = math.exp(scores[i * C + j] * scale - of_query)
-                            grads[i * C + j] = weight * (grads[i * C + j] - along[head * queries + query])
+                            grads[i * C + j] = weight * (grads[i * C + j] - along[unsigned(head * queries + query)])
                     if weight == zero:
                         grads[i * C + j] = zero
                     scores[i * C + j] = weight
@@ -115,15 +119,18 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
                     weights[at] = grads[i * C + j]
             cuda.syncthreads()
             add_rows(summed, weights, column_tile, line, lane)
+            base = unsigned(base + columns_in_tile)
         to, to_grad = place(head, heads, to_out), place(head, heads, to_out_grad)
         for i in range(R):
-            at_row = start + entry(i, row_group, line, LINES)
+            at_row = unsigned(start + entry(i, row_group, line, LINES))
             for j in range(W):
                 at = lane + j * LANES
                 if at_row < rows and at < width_q:
-                    out[to + at_row * steps[8] + at * steps[9]] = summed[i * W + j] * scale
+                    to_here = unsigned(to + at_row * unsigned(steps[8]) + at * unsigned(steps[9]))
+                    out[to_here] = summed[i * W + j] * scale
                 if not of_queries and at_row < rows and at < width_v:
-                    out_grad[to_grad + at_row * steps[10] + at * steps[11]] = summed_grad[i * W + j]
+                    to_here = unsigned(to_grad + at_row * unsigned(steps[10]) + at * unsigned(steps[11]))
+                    out_grad[to_here] = summed_grad[i * W + j]
 
     return attention_grad_tiles
 
@@ -135,14 +142,18 @@ def along_kernel(F: type):
     @cuda.jit
     def attention_along(along, grad, out, heads, of_grad, of_out, steps, count, queries, width):
         """along = the sum of grad * out over each row, one thread a row."""
-        for row in range(cuda.grid(1), count, cuda.gridsize(1)):
-            head, query = row // queries, row % queries
-            i = place(head, heads, of_grad) + query * steps[0]
-            j = place(head, heads, of_out) + query * steps[2]
-            total = zero
-            for d in range(width):
-                total += grad[i + d * steps[1]] * out[j + d * steps[3]]
+        count, queries, width = unsigned(count), unsigned(queries), unsigned(width)
+        row, step = column(), columns()
+        while row < count:
+            head, query = unsigned(row // queries), unsigned(row % queries)
+            i = unsigned(place(head, heads, of_grad) + query * unsigned(steps[0]))
+            j = unsigned(place(head, heads, of_out) + query * unsigned(steps[2]))
+            d, total = unsigned(0), zero
+            while d < width:
+                total += grad[unsigned(i + d * unsigned(steps[1]))] * out[unsigned(j + d * unsigned(steps[3]))]
+                d = unsigned(d + 1)
             along[row] = total
+            row = unsigned(row + step)
 
     return attention_along
 

@@ -12,7 +12,7 @@ from minidl.kernels import layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.elementwise import broadcast_strides
 from minidl.kernels.cuda.launch import padded
-from minidl.kernels.cuda.target import EMULATED, cuda
+from minidl.kernels.cuda.target import EMULATED, cuda, unsigned
 
 PAD = 4
 WIDEST_IN_TILES = 512  # bytes of a row: heads of 128 numbers of float32
@@ -50,11 +50,16 @@ def loading(F: type, rows: int, width: int, threads: int, transposed: bool):
 
     @cuda.jit(device=True)
     def load(tile, x, first, row_step, step, start, rows_of_x, width_of_x, thread):
-        for i in range(thread, rows * width, threads):
-            row, column = i // width, i % width
-            inside = start + row < rows_of_x and column < width_of_x
-            value = x[first + (start + row) * row_step + column * step] if inside else zero
-            tile[row * row_apart + column * column_apart] = value
+        row_step, step = unsigned(row_step), unsigned(step)
+        i = unsigned(thread)
+        while i < rows * width:
+            row, column = i // width, unsigned(i % width)
+            of_x = unsigned(start + row)
+            value = zero
+            if of_x < rows_of_x and column < width_of_x:
+                value = x[unsigned(first + of_x * row_step + column * step)]
+            tile[unsigned(row * row_apart + column * column_apart)] = value
+            i = unsigned(i + threads)
 
     return load
 

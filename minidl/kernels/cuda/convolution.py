@@ -11,12 +11,10 @@ import functools
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from minidl.kernels import shapes
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, permute, reshape
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.cuda.tiled import Operand, matrices, multiply
 
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -39,19 +37,20 @@ def images(F):
 
     @cuda.jit(device=True)
     def start(where, matrix):
-        return matrix * where.group
+        return unsigned(matrix * unsigned(where.group))
 
     @cuda.jit(device=True)
     def line(where, channel):
-        return channel * where.places, 0, 0
+        return unsigned(channel * unsigned(where.places)), 0, 0
 
     @cuda.jit(device=True)
     def deep(where, k):
-        return k // where.places * where.image + k % where.places, 0, 0
+        places = unsigned(where.places)
+        return unsigned(k // places * unsigned(where.image) + k % places), 0, 0
 
     @cuda.jit(device=True)
     def read(array, where, place, y, x):
-        return array[np.uint64(place)]
+        return array[place]
 
     return start, line, deep, read
 
@@ -88,32 +87,37 @@ def window_functions(F, spread: bool):
 
     @cuda.jit(device=True)
     def start(where, matrix):
-        return matrix * where.group
+        return unsigned(matrix * unsigned(where.group))
 
     @cuda.jit(device=True)
     def window(where, number):
-        windows = where.windows_down * where.windows_across
-        image, number = number // windows, number % windows
-        i, j = number // where.windows_across, number % where.windows_across
-        return image * where.image, where.first_y + i * where.step_y, where.first_x + j * where.step_x
+        across = unsigned(where.windows_across)
+        windows = unsigned(where.windows_down * across)
+        image, inside = unsigned(number // windows), unsigned(number % windows)
+        i, j = unsigned(inside // across), unsigned(inside % across)
+        return unsigned(image * where.image), where.first_y + i * where.step_y, where.first_x + j * where.step_x
 
     @cuda.jit(device=True)
     def element(where, number):
-        elements = where.rows * where.columns
-        channel, number = number // elements, number % elements
-        i, j = number // where.columns, number % where.columns
-        return channel * where.height * where.width, i * where.apart_y, j * where.apart_x
+        columns = unsigned(where.columns)
+        elements = unsigned(where.rows * columns)
+        channel, inside = unsigned(number // elements), unsigned(number % elements)
+        i, j = unsigned(inside // columns), unsigned(inside % columns)
+        return unsigned(channel * where.height * where.width), i * where.apart_y, j * where.apart_x
 
     @cuda.jit(device=True)
     def read(array, where, place, y, x):
-        if spread:
-            if y % where.spread_y != 0 or x % where.spread_x != 0:
-                return zero
-            y //= where.spread_y
-            x //= where.spread_x
-        if y < 0 or y >= where.height or x < 0 or x >= where.width:
+        if y < 0 or x < 0:
             return zero  # of the padding
-        return array[np.uint64(place + y * where.width + x)]
+        i, j = unsigned(y), unsigned(x)
+        if spread:
+            spread_y, spread_x = unsigned(where.spread_y), unsigned(where.spread_x)
+            if i % spread_y != 0 or j % spread_x != 0:
+                return zero
+            i, j = unsigned(i // spread_y), unsigned(j // spread_x)
+        if i >= where.height or j >= where.width:
+            return zero
+        return array[unsigned(place + i * unsigned(where.width) + j)]
 
     return start, window, element, read
 

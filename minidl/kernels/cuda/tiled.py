@@ -14,9 +14,9 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.launch import THREADS, launch, over, padded
 from minidl.kernels.cuda.memory import device
-from minidl.kernels.cuda.places import place
+from minidl.kernels.cuda.places import column, columns, place
 from minidl.kernels.cuda.scalars import scalar
-from minidl.kernels.cuda.target import cuda
+from minidl.kernels.cuda.target import cuda, unsigned
 
 
 class Tile(NamedTuple):
@@ -64,15 +64,15 @@ def matrix(F):
 
     @cuda.jit(device=True)
     def line(where, i):
-        return i * where[0], 0, 0
+        return unsigned(i * unsigned(where[0])), 0, 0
 
     @cuda.jit(device=True)
     def deep(where, k):
-        return k * where[1], 0, 0
+        return unsigned(k * unsigned(where[1])), 0, 0
 
     @cuda.jit(device=True)
     def read(array, where, place, y, x):
-        return array[np.uint64(place)]  # unsigned: else Numba would look whether it counts from the end
+        return array[place]
 
     return start, line, deep, read
 
@@ -125,16 +125,16 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
     @cuda.jit(device=True, forceinline=True)
     def store(c, out, total, bias, begin, of_out, of_bias, i, j, m, n):
         """Column c of what a thread has computed."""
-        j += c // V * (V * SIDE) + c % V
-        if j < n:
-            at, add = begin + column_of(of_out, j)[0], of_bias[0] + j * of_bias[2]
+        column = unsigned(j + c // V * (V * SIDE) + c % V)
+        if column < n:
+            at = unsigned(begin + column_of(of_out, column)[0])
             for r in range(EACH):
-                row = i + r // V * (V * SIDE) + r % V
+                row = unsigned(i + r // V * (V * SIDE) + r % V)
                 if row < m:
                     value = total[r, c]
                     if biased:
-                        value += bias[add + row * of_bias[1]]
-                    out[at + row_of(of_out, row)[0]] = finish(value)
+                        value += bias[unsigned(of_bias[0] + row * of_bias[1] + column * of_bias[2])]
+                    out[unsigned(at + row_of(of_out, row)[0])] = finish(value)
 
     multiply_all, store_columns = unrolled(DEEP, multiply_at), unrolled(EACH, store)
 
@@ -146,17 +146,19 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
         total = cuda.local.array(TOTALS, F)
         some_a, some_b = cuda.local.array(EACH, F), cuda.local.array(EACH, F)
         next_a, next_b = cuda.local.array(LOADS, F), cuda.local.array(LOADS, F)
-        place_a, place_b = cuda.local.array(LOADS, np.int64), cuda.local.array(LOADS, np.int64)
+        place_a, place_b = cuda.local.array(LOADS, unsigned), cuda.local.array(LOADS, unsigned)
         y_a, x_a = cuda.local.array(LOADS, np.int32), cuda.local.array(LOADS, np.int32)
         y_b, x_b = cuda.local.array(LOADS, np.int32), cuda.local.array(LOADS, np.int32)
 
-        across, down = (n + WIDTH - 1) // WIDTH, (m + WIDTH - 1) // WIDTH
-        block = cuda.blockIdx.x
+        m, n, k, parts, part = unsigned(m), unsigned(n), unsigned(k), unsigned(parts), unsigned(part)
+        across, down = unsigned((n + WIDTH - 1) // WIDTH), unsigned((m + WIDTH - 1) // WIDTH)
+        block = unsigned(cuda.blockIdx.x)
         thread = cuda.threadIdx.x & (THREADS - 1)  # the same; but the compiler sees that no index is negative
-        left_edge, top, matrix = block % across * WIDTH, block // across % down * WIDTH, block // across // down
-        operands = matrix // parts  # of which this is one part of the depth
-        start = matrix % parts * part
-        stop = min(start + part, k)
+        line_of_blocks, left_edge = unsigned(block // across), unsigned(block % across * WIDTH)
+        matrix, top = unsigned(line_of_blocks // down), unsigned(line_of_blocks % down * WIDTH)
+        operands = unsigned(matrix // parts)  # of which this is one part of the depth
+        step = unsigned(matrix % parts * part)
+        stop = min(unsigned(step + part), k)
 
         line_a, deep_a = thread % APART, thread // APART
         line_b, deep_b = line_a, deep_a
@@ -166,33 +168,34 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
             line_b, deep_b = thread // DEEP, thread % DEEP
         begin_a, begin_b = left_start(of_a, operands), right_start(of_b, operands)
         for s in range(LOADS):
-            place, y_a[s], x_a[s] = left_line(of_a, top + line_a + s * APART)
-            place_a[s] = begin_a + place
-            place, y_b[s], x_b[s] = right_line(of_b, left_edge + line_b + s * APART)
-            place_b[s] = begin_b + place
-        fetch_left(next_a, a, of_a, place_a, y_a, x_a, m - top - line_a, start + deep_a, stop)
-        fetch_right(next_b, b, of_b, place_b, y_b, x_b, n - left_edge - line_b, start + deep_b, stop)
+            place, y_a[s], x_a[s] = left_line(of_a, unsigned(top + line_a + s * APART))
+            place_a[s] = unsigned(begin_a + place)
+            place, y_b[s], x_b[s] = right_line(of_b, unsigned(left_edge + line_b + s * APART))
+            place_b[s] = unsigned(begin_b + place)
+        first_a, first_b = unsigned(top + line_a), unsigned(left_edge + line_b)
+        fetch_left(next_a, a, of_a, place_a, y_a, x_a, first_a, m, unsigned(step + deep_a), stop)
+        fetch_right(next_b, b, of_b, place_b, y_b, x_b, first_b, n, unsigned(step + deep_b), stop)
 
         row, column = thread // SIDE, thread % SIDE
         has_results = top + row * V < m and left_edge + column * V < n  # where the tile sticks out, threads only load
         for r in range(EACH):
             for c in range(EACH):
                 total[r, c] = zero
-        for step in range(start, stop, DEEP):
+        while step < stop:
             for s in range(LOADS):
                 tile_a[deep_a, line_a + s * APART] = next_a[s]
                 tile_b[deep_b, line_b + s * APART] = next_b[s]
             cuda.syncthreads()
-            after = step + DEEP
-            fetch_left(next_a, a, of_a, place_a, y_a, x_a, m - top - line_a, after + deep_a, stop)
-            fetch_right(next_b, b, of_b, place_b, y_b, x_b, n - left_edge - line_b, after + deep_b, stop)
+            step = unsigned(step + DEEP)
+            fetch_left(next_a, a, of_a, place_a, y_a, x_a, first_a, m, unsigned(step + deep_a), stop)
+            fetch_right(next_b, b, of_b, place_b, y_b, x_b, first_b, n, unsigned(step + deep_b), stop)
             if has_results:
                 multiply_all(tile_a, tile_b, some_a, some_b, total, row * V, column * V)
             cuda.syncthreads()
 
-        of_bias = operands * of_bias[0] + of_bias[3], of_bias[1], of_bias[2]
-        begin = result_start(of_out, matrix)
-        store_columns(out, total, bias, begin, of_out, of_bias, top + row * V, left_edge + column * V, m, n)
+        biases = unsigned(operands * of_bias[0] + of_bias[3]), unsigned(of_bias[1]), unsigned(of_bias[2])
+        begin, i, j = result_start(of_out, matrix), unsigned(top + row * V), unsigned(left_edge + column * V)
+        store_columns(out, total, bias, begin, of_out, biases, i, j, m, n)
 
     return tiled_product
 
@@ -202,15 +205,15 @@ def fetch(F: type, loads: int, apart: int, deep: Callable, read: Callable) -> Ca
     zero = F(0)
 
     @cuda.jit(device=True, forceinline=True)
-    def fetch_lines(values, array, where, places, ys, xs, lines, depth, stop):
-        """lines: how many of the operand there are from the first line of this thread on."""
+    def fetch_lines(values, array, where, places, ys, xs, first, lines, depth, stop):
+        """first: the first line of this thread, of `lines` that the operand has."""
         for s in range(loads):
             values[s] = zero
         if depth < stop:
             place, y, x = deep(where, depth)
             for s in range(loads):
-                if s * apart < lines:
-                    values[s] = read(array, where, places[s] + place, ys[s] + y, xs[s] + x)
+                if unsigned(first + s * apart) < lines:
+                    values[s] = read(array, where, unsigned(places[s] + place), ys[s] + y, xs[s] + x)
 
     return fetch_lines
 
@@ -250,14 +253,19 @@ def added(F: type, result: Callable, biased: bool, activation: str):
 
     @cuda.jit
     def parts_added(out, products, bias, batch, m, n, parts, of_out, of_bias):
-        for index in range(cuda.grid(1), batch * m * n, cuda.gridsize(1)):
-            matrix, i, j = index // (m * n), index // n % m, index % n
-            value = zero
-            for s in range(parts):
-                value += products[((matrix * parts + s) * m + i) * n + j]
+        m, n, parts = unsigned(m), unsigned(n), unsigned(parts)
+        count, size, index, step = unsigned(batch * m * n), unsigned(m * n), column(), columns()
+        while index < count:
+            line, j = unsigned(index // n), unsigned(index % n)
+            matrix, i = unsigned(line // m), unsigned(line % m)
+            at, value = unsigned(matrix * parts * size + i * n + j), zero
+            for _ in range(parts):
+                value += products[at]
+                at = unsigned(at + size)
             if biased:
-                value += bias[of_bias[3] + matrix * of_bias[0] + i * of_bias[1] + j * of_bias[2]]
-            out[start(of_out, matrix) + row_of(of_out, i)[0] + column_of(of_out, j)[0]] = finish(value)
+                value += bias[unsigned(of_bias[3] + matrix * of_bias[0] + i * of_bias[1] + j * of_bias[2])]
+            out[unsigned(start(of_out, matrix) + row_of(of_out, i)[0] + column_of(of_out, j)[0])] = finish(value)
+            index = unsigned(index + step)
 
     return parts_added
 
