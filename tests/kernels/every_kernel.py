@@ -1,7 +1,6 @@
 """Launches of every kernel of minidl/kernels/cuda, in the emulator, and what a GPU would compile for them."""
 
 import ast
-import importlib
 import inspect
 import itertools
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from op_cases import CASES, arrays  # noqa: E402
 from test_cuda_updates import UPDATES  # noqa: E402
 from test_cuda_updates import arrays as of_update  # noqa: E402
 
-from minidl.kernels.cuda import emulator, products, sorting, tiled  # noqa: E402
+from minidl.kernels.cuda import attention_tiles, emulator, products, sorting, tiled  # noqa: E402
 from minidl.kernels.cuda.target import name_of  # noqa: E402
 
 KERNELS = "minidl.kernels.cuda."
@@ -160,12 +159,17 @@ def _launch_products() -> None:
             for given in None, bias:
                 products.product(cuda.copy(a), left, right, given, how=(tile, parts))
     products.plain_product(cuda.copy(a), a, b)
+    x, weight = _there(np.ones((1, 1, 5, 5), np.float32)), _there(np.ones((1, 1, 3, 3), np.float32))
+    with mock.patch.object(tiled, "plan", lambda *sizes: (tiled.LARGE, 1)):
+        for stride in (1, 1), (2, 2):
+            y = cuda.conv2d(x, weight, None, stride, (0, 0), (1, 1), 1)
+            cuda.conv2d_grad_input(y, weight, x.shape, stride, (0, 0), (1, 1), 1)
+            cuda.conv2d_grad_weight(y, x, weight.shape, stride, (0, 0), (1, 1), 1)
 
 
 def _launch_attention() -> None:
     """With the tiles of a GPU, at widths of head that fill them."""
-    attention = importlib.import_module("minidl.kernels.cuda.attention")  # a function has the name too
-    with mock.patch.object(attention, "EMULATED", False):
+    with mock.patch.object(attention_tiles, "EMULATED", False):
         for width in (64, 128):
             q, k, v = (_there(np.ones((1, 1, width), np.float32)) for _ in range(3))
             out, log_sum_exp = cuda.attention(q, k, v, 0.1, True)
