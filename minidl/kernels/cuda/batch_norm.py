@@ -141,7 +141,8 @@ def group_sums_kernel(F: type):
         group, step = column(), columns()
         while group < groups:
             total, along = zero, zero
-            row, end, channel = unsigned(group * each), unsigned(group * each + each), unsigned(group * each % channels)
+            row, end = unsigned(group * each), unsigned(group * each + each)
+            channel = unsigned(row % channels)
             while row < end:
                 total += of_rows[row] * weight[channel]
                 along += along_rows[row] * weight[channel]

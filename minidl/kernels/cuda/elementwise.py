@@ -38,8 +38,8 @@ def map0(f):
             o, j = place(i, shape, to), column()
             while j < width:
                 out[unsigned(o + j * to_next)] = f(*numbers)
-                j += columns()
-            i += rows()
+                j = unsigned(j + columns())
+            i = unsigned(i + rows())
 
     return kernel
 
@@ -53,8 +53,8 @@ def map1(f):
             o, k, j = place(i, shape, to), place(i, shape, of_a), column()
             while j < width:
                 out[unsigned(o + j * to_next)] = f(a[unsigned(k + j * next_a)], *numbers)
-                j += columns()
-            i += rows()
+                j = unsigned(j + columns())
+            i = unsigned(i + rows())
 
     return kernel
 
@@ -69,8 +69,8 @@ def map2(f):
             o, k, m, j = place(i, shape, to), place(i, shape, of_a), place(i, shape, of_b), column()
             while j < width:
                 out[unsigned(o + j * to_next)] = f(a[unsigned(k + j * next_a)], b[unsigned(m + j * next_b)], *numbers)
-                j += columns()
-            i += rows()
+                j = unsigned(j + columns())
+            i = unsigned(i + rows())
 
     return kernel
 
@@ -89,8 +89,8 @@ def map3(f):
             while j < width:
                 x, y, z = a[unsigned(k + j * next_a)], b[unsigned(m + j * next_b)], c[unsigned(n + j * next_c)]
                 out[unsigned(o + j * to_next)] = f(x, y, z, *numbers)
-                j += columns()
-            i += rows()
+                j = unsigned(j + columns())
+            i = unsigned(i + rows())
 
     return kernel
 

@@ -33,11 +33,11 @@ def place(index, shape, strides):
 
     strides: one for each dimension, and at the end the place of the first element.
     """
-    at = unsigned(strides[len(shape)])
-    if index == 0:  # the only row of contiguous arrays
+    at, rest = unsigned(strides[len(shape)]), unsigned(index)
+    if rest == 0:  # the only row of contiguous arrays
         return at
     for d in range(len(shape) - 1, -1, -1):
         n = unsigned(shape[d])
-        at += index % n * unsigned(strides[d])
-        index //= n
-    return unsigned(at)
+        at = unsigned(at + rest % n * unsigned(strides[d]))
+        rest = unsigned(rest // n)
+    return at
