@@ -9,7 +9,7 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, full
 from minidl.kernels.cuda.columns import column_sums
 from minidl.kernels.cuda.launch import launch
-from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, rows_at_once
+from minidl.kernels.cuda.rows import BOUNDS, across, blocks_of_rows, first_row, rows_at_once
 from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad"]
@@ -22,7 +22,7 @@ __all__ = ["layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad"]
 def norm_kernel(centred: bool, F: type, kept: int):
     whole, zero, one, slots = across("add", F), F(0), F(1), max(kept, 1)
 
-    @cuda.jit
+    @cuda.jit(launch_bounds=BOUNDS)
     def norm_rows(y, means, inverses, x, weight, bias, rows, width, count, eps):
         """y = (x - mean) / standard deviation * weight + bias; not `centred`: the mean is taken to be 0.
 

@@ -17,11 +17,13 @@ WARP = 32
 DISTANCES = (1, 2, 4, 8, 16)  # between threads of a warp that exchange numbers
 ALL = 0xFFFFFFFF  # the threads of a warp, as bits
 KEPT = (1, 2, 4, 8)  # elements in registers for which kernels are compiled
+LARGEST = 2 * THREADS  # block
+BOUNDS = LARGEST, 1024 // LARGEST  # so many of them find room on a processor: a thread has at most 64 registers
 
 
 def blocks_of_rows(rows: int, width: int) -> tuple[int, tuple[int, int], int]:
     """How many blocks go over the rows, of which shape, and how many elements a thread keeps: 0 if too many."""
-    block = block_for(width, THREADS if width <= KEPT[-1] * THREADS else 2 * THREADS)
+    block = block_for(width, THREADS if width <= KEPT[-1] * THREADS else LARGEST)
     each = -(-width // block[0])
     kept = next((n for n in KEPT if each <= n), 0)
     return max(1, min(BLOCKS, -(-rows // block[1]))), block, kept
