@@ -37,9 +37,13 @@ def written() -> set[str]:
 def _kernels(node: ast.AST, outer: str) -> Iterator[str]:
     for part in ast.iter_child_nodes(node):
         name = outer + part.name + "." if isinstance(part, ast.FunctionDef) else outer
-        if isinstance(part, ast.FunctionDef) and "cuda.jit" in map(ast.unparse, part.decorator_list):
+        if isinstance(part, ast.FunctionDef) and any(map(_makes_a_kernel, map(ast.unparse, part.decorator_list))):
             yield name[:-1]
         yield from _kernels(part, name)
+
+
+def _makes_a_kernel(decorator: str) -> bool:
+    return decorator.startswith("cuda.jit") and "device=True" not in decorator
 
 
 def used_by(function) -> set[str]:
