@@ -13,14 +13,14 @@ from minidl.tensor import Tensor, dtype_of
 CPU, PINNED, CUDA = 1, 3, 2  # kinds of devices
 
 
-def from_dlpack(x: Any) -> Tensor:
-    """A tensor that shares the memory of `x`, an array of another library, on the device where it lies.
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor that shares the memory of `ext_tensor`, an array of another library, on the device where it lies.
 
     BufferError for dtypes that minidl does not have, and for devices other than the CPU and the first GPU.
     """
-    kind, number = x.__dlpack_device__()
+    kind, number = ext_tensor.__dlpack_device__()
     if kind in (CPU, PINNED):
-        values = np.from_dlpack(x)
+        values = np.from_dlpack(ext_tensor)
         try:
             dtype_of(values.dtype)
         except ValueError as error:
@@ -28,7 +28,7 @@ def from_dlpack(x: Any) -> Tensor:
         return Tensor(values)
     if kind == CUDA and number == 0:
         cuda, sharing = kernels.for_device("cuda"), _sharing()
-        return Tensor(sharing.from_capsule(x.__dlpack__(stream=cuda.compute.address)))
+        return Tensor(sharing.from_capsule(ext_tensor.__dlpack__(stream=cuda.compute.address)))
     raise BufferError(f"from_dlpack takes arrays on the CPU or the first GPU, not on device {kind}:{number}")
 
 
