@@ -45,7 +45,7 @@ def save(state: dict, path: str | PathLike, metadata: dict[str, str] | None = No
 
 
 def load(path: str | PathLike, device: str = "cpu") -> dict:
-    """What was saved in a .safetensors file, on the CPU; with device "meta" the tensors' shapes and dtypes alone.
+    """What was saved in a .safetensors file: tensors on `device`, on "meta" their shapes and dtypes alone.
 
     Of a file that another program wrote, or of a flat dict: the tensors by name. Half precision becomes float32, and
     integers become int64. In a nested state, arrays stay arrays, and everything is as it was to the last bit.
@@ -63,9 +63,9 @@ def load(path: str | PathLike, device: str = "cpu") -> dict:
             dtype = found.get_dtype()
             if dtype not in DTYPES:
                 raise _no_dtype(name, dtype)
-            if device == "cpu":
-                return dtype, file.get_tensor(name)
-            return dtype, MetaArray(tuple(found.get_shape()), DTYPES[dtype][0])
+            if device == "meta":
+                return dtype, MetaArray(tuple(found.get_shape()), DTYPES[dtype][0])
+            return dtype, file.get_tensor(name)
 
         @once
         def tensor(name: str) -> Tensor:
@@ -73,7 +73,8 @@ def load(path: str | PathLike, device: str = "cpu") -> dict:
             _, wanted = DTYPES[dtype]
             if wanted is None:
                 raise _no_dtype(name, dtype)
-            return Tensor(found if found.dtype == wanted else for_array(found).cast(found, np.dtype(wanted)))
+            loaded = Tensor(found if found.dtype == wanted else for_array(found).cast(found, np.dtype(wanted)))
+            return loaded.to(device)
 
         try:
             if structure is None:

@@ -267,7 +267,7 @@ class Tensor:
         return self.data.size
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array that shares memory with this tensor."""
+        """The values as a NumPy array that shares memory with this tensor; of one on a GPU a copy."""
         return self.kernels.to_numpy(self.data)
 
     def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
@@ -322,11 +322,12 @@ class Tensor:
 
     def __repr__(self) -> str:
         gradient = ", requires_grad=True" if self.requires_grad else ""
-        if self.device != "cpu":
-            return f"tensor(shape={self.shape}, dtype={self.dtype}, device={self.device!r}{gradient})"
-        values = np.array2string(self.data, separator=", ", precision=4, prefix="tensor(")
+        device = "" if self.device == "cpu" else f", device={self.device!r}"
+        if self.device == "meta":
+            return f"tensor(shape={self.shape}, dtype={self.dtype}{device}{gradient})"
+        values = np.array2string(self.numpy(), separator=", ", precision=4, prefix="tensor(")
         dtype = "" if self.dtype in (float32, int64, bool_) else f", dtype={self.dtype}"
-        return f"tensor({values}{dtype}{gradient})"
+        return f"tensor({values}{dtype}{device}{gradient})"
 
     def __getstate__(self) -> dict:
         if self.op is not None:

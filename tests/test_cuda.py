@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import minidl
@@ -149,3 +150,27 @@ def test_the_emulated_device_has_the_names_and_arguments_of_the_real_one():
     del emulated["MEMORY"]
     assert emulated == {name: real.get(name) for name in emulated}
     assert all(name.startswith(("Block", "Elements", "Pinned")) for name in real.keys() - emulated.keys())
+
+
+def test_a_tensor_of_the_gpu_shows_its_values_and_where_it_lies():
+    x = minidl.tensor([1.0, 2.5], device="cuda", requires_grad=True)
+    assert repr(x) == "tensor([1. , 2.5], device='cuda', requires_grad=True)"
+
+
+def test_a_file_is_loaded_to_the_device_that_is_named(tmp_path):
+    path = tmp_path / "state.safetensors"
+    minidl.save({"model": {"w": minidl.ones(2, device="cuda")}, "step": 3}, path)
+    for device in ("cpu", "cuda"):
+        loaded = minidl.load(path, device=device)
+        assert (loaded["model"]["w"].device, loaded["step"]) == (device, 3)
+        np.testing.assert_array_equal(loaded["model"]["w"].numpy(), [1, 1])
+
+
+@pytest.mark.parametrize("p", [1, 2, 3.0, np.inf])
+def test_gradients_on_the_gpu_are_clipped_by_any_norm(p):
+    norms = []
+    for device in ("cpu", "cuda"):
+        weight = minidl.nn.Parameter(minidl.ones(3, device=device))
+        weight.grad = minidl.tensor([3.0, -4.0, 1.0], device=device)
+        norms.append((minidl.nn.utils.clip_grad_norm_(weight, 1.0, p).item(), *weight.grad.numpy()))
+    assert norms[1] == pytest.approx(norms[0])

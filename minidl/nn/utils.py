@@ -76,5 +76,5 @@ def _norm(k, array, p: float) -> float:
         return math.sqrt(k.squared_norm(k.reshape(array, (-1,))))
     absolute = k.absolute(array)
     if p == math.inf:
-        return float(k.max(absolute, None, False))
-    return float(k.sum(k.power(absolute, p), None, False)) ** (1 / p)
+        return float(k.to_numpy(k.max(absolute, None, False)))
+    return float(k.to_numpy(k.sum(k.power(absolute, p), None, False))) ** (1 / p)
