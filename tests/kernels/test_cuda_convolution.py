@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device, shapes
-from minidl.kernels.cuda import emulator, tiled
+from minidl.kernels.cuda import tiled
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 RNG = np.random.default_rng(0)
 
@@ -20,11 +21,6 @@ CASES = {  # x, weight, stride, padding, dilation, groups
     "one by one": ((2, 5, 3, 3), (18, 5, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "no images": ((0, 2, 4, 4), (3, 2, 3, 3), (1, 1), (1, 1), (1, 1), 1),
 }
-
-
-@pytest.fixture(autouse=True, params=["forward", "reversed"])
-def thread_order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def numbers(shape, dtype=np.float32):

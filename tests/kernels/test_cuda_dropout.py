@@ -7,14 +7,10 @@ import minidl
 from minidl import philox, random
 from minidl.kernels import cpu, for_device
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 
 from minidl.kernels.cuda import emulator  # noqa: E402
-
-
-@pytest.fixture(params=["forward", "reversed"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def drawn(k, x, p, scope=None):

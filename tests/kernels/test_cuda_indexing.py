@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device
-from minidl.kernels.cuda import emulator
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 SHAPE = (4, 3, 5)
 X = np.arange(60, dtype=np.float32).reshape(SHAPE)
@@ -21,11 +21,6 @@ KEYS = [
     (True,), (slice(None), False), (np.zeros(0, np.int64),), (np.zeros((4, 3), bool),), (X > 30,),
     (np.array([1, 2, 3]), np.array([2, 0, 1]), np.array([4, 4, 4])), (slice(0), np.array([1, 1])),
 ]  # fmt: skip
-
-
-@pytest.fixture(params=["forward", "reversed"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def there(x):

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device
-from minidl.kernels.cuda import emulator, sorting
+from minidl.kernels.cuda import sorting
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
-
-
-@pytest.fixture(params=["forward", "reversed"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def values(shape, dtype, seed=0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device
-from minidl.kernels.cuda import emulator
 from minidl.kernels.windows import adaptive, regular
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 RNG = np.random.default_rng(0)
 
@@ -21,11 +21,6 @@ CASES = {  # x, windows of its rows and its columns
     "one large window": ((1, 1, 17, 18), regular(17, 17, 1, 0), regular(18, 18, 1, 0)),
     "no images": ((0, 2, 4, 4), regular(4, 2, 2, 0), regular(4, 2, 2, 0)),
 }
-
-
-@pytest.fixture(autouse=True, params=["forward", "reversed"])
-def thread_order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 @pytest.fixture(params=CASES)

@@ -7,13 +7,9 @@ from minidl.kernels import cpu, for_device
 from minidl.kernels.cuda import emulator, products, tiled
 from minidl.kernels.cuda.array import CudaArray
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True, params=["forward", "reversed"])
-def thread_order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def numbers(*shape, dtype=np.float32):

@@ -9,15 +9,10 @@ from minidl.ops import recurrent
 
 cuda = for_device("cuda")
 
-from minidl.kernels.cuda import emulator, products  # noqa: E402
+from minidl.kernels.cuda import products  # noqa: E402
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 SIZES = [(3, 5, 7), (1, 3, 2), (2, 1, 1)]  # time, batch, width
-
-
-@pytest.fixture(params=["forward", "reversed"])
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +50,7 @@ def forward_and_backward(k, kind, gates, x, w_ih, w_hh, bias, states, way, need_
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("kind, way", [("rnn", "tanh"), ("rnn", "relu"), ("lstm", None), ("gru", None)])
-def test_sequences_and_their_gradients_are_those_of_numpy(kind, way, sizes, dtype, order):
+def test_sequences_and_their_gradients_are_those_of_numpy(kind, way, sizes, dtype, thread_order):
     for has_state in (True, False):
         gates, x, w_ih, w_hh, bias, *states = inputs(kind, sizes, dtype)
         given = [gates, x, w_ih, w_hh, bias]

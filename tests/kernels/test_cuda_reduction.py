@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device
-from minidl.kernels.cuda import emulator, reduction
+from minidl.kernels.cuda import reduction
 
+pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")
 REDUCTIONS = ["sum", "prod", "max", "min", "any", "all"]
 DTYPES = [np.float32, np.float64, np.int64, bool]
-
-
-@pytest.fixture(params=["forward", "reversed"], autouse=True)
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def values(shape, dtype, seed=0):

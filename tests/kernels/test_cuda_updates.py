@@ -10,7 +10,6 @@ from minidl.kernels.cpu import blocks
 
 cuda = for_device("cuda")
 
-from minidl.kernels.cuda import emulator  # noqa: E402
 
 # name -> how many arrays it has for its state, and it called on kernels k with them
 UPDATES = {
@@ -34,11 +33,6 @@ UPDATES = {
         p, g, v, m, u, 0.1, 0.9, 1e-6, 0.8, 0.01, 0.5)),
     "lion": (1, lambda k, p, g, m: k.lion_update(p, g, m, 0.1, 0.9, 0.99, 0.01, 0.5)),
 }  # fmt: skip
-
-
-@pytest.fixture(params=["forward", "reversed"])
-def order(request, monkeypatch):
-    monkeypatch.setattr(emulator, "order", request.param)
 
 
 def arrays(name, size, dtype):
@@ -65,7 +59,7 @@ def both(name, given, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", UPDATES)
-def test_updates_are_those_of_numpy(name, dtype, order, monkeypatch):
+def test_updates_are_those_of_numpy(name, dtype, thread_order, monkeypatch):
     of_cpu, expected, of_cuda, found = both(name, arrays(name, 301, dtype), monkeypatch)
     rtol = 2e-6 if dtype is np.float32 else 1e-14
     for x, y in zip(expected, found, strict=True):
