@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.status import Status
 
 from minidl import random
 from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.display import Displayed
+from minidl.kernels import for_array
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.monitor.terminal import error_console
 from minidl.nn.containers import ModuleList, Sequential
@@ -24,6 +23,7 @@ from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.parallel.runtime.device import device_of_rank
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor, device
@@ -205,15 +205,18 @@ def _seconds(block: Module, x, wants_grad: bool, repeats: int) -> tuple[float | 
     if isinstance(x, MetaArray):
         return None, None
     times = []
+    kernels = for_array(blocks.several(x)[0])
+    device = device_of_rank(kernels.DEVICE)
     for _ in range(repeats + 1):
         with _drawing_alike():
-            start = time.perf_counter()
+            moments = [device.now()]
             y, saved = blocks.forward(block, x, wants_grad)
-            forward = time.perf_counter() - start
-        gradient = blocks.each(lambda array: np.ones(array.shape, array.dtype), y)
-        start = time.perf_counter()
+            moments.append(device.now())
+        gradient = blocks.each(lambda array: kernels.full(array.shape, 1, array.dtype), y)
+        moments.append(device.now())
         saved.backward(gradient)
-        times.append((forward, time.perf_counter() - start))
+        start, forward, begun, end = map(device.seconds, (*moments, device.now()))
+        times.append((forward - start, end - begun))
         block.zero_grad()
     return tuple(map(statistics.median, zip(*times[1:], strict=True)))
 

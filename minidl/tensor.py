@@ -147,7 +147,7 @@ class Op:
         self.kernels = kernels = BY_ARRAY[type(arrays[0])]
         self.needs = parents if _grad_enabled else [None] * len(parents)
         data = self.forward(*arrays)
-        out = Tensor(data if data.shape else kernels.from_scalar(data))
+        out = Tensor(data if data.shape else BY_ARRAY.get(type(data), kernels).from_scalar(data))
         if _grad_enabled and any(parents):
             self.parents, self.order = parents, -tick()
             out.node = self
@@ -252,6 +252,11 @@ class Tensor:
         return self.kernels.DEVICE
 
     @property
+    def is_cuda(self) -> bool:
+        """Whether the tensor is on a GPU."""
+        return self.device == "cuda"
+
+    @property
     def dtype(self) -> np.dtype:
         return self.data.dtype
 
@@ -302,6 +307,8 @@ class Tensor:
             raise RuntimeError(f"a backward gave a gradient of shape {grad.shape} to a tensor of shape {self.shape}")
         if self.grad is None:
             self.grad = Tensor(kernels.from_scalar(grad) if owned else kernels.copy(kernels.from_scalar(grad)))
+        elif type(self.grad.data) is not type(grad):
+            raise ValueError(f"grad is on {self.grad.device}, the tensor on {self.device}")
         else:
             kernels.accumulate(self.grad.data, grad)
 
@@ -334,9 +341,13 @@ class Tensor:
             raise RuntimeError("only a leaf can be copied or pickled, not the result of an op: detach() it first")
         names = (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()))
         state = {name: getattr(self, name) for name in names if name not in ("node", "__weakref__")}
+        if self.device not in ("cpu", "meta"):  # memory of the GPU is this process's own
+            state |= {"data": self.numpy(), "device": self.device}
         return state | {"requires_grad": self.requires_grad}
 
     def __setstate__(self, state: dict) -> None:
         self.node = Leaf(self) if state.pop("requires_grad") else None
+        if device := state.pop("device", None):
+            state["data"] = _kernels.for_device(device).array(state["data"], state["data"].dtype)
         for name, value in state.items():
             setattr(self, name, value)

@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 import minidl
 from minidl.kernels import cuda_available, for_device
+from minidl.profile import profile
 
 HAS_GPU = 77
 ROOT = pathlib.Path(minidl.__file__).parent
@@ -174,3 +176,83 @@ def test_gradients_on_the_gpu_are_clipped_by_any_norm(p):
         weight.grad = minidl.tensor([3.0, -4.0, 1.0], device=device)
         norms.append((minidl.nn.utils.clip_grad_norm_(weight, 1.0, p).item(), *weight.grad.numpy()))
     assert norms[1] == pytest.approx(norms[0])
+
+
+@pytest.mark.parametrize("there", ["cuda", "meta"])
+def test_a_tensor_without_dimensions_moves(there):
+    for x in minidl.tensor(3.0), minidl.tensor(2), minidl.ones(2).sum():
+        moved = x.to(there)
+        assert (moved.device, moved.shape, moved.dtype) == (there, (), x.dtype)
+        if there == "cuda":
+            assert (moved + 1).cpu().item() == x.item() + 1
+
+
+def test_a_tensor_goes_where_another_is_and_takes_what_another_has():
+    other = minidl.zeros(2, dtype="float64", device="cuda")
+    moved = minidl.ones(2).to(other)
+    assert (moved.device, moved.dtype, moved.is_cuda) == ("cuda", minidl.float64, True)
+    assert other.copy_(minidl.tensor([1.0, 2.0])).numpy().tolist() == [1, 2]
+    assert minidl.zeros(2).copy_(other).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "LAMB", "RMSprop"])
+def test_an_optimizers_state_follows_its_parameters_and_is_loaded_to_them(kind, tmp_path):
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(minidl.ones(1, 3, device=model.weight.device)).sum().backward()
+        optimizer.step()
+
+    def trained(moves):
+        minidl.manual_seed(0)
+        model = minidl.nn.Linear(3, 2)
+        options = {"momentum": 0.9} if kind == "SGD" else {}
+        optimizer = getattr(minidl.optim, kind)(model.parameters(), lr=0.1, **options)
+        for device in moves:
+            model.to(device)
+            step(model, optimizer)
+        return model, optimizer
+
+    (moved, optimizer), (stayed, _) = trained(["cpu", "cuda", "cuda", "cpu", "cuda"]), trained(5 * ["cpu"])
+    np.testing.assert_allclose(moved.weight.numpy(), stayed.weight.numpy(), rtol=1e-4)
+    minidl.save({"model": moved.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "run.safetensors")
+    saved = minidl.load(tmp_path / "run.safetensors")
+    other, other_optimizer = trained(["cuda"])
+    other.load_state_dict(saved["model"])
+    other_optimizer.load_state_dict(saved["optimizer"])
+    for model, its in (moved, optimizer), (other, other_optimizer):
+        step(model, its)
+    np.testing.assert_allclose(other.weight.numpy(), moved.weight.numpy(), rtol=1e-4)
+
+
+def test_averages_follow_their_parameters_and_gradients_their_tensors():
+    model = minidl.nn.Linear(2, 2)
+    average = minidl.optim.ExponentialMovingAverage(model, 0.5)
+    model(minidl.ones(1, 2)).sum().backward()
+    model.to("cuda")
+    assert model.weight.grad.device == "cuda"
+    average.update()
+    other = minidl.optim.ExponentialMovingAverage(minidl.nn.Linear(2, 2), 0.5)
+    other.load_state_dict(average.state_dict())
+    with average.applied(), other.applied():
+        np.testing.assert_allclose(model.weight.numpy(), next(iter(other._parameters.values())).numpy(), rtol=1e-6)
+
+
+def test_a_gradient_elsewhere_than_its_tensor_is_refused():
+    x = minidl.ones(2, requires_grad=True, device="cuda")
+    x.grad = minidl.ones(2)
+    with pytest.raises(ValueError, match="grad is on cpu, the tensor on cuda"):
+        (x * 2).sum().backward()
+
+
+def test_what_was_pickled_on_a_gpu_is_read_in_another_process(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(minidl.nn.Linear(2, 2).to("cuda")))
+    script = f"import pickle; print(pickle.load(open({str(path)!r}, 'rb')).weight.device)"
+    emulated = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert emulated.stdout == "cuda\n"
+    assert "no device cuda: " in without_gpu(script).stderr
+
+
+def test_a_model_on_the_gpu_is_profiled():
+    rows = profile(minidl.nn.Linear(4, 5).to("cuda"), minidl.randn(3, 4, device="cuda"), repeats=1, show=False).rows
+    assert all(row.forward_seconds > 0 for row in rows)

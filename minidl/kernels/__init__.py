@@ -22,6 +22,13 @@ def for_array(array) -> ModuleType:
     return BY_ARRAY[type(array)]
 
 
+def beside(like, array):
+    """`array` on the device on which `like` lies: itself if it lies there, else a copy."""
+    if type(array) is type(like):
+        return array
+    return for_array(like).array(for_array(array).to_numpy(array), array.dtype)
+
+
 def for_device(name: str) -> ModuleType:
     """The kernels of the device `name`. ValueError names the devices there are; RuntimeError says what a GPU lacks."""
     if name == "cuda" and name not in BY_DEVICE:

@@ -150,7 +150,7 @@ class Module:
     def to(self, *targets, dtype=None, device: str | None = None) -> Module:
         """Move the parameters and buffers to another device ("cpu", "cuda"), or cast those of floats to another dtype.
 
-        The gradients go. An optimizer of these parameters goes on with them; its state must be on their device.
+        Gradients move along, and an optimizer of these parameters goes on with them; a cast drops the gradients.
         """
         for target in (*targets, *(option for option in (dtype, device) if option is not None)):
             if isinstance(target, str) and target not in DTYPES:

@@ -52,10 +52,12 @@ class Stored(Tensor):
         self.data = kernels.array(self.cut.take(values), dtype or self.dtype)
 
     def move(self, device: str) -> None:
-        """Lie on `device` from now on, without a gradient."""
+        """Lie on `device` from now on, with the gradient."""
         if device != self.device:
             there = _kernels.for_device(device)
-            self.data, self.grad = there.array(self.kernels.to_numpy(self.data), self.dtype), None
+            self.data = there.array(self.kernels.to_numpy(self.data), self.dtype)
+            if self.grad is not None:
+                self.grad = Tensor(_kernels.beside(self.data, self.grad.data))
 
     def __getstate__(self) -> dict:
         """What is copied and pickled: the recipe, often a closure, only while there are no values."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from minidl.autograd import changed
 from minidl.ops import arithmetic
 from minidl.ops.indexing import index_keys
-from minidl.ops.shape import cast
+from minidl.ops.shape import cast, to
 from minidl.tensor import Tensor, is_grad_enabled, no_grad
 
 
@@ -71,7 +71,9 @@ def augmented(name: str, function: Callable) -> Callable[..., Tensor]:
 
 
 def copy_(x: Tensor, source: Tensor) -> Tensor:
-    """x becomes `source`, which broadcasts to its shape and is cast to its dtype."""
+    """x becomes `source`, which broadcasts to its shape, is cast to its dtype and copied to its device."""
+    if source.device != x.device and "meta" not in (source.device, x.device):
+        source = to(source, x.device)
     _check("copy_", x, (source,))
     return _write("copy_", x, cast(source, x.dtype))
 

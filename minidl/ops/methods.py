@@ -94,6 +94,6 @@ Tensor.where = lambda x, condition, other: choice.where(condition, x, other)
 Tensor.view = shape.reshape
 Tensor.T = property(lambda x: shape.permute(x, range(x.ndim)[::-1]), doc="With the dimensions in reverse order.")
 Tensor.cpu = lambda x: shape.to(x, "cpu")
-Tensor.cuda = lambda x: shape.to(x, "cuda")
+Tensor.cuda = lambda x, non_blocking=False: shape.to(x, "cuda", non_blocking=non_blocking)
 Tensor.mT = property(lambda x: shape.transpose(x, -2, -1), doc="With the last two dimensions exchanged.")
 Tensor.__array_ufunc__ = None  # a NumPy array on the left of an operator leaves the operation, and its error, to us

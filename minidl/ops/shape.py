@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from itertools import chain
 
 import numpy as np
 
@@ -278,10 +279,13 @@ def cast(x: Tensor, dtype) -> Tensor:
 def to(x: Tensor, *targets, dtype=None, device: str | None = None, non_blocking: bool = False) -> Tensor:
     """On another device ("cpu", "cuda", "meta") or in another dtype, or both; x itself if nothing changes.
 
+    A tensor stands for its device and dtype.
+
     non_blocking: do not wait for a copy to the GPU, which needs pinned memory (`pin_memory`), nor for one back, whose
     values are there after `minidl.cuda.synchronize()`.
     """
-    for target in (*targets, *(option for option in (dtype, device) if option is not None)):
+    targets = (*targets, *(option for option in (dtype, device) if option is not None))
+    for target in chain.from_iterable((t.device, t.dtype) if isinstance(t, Tensor) else (t,) for t in targets):
         if isinstance(target, str) and target not in DTYPES:
             _kernels.for_device(target)
             x = x if x.device == target else Move(target, non_blocking)(x)

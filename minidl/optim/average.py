@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from minidl.autograd import changed
+from minidl.kernels import beside
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import check_state, names_of
@@ -41,7 +42,8 @@ class ExponentialMovingAverage:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         for name, parameter in self._parameters.items():
-            k, average = parameter.kernels, self.averages[name]
+            k = parameter.kernels
+            self.averages[name] = average = beside(parameter.data, self.averages[name])
             # average += (1 - decay) * (parameter - average)
             k.accumulate(average, k.multiply(k.subtract(parameter.data, average), 1 - decay))
 
@@ -57,7 +59,7 @@ class ExponentialMovingAverage:
 
     def _write(self, values: dict) -> None:
         for name, parameter in self._parameters.items():
-            parameter.kernels.assign(parameter.data, values[name])
+            parameter.kernels.assign(parameter.data, beside(parameter.data, values[name]))
             changed(parameter.data)
 
     def state_dict(self) -> dict:
@@ -73,4 +75,5 @@ class ExponentialMovingAverage:
             raise ValueError(f"the saved averages are {theirs}, these are {ours}")
         self.updates = saved["updates"]
         for name, parameter in self._parameters.items():
-            parameter.kernels.assign(self.averages[name], given[name])
+            self.averages[name] = average = beside(parameter.data, self.averages[name])
+            parameter.kernels.assign(average, beside(average, given[name]))

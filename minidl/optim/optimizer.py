@@ -9,7 +9,7 @@ from numbers import Number
 import numpy as np
 
 from minidl.autograd import changed
-from minidl.kernels import BY_ARRAY, for_array
+from minidl.kernels import BY_ARRAY, beside, for_array
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor, enable_grad
 
@@ -128,7 +128,11 @@ class Optimizer:
                 raise ValueError(f"parameter {i} has shape {parameter.shape}, its gradient {parameter.grad.shape}")
             p, gradient = (parameter.updated_part(array) for array in (parameter.data, parameter.grad.data))
             if p.size:
-                yield i, (p, gradient, self.state[parameter], options, -scale if options["maximize"] else scale)
+                state = self.state[parameter]
+                for key, value in state.items():
+                    if type(value) is not type(p) and type(value) in BY_ARRAY:  # the parameter has moved
+                        state[key] = beside(p, value)
+                yield i, (p, gradient, state, options, -scale if options["maximize"] else scale)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -162,10 +166,10 @@ class Optimizer:
         """{"state": {name: {"momentum": array, …}}, "param_groups": [{"lr": …, "params": [name, …]}]}, flat arrays.
 
         A parameter's name is its index if any has none or two have the same. The arrays belong to the
-        part of each parameter that is `updated` here, and are not copied.
+        part of each parameter that is `updated` here. They are the host's: those on a GPU are copied, others not.
         """
         names = names_of(self.parameters)
-        state = {names[parameter]: dict(state) for parameter, state in self.state.items()}
+        state = {names[p]: {key: _on_host(value) for key, value in state.items()} for p, state in self.state.items()}
         groups = [{**group, "params": [names[p] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
@@ -202,7 +206,7 @@ class Optimizer:
                         f"{key} of {name} has {value.size} elements, the parameter {parameter.updated.size}"
                     )
         for parameter, name in names.items():
-            self.state[parameter] = {key: _copy(value) for key, value in saved["state"][name].items()}
+            self.state[parameter] = {key: _copy(parameter.data, value) for key, value in saved["state"][name].items()}
         for group, other in zip(self.param_groups, saved["param_groups"], strict=True):
             group.update({key: value for key, value in other.items() if key != "params"})
 
@@ -259,5 +263,12 @@ def below_one(options: dict, *names: str) -> None:
             require(0 <= share < 1, f"{name}={value}, it must be at least 0 and below 1")
 
 
-def _copy(value):
-    return value if isinstance(value, Number) else for_array(value).copy(value)
+def _copy(parameter, value):
+    """A number, or a copy of an array on the device of the array `parameter`."""
+    if isinstance(value, Number):
+        return value
+    return for_array(value).copy(value) if type(value) is type(parameter) else beside(parameter, value)
+
+
+def _on_host(value):
+    return for_array(value).to_numpy(value) if type(value) in BY_ARRAY else value
