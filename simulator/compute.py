@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple, Protocol
 
+from minidl.kernels.algorithms import CONVOLUTIONS
 from minidl.kernels.meta import KernelCall
 from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.units import counted, scaled
@@ -214,8 +215,9 @@ def convolution(call: KernelCall) -> Convolution | None:
 
 
 def as_computed(call: KernelCall, device: str) -> KernelCall:
-    """The call as `device` computes it: meta notes the CPU's algorithm, a GPU takes a convolution's windows always."""
-    return replace(call, algorithm="windows") if call.algorithm and device == "cuda" else call
+    """The call as `device` computes it: meta notes the CPU's algorithm, for which it may have no kernels."""
+    there = not call.algorithm or call.algorithm in CONVOLUTIONS[device]
+    return call if there else replace(call, algorithm="windows")
 
 
 def timed_by(call: KernelCall) -> Convolution | int | None:

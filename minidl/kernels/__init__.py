@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from minidl.kernels import cpu, meta
+from minidl.kernels.algorithms import WIDEST_IN_TILES
 
 BY_DEVICE: dict[str, ModuleType] = {"cpu": cpu, "meta": meta}
 BY_ARRAY: dict[type, ModuleType] = {np.ndarray: cpu, meta.MetaArray: meta}
@@ -40,9 +41,13 @@ def for_device(name: str) -> ModuleType:
 
 @contextmanager
 def predicting(device: str) -> Iterator[None]:
-    """In the `with` block meta attends as `device` does: in tiles, of which no weights are kept, or not."""
-    before = meta.WIDEST_IN_TILES
-    meta.WIDEST_IN_TILES = for_device(device).WIDEST_IN_TILES
+    """In the `with` block meta attends as "cpu" or "cuda" does: in tiles, of which no weights are kept, or not.
+
+    The device need not be there. ValueError for another.
+    """
+    if device not in WIDEST_IN_TILES:
+        raise ValueError(f"device {device!r} cannot be predicted: there are {' and '.join(WIDEST_IN_TILES)}")
+    before, meta.WIDEST_IN_TILES = meta.WIDEST_IN_TILES, WIDEST_IN_TILES[device]
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""How the CPU computes what it may compute in several ways: from shapes and dtypes alone.
+"""How a device computes what may be computed in several ways: from shapes and dtypes alone.
 
-The kernels of the CPU go by these functions, and those of meta write down what they say, so that what is priced is what
-is run.
+The kernels of a device go by what stands here, and those of meta write it down, so that what is priced is what is run,
+on a device too that is not there.
 """
 
 import math
@@ -10,6 +10,8 @@ import numpy as np
 
 COMPILED_FROM = 1 << 16  # elements: below, the import of Numba is not worth its 0.2 seconds
 LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, and the BLAS is faster
+WIDEST_IN_TILES = {"cpu": 0, "cuda": 512}  # bytes of a head up to which the ops attend in tiles: on the CPU none
+CONVOLUTIONS = {"cpu": ("winograd", "direct", "windows"), "cuda": ("windows",)}  # ways of which a device has kernels
 
 
 def is_compiled(size: int, dtype, least: int = COMPILED_FROM) -> bool:
@@ -18,7 +20,7 @@ def is_compiled(size: int, dtype, least: int = COMPILED_FROM) -> bool:
 
 
 def convolution(x_shape, dtype, weight_shape, out_size, stride, dilation, groups) -> str:
-    """The fastest algorithm that applies to a convolution of x (n, c, height, width) into images of `out_size`.
+    """The CPU's fastest algorithm that applies to a convolution of x (n, c, height, width) to images of `out_size`.
 
     "winograd" takes half the time of "windows" wherever it applies, unless many of its tiles of 4 x 4 stick out.
     "direct", by the times of both for 1 to 128 channels and images of 2 to 32 places a side (AVX2, one thread): it

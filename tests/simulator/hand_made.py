@@ -137,8 +137,8 @@ def made_up(**changes) -> Calibration:
 
 def made_up_gpu(**changes) -> Calibration:
     """A calibration of the GPU, or its emulator, that nobody has measured."""
-    figures = {"machine": identity("cuda"), "network": None, "turn_seconds": 0.0, "probe_seconds": None}
-    return made_up(**figures | changes)
+    machine = changes.get("machine") or identity("cuda")
+    return made_up(**{"network": None, "turn_seconds": 0.0, "probe_seconds": None} | changes | {"machine": machine})
 
 
 def made_up_whole(**changes) -> Calibration:

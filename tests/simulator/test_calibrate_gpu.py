@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import subprocess
 import sys
 from dataclasses import asdict
 
@@ -82,6 +84,25 @@ def test_attention_is_priced_as_the_gpu_computes_it():
         calls = {c.name for block in prediction._profile.blocks for c in (*block.forward, *block.backward)}
         assert taken <= calls and not left & calls
     assert on_gpu.memory_bytes < on_cpu.memory_bytes  # no weights of attention are kept
+
+
+def test_a_plan_is_priced_for_a_gpu_where_there_is_none_without_its_kernels():
+    code = """
+import sys
+
+from minidl import models
+from minidl.parallel import Plan
+from simulator import simulate
+from simulator.measure import identity
+from tests.simulator.hand_made import made_up_gpu
+
+cluster = made_up_gpu(machine=identity() | {"gpu": "Abacus"}).cluster()
+prediction = simulate(models.builder("gpt-tiny"), Plan(), cluster, 4)
+print(cluster.name, prediction.step_seconds > 0, "minidl.kernels.cuda" in sys.modules, "numba" in sys.modules)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "MINIDL_CUDA"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.stdout, result.stderr) == ("Abacus True False False\n", "")
 
 
 def test_the_emulator_is_not_measured_in_the_usual_sizes(capsys):

@@ -5,9 +5,11 @@ The ops of the CPU keep the attention weights instead: NumPy gains nothing by ti
 
 import numpy as np
 
+from minidl.kernels import algorithms
+
 __all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
 
-WIDEST_IN_TILES = 0  # bytes of a head for which the ops take this way: for none
+WIDEST_IN_TILES = algorithms.WIDEST_IN_TILES["cpu"]
 TILE = 64  # keys
 
 

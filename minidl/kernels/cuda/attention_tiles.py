@@ -8,14 +8,14 @@ the banks of shared memory, by a multiple of what one instruction reads.
 
 import functools
 
-from minidl.kernels import layout
+from minidl.kernels import algorithms, layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.elementwise import broadcast_strides
 from minidl.kernels.cuda.launch import padded
 from minidl.kernels.cuda.target import EMULATED, cuda, unsigned
 
 PAD = 4
-WIDEST_IN_TILES = 512  # bytes of a row: heads of 128 numbers of float32
+WIDEST_IN_TILES = algorithms.WIDEST_IN_TILES["cuda"]  # bytes of a row: heads of 128 numbers of float32
 
 
 def forward_tile(row: int) -> tuple[int, int, int, int]:

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.attention import WIDEST_IN_TILES  # the CPU's, but for `kernels.predicting`
+from minidl.kernels import algorithms
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
+
+WIDEST_IN_TILES = algorithms.WIDEST_IN_TILES["cpu"]  # but for `kernels.predicting`
 
 
 def attention(q, k, v, scale, is_causal):
