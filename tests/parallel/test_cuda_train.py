@@ -7,7 +7,9 @@ import pytest
 
 import minidl
 from minidl import data, models, nn, optim
+from minidl.kernels import for_device
 from minidl.parallel import Plan, train
+from minidl.parallel.runtime import device
 from minidl.trace import COMPUTE, COPY
 
 LOSS = nn.CrossEntropyLoss()
@@ -99,6 +101,45 @@ def test_the_way_of_the_model_to_the_gpu_is_seen_in_the_first_step():
     start = {event.name: event.start for event in step.events}
     for block in (1, 4):
         assert start[f"block {block} to the device's format"] < start[f"block {block} to the device"] < start["F0"]
+
+
+class Clock:
+    """Stands for the module time: its seconds pass as the test says."""
+
+    seconds = 0.0
+
+    def perf_counter(self):
+        return self.seconds
+
+
+def test_after_hours_times_of_the_gpu_are_as_exact_as_in_the_first_second(monkeypatch):
+    for_device("cuda")
+    from minidl.kernels.cuda import emulated_device
+
+    def as_the_driver_gives_it(event, earlier):
+        return float(np.float32(1e3 * exactly(event, earlier))) / 1e3
+
+    exactly, clock = emulated_device.Event.seconds_since, Clock()
+    monkeypatch.setattr(emulated_device.Event, "seconds_since", as_the_driver_gives_it)
+    for module in (emulated_device, device):
+        monkeypatch.setattr(module, "time", clock)
+    gpu, moments = device.Gpu(), []
+    for step in range(10):  # of 20 minutes
+        clock.seconds = 1200.0 * step
+        gpu.anchor()
+        clock.seconds += 0.1234567
+        moments.append((gpu.now(), clock.seconds))
+    for moment, seconds in moments:
+        assert gpu.seconds(moment) == pytest.approx(seconds, rel=0, abs=1e-7)
+
+
+def test_a_gpu_is_not_waited_for_twice_in_a_second_to_look_at_the_clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(device, "time", clock)
+    gpu = device.Gpu()
+    monkeypatch.setattr(device.Gpu, "now", lambda gpu: pytest.fail("waits"))
+    clock.seconds = 0.5
+    gpu.anchor()
 
 
 def test_a_checkpoint_of_the_gpu_is_gone_on_with_on_the_cpu(tmp_path):

@@ -8,6 +8,7 @@ communication.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -19,6 +20,9 @@ from minidl.tensor import Tensor
 
 # Is told of a copy: its name, when it begins and ends, its bytes
 Told = Callable[[str, object, object, int], None]
+
+
+ANCHOR_SECONDS = 1.0  # in which two times of a GPU are known to 0.06 microseconds
 
 
 class Fetched(Protocol):
@@ -48,6 +52,9 @@ class Host:
     name = "cpu"
     now = staticmethod(time.perf_counter)
 
+    def anchor(self) -> None:
+        """At the start of a step, so that `seconds` stays exact in a long run."""
+
     def seconds(self, moment: float) -> float:
         """When a moment that `now` gave was, as time.perf_counter has it."""
         return moment
@@ -68,19 +75,31 @@ class Gpu:
 
     def __init__(self) -> None:
         self.kernels = kernels.for_device("cuda")
-        self._start = self.now()
-        self._start.synchronize()
-        self._start_seconds = time.perf_counter()
+        self._anchors: list[tuple[object, float]] = []  # events, and when they were by the host's clock
+        self.anchor()
 
     def now(self):
         """The moment at which the GPU has done all kernels launched so far."""
         return self.kernels.Event(self.kernels.compute)
 
+    def anchor(self) -> None:
+        """Wait for the GPU and look at the host's clock, if that was not in the last ANCHOR_SECONDS.
+
+        The driver gives the time between two events as a float32 of milliseconds, of an hour to a quarter of one, and
+        the two clocks drift apart.
+        """
+        if not self._anchors or time.perf_counter() - self._anchors[-1][1] > ANCHOR_SECONDS:
+            event = self.now()
+            event.synchronize()
+            self._anchors.append((event, time.perf_counter()))
+
     def seconds(self, moment) -> float:
         if isinstance(moment, float):
             return moment
         moment.synchronize()
-        return self._start_seconds + moment.seconds_since(self._start)
+        later = bisect.bisect(self._anchors, 0.0, key=lambda anchor: -moment.seconds_since(anchor[0]))
+        event, seconds = self._anchors[max(later - 1, 0)]  # the last before it
+        return seconds + moment.seconds_since(event)
 
     def load(self, values: np.ndarray, dtype: np.dtype, tell: Told):
         start = time.perf_counter()

@@ -98,6 +98,7 @@ def run_rank(group, job: Job) -> Result:
             if scheduler and step > job.first_step:
                 scheduler.step()
             start = time.perf_counter()
+            worker.device.anchor()
             totals = worker.run(execution, Step(request.dataset, samples, step))
             seconds = time.perf_counter() - start
             last = done == request.steps
