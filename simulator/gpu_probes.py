@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
 from minidl import kernels
-from minidl.parallel.runtime.device import Gpu
+from minidl.bench.on_gpu import mean_seconds
 from simulator.compute import SMALL
 
 POOL, PLACES = 256 << 20, 16  # bytes of operands, more than the caches of a GPU; places in which these lie
-HOST_SECONDS, LEAST, MOST = 1e-2, 3, 10  # after which no more runs are launched; how many there are
 
 
 def gemm_seconds(sizes: Sequence[int]) -> list[float]:
@@ -35,17 +33,5 @@ def _product_seconds(m: int, n: int, k: int) -> float:
         for _ in range(places)
     ]
     operands, results = itertools.cycle(pairs), deque(maxlen=places)
-    return mean_seconds(lambda: results.append(on_gpu.matmul(*next(operands))))
-
-
-def mean_seconds(action: Callable[[], object]) -> float:
-    """Mean time of an action that is repeated without a pause, after one that does not count: the first compiles."""
-    gpu = Gpu()
-    action()
-    runs, until = 0, time.perf_counter() + HOST_SECONDS
-    start = gpu.now()
-    while runs < LEAST or (runs < MOST and time.perf_counter() < until):
-        action()
-        runs += 1
-    end = gpu.now()
-    return (gpu.seconds(end) - gpu.seconds(start)) / runs
+    # Until the first result goes, each needs memory of its own
+    return mean_seconds(lambda: results.append(on_gpu.matmul(*next(operands))), warm_up=places + 1)

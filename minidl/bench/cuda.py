@@ -1,7 +1,8 @@
 """How fast the kernels of a GPU are, beside what its memory and its libraries do, and training steps beside PyTorch's.
 
 A kernel that moves memory is measured against a copy of the driver's, one that multiplies against the library's product
-or attention (PyTorch's, in float32 without TF32). Times are medians of runs, with an event before and after each.
+or attention (PyTorch's, in float32 without TF32). A kernel's time is the mean of runs that follow one another, so that
+the GPU does not wait for the host to launch it, unless it is shorter than a launch.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import numpy as np
 
 import minidl
 from minidl import kernels
+from minidl.bench.on_gpu import mean_seconds
 from minidl.bench.workloads import BUILD
 from minidl.kernels.cuda import launch
 
-SECONDS = 0.3  # that a kernel is run for, at most
-RUNS = 20  # of a kernel, at most
+SECONDS = 0.6  # that a step is run for, unless 3 take longer
+RUNS = 20  # of a kernel of PyTorch's
 F = np.float32
 TARGETS = {  # share of the copy bandwidth, or of the library's speed, at least
     "add": 0.85, "softmax": 0.85, "layer_norm": 0.85, "adam_update": 0.85, "matmul": 0.60, "attention": 0.40,
@@ -83,33 +85,16 @@ def torch_on_gpu() -> ModuleType | None:
     return torch
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """The median time of `run` on the GPU, after two that do not count: the first compiles."""
-    k = kernels.for_device("cuda")
-    run(), run()
-    k.device.synchronize()
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < RUNS):
-        start = k.Event(k.compute)
-        run()
-        stop = k.Event(k.compute)
-        stop.synchronize()
-        times.append(max(stop.seconds_since(start), 1e-9))
-    return statistics.median(times)
-
-
 def library_seconds(torch: ModuleType, run: Callable[[], object]) -> float:
-    """The same of PyTorch's."""
+    """Mean time of PyTorch's runs, measured as ours are."""
     run(), run()
-    times = []
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(RUNS):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
         run()
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop) / 1e3)
-    return statistics.median(times)
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) / 1e3 / RUNS
 
 
 def launch_seconds(launches: int = 1000) -> float:
@@ -130,7 +115,7 @@ def copy_bandwidth(nbytes: int) -> float:
     k = kernels.for_device("cuda")
     source, target = (k.full((nbytes // 4,), 1.0, np.float32) for _ in range(2))
     blocks = target.storage.block, source.storage.block
-    return 2 * nbytes / seconds_of(lambda: k.device.copy_within(blocks[0], 0, blocks[1], 0, nbytes, k.compute))
+    return 2 * nbytes / mean_seconds(lambda: k.device.copy_within(blocks[0], 0, blocks[1], 0, nbytes, k.compute))
 
 
 def cases(scale: int) -> Iterator[Case]:
@@ -194,7 +179,7 @@ def measure_kernels(scale: int, copy: float, report: Callable[[str], None]) -> l
         before = launch.launches
         case.run()
         launches = launch.launches - before
-        seconds = seconds_of(case.run)
+        seconds = mean_seconds(case.run)
         theirs = library_seconds(torch, case.library) if case.library else None
         found.append(KernelRow(
             case.name, case.shape, seconds, launches, case.nbytes / seconds, case.flops / seconds, theirs,
@@ -218,7 +203,7 @@ def measure_step(workload: str) -> StepRow:
 
 def host_seconds(step: Callable[[], object]) -> float:
     """The median time of a step that ends by reading its loss."""
-    times, end = [], time.perf_counter() + 2 * SECONDS
+    times, end = [], time.perf_counter() + SECONDS
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
         start = time.perf_counter()
         step()

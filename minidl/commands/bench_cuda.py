@@ -72,15 +72,17 @@ def show(console: Console, document: dict, rows, steps) -> None:
         console.print("The emulator: these are not the times of a GPU.", style="bold")
     copy = scaled(document["copy_bytes_per_second"], "B/s")
     console.print(f"{name}: a launch takes {duration(launch)}, the driver copies {copy}", highlight=False)
-    table = Table("kernel", "shape", "time", "launches", "of it launching", "speed", "of copy", "of library", "wanted",
-                  box=None, header_style="bold", pad_edge=False)  # fmt: skip
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("kernel", "shape", "time", "launches\n(of time)", "speed", "of\ncopy", "of\nlibrary", "goal"):
+        table.add_column(heading, justify="left" if heading in ("kernel", "shape") else "right", no_wrap=True)
     for row in rows:
         multiplies = row.flops_per_second > 0
         speed = scaled(row.flops_per_second, "FLOP/s") if multiplies else scaled(row.bytes_per_second, "B/s")
         table.add_row(
-            row.name, "×".join(map(str, row.shape)), duration(row.seconds), str(row.launches),
-            _share(min(1.0, row.launches * launch / row.seconds)), speed, _share(row.share_of_copy),
-            _share(row.share_of_library), "" if row.target is None else f"≥ {row.target:.0%}",
+            row.name, "×".join(map(str, row.shape)), duration(row.seconds),
+            f"{row.launches} ({_share(min(1.0, row.launches * launch / row.seconds))})", speed,
+            _share(row.share_of_copy), _share(row.share_of_library),
+            "" if row.target is None else f"≥ {row.target:.0%}",
         )  # fmt: skip
     print_table(console, table)
     if not steps:
