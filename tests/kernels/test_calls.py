@@ -16,6 +16,7 @@ CHANNELS, MASK, LABELS = MetaArray((16,), "float32"), MetaArray((4, 6), "bool"),
 CONVOLUTION = (1, 1), (1, 1), (1, 1), 1
 HALVES = windows.regular(8, 2, 2, 0), windows.regular(8, 2, 2, 0)
 SMALL, WHICH = MetaArray((2, 16, 4, 4), "float32"), MetaArray((2, 16, 4, 4), "uint8")
+LOG_SUM_EXP = MetaArray((4,), "float32")
 ROWS = MetaArray((4, 1), "float32")  # mean, or inverse standard deviation, of each
 GATES, WIDE, STATES = (MetaArray(n, "float32") for n in ((2, 4, 24), (24, 6), (2, 4, 6)))
 
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "avg_pool2d_grad": (SMALL, *HALVES), "cumsum": (X, 0), "argsort": (X, 0, False), "argmax": (X, 0), "argmin": (X, 0),
     **{name: (X, 0, False) for name in ("sum", "max", "min", "any", "all", "prod")},
     **{name: (X, 0) for name in ("softmax", "log_softmax")}, "softmax_grad": (X, X, 0), "log_softmax_grad": (X, X, 0),
+    "attention": (X, X, X, 1.0, True), "attention_grad": (X, X, X, X, X, LOG_SUM_EXP, 1.0, True),
     "attention_weights": (X, 1.0, True), "attention_weights_grad": (X, X, 1.0), "layer_norm": (X, ROW, ROW, 0.1),
     "layer_norm_grad": (X, X, ROWS, ROWS, ROW), "rms_norm": (X, ROW, 0.1), "rms_norm_grad": (X, X, ROWS, ROW),
     "channel_moments": (IMAGES,), "batch_norm": (IMAGES, *(CHANNELS,) * 4),
@@ -49,7 +51,7 @@ ARGUMENTS = {
     "matmul": (X, MetaArray((6, 5), "float32")),
 }  # fmt: skip
 KINDS = {
-    "product": "matmul", "convolution": "conv2d conv2d_grad_input conv2d_grad_weight",
+    "product": "matmul attention attention_grad", "convolution": "conv2d conv2d_grad_input conv2d_grad_weight",
     "copy": "full copy cast assign pad concatenate flip roll embedding index index_assign index_put pick pick_grad",
     "view": "reshape permute swap_last broadcast_to slice_last",
     "reduction": """sum max min any all prod prod_grad argmax argmin argsort cumsum squared_norm channel_sums max_pool2d
