@@ -109,7 +109,7 @@ def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: boo
     with meta.record() as forward:
         y, saved = blocks.forward(block, x, wants_grad, trained)
     back = _backward(block, x, wants_grad, y, saved) if saved is not None else _run_again(block, x)
-    needed = flops(forward) + flops(back.get("backward", ()))
+    needed = _model_flops((*forward, *back.get("backward", ())))
     if saved is not None and recomputes_attention(block):
         needed = _flops_at_least(block, x, wants_grad)
     with meta.record() as infer, _in_evaluation(block):
@@ -194,7 +194,7 @@ def _flops_at_least(block: Module, x: Arrays, wants_grad: bool) -> int:
     with meta.record() as calls, attention_recomputed(block, False):
         y, saved = blocks.forward(block, x, wants_grad)
         saved.backward(_gradient(y))
-    return flops(calls)
+    return _model_flops(calls)
 
 
 class _Names:
@@ -253,3 +253,8 @@ def signature(module: Module) -> tuple:
 
 def flops(calls: Sequence[Call]) -> int:
     return sum(c.flops for c in calls if isinstance(c, KernelCall))
+
+
+def _model_flops(calls: Sequence[Call]) -> int:
+    """Without what a kernel computes again."""
+    return sum(c.flops - c.again for c in calls if isinstance(c, KernelCall))

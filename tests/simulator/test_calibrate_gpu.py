@@ -84,6 +84,7 @@ def test_attention_is_priced_as_the_gpu_computes_it():
         calls = {c.name for block in prediction._profile.blocks for c in (*block.forward, *block.backward)}
         assert taken <= calls and not left & calls
     assert on_gpu.memory_bytes < on_cpu.memory_bytes  # no weights of attention are kept
+    assert on_gpu.flops == on_cpu.flops  # of the model: that backward makes the weights again raises no MFU
 
 
 def test_a_plan_is_priced_for_a_gpu_where_there_is_none_without_its_kernels():

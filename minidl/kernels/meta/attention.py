@@ -26,14 +26,19 @@ def attention(q, k, v, scale, is_causal):
 
 
 def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
-    """Seven products a tile: two make the weights again, for queries and for keys, two the gradient of the weights."""
+    """Seven products a tile: two make the weights again, for queries and for keys, two the gradient of the weights.
+
+    With weights that were kept, as matmul and attention_weights_grad do it, there would be four.
+    """
     heads = out.shape[:-2]
     grad_k, grad_v = (MetaArray((*heads, *x.shape[-2:]), x.dtype) for x in (k, v))
     width, values = q.shape[-1], v.shape[-1]
     product = math.prod(heads), q.shape[-2], k.shape[-2], 4 * width + 3 * values
-    flops = 2 * math.prod(product) + 30 * math.prod(product[:3]) + 2 * out.size
+    weights = math.prod(product[:3])
+    flops = 2 * math.prod(product) + 30 * weights + 2 * out.size
+    needed = weights * (4 * (width + values) + 5)
     grad_q = result(
         "attention_grad", (grad, q, k, v, out, log_sum_exp), (*heads, *q.shape[-2:]), q.dtype, flops=flops,
-        shapes=(product,), also_written=(grad_k, grad_v), kind="product",
+        shapes=(product,), also_written=(grad_k, grad_v), kind="product", again=flops - needed,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
