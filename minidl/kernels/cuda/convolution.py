@@ -95,7 +95,8 @@ def window_functions(F, spread: bool):
         windows = unsigned(where.windows_down * across)
         image, inside = unsigned(number // windows), unsigned(number % windows)
         i, j = unsigned(inside // across), unsigned(inside % across)
-        return unsigned(image * where.image), where.first_y + i * where.step_y, where.first_x + j * where.step_x
+        y, x = unsigned(where.first_y + i * where.step_y), unsigned(where.first_x + j * where.step_x)
+        return unsigned(image * where.image), y, x
 
     @cuda.jit(device=True)
     def element(where, number):
@@ -103,21 +104,21 @@ def window_functions(F, spread: bool):
         elements = unsigned(where.rows * columns)
         channel, inside = unsigned(number // elements), unsigned(number % elements)
         i, j = unsigned(inside // columns), unsigned(inside % columns)
-        return unsigned(channel * where.height * where.width), i * where.apart_y, j * where.apart_x
+        y, x = unsigned(i * where.apart_y), unsigned(j * where.apart_x)
+        return unsigned(channel * where.height * where.width), y, x
 
     @cuda.jit(device=True)
     def read(array, where, place, y, x):
-        if y < 0 or x < 0:
-            return zero  # of the padding
-        i, j = unsigned(y), unsigned(x)
         if spread:
             spread_y, spread_x = unsigned(where.spread_y), unsigned(where.spread_x)
-            if i % spread_y != 0 or j % spread_x != 0:
+            i, j = unsigned(y // spread_y), unsigned(x // spread_x)
+            if unsigned(i * spread_y) != y or unsigned(j * spread_x) != x:
                 return zero
-            i, j = unsigned(i // spread_y), unsigned(j // spread_x)
-        if i >= where.height or j >= where.width:
-            return zero
-        return array[unsigned(place + i * unsigned(where.width) + j)]
+            y, x = i, j
+        # Places above the image or left of it are far below it or right of it where numbers have no sign
+        if y < 0 or x < 0 or y >= unsigned(where.height) or x >= unsigned(where.width):
+            return zero  # of the padding
+        return array[unsigned(place + y * unsigned(where.width) + x)]
 
     return start, window, element, read
 

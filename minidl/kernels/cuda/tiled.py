@@ -104,6 +104,8 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
     TILE = DEEP, WIDTH + PAD
     TOTALS = EACH, EACH
     V = min(4, EACH)  # numbers that are read from shared memory at once
+    # Blocks on a processor, which has 65,536 registers. Where zeros are between the rows of images, 128 are too few
+    BOUNDS = THREADS, 1 if right.__name__ == "spread_windows" else 2
     zero = F(0)
     left_start, left_line, left_deep, left_read = left(F)
     right_start, right_line, right_deep, right_read = right(F)
@@ -138,7 +140,7 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
 
     multiply_all, store_columns = unrolled(DEEP, multiply_at), unrolled(EACH, store)
 
-    @cuda.jit
+    @cuda.jit(launch_bounds=BOUNDS)
     def tiled_product(
         out, a, b, bias, m, n, k, parts, part, of_out, of_a, of_b, of_bias, a_deep_next, b_deep_next
     ):  # fmt: skip
@@ -147,8 +149,8 @@ def tiled(F: type, tile: Tile, left: Callable, right: Callable, result: Callable
         some_a, some_b = cuda.local.array(EACH, F), cuda.local.array(EACH, F)
         next_a, next_b = cuda.local.array(LOADS, F), cuda.local.array(LOADS, F)
         place_a, place_b = cuda.local.array(LOADS, unsigned), cuda.local.array(LOADS, unsigned)
-        y_a, x_a = cuda.local.array(LOADS, np.int32), cuda.local.array(LOADS, np.int32)
-        y_b, x_b = cuda.local.array(LOADS, np.int32), cuda.local.array(LOADS, np.int32)
+        y_a, x_a = cuda.local.array(LOADS, unsigned), cuda.local.array(LOADS, unsigned)
+        y_b, x_b = cuda.local.array(LOADS, unsigned), cuda.local.array(LOADS, unsigned)
 
         m, n, k, parts, part = unsigned(m), unsigned(n), unsigned(k), unsigned(parts), unsigned(part)
         across, down = unsigned((n + WIDTH - 1) // WIDTH), unsigned((m + WIDTH - 1) // WIDTH)
@@ -213,7 +215,8 @@ def fetch(F: type, loads: int, apart: int, deep: Callable, read: Callable) -> Ca
             place, y, x = deep(where, depth)
             for s in range(loads):
                 if unsigned(first + s * apart) < lines:
-                    values[s] = read(array, where, unsigned(places[s] + place), ys[s] + y, xs[s] + x)
+                    at = unsigned(places[s] + place)
+                    values[s] = read(array, where, at, unsigned(ys[s] + y), unsigned(xs[s] + x))
 
     return fetch_lines
 
