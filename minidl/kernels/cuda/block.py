@@ -3,7 +3,22 @@
 import functools
 from collections.abc import Callable
 
+from minidl.kernels.cuda.launch import THREADS, WARP, block_for
 from minidl.kernels.cuda.target import cuda, unsigned
+
+
+def lay_out(length: int, wanted: int, step: int, rows: int, next_row: int) -> tuple[int, tuple[int, int], int, int]:
+    """-> whether rows are `side_by_side`, the shape of a block, and how many lanes a row and lines a block has of it.
+
+    The rows have `length` elements that lie `step` apart; `rows` of them lie `next_row` apart. If that is nearer, rows
+    are side by side, and a warp reads one element of each of up to 32. wanted: lanes of a row where they are not.
+    """
+    if rows > 1 and 0 < abs(next_row) < abs(step):
+        lines, _ = block_for(rows, WARP)
+        lanes, _ = block_for(length, THREADS // lines)
+        return 1, (lines, lanes), lanes, lines
+    lanes, lines = block_for(wanted)
+    return 0, (lanes, lines), lanes, lines
 
 
 @cuda.jit(device=True)

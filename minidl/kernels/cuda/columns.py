@@ -9,13 +9,13 @@ import functools
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.block import tree
-from minidl.kernels.cuda.launch import THREADS, launch
+from minidl.kernels.cuda.launch import THREADS, WARP, block_for, launch
 from minidl.kernels.cuda.places import column
-from minidl.kernels.cuda.rows import WARP
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
 
 PART = 64  # rows that a thread adds up one after the other
+PARTS = 1 << 15  # at most, since a grid has at most 65,535 blocks along y: a thread adds up more, if need be
 
 
 def terms(F):
@@ -64,11 +64,8 @@ def column_sums(name: str, a, b, means, scales, by_row: bool = False):
     means, scales: (width,), or (rows,) where `by_row`.
     """
     (rows, width), F = a.shape, a.dtype.type
-    x = 1
-    while x < min(width, WARP):
-        x *= 2
-    lanes = THREADS // x
-    part = PART * lanes
+    x, lanes = block_for(min(width, WARP))
+    part = max(PART * lanes, -(-rows // PARTS))
     parts = max(1, -(-rows // part))
     sums = [CudaArray((parts, width), a.dtype) for _ in range(2)]
     if width:

@@ -3,13 +3,16 @@
 import math
 import os
 from collections.abc import Sequence
+from operator import gt
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.memory import compute, device
 from minidl.kernels.cuda.target import name_of
 
+WARP = 32  # threads that go together
 THREADS = 128 if device.NAME == "emulated" else 256  # in a block
 BLOCKS = 16 * device.MULTIPROCESSORS  # more than the GPU runs at once: threads go on to the next elements
+LARGEST_GRID = 2**31 - 1, 2**16 - 1, 2**16 - 1  # blocks along x, y and z that a GPU takes
 SYNCHRONOUS = os.environ.get("MINIDL_CUDA_SYNC") == "1"
 
 launches = 0  # of kernels, since the process began
@@ -19,9 +22,11 @@ def launch(kernel, blocks, threads, *arguments) -> None:
     """Run `kernel` on a grid of `blocks` of `threads`: ints, or tuples of up to 3 of them. Arrays are CudaArrays.
 
     Returns at once, and what goes wrong on the GPU is raised by some later call; with MINIDL_CUDA_SYNC=1 it returns
-    when the kernel is done, and RuntimeError names the kernel.
+    when the kernel is done, and RuntimeError names the kernel. ValueError for more blocks than a GPU takes.
     """
     global launches
+    if isinstance(blocks, tuple) and any(map(gt, blocks, LARGEST_GRID)):
+        raise ValueError(f"a grid of {blocks} blocks for {name_of(kernel)}: a GPU takes at most {LARGEST_GRID}")
     launches += 1
     given = [a.elements if isinstance(a, CudaArray) else a for a in arguments]
     if not SYNCHRONOUS:

@@ -12,8 +12,8 @@ import numpy as np
 from minidl.kernels import shapes
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, fill, reshape, to_numpy
-from minidl.kernels.cuda.block import laid_out, tree, tree_of_places
-from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for, collapsed, launch, over, padded
+from minidl.kernels.cuda.block import laid_out, lay_out, tree, tree_of_places
+from minidl.kernels.cuda.launch import BLOCKS, THREADS, WARP, block_for, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
@@ -22,8 +22,7 @@ __all__ = ["all", "any", "argmax", "argmin", "max", "min", "prod", "squared_norm
 
 SERIAL = 256  # elements that one thread adds up: longer rows are split, for the sake of precision too
 EACH = 8  # elements that one lane of a short row adds up, if that leaves a warp: the rounds of the tree cost as much
-WARP = 32
-SIDE_BY_SIDE = WARP  # rows, where neighbours in memory belong to different ones: a warp reads one element of each
+PARTS = 1 << 15  # of a row at most, since a grid has at most 65,535 blocks along y: a thread takes more, if need be
 
 
 # The kernels
@@ -188,17 +187,13 @@ class Plan:
         *of_outer, self.step = steps
         self.outer, self.outer_shape, self.of_outer = math.prod(outer), padded(outer, 1), (*padded(of_outer, 0), 0)
         length = self.outer * self.width
-        self.side_by_side = int(shape[-1] > 1 and 0 < abs(of_x[-1]) < abs(self.step))
-        if self.side_by_side:
-            x_lines, _ = block_for(shape[-1], SIDE_BY_SIDE)
-            lanes, _ = block_for(length, THREADS // x_lines)
-            self.block, lines = (x_lines, lanes), x_lines
-        else:
-            self.block = lanes, lines = block_for(builtins.max(-(-length // EACH), builtins.min(length, WARP)))
+        wanted = builtins.max(-(-length // EACH), builtins.min(length, WARP))
+        self.side_by_side, self.block, lanes, lines = lay_out(length, wanted, self.step, shape[-1], of_x[-1])
         groups = -(-self.rows // lines)
         self.parts = 1
-        while self.parts * SERIAL * lanes < length or (
-            self.parts * groups < BLOCKS // 4 and self.parts * 16 * lanes < length
+        while self.parts < PARTS and (
+            self.parts * SERIAL * lanes < length
+            or (self.parts * groups < BLOCKS // 4 and self.parts * 16 * lanes < length)
         ):
             self.parts *= 2
         self.blocks = over(groups, 1), self.parts

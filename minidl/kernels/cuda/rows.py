@@ -9,11 +9,10 @@ import functools
 import math
 from collections.abc import Callable
 
-from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for
+from minidl.kernels.cuda.launch import BLOCKS, THREADS, WARP, block_for
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
 
-WARP = 32
 DISTANCES = (1, 2, 4, 8, 16)  # between threads of a warp that exchange numbers
 ALL = 0xFFFFFFFF  # the threads of a warp, as bits
 KEPT = (1, 2, 4, 8)  # elements in registers for which kernels are compiled

@@ -3,11 +3,11 @@
 import functools
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.block import laid_out, scan
+from minidl.kernels.cuda.block import laid_out, lay_out, scan
 from minidl.kernels.cuda.elementwise import multiply
-from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, padded
+from minidl.kernels.cuda.launch import THREADS, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
-from minidl.kernels.cuda.reduction import SIDE_BY_SIDE, total
+from minidl.kernels.cuda.reduction import total
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
 
@@ -66,13 +66,7 @@ def scan_into(out: CudaArray, combine: str, start: int, x: CudaArray, dim: int, 
     kept = sorted(set(range(x.ndim)) - {dim}, key=lambda d: -abs(x.strides[d]))
     shape, (to, of_x) = collapsed(*(tuple(s[d] for d in kept) for s in (x.shape, out.strides, x.strides)))
     rows, width = x.size // x.shape[dim], x.shape[dim]
-    side_by_side = int(shape[-1] > 1 and 0 < abs(of_x[-1]) < abs(x.strides[dim]))
-    if side_by_side:
-        lines, _ = block_for(shape[-1], SIDE_BY_SIDE)
-        lanes, _ = block_for(width, THREADS // lines)
-        block = lines, lanes
-    else:
-        block = _, lines = block_for(width)
+    side_by_side, block, _, lines = lay_out(width, width, x.strides[dim], shape[-1], of_x[-1])
     launch(
         _kernel(combine, start, x.dtype.type), over(rows, lines), block, out, x, rows, padded(shape, 1),
         (*padded(to, 0), out.first), (*padded(of_x, 0), x.first), width, out.strides[dim], x.strides[dim],
