@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.arrays import contiguous, copy, full, to_numpy
+from minidl.kernels.cuda.arrays import contiguous, full, to_numpy
 from minidl.kernels.cuda.launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import sum
@@ -113,12 +113,13 @@ def cross_entropy_grad_kernel(F: type):
 
 def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
-    out = probabilities if reuse else copy(probabilities)
+    probabilities = contiguous(probabilities)
+    out = probabilities if reuse else CudaArray(probabilities.shape, probabilities.dtype)
     target, (rows, classes) = contiguous(target), out.shape
     if out.size:
         blocks, block, _ = blocks_of_rows(rows, classes)
         kernel = cross_entropy_grad_kernel(out.dtype.type)
-        launch(kernel, blocks, block, out, grad, out, target, rows, classes, ignore_index)
+        launch(kernel, blocks, block, out, grad, probabilities, target, rows, classes, ignore_index)
     return out
 
 
