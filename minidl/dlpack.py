@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
+from minidl.kernels.dlpack_kinds import CPU, CUDA, PINNED
 from minidl.tensor import Tensor, dtype_of
-
-CPU, PINNED, CUDA = 1, 3, 2  # kinds of devices
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:

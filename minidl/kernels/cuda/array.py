@@ -8,9 +8,13 @@ import numpy as np
 from minidl.kernels import layout
 from minidl.kernels.cuda.memory import Storage, compute, device
 
+# Elements of an array: kernels count them in 32 bits, and a step beyond the last must find room too, which is as many
+# as a grid has threads along a dimension: fewer than 2**20.
+LARGEST = 2**32 - 2**20
+
 
 class CudaArray:
-    """Elements of a `storage`, in any order, as NumPy has them.
+    """Elements of a `storage`, in any order, as NumPy has them. ValueError for more of them than `LARGEST`.
 
     strides: elements from one place to the next along each dimension, None for row-major order. offset: the place of
     the first element, in elements.
@@ -21,6 +25,8 @@ class CudaArray:
     ):
         self.shape = shape
         self.dtype = np.dtype(dtype)
+        if self.size > LARGEST:
+            raise ValueError(f"an array of shape {shape} has {self.size:,} elements, cuda allows {LARGEST:,}")
         self.storage = storage if storage is not None else Storage(self.nbytes)
         self._strides = layout.simplified(shape, strides)
         self.offset = offset

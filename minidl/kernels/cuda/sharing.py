@@ -8,11 +8,11 @@ from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16
 
 import numpy as np
 
-from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.array import LARGEST, CudaArray
 from minidl.kernels.cuda.memory import Storage, compute, device
 from minidl.kernels.cuda.target import EMULATED
+from minidl.kernels.dlpack_kinds import CPU, CUDA
 
-CPU, CUDA = 1, 2  # kinds of devices
 KIND = CPU if EMULATED else CUDA  # where arrays lie
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}  # of dtypes
 NAME, USED = b"dltensor", b"used_dltensor"  # of a capsule, before and after it is taken
@@ -94,7 +94,10 @@ class Borrowed(Storage):
 
 
 def from_capsule(capsule) -> CudaArray:
-    """The array in a capsule, whose memory it shares; BufferError for dtypes that minidl does not have."""
+    """The array in a capsule, whose memory it shares.
+
+    BufferError for dtypes that minidl does not have, and for memory of more elements than cuda allows.
+    """
     if not is_capsule(id(capsule), NAME):
         raise BufferError("from_dlpack needs a capsule that nobody has taken")
     managed = ctypes.cast(content(id(capsule), NAME), POINTER(Managed))
@@ -109,6 +112,8 @@ def from_capsule(capsule) -> CudaArray:
     low = sum(far for far in reach if far < 0) if 0 not in shape else 0
     itemsize = np.dtype(dtype).itemsize
     count = sum(map(abs, reach)) + 1 if strides else int(np.prod(shape))
+    if count > LARGEST:
+        raise BufferError(f"from_dlpack was given memory of {count:,} elements, cuda allows {LARGEST:,}")
     rename(id(capsule), USED)
     start = (tensor.data or 0) + tensor.byte_offset + low * itemsize
     storage = Borrowed(start, count * itemsize if 0 not in shape else 0, managed)
