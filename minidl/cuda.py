@@ -11,9 +11,14 @@ from minidl import kernels
 from minidl.kernels.cuda_available import missing
 
 
+def _module(name: str) -> Any:
+    """A module of the GPU's kernels, None until the GPU is used."""
+    return sys.modules.get(f"minidl.kernels.cuda.{name}")
+
+
 def _memory() -> Any:
     """The module that manages the GPU's memory, None until the GPU is used."""
-    return sys.modules.get("minidl.kernels.cuda.memory")
+    return _module("memory")
 
 
 def _device() -> Any:
@@ -61,7 +66,8 @@ def mem_get_info() -> tuple[int, int]:
 
 
 def empty_cache() -> None:
-    """Give what was freed back to the GPU, for others to use."""
+    """Give what was freed back to the GPU, for others to use, and pinned memory to the host."""
     memory = _memory()
     if memory:
         memory.pool.empty()
+        _module("staging").staging.empty()

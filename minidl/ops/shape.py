@@ -104,18 +104,10 @@ class Move(Op):
         self.there, self.beside = _kernels.for_device(name), beside
 
     def forward(self, x):
-        return _move(x, self.kernels, self.there, self.beside)
+        return self.there.from_device(x, self.kernels, self.beside)
 
     def backward(self, grad):
-        return _move(grad, self.there, self.kernels)
-
-
-def _move(x, here, there, beside=False):
-    if beside and (here.DEVICE, there.DEVICE) == ("cpu", "cuda") and x.flags.c_contiguous and there.is_pinned(x):
-        return there.upload(x)[0]
-    if beside and (here.DEVICE, there.DEVICE) == ("cuda", "cpu"):
-        return here.Download(x).values
-    return there.array(x if there.DEVICE == "meta" else here.to_numpy(x), x.dtype)
+        return self.kernels.from_device(grad, self.there, False)
 
 
 def normalize_dim(dim: int, shape: tuple[int, ...]) -> int:

@@ -63,7 +63,10 @@ KINDS = {
     "update": " ".join(updates.__all__),
 }  # fmt: skip
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}  # of all others, elementwise
-NO_CALLS = {"array", "drawn", "empty", "extent", "is_contiguous", "to_numpy", "from_scalar", "check_indices"}
+NO_CALLS = {
+    "array", "drawn", "empty", "extent", "is_contiguous", "to_host", "to_numpy", "from_device", "from_scalar",
+    "check_indices",
+}  # fmt: skip
 SEVERAL = {"linear", "rnn", "rnn_grad", "lstm", "lstm_grad", "gru", "gru_grad"}  # calls, of several kinds
 
 

@@ -4,8 +4,9 @@ import numpy as np
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
-    "fill", "flip",
-    "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last", "to_numpy",
+    "fill", "flip", "from_device",
+    "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last",
+    "to_host", "to_numpy",
 ]  # fmt: skip
 
 
@@ -59,6 +60,16 @@ def is_contiguous(x):
 
 def to_numpy(x):
     return x
+
+
+def to_host(x, beside):
+    """The values of x on the host; beside: they may arrive there later."""
+    return x
+
+
+def from_device(x, kernels, beside):
+    """A copy of x, an array of the other device `kernels`. beside: it may run beside the computation."""
+    return kernels.to_host(x, beside)
 
 
 def from_scalar(x):

@@ -25,7 +25,8 @@ from minidl.kernels.cuda.reduction import *
 from minidl.kernels.cuda.scan import *
 from minidl.kernels.cuda.softmax import *
 from minidl.kernels.cuda.sorting import *
-from minidl.kernels.cuda.transfers import Download, is_pinned, pinned, upload
+from minidl.kernels.cuda.staging import is_pinned, pinned
+from minidl.kernels.cuda.transfers import *
 from minidl.kernels.cuda.updates import *
 
 DEVICE = "cuda"

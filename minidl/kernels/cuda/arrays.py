@@ -26,6 +26,7 @@ def array(value, dtype):
     out = CudaArray(values.shape, values.dtype)
     if out.size:
         device.to_device(out.storage.block, 0, values, compute)
+        compute.synchronize()  # whoever holds the values may change or free them now
     return out
 
 
@@ -87,6 +88,7 @@ def to_numpy(x):
     out = np.empty(x.shape, x.dtype)
     if x.size:
         device.to_host(out, x.storage.block, x.offset * x.dtype.itemsize, compute)
+        compute.synchronize()
     return out
 
 

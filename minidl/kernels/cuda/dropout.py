@@ -9,9 +9,11 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous
 from minidl.kernels.cuda.elementwise import mapped
 from minidl.kernels.cuda.launch import block_for, launch, over_rows
+from minidl.kernels.cuda.memory import pool
 from minidl.kernels.cuda.places import column, columns, row, rows
+from minidl.kernels.cuda.staging import pinned
 from minidl.kernels.cuda.target import cuda, unsigned
-from minidl.kernels.cuda.transfers import pinned, upload
+from minidl.kernels.cuda.transfers import upload
 
 __all__ = ["dropout", "dropout_grad"]
 
@@ -55,7 +57,7 @@ def dropout_kernel(F: type):
     return dropout
 
 
-@functools.lru_cache(maxsize=8)  # all masks of a step are for the same samples
+@pool.remembers(8)  # all masks of a step are for the same samples
 def _samples(values: bytes) -> CudaArray:
     on_host = pinned((len(values) // 8,), np.int64)
     on_host[:] = np.frombuffer(values, np.int64)

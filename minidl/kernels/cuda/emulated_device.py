@@ -1,10 +1,13 @@
-"""The emulated GPU: NumPy's memory, and streams in which everything is done at once.
+"""The emulated GPU: NumPy's memory, and streams in which everything is done at once, or as late as a GPU may do it.
 
 numba_device.py has the same names for a real one.
 """
 
 import ctypes
+import itertools
 import time
+from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,10 +37,10 @@ def allocate(nbytes: int) -> Storage:
     return Storage(nbytes)
 
 
-def release(storage: Storage) -> None:
+def release(block: Storage) -> None:
     """Give the memory back to the device."""
     global _held
-    _held -= storage.nbytes
+    _held -= block.nbytes
 
 
 def foreign(address: int, nbytes: int) -> Storage:
@@ -58,67 +61,117 @@ def total_memory() -> int:
     return MEMORY
 
 
-def elements(storage: Storage, offset: int, count: int, dtype) -> DeviceMemory:
+def elements(block: Storage, offset: int, count: int, dtype) -> DeviceMemory:
     """`count` elements from the byte `offset` on, as an argument of a kernel."""
-    return DeviceMemory(storage, offset, count, dtype)
+    return DeviceMemory(block, offset, count, dtype)
 
 
 def launch(kernel, blocks, threads, stream: "Stream", arguments) -> None:
     """Run a kernel on a grid of `blocks` of `threads`, each an int or a tuple, in the stream's turn."""
-    kernel[blocks, threads](*arguments)
+    stream.put(lambda: kernel[blocks, threads](*arguments))
 
 
 def copy_within(target: Storage, to: int, source: Storage, start: int, nbytes: int, stream: "Stream") -> None:
     """Copy bytes from one place of the device's memory to another."""
-    target.bytes[to : to + nbytes] = source.bytes[start : start + nbytes]
+
+    def copy() -> None:
+        target.bytes[to : to + nbytes] = source.bytes[start : start + nbytes]
+
+    stream.put(copy)
 
 
-def address(storage: Storage) -> int:
+def address(block: Storage) -> int:
     """Of the first byte."""
-    return storage.bytes.ctypes.data
+    return block.bytes.ctypes.data
 
 
-def to_device(storage: Storage, offset: int, values: np.ndarray, stream) -> None:
-    """Copy a contiguous host array to the byte `offset`."""
-    storage.bytes[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
+def to_device(block: Storage, offset: int, values: np.ndarray, stream: "Stream") -> None:
+    """Copy a contiguous host array to the byte `offset`, in the stream's turn: until then it must not change.
+
+    Who gives other than pinned memory waits for the stream.
+    """
+
+    def copy() -> None:
+        block.bytes[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
+
+    stream.put(copy)
 
 
-def to_host(values: np.ndarray, storage: Storage, offset: int, stream) -> None:
-    """Copy the bytes from `offset` on to a contiguous host array."""
-    values.reshape(-1).view(np.uint8)[:] = storage.bytes[offset : offset + values.nbytes]
+def to_host(values: np.ndarray, block: Storage, offset: int, stream: "Stream") -> None:
+    """Copy the bytes from `offset` on to a contiguous host array: as `to_device`."""
+
+    def copy() -> None:
+        values.reshape(-1).view(np.uint8)[:] = block.bytes[offset : offset + values.nbytes]
+
+    stream.put(copy)
 
 
 def pinned(nbytes: int) -> np.ndarray:
-    """Bytes of the host from and to which copies can be asynchronous."""
+    """Bytes of the host from and to which copies can be asynchronous; OutOfMemory if it has not as much."""
     return np.empty(nbytes, np.uint8)
 
 
 class Stream:
     """An order of work: what is put in one is done in turn, what is in two at the same time.
 
-    handle: what a launch takes. address: what others know it by.
+    beside: not even the work that other libraries give to no stream is in order with this one. handle: what a launch
+    takes. address: what others know it by. late: do work not at once, but only when somebody waits for it, so that
+    tests see what happens when a GPU is behind.
     """
 
     handle, address = 0, 1  # 1: the default stream
 
+    def __init__(self, beside: bool = False):
+        self.late, self._queue, self.arrived = False, deque[Callable[[], None]](), 0
+        self._places = itertools.count(1)
+        _streams.append(self)
+
+    def put(self, work: Callable[[], None]) -> int:
+        """The place of the work in the stream: it is done when the stream has `arrived` there."""
+        self._queue.append(work)
+        place = next(self._places)
+        if not self.late:
+            self.synchronize()
+        return place
+
+    def advance(self, place: int) -> None:
+        """Do the work up to a place."""
+        while self.arrived < place and self._queue:
+            work = self._queue.popleft()
+            self.arrived += 1
+            work()
+
     def synchronize(self) -> None:
         """Wait until all that was put in is done."""
+        self.advance(self.arrived + len(self._queue))
 
     def wait(self, event: "Event") -> None:
         """Do what is put in from now on after the event."""
+        self.put(event.synchronize)
+
+
+_streams: list[Stream] = []
 
 
 class Event:
     """A place in a stream."""
 
     def __init__(self, stream: Stream):
+        self._stream, self.time = stream, 0.0
+        self._place = stream.put(self._arrive)
+
+    def _arrive(self) -> None:
         self.time = time.perf_counter()
 
     def done(self) -> bool:
-        return True
+        """Whether the stream has come to it. One that is late comes to it when it has been asked."""
+        done = self._stream.arrived >= self._place
+        self.synchronize()
+        return done
 
     def synchronize(self) -> None:
         """Wait until the stream has come to it."""
+        self._stream.advance(self._place)
 
     def seconds_since(self, earlier: "Event") -> float:
         """Between two events that the streams have come to."""
@@ -127,3 +180,5 @@ class Event:
 
 def synchronize() -> None:
     """Wait until the device has done all it was given; raises what went wrong there."""
+    for stream in _streams:
+        stream.synchronize()

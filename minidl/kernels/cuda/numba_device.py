@@ -3,8 +3,6 @@
 emulated_device.py has the same names for none. The context, the process's share of the GPU, is Numba's.
 """
 
-import bisect
-import math
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -38,12 +36,16 @@ def _call(function, *arguments):
     """What a function of the driver gives; RuntimeError says in one sentence what it answers instead."""
     _enter()
     error, *results = function(*arguments)
+    _check(function, error)
+    return results[0] if len(results) == 1 else results
+
+
+def _check(function, error: driver.CUresult) -> None:
     if error == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
         raise OutOfMemory
     if error != driver.CUresult.CUDA_SUCCESS:
         text = driver.cuGetErrorString(error)[1] or b"unknown error"
         raise RuntimeError(f"the GPU cannot go on: {text.decode()} ({error.name}, from {function.__name__})")
-    return results[0] if len(results) == 1 else results
 
 
 class OutOfMemory(Exception):
@@ -132,10 +134,12 @@ def _trial() -> tuple[np.ndarray, np.ndarray]:
     found, stream = np.zeros_like(x), Stream()
     block = allocate(2 * x.nbytes)
     try:
-        to_device(block, 0, np.append(found, x), stream)
+        given = np.append(found, x)
+        to_device(block, 0, given, stream)
         arguments = numba_launch.trial_arguments(elements(block, 0, 4, x.dtype), elements(block, x.nbytes, 4, x.dtype))
         numba_launch.launch(numba_launch.trial, 2, (2, 1), stream.handle, arguments)
         to_host(found, block, 0, stream)
+        stream.synchronize()
     finally:
         release(block)
     return found, numba_launch.trial_result(x)
@@ -154,49 +158,34 @@ def address(block: Block) -> int:
 # Copies
 
 
-_pinned: list[tuple[int, int]] = []  # where it begins and ends, in order
-
-
 class Pinned:
     """Memory of the host that stays where it is, so that the device can copy without the processor."""
 
     def __init__(self, nbytes: int):
-        start = int(_call(driver.cuMemHostAlloc, nbytes, 0))
-        self.__array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "data": (start, False), "version": 3}
-        self.place = start, start + nbytes
-        bisect.insort(_pinned, self.place)
+        self._start = int(_call(driver.cuMemHostAlloc, nbytes, 0))
+        self.__array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "data": (self._start, False), "version": 3}
 
     def __del__(self) -> None:
-        if hasattr(self, "place"):
-            _pinned.remove(self.place)
-            _call(driver.cuMemFreeHost, self.place[0])
+        if hasattr(self, "_start"):
+            _call(driver.cuMemFreeHost, self._start)
 
 
 def pinned(nbytes: int) -> np.ndarray:
-    """Bytes of the host from and to which copies can be asynchronous."""
+    """Bytes of the host from and to which copies can be asynchronous; OutOfMemory if it has not as much."""
     return np.asarray(Pinned(max(nbytes, 1)))[:nbytes]
 
 
-def _is_pinned(values: np.ndarray) -> bool:
-    start = values.ctypes.data
-    before = bisect.bisect(_pinned, (start, math.inf)) - 1
-    return before >= 0 and start < _pinned[before][1]
-
-
-def _copy(function, to: int, start: int, values: np.ndarray, stream: "Stream") -> None:
-    _call(function, to, start, values.nbytes, stream.address)
-    if not _is_pinned(values):
-        stream.synchronize()
-
-
 def to_device(block: Block, offset: int, values: np.ndarray, stream: "Stream") -> None:
-    """Copy a contiguous host array to the byte `offset`: done on return, or in the stream's turn if it is pinned."""
-    _copy(driver.cuMemcpyHtoDAsync, block.address + offset, values.ctypes.data, values, stream)
+    """Copy a contiguous host array to the byte `offset`, in the stream's turn: until then it must not change.
+
+    Who gives other than pinned memory waits for the stream.
+    """
+    _call(driver.cuMemcpyHtoDAsync, block.address + offset, values.ctypes.data, values.nbytes, stream.address)
 
 
 def to_host(values: np.ndarray, block: Block, offset: int, stream: "Stream") -> None:
     """Copy the bytes from `offset` on to a contiguous host array: as `to_device`."""
-    _copy(driver.cuMemcpyDtoHAsync, values.ctypes.data, block.address + offset, values, stream)
+    _call(driver.cuMemcpyDtoHAsync, values.ctypes.data, block.address + offset, values.nbytes, stream.address)
 
 
 # Order
@@ -205,11 +194,14 @@ def to_host(values: np.ndarray, block: Block, offset: int, stream: "Stream") -> 
 class Stream:
     """An order of work: what is put in one is done in turn, what is in two at the same time.
 
-    handle: what a launch takes. address: what others know it by.
+    beside: not even the work that other libraries give to no stream is in order with this one. handle: what a launch
+    takes. address: what others know it by.
     """
 
-    def __init__(self) -> None:
-        self.address = int(_call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
+    def __init__(self, beside: bool = False):
+        flags = driver.CUstream_flags
+        flag = flags.CU_STREAM_NON_BLOCKING if beside else flags.CU_STREAM_DEFAULT
+        self.address = int(_call(driver.cuStreamCreate, flag.value))
         self.handle = LaunchStream.from_handle(self.address)
 
     def synchronize(self) -> None:
@@ -233,7 +225,13 @@ class Event:
             _call(driver.cuEventDestroy, self.address)  # once it is done, the driver says
 
     def done(self) -> bool:
-        return driver.cuEventQuery(self.address)[0] != driver.CUresult.CUDA_ERROR_NOT_READY
+        """Whether the stream has come to it."""
+        _enter()
+        (error,) = driver.cuEventQuery(self.address)
+        if error == driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        _check(driver.cuEventQuery, error)
+        return True
 
     def synchronize(self) -> None:
         """Wait until the stream has come to it."""

@@ -14,6 +14,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous
 from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.memory import pool
 from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.windows import Windows
 
@@ -23,7 +24,7 @@ __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "ma
 # What kernels are told of windows
 
 
-@functools.lru_cache
+@pool.remembers(128)
 def table(windows: Windows) -> CudaArray:
     """One row of int32: starts, stops and divisors of all windows; then for each element of the dimension the first
     window that holds it, and then the one after the last."""

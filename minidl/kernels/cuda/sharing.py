@@ -84,8 +84,8 @@ class Borrowed(Storage):
     __slots__ = ("managed",)
 
     def __init__(self, address: int, nbytes: int, managed):
-        self.block, self.nbytes, self.for_upload = device.foreign(address, nbytes), nbytes, False
-        self.managed = managed
+        self.block, self.nbytes = device.foreign(address, nbytes), nbytes
+        self.for_upload, self.copied, self.managed = False, None, managed
 
     def __del__(self) -> None:
         device.synchronize()

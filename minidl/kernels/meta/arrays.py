@@ -11,8 +11,8 @@ from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place,
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
     "fill", "flip",
-    "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last",
-    "swap_last", "to_numpy",
+    "from_device", "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last",
+    "swap_last", "to_host", "to_numpy",
 ]  # fmt: skip
 
 
@@ -61,6 +61,14 @@ def is_contiguous(x):
 
 def to_numpy(x):
     raise ValueError("a tensor on meta has a shape and no values: build it on cpu to read them")
+
+
+def to_host(x, beside):
+    return to_numpy(x)
+
+
+def from_device(x, kernels, beside):
+    return MetaArray(x.shape, x.dtype)
 
 
 def from_scalar(x):
