@@ -139,6 +139,11 @@ def test_a_breakpoint_in_a_kernel_is_reached_by_every_thread():
 
 
 @cuda.jit
+def shuffled_by(mask, x, out):
+    out[cuda.threadIdx.x] = cuda.shfl_xor_sync(mask, x[cuda.threadIdx.x], 8)
+
+
+@cuda.jit
 def without_a_barrier(x, out):
     part = cuda.shared.array(BLOCK, F)
     lane = cuda.threadIdx.x
@@ -250,3 +255,14 @@ def test_new_memory_is_full_of_nan():
     uninitialised[1, BLOCK](out, out)
     assert np.isnan(out.values).all()
     assert np.isnan(Storage(8).bytes.view(F)).all()
+
+
+@pytest.mark.parametrize("threads, mask, what", [
+    (12, 0xFFFFFFFF, "of a warp asks lane 1[2-5], that is not there"),
+    (32, 0xFFFF00FF, "of a warp asks lane .*, the mask 0xffff00ff does not name both"),
+])  # fmt: skip
+def test_a_shuffle_with_a_lane_that_is_not_there_or_not_named_is_refused(threads, mask, what):
+    x, out = on_device(np.zeros(32, F)), on_device(np.zeros(32, F))
+    shuffled_by[1, 16](0xFFFF, x, out)
+    with pytest.raises(RuntimeError, match=what):
+        shuffled_by[1, threads](mask, x, out)

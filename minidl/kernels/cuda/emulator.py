@@ -243,12 +243,17 @@ def _run_warp(running: dict[tuple, Iterator], warp: list, rank, answers) -> set[
             return {line for _, line in kinds}
         if len(kinds) > 1:
             raise RuntimeError(f"threads of one warp wait at different places: {sorted(kinds)}")
-        lanes = {rank[place] % WARP: wait for place, wait in waiting.items()}
-        for place, (name, _, *given) in waiting.items():
-            _, value, distance = given
+        values = {rank[place] % WARP: value for place, (_, _, _, value, _) in waiting.items()}
+        for place, (name, line, mask, _, distance) in waiting.items():
             lane = rank[place] % WARP
             other = lane ^ distance if name == "shfl_xor_sync" else lane + distance
-            answers[place] = lanes[other][3] if other in lanes else value
+            if other >= WARP:
+                other = lane
+            named = mask >> lane & mask >> other & 1
+            if not named or other not in values:  # what a GPU gives then, nobody knows
+                why = "that is not there" if named else f"the mask {mask:#x} does not name both"
+                raise RuntimeError(f"{name} in line {line}: lane {lane} of a warp asks lane {other}, {why}")
+            answers[place] = values[other]
 
 
 # Rewriting
