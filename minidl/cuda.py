@@ -43,8 +43,12 @@ def get_device_name() -> str:
 
 
 def synchronize() -> None:
-    """Wait until the GPU has computed all it was given; RuntimeError if something went wrong there."""
+    """Wait until the GPU has computed all it was given.
+
+    RuntimeError if something went wrong there; and what kernels have refused, such as an index that is out of bounds.
+    """
     _device().synchronize()
+    sys.modules["minidl.kernels.cuda.refusals"].look()
 
 
 def memory_allocated() -> int:

@@ -9,6 +9,7 @@ from minidl.kernels import layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.elementwise import broadcast_strides, map_into
 from minidl.kernels.cuda.memory import compute, device
+from minidl.kernels.cuda.refusals import look
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
@@ -83,12 +84,13 @@ def contiguous(x):
 
 
 def to_numpy(x):
-    """A copy on the host: waits until the GPU has computed it."""
+    """A copy on the host: waits until the GPU has computed it, and raises what kernels so far have refused."""
     x = contiguous(x)
     out = np.empty(x.shape, x.dtype)
     if x.size:
         device.to_host(out, x.storage.block, x.offset * x.dtype.itemsize, compute)
         compute.synchronize()
+        look()
     return out
 
 

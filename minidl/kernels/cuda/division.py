@@ -1,10 +1,27 @@
 """Division with whole quotients: maps, before which divisors that are integers are looked at."""
 
-from minidl.kernels.cuda.arrays import to_numpy
+from minidl.kernels.cuda.arrays import contiguous
 from minidl.kernels.cuda.elementwise import mapped
-from minidl.kernels.cuda.reduction import all
+from minidl.kernels.cuda.launch import THREADS, over
+from minidl.kernels.cuda.places import column, columns
+from minidl.kernels.cuda.refusals import Check, launch_checked, refuse
+from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = ["floor_divide", "remainder"]
+
+
+SENTENCE = "an integer is divided by 0"
+DIVISION_BY_0 = Check(ZeroDivisionError, SENTENCE, lambda: SENTENCE)
+
+
+@cuda.jit
+def note_zeros(word, number, x, count):
+    """One thread an element."""
+    count, i, step = unsigned(count), column(), columns()
+    while i < count:
+        if not x[i]:
+            refuse(word, number, 0)
+        i = unsigned(i + step)
 
 
 def floor_divide(a, b):
@@ -20,6 +37,6 @@ def remainder(a, b):
 
 
 def _refuse_zero(a, b):
-    """Waits for the GPU, if they are integers."""
-    if b.dtype.kind != "f" and a.size and not to_numpy(all(b, None, False)):
-        raise ZeroDivisionError("an integer is divided by 0")
+    if b.dtype.kind == "f" or not a.size or not b.size:
+        return
+    launch_checked(DIVISION_BY_0, note_zeros, over(b.size), THREADS, contiguous(b), b.size)

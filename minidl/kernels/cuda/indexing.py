@@ -1,7 +1,8 @@
 """Reading and writing elements by their places, with keys by NumPy's rules: ints, slices and arrays. Rows of a table.
 
-Arrays in keys may lie on the host or on the GPU. Of bools the host must know how many are true, and indices are looked
-at before they are used: both wait for the GPU, if the arrays lie there.
+Arrays in keys may lie on the host or on the GPU. Of bools the host must know how many are true: it waits for the GPU,
+if they lie there. Indices that are out of bounds are refused as refusals.py says, and until then the nearest that
+there are stand for them.
 """
 
 import functools
@@ -10,12 +11,11 @@ import math
 import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.arrays import assign, copy, full, reshape, to_numpy
+from minidl.kernels.cuda.arrays import assign, copy, full, reshape
 from minidl.kernels.cuda.elementwise import broadcast_strides
-from minidl.kernels.cuda.keys import Chosen, chosen, is_view, view
+from minidl.kernels.cuda.keys import Chosen, check_within, chosen, is_view, view
 from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, over_rows, padded
 from minidl.kernels.cuda.places import column, columns, place, row, rows
-from minidl.kernels.cuda.reduction import max, min
 from minidl.kernels.cuda.target import cuda, unsigned
 
 __all__ = [
@@ -193,20 +193,20 @@ def index_grad(grad, key, shape):
 
 
 def check_indices(name, indices, size):
-    """IndexError unless the indices lie in [0, size). Waits for the GPU."""
-    if indices.size:
-        low, high = (int(to_numpy(f(indices, None, False))) for f in (min, max))
-        if not 0 <= low <= high < size:
-            raise IndexError(f"{name}: indices lie in [{low}, {high}], the places in [0, {size})")
+    """IndexError, perhaps later, unless the indices lie in [0, size)."""
+    check_within(
+        indices, 0, size, IndexError, f"{name}: an index is {{}}, the places lie in [0, {size})",
+        lambda low, high: f"{name}: indices lie in [{low}, {high}], the places in [0, {size})",
+    )  # fmt: skip
 
 
 def embedding(weight, indices):
-    """weight (rows, width), indices (...) of int64 -> (..., width). Waits for the GPU, to look at the indices."""
+    """weight (rows, width), indices (...) of int64 -> (..., width)."""
     rows = weight.shape[0]
-    if indices.size:
-        low, high = (int(to_numpy(f(indices, None, False))) for f in (min, max))
-        if not 0 <= low <= high < rows:
-            raise ValueError(f"embedding: indices lie in [{low}, {high}], the table has rows [0, {rows})")
+    check_within(
+        indices, 0, rows, ValueError, f"embedding: an index is {{}}, the table has rows [0, {rows})",
+        lambda low, high: f"embedding: indices lie in [{low}, {high}], the table has rows [0, {rows})",
+    )  # fmt: skip
     where = chosen(weight, (indices,), checked=False)
     out = CudaArray(where.shape, weight.dtype)
     _move(take_out, where, out)

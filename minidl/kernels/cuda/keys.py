@@ -6,7 +6,7 @@ all of the arrays, into `places`.
 """
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,11 @@ from minidl.kernels import layout
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous, to_numpy
 from minidl.kernels.cuda.elementwise import add, mapped
+from minidl.kernels.cuda.launch import THREADS, over
+from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import max, min
+from minidl.kernels.cuda.refusals import Check, launch_checked, refuse
+from minidl.kernels.cuda.target import cuda, unsigned
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def view(x: CudaArray, key: tuple) -> CudaArray:
 
 
 def chosen(x: CudaArray, key: tuple, checked: bool = True) -> Chosen:
-    """The elements x[key], for a key with arrays; IndexError if an index is out of bounds, unless not `checked`."""
+    """The elements x[key], for a key with arrays; IndexError, perhaps later, if one is out of bounds, unless
+    not `checked`."""
     basic: list = []  # the key of the view
     chosen_along: list[bool] = []  # for each dimension of the view, whether arrays choose along it
     indices: list[np.ndarray | CudaArray] = []
@@ -62,7 +67,7 @@ def chosen(x: CudaArray, key: tuple, checked: bool = True) -> Chosen:
             if not follows:
                 first, runs = len(basic), runs + 1
             n, step = (1, 0) if dim is None else (x.shape[dim], x.strides[dim])
-            if checked and part.size:
+            if checked:
                 _check(part, dim or 0, n)
             indices.append(part)
             sizes.append(n)
@@ -142,7 +147,10 @@ def _dims(k) -> int:
 
 
 def _places(indices: list, sizes: Sequence[int], steps: Sequence[int]) -> CudaArray:
-    """The sum of index times step, where indices below 0 count from the end of the `sizes`; row-major."""
+    """The sum of index times step, where indices below 0 count from the end of the `sizes`; row-major.
+
+    An index on the GPU that is out of bounds counts as the nearest that is not.
+    """
     try:
         np.broadcast_shapes(*(i.shape for i in indices))
     except ValueError:
@@ -164,10 +172,44 @@ def _places(indices: list, sizes: Sequence[int], steps: Sequence[int]) -> CudaAr
 
 
 def _check(index, dim: int, n: int) -> None:
-    """IndexError unless -n <= index < n everywhere; waits for the GPU, if the index lies there."""
-    if isinstance(index, np.ndarray):
-        low, high = int(index.min()), int(index.max())
+    """IndexError, perhaps later if the index lies on the GPU, unless -n <= index < n everywhere."""
+
+    def sentence(low, high):
+        return f"index {low if low < -n else high} is out of bounds for axis {dim} with size {n}"
+
+    late = f"index {{}} is out of bounds for axis {dim} with size {n}"
+    check_within(index, -n, n, IndexError, late, sentence)
+
+
+def check_within(
+    x: np.ndarray | CudaArray, low: int, end: int, error: type[Exception], late: str, at_once: Callable[[int, int], str]
+) -> None:
+    """Raise `error`, perhaps later if x lies on the GPU, unless low <= x < end everywhere.
+
+    late, at_once: its sentence, as Check has them; the latter of the smallest and the largest of x.
+    """
+    if not x.size:
+        return
+
+    def sentence():
+        return at_once(*(int(to_numpy(f(x, None, False))) for f in (min, max)))
+
+    if isinstance(x, np.ndarray):
+        smallest, largest = int(x.min()), int(x.max())
+        if smallest < low or largest >= end:
+            raise error(at_once(smallest, largest))
+    elif low >= end:  # nothing can stand for what is outside
+        raise error(sentence())
     else:
-        low, high = (int(to_numpy(f(index, None, False))) for f in (min, max))
-    if low < -n or high >= n:
-        raise IndexError(f"index {low if low < -n else high} is out of bounds for axis {dim} with size {n}")
+        check = Check(error, late, sentence)
+        launch_checked(check, note_outside, over(x.size), THREADS, contiguous(x), x.size, low, end)
+
+
+@cuda.jit
+def note_outside(word, number, x, count, low, end):
+    """One thread an element."""
+    count, i, step = unsigned(count), column(), columns()
+    while i < count:
+        if not low <= x[i] < end:
+            refuse(word, number, x[i])
+        i = unsigned(i + step)

@@ -1,6 +1,6 @@
 """Losses of classes and of probabilities, row by row or element by element.
 
-A label that is no class and a probability outside [0, 1] raise a flag on the GPU; the host waits for it.
+A label that is no class and a probability outside [0, 1] are refused as refusals.py says: perhaps later.
 """
 
 import functools
@@ -9,10 +9,11 @@ import math
 import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.arrays import contiguous, full, to_numpy
+from minidl.kernels.cuda.arrays import contiguous, to_numpy
 from minidl.kernels.cuda.launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import sum
+from minidl.kernels.cuda.refusals import Check, launch_checked, refuse
 from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, online, rows_at_once
 from minidl.kernels.cuda.target import cuda, unsigned
 
@@ -28,7 +29,7 @@ def cross_entropy_kernel(F: type):
     zero, lowest = F(0), F(-math.inf)
 
     @cuda.jit
-    def cross_entropy_rows(probabilities, losses, wrong, logits, target, rows, classes, ignored):
+    def cross_entropy_rows(word, number, probabilities, losses, logits, target, rows, classes, ignored):
         """One pass finds the largest logit of a row and the sum of the exponentials, one writes the probabilities."""
         rows, width, lanes = unsigned(rows), unsigned(classes), unsigned(cuda.blockDim.x)
         first, step = first_row(), rows_at_once()
@@ -55,7 +56,7 @@ def cross_entropy_kernel(F: type):
                     if 0 <= label < classes:
                         losses[row] = math.log(total) - (logits[unsigned(start + label)] - top)
                     else:
-                        cuda.atomic.max(wrong, 0, 1)
+                        refuse(word, number, label)
             first = unsigned(first + step)
 
     return cross_entropy_rows
@@ -69,25 +70,23 @@ def cross_entropy(logits, target, ignore_index):
     logits, target = contiguous(logits), contiguous(target)
     (rows, classes), F = logits.shape, logits.dtype.type
     probabilities = CudaArray(logits.shape, F)
-    losses, wrong = CudaArray((rows,), F), full((1,), 0, np.int64)
+    losses = CudaArray((rows,), F)
     if rows:
         blocks, block, _ = blocks_of_rows(rows, classes)
-        launch(
-            cross_entropy_kernel(F), blocks, block, probabilities, losses, wrong, logits, target, rows, classes,
-            ignore_index,
+        launch_checked(
+            _labels_are_classes(target, classes, ignore_index), cross_entropy_kernel(F), blocks, block, probabilities,
+            losses, logits, target, rows, classes, ignore_index,
         )  # fmt: skip
-        _check_labels(wrong, target, classes, ignore_index)
     return sum(losses, None, False), probabilities
 
 
-def _check_labels(wrong, target, classes, ignore_index):
-    """ValueError if the flag `wrong` is up: a label is no class."""
-    if to_numpy(wrong)[0]:
+def _labels_are_classes(target, classes, ignore_index) -> Check:
+    def at_once():
         labels = to_numpy(target)
         labels = np.where(labels == ignore_index, 0, labels)
-        raise ValueError(
-            f"cross_entropy: targets lie in [{labels.min()}, {labels.max()}], the classes in [0, {classes})"
-        )
+        return f"cross_entropy: targets lie in [{labels.min()}, {labels.max()}], the classes in [0, {classes})"
+
+    return Check(ValueError, f"cross_entropy: a target is {{}}, the classes lie in [0, {classes})", at_once)
 
 
 @functools.cache
@@ -128,7 +127,7 @@ def pick_kernel(F: type):
     zero = F(0)
 
     @cuda.jit
-    def pick_elements(out, wrong, x, target, rows, classes, ignored):
+    def pick_elements(word, number, out, x, target, rows, classes, ignored):
         """One thread a row."""
         rows, width = unsigned(rows), unsigned(classes)
         row, step = column(), columns()
@@ -139,7 +138,7 @@ def pick_kernel(F: type):
                 if 0 <= label < classes:
                     out[row] = x[unsigned(row * width + unsigned(label))]
                 else:
-                    cuda.atomic.max(wrong, 0, 1)
+                    refuse(word, number, label)
             row = unsigned(row + step)
 
     return pick_elements
@@ -150,14 +149,14 @@ def pick_grad_kernel(F: type):
     zero = F(0)
 
     @cuda.jit
-    def pick_grad_rows(out, wrong, grad, target, rows, classes, ignored):
+    def pick_grad_rows(word, number, out, grad, target, rows, classes, ignored):
         """Threads over the elements of `out`."""
         rows, width, lanes = unsigned(rows), unsigned(classes), unsigned(cuda.blockDim.x)
         row, step = unsigned(first_row() + cuda.threadIdx.y), rows_at_once()
         while row < rows:
             label, j = target[row], unsigned(cuda.threadIdx.x)
             if j == 0 and label != ignored and not 0 <= label < classes:
-                cuda.atomic.max(wrong, 0, 1)
+                refuse(word, number, label)
             while j < width:
                 out[unsigned(row * width + j)] = grad[row] if j == label and label != ignored else zero
                 j = unsigned(j + lanes)
@@ -170,23 +169,21 @@ def pick(x, target, ignore_index):
     """x (rows, classes), target (rows,) -> x[row, target[row]] (rows,), 0 where the target is `ignore_index`."""
     x, target = contiguous(x), contiguous(target)
     rows, classes = x.shape
-    out, wrong = CudaArray((rows,), x.dtype), full((1,), 0, np.int64)
+    out = CudaArray((rows,), x.dtype)
     if rows:
-        kernel = pick_kernel(x.dtype.type)
-        launch(kernel, over(rows), THREADS, out, wrong, x, target, rows, classes, ignore_index)
-        _check_labels(wrong, target, classes, ignore_index)
+        check, kernel = _labels_are_classes(target, classes, ignore_index), pick_kernel(x.dtype.type)
+        launch_checked(check, kernel, over(rows), THREADS, out, x, target, rows, classes, ignore_index)
     return out
 
 
 def pick_grad(grad, target, classes, ignore_index):
     """grad (rows,) -> (rows, classes): each row's grad at its target, 0 elsewhere and where it is `ignore_index`."""
     grad, target, rows = contiguous(grad), contiguous(target), target.shape[0]
-    out, wrong = CudaArray((rows, classes), grad.dtype), full((1,), 0, np.int64)
+    out = CudaArray((rows, classes), grad.dtype)
     if rows:
         blocks, block, _ = blocks_of_rows(rows, classes)
-        kernel = pick_grad_kernel(grad.dtype.type)
-        launch(kernel, blocks, block, out, wrong, grad, target, rows, classes, ignore_index)
-        _check_labels(wrong, target, classes, ignore_index)
+        check, kernel = _labels_are_classes(target, classes, ignore_index), pick_grad_kernel(grad.dtype.type)
+        launch_checked(check, kernel, blocks, block, out, grad, target, rows, classes, ignore_index)
     return out
 
 
@@ -198,13 +195,13 @@ def binary_cross_entropy_kernel(F: type):
     zero, one, least = F(0), F(1), F(-100)
 
     @cuda.jit
-    def binary_cross_entropy_elements(out, wrong, probability, target, count):
+    def binary_cross_entropy_elements(word, number, out, probability, target, count):
         """One thread an element."""
         count, i, step = unsigned(count), column(), columns()
         while i < count:
             p, t = probability[i], target[i]
             if not (zero <= p <= one and zero <= t <= one):
-                cuda.atomic.max(wrong, 0, 1)
+                refuse(word, number, 0)
             yes, no = math.log(p), math.log1p(-p)
             out[i] = (t - one) * (no if no > least else least) - t * (yes if yes > least else least)
             i = unsigned(i + step)
@@ -217,15 +214,19 @@ def binary_cross_entropy(probability, target):
 
     ValueError if a p or a target is not within [0, 1].
     """
-    given = probability, target = contiguous(probability), contiguous(target)
-    out, wrong = CudaArray(probability.shape, probability.dtype), full((1,), 0, np.int64)
+    probability, target = contiguous(probability), contiguous(target)
+    out = CudaArray(probability.shape, probability.dtype)
+
+    def at_once():
+        what, x = "probabilities", to_numpy(probability)
+        if x.min() >= 0 and x.max() <= 1:
+            what, x = "targets", to_numpy(target)
+        return f"binary_cross_entropy: {what} lie in [{x.min()}, {x.max()}], they must be in [0, 1]"
+
     if out.size:
+        late = "binary_cross_entropy: a probability or a target is outside [0, 1]"
         kernel = binary_cross_entropy_kernel(out.dtype.type)
-        launch(kernel, over(out.size), THREADS, out, wrong, probability, target, out.size)
-        if to_numpy(wrong)[0]:
-            for what, x in zip(("probabilities", "targets"), map(to_numpy, given), strict=True):
-                if not (x.min() >= 0 and x.max() <= 1):
-                    raise ValueError(
-                        f"binary_cross_entropy: {what} lie in [{x.min()}, {x.max()}], they must be in [0, 1]"
-                    )
+        launch_checked(
+            Check(ValueError, late, at_once), kernel, over(out.size), THREADS, out, probability, target, out.size
+        )
     return out

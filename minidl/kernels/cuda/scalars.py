@@ -90,7 +90,8 @@ def integers(F):
 
     return numbers(F) | {
         "power": power,
-        "stepped": lambda i, n, step: (i + n if i < zero else i) * step,  # how far index i of n lies from the first
+        # How far index i of n lies from the first: the nearest that there is.
+        "stepped": lambda i, n, step: min(max(i + n if i < zero else i, zero), n - one) * step,
         "isinf": lambda x: False,
         "isfinite": lambda x: True,
         "floor": lambda x: x,

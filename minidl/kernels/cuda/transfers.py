@@ -12,6 +12,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous, copy, to_numpy
 from minidl.kernels.cuda.memory import Storage, compute, device, downloads, uploads
+from minidl.kernels.cuda.refusals import look
 from minidl.kernels.cuda.staging import is_pinned, pinned, staging
 
 __all__ = ["Download", "from_device", "to_host", "upload"]
@@ -46,8 +47,9 @@ class Download:
         return self.end.done()
 
     def numpy(self) -> np.ndarray:
-        """The values: waits for them."""
+        """The values: waits for them, and raises what kernels before them have refused."""
         self.end.synchronize()
+        look()
         return self.values
 
 
