@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ from minidl.tensor import Tensor
 
 # Is told of a copy: its name, when it begins and ends, its bytes
 Told = Callable[[str, object, object, int], None]
+
+Copied = tuple[str, float, float]  # the name of a copy, when it began and ended
 
 
 ANCHOR_SECONDS = 1.0  # in which two times of a GPU are known to 0.06 microseconds
@@ -58,6 +60,10 @@ class Host:
     def seconds(self, moment: float) -> float:
         """When a moment that `now` gave was, as time.perf_counter has it."""
         return moment
+
+    def arrivals(self, placed: Mapping[int, tuple[float, float, float]]) -> Iterator[Copied]:
+        """The copies by which the blocks of a model came here, of which `placed` says as Stage does when they did."""
+        return iter(())
 
     def load(self, values: np.ndarray, dtype: np.dtype, tell: Told):
         """The values as an array of the device, of `dtype`."""
@@ -100,6 +106,11 @@ class Gpu:
         later = bisect.bisect(self._anchors, 0.0, key=lambda anchor: -moment.seconds_since(anchor[0]))
         event, seconds = self._anchors[max(later - 1, 0)]  # the last before it
         return seconds + moment.seconds_since(event)
+
+    def arrivals(self, placed: Mapping[int, tuple[float, float, float]]) -> Iterator[Copied]:
+        for place, (start, made, there) in placed.items():
+            yield f"block {place} to the device's format", start, made
+            yield f"block {place} to the device", made, there
 
     def load(self, values: np.ndarray, dtype: np.dtype, tell: Told):
         start = time.perf_counter()

@@ -68,8 +68,7 @@ def run_rank(group, job: Job) -> Result:
     request, plan, program = job.request, job.request.plan, job.training
     worker = _make_worker(group, job)
     stage, optimizer, mesh = worker.stage, worker.optimizer, worker.mesh
-    if request.device != "cpu":
-        worker.record_model(job.first_step)
+    worker.record_model(job.first_step)
     execution = Execution(program.compiled(mesh.rank), job.first_step)
     memory = worker.memory = HighWater(stage, optimizer)
     scheduler = None

@@ -131,10 +131,9 @@ class Worker:
         self.events.append((self._rank, lane, name, start, end, step, what))
 
     def record_model(self, step: int) -> None:
-        """Tell, in the step that comes first, how the model came to a GPU."""
-        for place, (start, made, there) in self.stage.placed.items():
-            self._record(COPY, f"block {place} to the device's format", start, made, step, None)
-            self._record(COPY, f"block {place} to the device", made, there, step, None)
+        """Tell, in the step that comes first, how the model came to the device."""
+        for name, start, end in self.device.arrivals(self.stage.placed):
+            self._record(COPY, name, start, end, step, None)
 
     def inside_layer(self, handle: Handle) -> None:
         """A collective inside a layer has ended: it interrupts the compute lane."""
