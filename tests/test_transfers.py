@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import data
+from minidl import data, nn, optim
 from minidl.kernels import for_device
 from minidl.kernels.cuda import compute, device, pool
 from minidl.kernels.cuda.memory import downloads, uploads
@@ -63,6 +63,33 @@ def test_a_pinned_block_is_used_again_only_when_the_copy_from_it_is_done(behind,
     found = [(x * 2).to("cpu", non_blocking=non_blocking) for x in kept]
     minidl.cuda.synchronize()
     assert [x.numpy().tolist() for x in found] == [[2 * i, 2 * i] for i in range(8)]
+
+
+@pytest.mark.parametrize("size", [3, 20_000])  # copied by way of pinned memory, and waited for
+def test_the_host_may_change_the_values_of_a_tensor_when_it_has_given_them(behind, size):
+    values = np.ones(size, np.float32)
+    x = minidl.tensor(values, device="cuda")
+    values[...] = 2
+    assert (x.numpy() == 1).all()
+
+
+def test_a_training_gives_the_same_however_far_the_gpu_is_behind(behind):
+    def losses(device):
+        minidl.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 2)).to(device)
+        optimizer, found = optim.Adam(model.parameters(), lr=0.1), []
+        for i in range(4):
+            x, y = minidl.arange(6.0).reshape(2, 3) + i, minidl.tensor([0, 1])
+            x, y = (t.pin_memory().to(device, non_blocking=True) for t in (x, y))
+            optimizer.zero_grad()
+            loss = nn.CrossEntropyLoss()(model(x), y)
+            loss.backward()
+            optimizer.step()
+            found.append(loss.detach().to("cpu", non_blocking=True))
+        minidl.cuda.synchronize()
+        return [loss.item() for loss in found]
+
+    np.testing.assert_allclose(losses("cuda"), losses("cpu"), rtol=1e-4)
 
 
 def test_pinned_blocks_are_used_again(monkeypatch):

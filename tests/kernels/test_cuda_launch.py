@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import minidl
+from minidl import models, nn, optim
 from minidl.kernels import for_device
 from minidl.kernels.cuda import device, emulator, launch
 from minidl.kernels.cuda.emulated_memory import RaceError
@@ -32,8 +34,64 @@ def test_an_error_names_the_kernel(monkeypatch):
         cuda.add(x, x)
 
 
-def test_without_it_nothing_waits_for_the_gpu(monkeypatch):
-    x = cuda.full((4,), 1.0, np.float32)
+@pytest.fixture
+def waits(monkeypatch):
+    """Of what kind the host's waits for the GPU are, one after another."""
+    found = []
+
+    def counted(owner, what):
+        real = owner.synchronize
+
+        def synchronize(*arguments):
+            found.append(what)
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, "synchronize", synchronize)
+
+    for owner, what in ((device, "device"), (device.Stream, "stream"), (device.Event, "event")):
+        counted(owner, what)
     monkeypatch.setattr(launch, "SYNCHRONOUS", False)
-    monkeypatch.setattr(device, "synchronize", fail)
-    assert cuda.to_numpy(cuda.add(x, x)).tolist() == [2, 2, 2, 2]
+    return found
+
+
+def test_without_it_a_kernel_waits_for_nothing_and_who_reads_its_result_waits_once(waits):
+    x = cuda.full((4,), 1.0, np.float32)
+    y = cuda.add(x, x)
+    assert waits == []
+    assert cuda.to_numpy(y).tolist() == [2, 2, 2, 2]
+    assert waits == ["stream"]
+
+
+def test_with_it_each_kernel_waits(waits, monkeypatch):
+    monkeypatch.setattr(launch, "SYNCHRONOUS", True)
+    cuda.full((4,), 1.0, np.float32)
+    assert waits == ["device"]
+
+
+def perceptron():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 3)), (minidl.ones(2, 4), 2)
+
+
+def convolutions():
+    layers = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 3)), (minidl.ones(2, 1, 4, 4), 2)
+
+
+def transformer():
+    model = models.gpt(layers=1, hidden=8, heads=2, vocabulary=8, sequence=4)
+    return model, (minidl.zeros(2, 4, dtype="int64"), 2, 4)
+
+
+# How often the host waits at most: once to see whether the labels are in range, twice for each embedding
+@pytest.mark.parametrize("made, most", [(perceptron, 1), (convolutions, 1), (transformer, 5)])
+def test_a_step_of_a_training_waits_for_the_gpu_only_to_look_at_indices(made, most, waits):
+    model, (x, *labels) = made()
+    model.to("cuda")
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(2):  # what is made once is there in the second
+        waits.clear()
+        optimizer.zero_grad()
+        target = minidl.zeros(labels, dtype="int64", device="cuda")
+        nn.CrossEntropyLoss()(model(x.to("cuda")), target).backward()
+        optimizer.step()
+    assert len(waits) <= most, waits

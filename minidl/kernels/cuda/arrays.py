@@ -10,6 +10,7 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.elementwise import broadcast_strides, map_into
 from minidl.kernels.cuda.memory import compute, device
 from minidl.kernels.cuda.refusals import look
+from minidl.kernels.cuda.staging import pinned, staging
 
 __all__ = [
     "accumulate", "array", "assign", "broadcast_to", "cast", "concatenate", "copy", "drawn", "empty", "extent",
@@ -17,17 +18,28 @@ __all__ = [
     "from_scalar", "full", "is_contiguous", "pad", "permute", "reshape", "roll", "slice_last", "swap_last", "to_numpy",
 ]  # fmt: skip
 
+SMALL = 1 << 16  # bytes
+
 
 # Making and moving
 
 
 def array(value, dtype):
-    """A new contiguous array with a copy of `value`, which lies on the host."""
+    """A new contiguous array with a copy of `value`, which lies on the host and may change or go afterwards.
+
+    Small values go by way of pinned memory, so that nothing waits for what the GPU has still to compute before it
+    copies them. Large ones are waited for: they take long anyway.
+    """
     values = np.asarray(value, dtype, order="C")
     out = CudaArray(values.shape, values.dtype)
-    if out.size:
+    if 0 < values.nbytes <= SMALL:
+        staged = pinned(values.shape, values.dtype)
+        staged[...] = values
+        device.to_device(out.storage.block, 0, staged, compute)
+        staging.copied(staged, device.Event(compute))
+    elif out.size:
         device.to_device(out.storage.block, 0, values, compute)
-        compute.synchronize()  # whoever holds the values may change or free them now
+        compute.synchronize()
     return out
 
 

@@ -4,7 +4,6 @@ numba_device.py has the same names for a real one.
 """
 
 import ctypes
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -122,32 +121,31 @@ class Stream:
     handle, address = 0, 1  # 1: the default stream
 
     def __init__(self, beside: bool = False):
-        self.late, self._queue, self.arrived = False, deque[Callable[[], None]](), 0
-        self._places = itertools.count(1)
+        self.late, self._queue = False, deque[Callable[[], None]]()
+        self.last, self.arrived = 0, 0  # the places of the work that was put in last and that was done last
         _streams.append(self)
 
     def put(self, work: Callable[[], None]) -> int:
         """The place of the work in the stream: it is done when the stream has `arrived` there."""
         self._queue.append(work)
-        place = next(self._places)
+        self.last = place = self.last + 1
         if not self.late:
-            self.synchronize()
+            self.advance(place)
         return place
 
     def advance(self, place: int) -> None:
         """Do the work up to a place."""
-        while self.arrived < place and self._queue:
-            work = self._queue.popleft()
+        while self.arrived < place:
             self.arrived += 1
-            work()
+            self._queue.popleft()()
 
     def synchronize(self) -> None:
         """Wait until all that was put in is done."""
-        self.advance(self.arrived + len(self._queue))
+        self.advance(self.last)
 
     def wait(self, event: "Event") -> None:
         """Do what is put in from now on after the event."""
-        self.put(event.synchronize)
+        self.put(event.reach)
 
 
 _streams: list[Stream] = []
@@ -163,15 +161,19 @@ class Event:
     def _arrive(self) -> None:
         self.time = time.perf_counter()
 
+    def reach(self) -> None:
+        """Let the stream come to it."""
+        self._stream.advance(self._place)
+
     def done(self) -> bool:
         """Whether the stream has come to it. One that is late comes to it when it has been asked."""
         done = self._stream.arrived >= self._place
-        self.synchronize()
+        self.reach()
         return done
 
     def synchronize(self) -> None:
         """Wait until the stream has come to it."""
-        self._stream.advance(self._place)
+        self.reach()
 
     def seconds_since(self, earlier: "Event") -> float:
         """Between two events that the streams have come to."""
@@ -181,4 +183,4 @@ class Event:
 def synchronize() -> None:
     """Wait until the device has done all it was given; raises what went wrong there."""
     for stream in _streams:
-        stream.synchronize()
+        stream.advance(stream.last)
