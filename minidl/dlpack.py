@@ -63,8 +63,9 @@ def _dlpack_device(self) -> tuple[int, int]:
 
 def _cuda_array_interface(self) -> dict:
     """By which Numba, CuPy and PyTorch share a tensor on a GPU; AttributeError for one elsewhere."""
-    if self.device != "cuda":
-        raise AttributeError(f"only a tensor on cuda has __cuda_array_interface__, this one is on {self.device}")
+    if self.device != "cuda" or _sharing().KIND == CPU:
+        where = "the emulator" if self.device == "cuda" else self.device
+        raise AttributeError(f"only a tensor on a GPU has __cuda_array_interface__, this one is on {where}")
     if self.requires_grad:
         raise RuntimeError("a tensor that requires a gradient cannot be shared: detach() it first")
     return self.data.__cuda_array_interface__

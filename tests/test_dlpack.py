@@ -113,8 +113,10 @@ def test_what_cannot_be_shared_is_refused():
         sharing.from_capsule(np.ones(2, np.int32).__dlpack__())
 
 
-def test_the_cuda_array_interface_is_there_on_cuda_alone():
+def test_the_cuda_array_interface_is_there_on_a_gpu_alone(monkeypatch):
     x = numbered(device="cuda")
+    assert not hasattr(x, "__cuda_array_interface__")  # the emulator's memory is the host's
+    monkeypatch.setattr(sharing, "KIND", CUDA)
     given = x.transpose(0, 1).__cuda_array_interface__
     assert given["shape"] == (4, 3) and given["strides"] == (4, 16) and given["typestr"] == "<f4"
     assert given["data"] == (x.data.address, False) and given["version"] == 3
@@ -130,6 +132,7 @@ import minidl
 kept = np.from_dlpack(minidl.ones(3, device="cuda"))
 capsule = minidl.ones(3, device="cuda").__dlpack__()
 from minidl.kernels.cuda import sharing
+from minidl.kernels.dlpack_kinds import CUDA
 ours = sharing.from_capsule(np.ones(3, np.float32).__dlpack__())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

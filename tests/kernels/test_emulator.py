@@ -1,6 +1,7 @@
 """The emulator runs Numba's kernels thread by thread, and what is wrong in them shows."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -266,3 +267,13 @@ def test_a_shuffle_with_a_lane_that_is_not_there_or_not_named_is_refused(threads
     shuffled_by[1, 16](0xFFFF, x, out)
     with pytest.raises(RuntimeError, match=what):
         shuffled_by[1, threads](mask, x, out)
+
+
+def test_launches_by_several_threads_of_python_come_one_after_another():
+    def filled(size):
+        out = on_device(np.full(size, -1))
+        fill_places[-(-size // BLOCK), BLOCK](out)
+        return np.array_equal(out.values, np.arange(size))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(filled, range(290, 310)))

@@ -16,6 +16,7 @@ import inspect
 import itertools
 import math
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
@@ -38,6 +39,7 @@ recorded: dict[int, tuple[Callable, set]] | None = None  # the arguments of ever
 
 threadIdx, blockIdx, blockDim, gridDim = (SimpleNamespace(x=0, y=0, z=0) for _ in range(4))
 _now = Now()
+_one_at_a_time = threading.Lock()
 
 
 # What kernels call
@@ -161,6 +163,10 @@ class Kernel:
         return functools.partial(self._launch, _three(configuration[0]), _three(configuration[1]))
 
     def _launch(self, blocks: tuple[int, int, int], threads: tuple[int, int, int], *arguments) -> None:
+        with _one_at_a_time:  # whichever thread of Python launches it
+            self._launch_now(blocks, threads, arguments)
+
+    def _launch_now(self, blocks: tuple[int, int, int], threads: tuple[int, int, int], arguments: tuple) -> None:
         launches[self.__name__] += 1
         if recorded is not None:
             recorded.setdefault(id(self), (self, set()))[1].add(tuple(map(_described, arguments)))
