@@ -116,7 +116,7 @@ def test_what_cannot_be_shared_is_refused():
 def test_the_cuda_array_interface_is_there_on_a_gpu_alone(monkeypatch):
     x = numbered(device="cuda")
     assert not hasattr(x, "__cuda_array_interface__")  # the emulator's memory is the host's
-    monkeypatch.setattr(sharing, "KIND", CUDA)
+    monkeypatch.setattr(sharing, "KIND", sharing.CUDA)
     given = x.transpose(0, 1).__cuda_array_interface__
     assert given["shape"] == (4, 3) and given["strides"] == (4, 16) and given["typestr"] == "<f4"
     assert given["data"] == (x.data.address, False) and given["version"] == 3
