@@ -15,6 +15,7 @@ from minidl.parallel import launch
 from minidl.parallel.profile import ChainProfile
 from simulator import probes, schema
 from simulator.compute import as_computed, timed_as
+from simulator.devices import DEVICES
 from simulator.hardware import Cluster
 from simulator.measure import (
     FULL,
@@ -56,7 +57,6 @@ BESIDE = {  # what the calibration of a device has besides
     "cuda": {"network": schema.null, "probe_seconds": schema.null},
 }  # fmt: skip
 FILE = {device: schema.table(COMMON | beside) for device, beside in BESIDE.items()}
-NAMES = {"cpu": "calibration.json", "cuda": "calibration-cuda.json"}
 
 
 def quick(profiles: Iterable[ChainProfile], device: str = "cpu") -> Effort:
@@ -92,8 +92,8 @@ def calibration(
 
     effort: of what is measured if there is none in the cache; one of less than FULL is not kept.
     """
-    if device not in NAMES:
-        raise ValueError(f"there is no device {device!r} to calibrate: there are {', '.join(NAMES)}")
+    if device not in DEVICES:
+        raise ValueError(f"there is no device {device!r} to calibrate: there are {', '.join(DEVICES)}")
     check_measurable(device, effort)
     path = cache_path(device)
     if path and not refresh:
@@ -154,4 +154,4 @@ def drift(calibration: Calibration) -> tuple[float, float]:
 def cache_path(device: str = "cpu") -> Path | None:
     """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder; None without either."""
     folder = cache_folder()
-    return folder and folder / NAMES[device]
+    return folder and folder / DEVICES[device].file

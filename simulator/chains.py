@@ -74,7 +74,6 @@ ON_GPU = Sizes(
     coders=((64, 16), (512, 256), (2048, 1024)),
     updates=(1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 24),
 )
-SIZES = {"cpu": ON_CPU, "cuda": ON_GPU}
 
 
 @dataclass(frozen=True)

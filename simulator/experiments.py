@@ -17,32 +17,10 @@ from minidl.data import Dataset, digits
 from minidl.parallel import Plan
 from minidl.parallel.prepare import prepare
 from minidl.parallel.profile import ChainProfile
+from simulator.devices import DEVICES
 
 WARM_UP = 2  # steps of each run that are not timed
 ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
-
-PLANS = (
-    Plan(),
-    Plan(data=2),
-    Plan(data=2, sharding="optimizer"),
-    Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
-    Plan(pipeline=2, micro_batches=4, schedule="1f1b"),
-    Plan(tensor=2),
-    Plan(data=4),
-    Plan(data=2, pipeline=2, micro_batches=2),
-    Plan(data=2, tensor=2),
-    Plan(tensor=4),
-)
-FEW_PLANS = (Plan(), Plan(data=2), Plan(pipeline=2, micro_batches=4))
-QUICK_PLANS = (*FEW_PLANS, Plan(tensor=2), Plan(data=4))
-
-GPU_PLANS = (
-    Plan(),
-    Plan(micro_batches=4),
-    Plan(micro_batches=16),
-    Plan(micro_batches=4, recompute="full"),
-)
-QUICK_GPU_PLANS = (Plan(), Plan(micro_batches=4))
 
 PERCEPTRON, SIZES = "mlp", (64, 512, 512, 512, 512, 512, 10)
 CNN = "cnn-digits"
@@ -101,22 +79,21 @@ def experiments(
 ) -> tuple[Experiment, ...]:
     """The experiments on the models that are named, of MODELS or `file.py:build`, each under `plans`.
 
-    Without plans: under those of PLANS, or quick of QUICK_PLANS, that the model can be trained under; on a GPU those of
-    GPU_PLANS and QUICK_GPU_PLANS. Without names: on the perceptron and, unless there are plans or it is to be quick, on
-    a convolutional network. ValueError if a model cannot be trained by one worker or under a plan that is given, if
-    something is given twice, or if a plan for a GPU has several workers. Refused if a file of the user's is not as
-    `minidl.commands.own` says, or its code raises an error then.
+    Without plans: under those of DEVICES that the model can be trained under. Without names: on the perceptron and,
+    unless there are plans or it is to be quick, on a convolutional network. ValueError if a model cannot be trained by
+    one worker or under a plan that is given, if something is given twice, or if a plan has several workers on a device
+    for one. Refused if a file of the user's is not as `minidl.commands.own` says, or its code raises an error then.
     """
     _check_distinct("model", names)
     _check_distinct("plan", plans)
-    many, few, least = (GPU_PLANS, GPU_PLANS, QUICK_GPU_PLANS) if device == "cuda" else (PLANS, FEW_PLANS, QUICK_PLANS)
+    usual = DEVICES[device]
     for plan in plans:
-        if device == "cuda" and plan.workers > 1:
-            raise ValueError(f"device cuda trains on one worker yet, the plan {plan} has {plan.workers}")
+        if plan.workers > 1 and not usual.parallel:
+            raise ValueError(f"device {device} trains on one worker yet, the plan {plan} has {plan.workers}")
     if names or plans or quick:
-        chosen = {name: least if quick else many for name in names or (PERCEPTRON,)}
+        chosen = {name: usual.quick_plans if quick else usual.plans for name in names or (PERCEPTRON,)}
     else:
-        chosen = {PERCEPTRON: many, CNN: few}
+        chosen = {PERCEPTRON: usual.plans, CNN: usual.few_plans}
     made = [(_experiment(name), otherwise) for name, otherwise in chosen.items()]
     return tuple(
         replace(experiment, plans=_checked(experiment, plans) if plans else _fitting(experiment, otherwise))

@@ -26,14 +26,13 @@ from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.device import device_of_rank
-from simulator import gpu_probes, probes
 from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
 from simulator.compute import as_computed, timed_as, timed_by
+from simulator.devices import DEVICES
 
 TIMES = 2  # that a step is timed in a round
 CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
 LEAST_SECONDS = 1e-9  # of a call, for one that ends before a GPU's events can tell
-GEMM = {"cpu": probes.gemm_seconds, "cuda": gpu_probes.gemm_seconds}
 Points = list[tuple[object, float]]  # (size by which a kernel is timed, seconds)
 
 
@@ -59,7 +58,7 @@ def products_and_kernels(
     timed = [_TimedStep(case, device) for case in cases]
     products: list[list[float]] = []
     for _ in range(rounds):
-        products.append(GEMM[device](sizes.gemm))
+        products.append(DEVICES[device].gemm_seconds(sizes.gemm))
         for step in timed:
             step.run_timed()
     samples: dict[str, dict[object, list[float]]] = {}

@@ -21,8 +21,9 @@ from minidl.bench.machine import BLAS_VARIABLES, machine
 from minidl.parallel import Plan, forkserver, launch, train
 from minidl.units import counted
 from simulator import kernel_probes, probes
-from simulator.chains import SIZES, Sizes
+from simulator.chains import Sizes
 from simulator.compute import Convolution, Measured
+from simulator.devices import DEVICES
 from simulator.hardware import Cluster, Processors
 from simulator.network import NoNetwork, SharedMemory
 from simulator.predict import simulate
@@ -39,7 +40,7 @@ class Effort:
     contention: rounds, before each phase, in which a core computes alone and then all do. rounds: through matrix
     products and kernels. iterations: with two ranks on each core. launches: in which workers communicate. kernels: that
     are timed, by the names of `compute.timed_as`, None for all. sizes: in which products and kernels are timed, None
-    for those of `chains.SIZES`. steps, micro_batches: of the trainings that tell what an instruction takes. A GPU is
+    for the device's own. steps, micro_batches: of the trainings that tell what an instruction takes. A GPU is
     measured without contention, iterations and launches.
     """
 
@@ -84,7 +85,7 @@ class Calibration:
     def cluster(self) -> Cluster:
         """The machine as a Cluster: of its cores, or of one GPU."""
         compute = Measured(**self.compute, device=self.device)
-        if self.device == "cuda":
+        if not DEVICES[self.device].parallel:
             return Cluster(self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, self.peak_flops)
         cores = self.machine["cores"]
         return Cluster(
@@ -101,7 +102,8 @@ def identity(device: str = "cpu") -> dict[str, object]:
     here = machine()
     held = {name: os.environ[name] for name in BLAS_VARIABLES if name in os.environ}
     known = {key: here[key] for key in ("processor", "cores", "python", "numpy")} | {"blas": held}
-    return known | ({"gpu": cuda.get_device_name()} if device == "cuda" else {})
+    name = DEVICES[device].name
+    return known | ({"gpu": name()} if name else {})
 
 
 def on_gpu(machine: Mapping) -> bool:
@@ -121,7 +123,7 @@ def at_once(machine: Mapping) -> int:
 
 def check_measurable(device: str, effort: Effort = FULL) -> None:
     """ValueError for the emulator, in which the usual sizes would take hours; RuntimeError if there is no GPU."""
-    if device == "cuda" and effort.sizes is None and cuda.get_device_name() == "emulated":
+    if effort.sizes is None and identity(device).get("gpu") == "emulated":
         raise ValueError(NO_SPEED)
 
 
@@ -129,12 +131,12 @@ def measure(progress: Callable[[str], None], effort: Effort = FULL, device: str 
     """Run all probes on this machine, or on its GPU. progress: told what is being measured."""
     check_measurable(device, effort)
     with forkserver():
-        return _measure_gpu(progress, effort) if device == "cuda" else _measure(progress, effort)
+        return _measure(progress, effort) if DEVICES[device].parallel else _measure_gpu(progress, effort)
 
 
 def _measure_gpu(progress: Callable[[str], None], effort: Effort) -> Calibration:
     """The part that a GPU has of what is measured: it shares no cores, and communicates with nobody."""
-    sizes = effort.sizes or SIZES["cuda"]
+    sizes = effort.sizes or DEVICES["cuda"].sizes
     timed = "cuda", sizes, effort.kernels
     progress("compiled kernels")
     launch(kernel_probes.compile_kernels, 1, timed)
@@ -150,7 +152,7 @@ def _measure_gpu(progress: Callable[[str], None], effort: Effort) -> Calibration
 
 def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     machine = identity()
-    cores, sizes = machine["cores"], effort.sizes or SIZES["cpu"]
+    cores, sizes = machine["cores"], effort.sizes or DEVICES["cpu"].sizes
     timed = "cpu", sizes, effort.kernels
     speeds: list[tuple[float, float]] = []  # before each phase; what lasts a second decides nothing
     ratios: list[list[float]] = []

@@ -17,13 +17,14 @@ from minidl.display import fact_table
 from minidl.json_files import read_json
 from minidl.units import duration, scaled
 from simulator.calibrate import cache_path, calibration
+from simulator.devices import DEVICES
 from simulator.measure import Calibration, in_words
 
 
 def add_parser(commands) -> None:
     parser = commands.add_parser("calibrate", help="measure this machine, or its GPU, and say what was found")
     add = parser.add_argument
-    add("--device", choices=("cpu", "cuda"), default="cpu",
+    add("--device", choices=DEVICES, default="cpu",
         help="cuda: the NVIDIA GPU of this machine, whose kernels are compiled first (default: cpu)")  # fmt: skip
     add("--refresh", action="store_true", help="measure again even if there is a cached calibration")
     add("--json", type=Path, metavar="PATH", help="also write everything that was measured here")
@@ -40,14 +41,15 @@ def run(options, console: Console) -> Outcome:
 
 def _show_calibration(found: Calibration, console: Console) -> None:
     compute, largest = found.compute, " × ".join([f"{found.compute['gemm_sizes'][-1]}"] * 3)
+    shared = DEVICES[found.device].parallel
     small = found.cluster().compute.matmul_seconds(1, 64, 64, 64)
     after, after_much = compute["python"][0][1], compute["python"][-1][1]
     rows = [
-        (f"matrix product {largest}", scaled(found.peak_flops, "FLOP/s") + " on one core" * (found.device == "cpu")),
+        (f"matrix product {largest}", scaled(found.peak_flops, "FLOP/s") + " on one core" * shared),
         ("  64 × 64 × 64", scaled(2 * 64**3 / small, "FLOP/s")),
         ("Python after a kernel call", f"{duration(after)}, {duration(after_much)} after a large one"),
         ("  around an instruction", duration(compute["instruction_seconds"])),
-        *(_of_gpu(found) if found.device == "cuda" else _of_cores(found)),
+        *(_of_cores(found) if shared else _of_gpu(found)),
     ]
     console.print(Text(in_words(found.machine), style="bold"))
     print_table(console, fact_table(rows))

@@ -19,17 +19,8 @@ from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
 from simulator.compare import compare
-from simulator.experiments import (
-    CNN,
-    FEW_PLANS,
-    MODELS,
-    PERCEPTRON,
-    PLANS,
-    QUICK_PLANS,
-    QUICK_ROUNDS,
-    ROUNDS,
-    experiments,
-)
+from simulator.devices import DEVICES, FEW_PLANS, PLANS, QUICK_PLANS
+from simulator.experiments import CNN, MODELS, PERCEPTRON, QUICK_ROUNDS, ROUNDS, experiments
 from simulator.measure import FULL, check_measurable
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
@@ -74,7 +65,7 @@ def add_parser(commands) -> None:
         help=f"a plan to try, may be repeated (default: those of {len(PLANS)} that fit the model)")  # fmt: skip
     add("--out", type=Path, default=Path(), metavar="DIR",
         help="folder for compare.png, .svg, .json and the traces (default: here)")  # fmt: skip
-    add("--device", choices=("cpu", "cuda"), default="cpu",
+    add("--device", choices=DEVICES, default="cpu",
         help="what to train on; cuda: the NVIDIA GPU of this machine, with one worker (default: cpu)")  # fmt: skip
     add("--refresh", action="store_true", help="calibrate this machine again first")
     parser.set_defaults(run=run)

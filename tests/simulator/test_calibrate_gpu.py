@@ -16,7 +16,8 @@ from minidl.parallel import Plan
 from simulator import calibrate as calibrate_function
 from simulator.__main__ import main
 from simulator.calibrate import cache_path, calibration, quick
-from simulator.chains import KINDS, SIZES, Sizes
+from simulator.chains import KINDS, Sizes
+from simulator.devices import DEVICES
 from simulator.measure import NO_SPEED, Effort, identity, measure
 from tests.simulator.command import check_refused
 from tests.simulator.hand_made import made_up, made_up_gpu
@@ -154,8 +155,8 @@ def test_calibrate_says_what_it_found_of_the_gpu(measured, monkeypatch, tmp_path
     assert json.loads((tmp_path / "c.json").read_text())["machine"]["gpu"] == "Abacus"
 
 
-@pytest.mark.parametrize("device", SIZES)
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_usual_sizes_have_cases_of_each_kind(device):
-    sizes = SIZES[device]
+    sizes = DEVICES[device].sizes
     assert all(list(kind(sizes)) for kind in KINDS) and list(sizes.gemm) == sorted(set(sizes.gemm))
-    assert max(SIZES["cuda"].gemm) == 4096
+    assert max(DEVICES["cuda"].sizes.gemm) == 4096

@@ -14,7 +14,8 @@ import pytest
 from minidl.parallel import Plan, WorkerError
 from simulator.__main__ import main
 from simulator.compare import MEASURES, Comparison
-from simulator.experiments import MODELS, QUICK_PLANS, QUICK_ROUNDS, ROUNDS
+from simulator.devices import QUICK_PLANS
+from simulator.experiments import MODELS, QUICK_ROUNDS, ROUNDS
 from tests.simulator.command import check_refused, help_text
 from tests.simulator.comparisons import PLANS, TINY, tiny_comparison
 from tests.simulator.hand_made import made_up
