@@ -62,7 +62,11 @@ def _dlpack_device(self) -> tuple[int, int]:
 
 
 def _cuda_array_interface(self) -> dict:
-    """By which Numba, CuPy and PyTorch share a tensor on a GPU; AttributeError for one elsewhere."""
+    """By which Numba, CuPy and PyTorch share a tensor on a GPU; AttributeError for one elsewhere.
+
+    What they do on the default stream is in order with what minidl does before and after; on other streams they must
+    see to that themselves.
+    """
     if self.device != "cuda" or _sharing().KIND == CPU:
         where = "the emulator" if self.device == "cuda" else self.device
         raise AttributeError(f"only a tensor on a GPU has __cuda_array_interface__, this one is on {where}")

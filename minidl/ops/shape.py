@@ -273,8 +273,8 @@ def to(x: Tensor, *targets, dtype=None, device: str | None = None, non_blocking:
 
     A tensor stands for its device and dtype.
 
-    non_blocking: do not wait for a copy to the GPU, which needs pinned memory (`pin_memory`), nor for one back, whose
-    values are there after `minidl.cuda.synchronize()`.
+    non_blocking: do not wait for a copy to the GPU, which needs pinned memory (`pin_memory`) that does not change until
+    it is done, nor for one back, whose values are there after `minidl.cuda.synchronize()`.
     """
     targets = (*targets, *(option for option in (dtype, device) if option is not None))
     for target in chain.from_iterable((t.device, t.dtype) if isinstance(t, Tensor) else (t,) for t in targets):

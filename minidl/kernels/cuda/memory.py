@@ -8,6 +8,7 @@ block that is still being copied to the host serves again when the copy is done.
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from minidl.kernels.cuda.target import EMULATED
 from minidl.units import scaled
@@ -113,9 +114,10 @@ class Storage:
 
         copied: an event, when the last copy to the host beside the computation is done.
         """
-        self.block = None
+        self.block: Any = None
         self.block = pool.take(nbytes, for_upload)
-        self.nbytes, self.for_upload, self.copied = nbytes, for_upload, None
+        self.nbytes, self.for_upload = nbytes, for_upload
+        self.copied: device.Event | None = None
 
     def __del__(self) -> None:
         if self.block is not None:

@@ -59,7 +59,7 @@ class Staging:
 
     def _owner(self, x: np.ndarray) -> int:
         """The key in `owners` of the memory in which x lies, if it is pinned."""
-        base = x
+        base: object = x
         while isinstance(base, np.ndarray):
             base = base.base
         return id(base)
