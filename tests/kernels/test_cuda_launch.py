@@ -82,9 +82,8 @@ def transformer():
     return model, (minidl.zeros(2, 4, dtype="int64"), 2, 4)
 
 
-# How often the host waits at most: once to see whether the labels are in range, twice for each embedding
-@pytest.mark.parametrize("made, most", [(perceptron, 1), (convolutions, 1), (transformer, 5)])
-def test_a_step_of_a_training_waits_for_the_gpu_only_to_look_at_indices(made, most, waits):
+@pytest.mark.parametrize("made", [perceptron, convolutions, transformer])
+def test_a_step_of_a_training_never_waits_for_the_gpu(made, waits):
     model, (x, *labels) = made()
     model.to("cuda")
     optimizer = optim.AdamW(model.parameters(), lr=0.1)
@@ -94,4 +93,4 @@ def test_a_step_of_a_training_waits_for_the_gpu_only_to_look_at_indices(made, mo
         target = minidl.zeros(labels, dtype="int64", device="cuda")
         nn.CrossEntropyLoss()(model(x.to("cuda")), target).backward()
         optimizer.step()
-    assert len(waits) <= most, waits
+    assert not waits
