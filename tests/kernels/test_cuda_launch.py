@@ -6,7 +6,7 @@ import pytest
 import minidl
 from minidl import models, nn, optim
 from minidl.kernels import for_device
-from minidl.kernels.cuda import device, emulator, launch
+from minidl.kernels.cuda import device, emulator, launch, refusals
 from minidl.kernels.cuda.emulated_memory import RaceError
 
 cuda = for_device("cuda")
@@ -51,6 +51,7 @@ def waits(monkeypatch):
     for owner, what in ((device, "device"), (device.Stream, "stream"), (device.Event, "event")):
         counted(owner, what)
     monkeypatch.setattr(launch, "SYNCHRONOUS", False)
+    monkeypatch.setattr(refusals, "AT_ONCE", False)
     return found
 
 
