@@ -54,7 +54,8 @@ def device(monkeypatch, launching):
         return device.Block(ctypes.addressof(kept[-1]), nbytes)
 
     monkeypatch.setattr(device, "_enter", lambda: None)
-    monkeypatch.setattr(device, "Stream", lambda: SimpleNamespace(handle="handle"))
+    stream = SimpleNamespace(handle="handle", synchronize=lambda: None)
+    monkeypatch.setattr(device, "Stream", lambda: stream)
     monkeypatch.setattr(device, "allocate", allocate)
     monkeypatch.setattr(device, "release", lambda block: None)
     monkeypatch.setattr(
