@@ -307,7 +307,7 @@ class Tensor:
             raise RuntimeError(f"a backward gave a gradient of shape {grad.shape} to a tensor of shape {self.shape}")
         if self.grad is None:
             self.grad = Tensor(kernels.from_scalar(grad) if owned else kernels.copy(kernels.from_scalar(grad)))
-        elif type(self.grad.data) is not type(grad):
+        elif self.grad.kernels is not kernels:
             raise ValueError(f"grad is on {self.grad.device}, the tensor on {self.device}")
         else:
             kernels.accumulate(self.grad.data, grad)

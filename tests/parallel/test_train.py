@@ -91,7 +91,7 @@ def test_the_state_has_the_names_and_shapes_of_the_whole_model():
 
 
 def test_the_digits_are_learnt_in_parallel():
-    result = run(Plan(data=2), steps=400, evaluate=TEST)
+    result = run(Plan(data=2), steps=400, evaluate=TEST, lr_schedule=lambda step: 1 - step / 400)
     assert result.evaluations[-1].accuracy >= 0.95
 
 
