@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from simulator.measure import NO_SPEED, Effort, identity, measure
 from tests.simulator.command import check_refused
 from tests.simulator.hand_made import made_up, made_up_gpu
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
 MODULE = sys.modules["simulator.calibrate"]
@@ -103,7 +105,7 @@ prediction = simulate(models.builder("gpt-tiny"), Plan(), cluster, 4)
 print(cluster.name, prediction.step_seconds > 0, "minidl.kernels.cuda" in sys.modules, "numba" in sys.modules)
 """
     environment = {name: value for name, value in os.environ.items() if name != "MINIDL_CUDA"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("Abacus True False False\n", "")
 
 
