@@ -3,10 +3,51 @@
 Whether a reshape is a view or a copy depends on it, and so does what memory a model needs.
 """
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 Strides = tuple[int, ...] | None
+
+
+class LaidOut:
+    """What arrays of all devices but the CPU, which has NumPy's, are: a shape, a dtype, and how the elements lie.
+
+    strides: elements from one place to the next along each dimension, None for row-major order.
+    """
+
+    __slots__ = ("shape", "dtype", "_strides")
+
+    def __init__(self, shape: tuple[int, ...], dtype, strides: Strides = None):
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._strides = simplified(shape, strides)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one place to the next along each dimension."""
+        return self._strides or row_major(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie in row-major order, without gaps."""
+        return self._strides is None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,6 +72,17 @@ def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     n, channels, *places = shape
     first, *steps, last = row_major((n, *places, channels))
     return (first, last, *steps)
+
+
+def whole_shape(x: LaidOut, shape) -> tuple[int, ...]:
+    """`shape` with the size that a -1 in it stands for; ValueError unless it has as many elements as x."""
+    shape = tuple(shape)
+    if -1 in shape:
+        known = -math.prod(shape)
+        shape = tuple(x.size // known if n == -1 else n for n in shape)
+    if math.prod(shape) != x.size:
+        raise ValueError(f"cannot reshape an array of shape {x.shape} into {shape}")
+    return shape
 
 
 def reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> Strides:

@@ -1,9 +1,6 @@
 """CudaArray: an array in the memory of the GPU, or a view of one."""
 
-import math
 from functools import cached_property
-
-import numpy as np
 
 from minidl.kernels import layout
 from minidl.kernels.cuda.memory import Storage, compute, device
@@ -13,44 +10,20 @@ from minidl.kernels.cuda.memory import Storage, compute, device
 LARGEST = 2**32 - 2**20
 
 
-class CudaArray:
+class CudaArray(layout.LaidOut):
     """Elements of a `storage`, in any order, as NumPy has them. ValueError for more of them than `LARGEST`.
 
-    strides: elements from one place to the next along each dimension, None for row-major order. offset: the place of
-    the first element, in elements.
+    strides: as LaidOut has them. offset: the place of the first element, in elements.
     """
 
     def __init__(
         self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: layout.Strides = None, offset=0
     ):
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
+        super().__init__(shape, dtype, strides)
         if self.size > LARGEST:
             raise ValueError(f"an array of shape {shape} has {self.size:,} elements, cuda allows {LARGEST:,}")
         self.storage = storage if storage is not None else Storage(self.nbytes)
-        self._strides = layout.simplified(shape, strides)
         self.offset = offset
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self._strides or layout.row_major(self.shape)
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether the elements lie in row-major order, without gaps."""
-        return self._strides is None
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
     def view(self, shape: tuple[int, ...], strides: layout.Strides, offset: int = 0) -> "CudaArray":
         """Another view of the same storage; offset: from the first element of this one, in elements."""
@@ -80,6 +53,3 @@ class CudaArray:
         data = (self.address if self.size else 0, False)
         given = {"shape": self.shape, "typestr": self.dtype.str, "data": data, "strides": steps}
         return given | {"stream": compute.address, "version": 3}
-
-    def __repr__(self) -> str:
-        return f"CudaArray(shape={self.shape}, dtype={self.dtype})"

@@ -1,6 +1,5 @@
 """Making, moving and reshaping arrays: shapes and costs."""
 
-import math
 from builtins import sum as total
 
 import numpy as np
@@ -83,13 +82,7 @@ def extent(x):
 
 
 def reshape(x, shape):
-    shape = tuple(shape)
-    if -1 in shape:
-        known = -math.prod(shape)
-        shape = tuple(x.size // known if n == -1 else n for n in shape)
-    if math.prod(shape) != x.size:
-        raise ValueError(f"cannot reshape an array of shape {x.shape} into {shape}")
-    strides = None
+    shape, strides = layout.whole_shape(x, shape), None
     if not x.contiguous:
         strides = layout.reshaped(x.shape, x.strides, shape)
         if strides is None:

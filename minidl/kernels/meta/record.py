@@ -1,12 +1,9 @@
 """MetaArray, an array without elements; KernelCall, what one kernel call would cost; `record`, which collects them."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from minidl.kernels import layout
 
@@ -20,45 +17,17 @@ class Storage:
         self.nbytes = nbytes
 
 
-class MetaArray:
+class MetaArray(layout.LaidOut):
     """An array without elements. Views of one array share its `storage`, so that memory is counted once.
 
-    storage: that of the array of which this is a view, None for memory of its own. strides: how its elements lie, in
-    elements, None for row-major order.
+    storage: that of the array of which this is a view, None for memory of its own. strides: as LaidOut has them.
     """
 
-    __slots__ = ("shape", "dtype", "storage", "_strides")
+    __slots__ = ("storage",)
 
     def __init__(self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: layout.Strides = None):
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
+        super().__init__(shape, dtype, strides)
         self.storage = storage if storage is not None else Storage(self.nbytes)
-        self._strides = layout.simplified(shape, strides)
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Elements from one place to the next along each dimension."""
-        return self._strides or layout.row_major(self.shape)
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether the elements lie in row-major order."""
-        return self._strides is None
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __repr__(self) -> str:
-        return f"MetaArray(shape={self.shape}, dtype={self.dtype})"
 
 
 Kind = Literal[
