@@ -176,7 +176,8 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         from minidl import plots  # loaded late: matplotlib takes as long as the rest
 
         last = result.trace.steps()[-1]
-        title = f"{chosen.model} · {plan}: step {last.events[0].step}, measured, {duration(last.step_seconds)}"
+        where = " · cuda" if chosen.device == "cuda" else ""
+        title = f"{chosen.model} · {plan}{where}: step {last.events[0].step}, measured, {duration(last.step_seconds)}"
         plots.save(plots.timeline_figure([(title, last)]), path)
 
     facts = summary(chosen, lr, result, asked)
@@ -187,7 +188,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
             (chosen.timeline, draw),
             (chosen.json, facts),
         ],
-        show=lambda console: show(console, chosen.model, result),
+        show=lambda console: show(console, chosen, result),
         code=0 if math.isfinite(facts["final_loss"]) else 1,
         stopped=f"step {facts['steps']} of {steps}" if stopped else None,
         go_on=go_on if stopped and chosen.save and not result.save_error else None,
@@ -210,9 +211,13 @@ def until_it_fails(log: Callable[[StepRecord], None]) -> Callable[[StepRecord], 
     return call
 
 
-def show(console: Console, model: str, result: Run) -> None:
+def show(console: Console, chosen: argparse.Namespace, result: Run) -> None:
     """What was trained, what came out, and what is to be said of it."""
-    console.print(Text(model, style="bold"))
+    console.print(Text(chosen.model, style="bold"))
+    if chosen.device == "cuda":
+        name = minidl.cuda.get_device_name()
+        emulated = ": threads run one after another, these are not the times of a GPU" if name == "emulated" else ""
+        console.print(f"device cuda, {name}{emulated}", highlight=False)
     console.print(result, highlight=False)
     if crowded := crowding(result.plan.workers, cores()):
         console.print(crowded, highlight=False)
