@@ -25,8 +25,8 @@ class Stored(Tensor):
         if isinstance(shape, Tensor):
             if shape.device == "meta":
                 raise ValueError(f"{type(self).__name__} of a tensor on meta: it needs a shape and a recipe of nn.init")
-            if shape.device == "cuda" and device == "cpu":
-                device = "cuda"  # stays where it is; on meta too it is only described
+            if device == "cpu":  # the tensor stays where it is; under another default device it goes there
+                device = shape.device
             values = shape.numpy().copy()
             shape, init, dtype = values.shape, lambda generator, shape: values, dtype or values.dtype
         elif init is None:

@@ -1,8 +1,8 @@
 """Kernels run as plain Python, one GPU thread after another: without a GPU, and step by step in a debugger.
 
-It stands in for the module `numba.cuda` in the kernels of this folder and has the names that they use. What threads
-wait for together (`syncthreads`, the shuffles of a warp) becomes a `yield` in a copy of the kernel's syntax tree: a
-thread is then a generator, and a block of threads a loop that takes each to its next wait. Line numbers stay, so a
+It stands in for the module `numba.cuda` in the kernels of this folder and has the names that they use. Where
+threads wait for each other a kernel yields (rewriting.py): a thread is then a generator, and a block of threads a loop
+that takes each to its next wait. Line numbers stay, so a
 breakpoint in a kernel is reached once per thread, with `cuda.threadIdx` and all variables to look at.
 
 It is stricter than a GPU. Shared and new memory is filled with NaN, every access is checked for its bounds, and two
@@ -10,20 +10,18 @@ threads that touch one element, at least one writing and no barrier between them
 in which the threads of a block run; no right kernel depends on it.
 """
 
-import ast
 import functools
 import inspect
 import itertools
-import math
-import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 
 from minidl.kernels.cuda.emulated_memory import DeviceMemory, Now, RaceError, SharedArray, poisoned
+from minidl.kernels.cuda.rewriting import DeviceFunction, Placed, Writing, rewrite, wait
 
 __all__ = [
     "RaceError", "atomic", "blockDim", "blockIdx", "grid", "gridDim", "gridsize", "jit", "launches", "local",
@@ -31,7 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 WARP = 32
-WAITS = ("syncthreads", "shfl_down_sync", "shfl_xor_sync")
 
 launches: Counter[str] = Counter()  # of each kernel, by name, since the process began
 order = "forward"  # or "reversed"
@@ -57,7 +54,7 @@ def gridsize(dims: int):
     return x if dims == 1 else (x, gridDim.y * blockDim.y)
 
 
-class _Shared:
+class _Shared(Placed):
     """`shared.array`: memory of the block, the same for all its threads at one place in the text."""
 
     def array(self, shape, dtype, place, alignment=None) -> SharedArray:
@@ -73,7 +70,7 @@ class _Local:
         return poisoned(shape, dtype)
 
 
-class _Atomic:
+class _Atomic(Writing):
     """`atomic.add` and `atomic.max`: read, changed and written as one."""
 
     def add(self, array, place, value):
@@ -86,14 +83,10 @@ class _Atomic:
 shared, local, atomic = _Shared(), _Local(), _Atomic()
 
 
-def _waits(*arguments):
-    raise RuntimeError("threads can wait for each other only in a kernel, or in a device function that a kernel calls")
+syncthreads = shfl_down_sync = shfl_xor_sync = wait  # in a kernel these become yields
 
 
-syncthreads = shfl_down_sync = shfl_xor_sync = _waits  # in a kernel these become yields
-
-
-# Compiling
+# Launching
 
 
 def jit(function: Callable | None = None, *, device: bool = False, **options):
@@ -104,44 +97,6 @@ def jit(function: Callable | None = None, *, device: bool = False, **options):
     if function is None:
         return functools.partial(jit, device=device, **options)
     return DeviceFunction(function, options) if device else Kernel(function, options)
-
-
-class DeviceFunction:
-    """A function that kernels call. stepped: what emulated ones call, a generator where `waits`, because threads wait
-    for each other in it.
-    """
-
-    device = True
-
-    def __init__(self, function: Callable, options: dict):
-        functools.update_wrapper(self, function)
-        self.py_func, self.targetoptions = function, options
-
-    @functools.cached_property
-    def _rewritten(self) -> tuple[Callable, bool, frozenset[str]]:
-        same = self.py_func
-        if same.__name__ != "<lambda>":  # a function of numbers, whose text nobody finds
-            return rewrite(same)
-        safe = FunctionType(same.__code__, _globals(same), same.__name__, same.__defaults__, same.__closure__)
-        return safe, False, frozenset()
-
-    @property
-    def stepped(self) -> Callable:
-        return self._rewritten[0]
-
-    @property
-    def waits(self) -> bool:
-        return self._rewritten[1]
-
-    def writes_to(self, arguments: list) -> list:
-        """Which of the arguments of a call it writes to."""
-        written = self._rewritten[2]
-        kinds = list(inspect.signature(self.py_func).parameters.values())
-        taken = itertools.chain(kinds, itertools.repeat(kinds[-1] if kinds else None))
-        return [a for a, p in zip(arguments, taken, strict=False) if p.name in written or p.kind == p.VAR_POSITIONAL]
-
-    def __call__(self, *arguments):
-        return self.stepped(*arguments)
 
 
 class Kernel:
@@ -260,82 +215,3 @@ def _run_warp(running: dict[tuple, Iterator], warp: list, rank, answers) -> set[
                 why = "that is not there" if named else f"the mask {mask:#x} does not name both"
                 raise RuntimeError(f"{name} in line {line}: lane {lane} of a warp asks lane {other}, {why}")
             answers[place] = values[other]
-
-
-# Rewriting
-
-
-def rewrite(function: Callable) -> tuple[Callable, bool, frozenset[str]]:
-    """A copy of `function` whose waits are yields; whether it has any; and the names of arrays that it writes to."""
-    lines, first = inspect.getsourcelines(function)
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    ast.increment_lineno(tree, first - 1)
-    definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list = []
-    used = inspect.getclosurevars(function)
-    change = _Waits(function, {**function.__globals__, **used.nonlocals})
-    change.visit(definition)
-    devices = {n: f for n, f in (used.globals | used.nonlocals).items() if isinstance(f, DeviceFunction)}
-    called = {n: f.stepped for n, f in devices.items() if f.py_func is not function}  # that of an attribute, perhaps
-    outer = {**used.nonlocals, **called}
-    made = ast.parse(f"def make({', '.join(outer)}):\n    return {definition.name}")
-    made.body[0].body.insert(0, definition)
-    code = compile(ast.fix_missing_locations(made), inspect.getfile(function), "exec")
-    space: dict = {}
-    exec(code, _globals(function), space)
-    return space["make"](**outer), change.waits, frozenset(change.written)
-
-
-def _globals(function: Callable) -> dict:
-    """Those of `function`, with mathematics that gives NaN and infinities where Python's raises."""
-    return {name: _math if value is math else value for name, value in function.__globals__.items()}
-
-
-_math = SimpleNamespace(
-    exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, sqrt=np.sqrt, sin=np.sin, cos=np.cos,
-    tanh=np.tanh, pow=np.power, erf=lambda x: type(x)(math.erf(x)), fabs=np.abs,
-)  # fmt: skip
-
-
-class _Waits(ast.NodeTransformer):
-    """cuda.syncthreads() -> yield; f(x), for a device function that waits, -> yield from f(x)."""
-
-    def __init__(self, function: Callable, names: dict):
-        self.function, self.names, self.waits, self.written = function, names, False, set()
-
-    def _meaning(self, node):
-        """The object that an expression of names and attributes stands for, None for anything else."""
-        if isinstance(node, ast.Name):
-            return self.names.get(node.id)
-        if isinstance(node, ast.Attribute):
-            return getattr(self._meaning(node.value), node.attr, None)
-        return None
-
-    def visit_Call(self, node):
-        self.generic_visit(node)
-        called = self._meaning(node.func)
-        name = getattr(node.func, "attr", "")
-        if called is _waits and name in WAITS:
-            self.waits = True
-            parts = [ast.Constant(name), ast.Constant(node.lineno), *node.args]
-            return ast.copy_location(ast.Yield(ast.Tuple(parts, ast.Load())), node)
-        if getattr(called, "__self__", None) is shared:
-            node.args.append(ast.Constant((self.names["__name__"], node.lineno, node.col_offset)))
-        elif getattr(called, "__self__", None) is atomic:
-            self._write_to(node.args)
-        elif isinstance(called, DeviceFunction) and called.py_func is not self.function:
-            self._write_to(called.writes_to(node.args))
-        if isinstance(called, DeviceFunction) and called.waits:
-            self.waits = True
-            return ast.copy_location(ast.YieldFrom(node), node)
-        return node
-
-    def _write_to(self, arguments: list) -> None:
-        self.written |= {a.id for a in arguments if isinstance(a, ast.Name)}
-
-    def visit_Subscript(self, node):
-        self.generic_visit(node)
-        if isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
-            self.written.add(node.value.id)
-        return node

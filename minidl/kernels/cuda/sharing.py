@@ -19,6 +19,8 @@ NAME, USED = b"dltensor", b"used_dltensor"  # of a capsule, before and after it 
 
 
 class DLTensor(ctypes.Structure):
+    """An array as the standard describes it (dlpack.h): where it lies, its dtype, shape and strides in elements."""
+
     _fields_ = [
         ("data", c_void_p), ("device_kind", c_int32), ("device_number", c_int32), ("ndim", c_int32),
         ("code", c_uint8), ("bits", c_uint8), ("lanes", c_uint16), ("shape", POINTER(c_int64)),
