@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import termios
 import time
 import traceback
+from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -107,7 +110,19 @@ def _abort(text: str, code: int) -> None:
         sys.stdout.flush()
     if sys.__stderr__ is not None:
         print(f"{_name()} {text}", file=sys.__stderr__, flush=True)
+        _wait_until_read(sys.__stderr__)
     MPI.COMM_WORLD.Abort(code)
+
+
+def _wait_until_read(stream) -> None:
+    """Wait, not for long, until the other end of a pipe has read all: mpiexec passes nothing on after an abort."""
+    unread, since = array("i", [0]), time.monotonic()
+    with contextlib.suppress(OSError, ValueError):  # no pipe, or a system that does not tell
+        while time.monotonic() - since < PARTING_SECONDS:
+            fcntl.ioctl(stream.fileno(), termios.FIONREAD, unread)
+            if not unread[0]:
+                return
+            os.sched_yield()
 
 
 @cache
