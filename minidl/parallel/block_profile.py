@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from numbers import Number
 
@@ -16,6 +16,8 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
 from minidl.parallel.group import CollectiveCall
+from minidl.parallel.layout import USUAL, Reduction
+from minidl.parallel.mesh import REPLICAS
 from minidl.storage import on_meta, storages
 from minidl.tensor import Tensor
 
@@ -28,6 +30,8 @@ Kept = tuple[tuple[str | tuple[str, int], int], ...]  # storages: what they are 
 class ParameterProfile:
     """A parameter of a block: its elements and bytes, and what the optimizer makes of it. trained: it wants a gradient.
 
+    reduction: over which ranks that is summed.
+
     measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
     update. state_bytes: what is kept of it. All empty where it is not trained.
     """
@@ -39,6 +43,7 @@ class ParameterProfile:
     update: tuple[Call, ...] = ()
     state_bytes: int = 0
     squares: int = 0
+    reduction: Reduction = USUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,8 @@ def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: boo
     with meta.record() as infer, _in_evaluation(block):
         blocks.infer(block, x)
     updates, optimizer_name = _updates(parameters, optimizer) if parameters and trained else ({}, "")
-    held = tuple(updates.get(p) or ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad) for p in parameters)
+    plain = {p: ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad) for p in parameters}
+    held = tuple(replace(updates.get(p, plain[p]), reduction=reduction_of(p)) for p in parameters)
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
@@ -123,6 +129,12 @@ def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: boo
         parameters=held, statistics_bytes=sum(buffer.data.nbytes for buffer in block.buffers()),
         optimizer=optimizer_name, flops=needed, **back,
     )  # fmt: skip
+
+
+def reduction_of(p: Parameter) -> Reduction:
+    """Over which ranks the gradient of `p` is summed: not over those that hold other parts of it."""
+    split = {axis for one in p.cut.splits for axis in one.axes}
+    return Reduction(tuple(axis for axis in REPLICAS if axis not in split), tuple(p.summed_over))
 
 
 @contextmanager
@@ -244,6 +256,8 @@ def signature(module: Module) -> tuple:
             parts.append((name, signature(value)))
         elif isinstance(value, Tensor):
             parts.append((name, value.shape, value.dtype, value.requires_grad))
+            if isinstance(value, Parameter):
+                parts.append(reduction_of(value))
         elif isinstance(value, (int, float, str, bool, tuple, type(None))):
             parts.append((name, value))
         else:

@@ -105,11 +105,9 @@ class _Checker:
         self.meetings: Meetings = Meetings()
         self.awake: deque[RankTags] = deque()  # who may be able to start something
         self.todo: deque[Callable[[], None]] = deque()  # what they waited for has come
-        replicas = {rank.mesh.coordinate("data") for rank in self.ranks.values()}
-        # A replica that is not run is represented by one that is: its samples are then in the reduced gradient as well.
-        batch = Counter((d, m) for d in replicas for m in range(program.plan.micro_batches))
         statistics = bool(program.costs and program.costs.profile.statistics)
-        self.facts = Facts(program.plan, program.layout, batch, statistics)
+        meshes = tuple(rank.mesh for rank in self.ranks.values())
+        self.facts = Facts(program.plan, program.layout, meshes, statistics)
 
     def run(self) -> Report:
         self.run_part("prologue")
@@ -198,7 +196,7 @@ class _Checker:
         def end(brought: Brought) -> None:
             self.finish(rank, i, rule(self.facts, rank, i, brought))
 
-        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None), getattr(i, "tie", None)
+        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None), getattr(i, "apart", None)
         self.meet(rank, "instructions", i.axes, i, what, end, [rank.tags[buffer] for buffer in i.reads])
 
     def meet(self, rank: RankTags, among: str, axes, i: Instruction, what: tuple, end: Callable, brought=()) -> None:

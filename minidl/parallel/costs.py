@@ -18,8 +18,9 @@ from minidl.parallel.block_profile import BlockProfile, Call, Kept, ParameterPro
 from minidl.parallel.blocks import several
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Buffer, Instruction
-from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout, flat_elements, parts
+from minidl.parallel.mesh import REPLICAS
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile
 
@@ -42,7 +43,7 @@ class Costs:
         self.plan, self.layout, self.profile = plan, layout, profile
         self._bytes: dict[Buffer, dict[Hashable, int]] = {}
         self._details: dict[tuple[int, Instruction, float], Details] = {}
-        self._tied = {holder for tie in layout.ties for holder in tie.holders}
+        self._apart = {holder for apart in layout.apart for holder in apart.holders}
 
     # Calls
 
@@ -104,26 +105,31 @@ class Costs:
                 for parameter, part in self._share(chunk, bucket, share)
                 for call in part_of(calls_of(parameter), part)
             ]
-            for share in range(self.plan.optimizer_shards)
+            for share in range(self.plan.shards(REPLICAS))
         )
         return max(by_share, key=len)
 
     def _share(self, chunk: int, bucket: int, share: int) -> Iterator[tuple[ParameterProfile, float]]:
         """Each trained parameter of a bucket, and which part of it a replica updates: of 0 to 1."""
         parameters = [p for p in self._bucket(chunk, bucket) if p.trained]
-        found = parts([p.elements for p in parameters], share, self.plan.optimizer_shards)
+        shards = self._shards(chunk, bucket)
+        found = parts([p.elements for p in parameters], share % shards, shards)
         return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
 
+    def _shards(self, chunk: int, bucket: int) -> int:
+        """Into how many parts the update of a bucket is cut."""
+        return self.plan.shards(self.layout.reduction(chunk, bucket).replicas)
+
     def _bucket(self, chunk: int, bucket: int) -> list[ParameterProfile]:
-        """The parameters of a bucket; what is tied is one of its own."""
-        if chunk == TIED:
-            block, place = self.layout.ties[bucket].holders[-1]  # which is trained, if any is
-            return [self.profile.blocks[block].parameters[place]]
+        """The parameters of a bucket; what is apart makes one of its own."""
+        if chunk == APART:  # of several holders the last one is trained, if any is
+            last = (holders[-1] for holders in self.layout.apart[bucket].parameters)
+            return [self.profile.blocks[block].parameters[place] for block, place in last]
         return [
             p
             for block in range(*self.layout.buckets[chunk][bucket])
             for place, p in enumerate(self.profile.blocks[block].parameters)
-            if (block, place) not in self._tied
+            if (block, place) not in self._apart
         ]
 
     # Bytes
@@ -158,7 +164,7 @@ class Costs:
         if (rank, i, scale) not in self._details:
             self._details[rank, i, scale] = Details(
                 stage=self.plan.mesh(rank).coordinate("pipeline"),
-                chunk=None if getattr(i, "chunk", None) == TIED else getattr(i, "chunk", None),
+                chunk=None if getattr(i, "chunk", None) == APART else getattr(i, "chunk", None),
                 blocks=self._touched_blocks(i),
                 micro_batch=getattr(i, "micro_batch", None),
                 nbytes=None if i.kind == "compute" else round(self.payload_bytes(i, scale)),
@@ -171,7 +177,7 @@ class Costs:
     def _touched_blocks(self, i: Instruction) -> tuple[int, int] | None:
         """The first and the last block whose parameters or gradients it touches, where these are of one chunk."""
         places = {(b.chunk, b.bucket) for b in (*i.reads, *i.writes) if b.holds in ("parameters", "gradients")}
-        places = {(chunk, bucket) for chunk, bucket in places if chunk != TIED}
+        places = {(chunk, bucket) for chunk, bucket in places if chunk != APART}
         if len({chunk for chunk, _ in places}) != 1:
             return None
         ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
@@ -224,7 +230,7 @@ class Costs:
 
     def _parameters(self, b: Buffer) -> dict[Hashable, int]:
         held = self._bucket(b.chunk, b.bucket)
-        if self.plan.optimizer_shards > 1 and self.layout.is_trained(b.chunk, b.bucket):
+        if self._shards(b.chunk, b.bucket) > 1 and self.layout.is_trained(b.chunk, b.bucket):
             return self._flat(b) | {(b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
         return {b: sum(p.nbytes for p in held)}
 
@@ -233,7 +239,7 @@ class Costs:
         parameters = [p for p in self._bucket(b.chunk, b.bucket) if p.trained]
         elements = sum(p.elements for p in parameters)
         item = sum(p.nbytes for p in parameters) // max(elements, 1)
-        return {b: item * flat_elements(elements, self.plan.optimizer_shards)}
+        return {b: item * flat_elements(elements, self._shards(b.chunk, b.bucket))}
 
     def _state(self, b: Buffer) -> dict[Hashable, int]:
         return {b: round(sum(p.state_bytes * part for p, part in self._share(b.chunk, b.bucket, share=0)))}

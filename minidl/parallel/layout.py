@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
-from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.instructions.buffers import APART
+from minidl.parallel.mesh import REPLICAS, Axis
 from minidl.parallel.plan import Plan
 
 Range = tuple[int, int]  # first block, and the one after the last
+Holders = tuple[tuple[int, int], ...]  # blocks that hold a parameter, in order, and its place among those of each
 
 
 @dataclass(frozen=True)
-class Tie:
-    """A parameter that several blocks of the chain hold. It is a bucket of its own wherever one of them is.
+class Reduction:
+    """Over which ranks the gradient of a parameter is summed.
 
-    holders: those blocks, in order, each with the parameter's place among its own. trained: those that give it a
-    gradient, which are the last ones, if any.
+    replicas: the axes along which ranks have the same part of it and work on other data. also: axes along which each
+    rank finds a part of the gradient alone, though they work on the same data.
     """
 
-    holders: tuple[tuple[int, int], ...]
+    replicas: tuple[str, ...] = REPLICAS
+    also: tuple[Axis, ...] = ()
+
+
+USUAL = Reduction()
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Parameters that are not reduced as the others of their blocks are, and so make a bucket of their own.
+
+    One that several blocks hold, or some of one bucket whose gradients are summed over other ranks. parameters: the
+    holders of each. trained: the blocks that give a gradient, which are the last ones, if any.
+    """
+
+    parameters: tuple[Holders, ...]
     trained: tuple[int, ...]
+    reduction: Reduction = USUAL
+
+    @property
+    def tied(self) -> bool:
+        """Whether several blocks hold the parameter."""
+        return any(len(holders) > 1 for holders in self.parameters)
+
+    @property
+    def holders(self) -> Holders:
+        """Those of all parameters."""
+        return tuple(chain.from_iterable(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -31,15 +59,15 @@ class Layout:
     chunks: the blocks of each chunk, in the order of the chain. buckets: for each chunk, the blocks of each of its
     buckets, first to last. stages: the chunks that each stage holds, in order: a stage is the ranks of one pipeline
     coordinate. first_trained: the first block to which the gradient goes back; the buckets and chunks before have no
-    backward. ties: the parameters that several blocks hold. tuples: of what each chunk takes, where that is a tuple,
-    whether each array is of floats, and so has a gradient; empty for a single array.
+    backward. apart: the parameters that make buckets of their own. tuples: of what each chunk takes, where that is a
+    tuple, whether each array is of floats, and so has a gradient; empty for a single array.
     """
 
     chunks: tuple[Range, ...]
     buckets: tuple[tuple[Range, ...], ...]
     stages: tuple[tuple[int, ...], ...]
     first_trained: int = 0
-    ties: tuple[Tie, ...] = ()
+    apart: tuple[Apart, ...] = ()
     tuples: tuple[tuple[bool, ...], ...] = ()
 
     def __post_init__(self):
@@ -63,35 +91,39 @@ class Layout:
         return range(sum(end <= self.first_trained for end in ends), len(ends))
 
     def places(self, stage: int) -> tuple[tuple[int, int], ...]:
-        """The buckets of all chunks of a stage, as pairs (chunk, bucket), and its ties, as pairs (TIED, number)."""
+        """The buckets of a stage: as pairs (chunk, bucket) those of chunks, as pairs (APART, number) what is apart."""
         chunks = self.stages[stage]
         buckets = tuple((chunk, b) for chunk in chunks for b in range(len(self.buckets[chunk])))
-        return buckets + tuple((TIED, tie) for tie in range(len(self.ties)) if stage in self.stages_of(tie))
+        return buckets + tuple((APART, n) for n in range(len(self.apart)) if stage in self.stages_of(n))
 
     def trained(self, stage: int) -> tuple[tuple[int, int], ...]:
         """Those of the `places` that are trained."""
         return tuple((chunk, n) for chunk, n in self.places(stage) if self.is_trained(chunk, n))
 
     def counted(self, stage: int) -> tuple[tuple[int, int], ...]:
-        """Those of the trained places that count here: of stages that hold the same tie, the first one counts it."""
+        """Those of the trained places that count here: of the stages that hold a parameter the first one counts it."""
         places = self.trained(stage)
-        return tuple((chunk, n) for chunk, n in places if chunk != TIED or self.stages_of(n)[0] == stage)
+        return tuple((chunk, n) for chunk, n in places if chunk != APART or self.stages_of(n)[0] == stage)
 
     def is_trained(self, chunk: int, bucket: int) -> bool:
-        """Whether a bucket, or a tie, gets a gradient."""
-        return bool(self.ties[bucket].trained) if chunk == TIED else bucket in self.trained_buckets(chunk)
+        """Whether a bucket, or what is apart, gets a gradient."""
+        return bool(self.apart[bucket].trained) if chunk == APART else bucket in self.trained_buckets(chunk)
 
-    def ties_in(self, chunk: int, buckets: range, trained: bool = False) -> tuple[int, ...]:
-        """The ties that blocks of these buckets hold; if `trained`, those to which they give a gradient."""
-        if not self.ties:
+    def apart_in(self, chunk: int, buckets: range, trained: bool = False) -> tuple[int, ...]:
+        """What blocks of these buckets hold that is apart; if `trained`, that to which they give a gradient."""
+        if not self.apart:
             return ()
         run = range(self.buckets[chunk][buckets[0]][0], self.buckets[chunk][buckets[-1]][1])
-        blocks = [tie.trained if trained else [block for block, _ in tie.holders] for tie in self.ties]
+        blocks = [apart.trained if trained else [block for block, _ in apart.holders] for apart in self.apart]
         return tuple(n for n, held in enumerate(blocks) if any(block in run for block in held))
 
-    def stages_of(self, tie: int) -> tuple[int, ...]:
-        """The stages that hold a tie, in order."""
-        return self.stages_with(block for block, _ in self.ties[tie].holders)
+    def reduction(self, chunk: int, bucket: int) -> Reduction:
+        """That of the parameters of a bucket, or of what is apart."""
+        return self.apart[bucket].reduction if chunk == APART else USUAL
+
+    def stages_of(self, apart: int) -> tuple[int, ...]:
+        """The stages that hold what is apart, in order."""
+        return self.stages_with(block for block, _ in self.apart[apart].holders)
 
     def stages_with(self, blocks: Iterable[int]) -> tuple[int, ...]:
         """The stages of these blocks, in order."""
@@ -177,12 +209,14 @@ def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
 
 def layout(
     plan: Plan, costs: Sequence[float], parameter_bytes: Sequence[int], first_trained: int = 0,
-    ties: Sequence[Tie] = (), tuples: Sequence[tuple[bool, ...]] = (),
+    ties: Sequence[Apart] = (), tuples: Sequence[tuple[bool, ...]] = (),
+    reductions: Sequence[Mapping[int, Reduction]] = (),
 ) -> Layout:  # fmt: skip
-    """The layout of a chain whose blocks cost `costs`, hold `parameter_bytes` beside their `ties`, and take `tuples`.
+    """The layout of a chain whose blocks cost `costs`, hold `parameter_bytes` beside what is apart, and take `tuples`.
 
-    Of p stages, s holds the chunks s, s + p and so on. No bucket holds parameters before `first_trained`, which have no
-    gradients, and others. ValueError if there are fewer blocks than chunks.
+    ties: parameters that several blocks hold. reductions: of each block, for the places of other parameters that are
+    not reduced as usual. Of p stages, s holds the chunks s, s + p and so on. No bucket holds parameters before
+    `first_trained`, which have no gradients, and others. ValueError if there are fewer blocks than chunks.
     """
     count, blocks = plan.pipeline * plan.chunks, len(costs)
     if blocks < count:
@@ -196,7 +230,8 @@ def layout(
         cut.append(tuple(b for half in halves for b in buckets(parameter_bytes, half, plan.bucket_mb * 2**20)))
     stages = tuple(tuple(range(stage, count, plan.pipeline)) for stage in range(plan.pipeline))
     taken = tuple(tuples[start] if tuples else () for start, _ in chunks)
-    found = Layout(chunks, tuple(cut), stages, first_trained, tuple(ties), taken)
+    apart = *ties, *chain.from_iterable(_apart(run, reductions) for run in chain.from_iterable(cut) if reductions)
+    found = Layout(chunks, tuple(cut), stages, first_trained, apart, taken)
     for number, tie in enumerate(ties):
         first, *_, last = (block for block, _ in tie.holders)
         if tie.trained and found.stages_with(tie.trained) != found.stages_of(number):
@@ -205,3 +240,13 @@ def layout(
                 "stage can train that"
             )
     return found
+
+
+def _apart(run: Range, reductions: Sequence[Mapping[int, Reduction]]) -> Iterator[Apart]:
+    """What is not reduced as usual of the blocks of a bucket: what is reduced alike lies together."""
+    alike: dict[Reduction, list[tuple[int, int]]] = {}
+    for block in range(*run):
+        for place, reduction in reductions[block].items():
+            alike.setdefault(reduction, []).append((block, place))
+    for reduction, held in alike.items():
+        yield Apart(tuple((one,) for one in held), tuple(sorted({block for block, _ in held})), reduction)

@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from minidl.display import cut
-from minidl.parallel.instructions import Forward, Instruction, ThroughBuckets
-from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.instructions import Forward, Instruction, SumParts, ThroughBuckets
+from minidl.parallel.instructions.buffers import APART
 from minidl.trace import COMPUTE
 from minidl.units import counted
 
@@ -75,10 +75,10 @@ def _lines(instructions: Sequence[Instruction], peer: Callable[[int], str]) -> I
     for instruction in instructions:
         fields = vars(instruction)
         words = [type(instruction).__name__]
-        if fields.get("chunk", TIED) != TIED and len(last_buckets) > 1:
+        if fields.get("chunk", APART) != APART and len(last_buckets) > 1:
             words.append(f"chunk {fields['chunk']}")
-        if "tie" in fields or fields.get("chunk") == TIED:
-            words.append(f"tied parameter {fields.get('tie', fields.get('bucket'))}")
+        if isinstance(instruction, SumParts) or fields.get("chunk") == APART:
+            words.append(f"what is apart, {fields.get('bucket', fields.get('apart'))}")
         elif "bucket" in fields:
             words.append(f"bucket {fields['bucket']}")
         elif "micro_batch" in fields:

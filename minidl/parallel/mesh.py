@@ -9,6 +9,8 @@ import numpy as np
 from minidl.parallel.group import MetaGroup, ProcessGroup
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
+REPLICAS = ("data", "context", "expert")  # along which ranks work on other data with, mostly, the same parameters
+SAMPLES = ("data", "expert")  # along which these are other samples; along the rest, other parts of the same ones
 Axis = str | tuple[str, tuple[int, ...]]  # an axis, or some coordinates along it: ("pipeline", (0, 3))
 
 
@@ -48,6 +50,15 @@ class Mesh:
     def coordinate(self, axis: str) -> int:
         """This rank's place along `axis`, from 0."""
         return self._coordinates[_axis(axis)]
+
+    def index(self, *axes: Axis) -> int:
+        """This rank's place among `ranks(*axes)`."""
+        return self.ranks(*axes).index(self.rank)
+
+    @property
+    def replica(self) -> int:
+        """This rank's place among those that work on other data than it."""
+        return self.index(*REPLICAS)
 
     def rank_at(self, **coordinates: int) -> int:
         """The rank with these coordinates, and this rank's own on the axes not named."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from minidl.checks import check_count, check_positive
 from minidl.display import Displayed
-from minidl.parallel.mesh import AXES, Mesh
+from minidl.parallel.mesh import AXES, REPLICAS, SAMPLES, Mesh
 from minidl.parallel.schedules import SCHEDULES
 
 if TYPE_CHECKING:
@@ -117,9 +118,22 @@ class Plan(Displayed):
         return {axis: size for axis in AXES if (size := getattr(self, axis, 1)) > 1}
 
     @property
-    def optimizer_shards(self) -> int:
-        """Into how many parts the update of a parameter is cut, one for each replica; 1 if it is not sharded."""
-        return self.data if self.sharding == "optimizer" else 1
+    def sample_parts(self) -> int:
+        """Into how many parts the samples of a global batch are cut, before each is cut into micro-batches."""
+        return math.prod(getattr(self, axis, 1) for axis in SAMPLES)
+
+    def spread(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Of these axes those along which there is more than one rank."""
+        return tuple(axis for axis in axes if axis in self.axes)
+
+    def shards(self, axes: Iterable[str]) -> int:
+        """Into how many parts the update of parameters is cut that are the same along `axes`; 1: it is not sharded."""
+        return math.prod(self.axes[axis] for axis in self.spread(axes)) if self.sharding != "none" else 1
+
+    @property
+    def parted(self) -> tuple[str, ...]:
+        """The axes along which ranks of a stage may hold, or update, other parts of the parameters."""
+        return (*self.spread(REPLICAS if self.sharding != "none" else ("expert",)), "tensor")
 
     @property
     def workers(self) -> int:
@@ -166,7 +180,7 @@ class Plan(Displayed):
             text += f", {self.chunks} chunks"
         if self.recompute != "none":
             text += f", {self.recompute} recompute"
-        if self.optimizer_shards > 1:
+        if self.shards(REPLICAS) > 1:
             text += f", {sharded}"
         if (self.data > 1 or self.recompute == "full") and self.bucket_mb != type(self).bucket_mb:
             text += f", buckets of {self.bucket_mb:g} MiB"

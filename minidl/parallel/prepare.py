@@ -86,7 +86,9 @@ def prepare(
             )
         profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam)
     weights = [block.cost(flops_per_byte) for block in profile.blocks]
-    cuts = layout(plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples)
+    cuts = layout(
+        plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions
+    )
     _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
     training = training_program(plan, cuts, clip, profile.norms, costs)

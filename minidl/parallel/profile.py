@@ -17,8 +17,8 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
-from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, signature
-from minidl.parallel.layout import Tie
+from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
+from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.mesh import Mesh
 from minidl.storage import placement
 from minidl.tensor import device
@@ -40,7 +40,7 @@ class ChainProfile:
     input: MetaArray
     target: MetaArray
     loss_name: str
-    ties: tuple[Tie, ...]
+    ties: tuple[Apart, ...]
 
     @property
     def optimizer(self) -> str:
@@ -64,12 +64,28 @@ class ChainProfile:
         return [tuple(a.dtype.kind == "f" for a in x) if isinstance(x, tuple) else () for x in taken]
 
     @property
-    def parameter_bytes(self) -> list[int]:
-        """Of each block, without what is tied."""
+    def reductions(self) -> list[dict[int, Reduction]]:
+        """Of each block, by their places, how those trained parameters are reduced that are not reduced as usual.
+
+        Without those that several blocks hold.
+        """
         tied = {holder for tie in self.ties for holder in tie.holders}
         return [
-            sum(p.nbytes for place, p in enumerate(block.parameters) if (number, place) not in tied)
+            {
+                place: p.reduction
+                for place, p in enumerate(block.parameters)
+                if p.trained and number >= self.first_trained and p.reduction != USUAL and (number, place) not in tied
+            }
             for number, block in enumerate(self.blocks)
+        ]
+
+    @property
+    def parameter_bytes(self) -> list[int]:
+        """Of each block, without what is not reduced as usual, or is held by several."""
+        tied = {holder for tie in self.ties for holder in tie.holders}
+        return [
+            sum(p.nbytes for place, p in enumerate(block.parameters) if (n, place) not in tied and place not in apart)
+            for n, (block, apart) in enumerate(zip(self.blocks, self.reductions, strict=True))
         ]
 
 
@@ -100,14 +116,18 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     return model
 
 
-def ties_of(chain: Sequence[Module], first_trained: int) -> tuple[Tie, ...]:
-    """The parameters that several blocks hold, in the order of the first ones."""
+def ties_of(chain: Sequence[Module], first_trained: int) -> tuple[Apart, ...]:
+    """The parameters that several blocks hold, each by itself, in the order of the first ones."""
     held: dict[int, tuple[Parameter, list[tuple[int, int]]]] = {}
     for block, module in enumerate(chain):
         for place, p in enumerate(module.parameters()):
             held.setdefault(id(p), (p, []))[1].append((block, place))
     return tuple(
-        Tie(tuple(holders), tuple(block for block, _ in holders if p.requires_grad and block >= first_trained))
+        Apart(
+            (tuple(holders),),
+            tuple(block for block, _ in holders if p.requires_grad and block >= first_trained),
+            reduction_of(p),
+        )
         for p, holders in held.values()
         if len(holders) > 1
     )

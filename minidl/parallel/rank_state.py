@@ -12,7 +12,7 @@ from minidl.kernels import for_array
 from minidl.nn.cut import Cut, join
 from minidl.nn.parameter import Parameter, Stored
 from minidl.optim import Optimizer
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.runtime.stage import Stage
 from minidl.tensor import Tensor
 
@@ -21,7 +21,7 @@ from minidl.tensor import Tensor
 class RankState:
     """The parts of parameters, of buffers, and of the optimizer's state that a rank holds after `step` steps.
 
-    What all replicas have alike is with the first one alone: parameters, and a state that is not sharded.
+    What several replicas have alike is with the first of them alone: parameters, and a state that is not sharded.
     """
 
     step: int
@@ -31,18 +31,15 @@ class RankState:
     state: dict[str, tuple[dict[str, np.ndarray | Number], Cut]]
 
 
-def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh, sharded: bool) -> RankState:
-    """What this rank holds now, on the host, where nothing is copied that lies there.
-
-    sharded: each replica has a part of the optimizer's state.
-    """
-    replica = mesh.coordinate("data")
-    parameters = stage.counted
-    states = ((p, optimizer.state[p]) for p in parameters) if optimizer and (sharded or replica == 0) else ()
+def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) -> RankState:
+    """What this rank holds now, on the host, where nothing is copied that lies there."""
+    held = [p for p in stage.counted if stage.is_first(p, REPLICAS, whole=True)]
+    updated = [p for p in stage.counted if stage.is_first(p, REPLICAS)] if optimizer else []
+    states = ((p, optimizer.state[p]) for p in updated)
     return RankState(
         step,
-        replica,
-        {name: (p.numpy(), p.cut) for p in parameters if replica == 0 for name in stage.names(p)},
+        mesh.replica,
+        {name: (p.numpy(), p.cut) for p in held for name in stage.names(p)},
         {buffer.name: (buffer.numpy(), buffer.cut) for buffer in stage.buffers},
         {p.name: ({key: _on_host(value) for key, value in state.items()}, p.updated) for p, state in states},
     )
@@ -53,7 +50,7 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
 
     A replica that the plan of before did not have gets the buffers of the first one.
     """
-    replicas, replica = [saved["model"], *saved["replicas"]], mesh.coordinate("data")
+    replicas, replica = [saved["model"], *saved["replicas"]], mesh.replica
     buffers = replicas[replica if replica < len(replicas) else 0]
     for p in stage.parameters:
         _write(p, saved["model"])
@@ -92,8 +89,11 @@ def merge(ranks: Sequence[RankState]) -> dict:
 
 def whole_model(ranks: Sequence[RankState]) -> dict[str, np.ndarray]:
     """The whole parameters, and the buffers of the first replica, in the order of the chain."""
-    first = [held for held in ranks if held.replica == 0]
-    return join((name, *part) for held in first for name, part in (held.parameters | held.buffers).items())
+
+    def of_first(held: RankState) -> dict[str, tuple[np.ndarray, Cut]]:
+        return held.parameters | (held.buffers if held.replica == 0 else {})
+
+    return join((name, *part) for held in ranks for name, part in of_first(held).items())
 
 
 def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.ndarray, Cut]]:

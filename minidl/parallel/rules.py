@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.tags import MEASURED, REDUCED, Brought, Facts, ProgramError, RankTags, Sum, Tag, Tags, Version
 
 # Rules for what computes: of a rank and an instruction, to the tags of what is written
 
 
 def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
-    return {buffer: Tag(rank.mesh.coordinate("data"), i.micro_batch, 0) for buffer in i.writes}
+    return {buffer: Tag(rank.mesh.replica, i.micro_batch, 0) for buffer in i.writes}
 
 
 def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
@@ -41,7 +41,7 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
             rank.keep(i)
         elif (x := B.activation(i.chunk, i.micro_batch, b - 1)) in i.writes:
             tags[x] = before
-    _check_ties(facts, rank, i)
+    _check_apart(facts, rank, i)
     return tags
 
 
@@ -50,7 +50,7 @@ def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
     if tag.blocks != facts.layout.buckets[i.chunk][i.first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
     rank.keep(i)
-    _check_ties(facts, rank, i)
+    _check_apart(facts, rank, i)
     return {i.writes[0]: (tag, _whole(rank, i, B.parameters(i.chunk, i.first)))}
 
 
@@ -67,7 +67,7 @@ def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
 
 
 def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
-    _check_ties(facts, rank, i)
+    _check_apart(facts, rank, i)
     left = {B.later(i.chunk, i.micro_batch, b): rank.tags[B.saved(i.chunk, i.micro_batch, b)] for b in i.buckets}
     return _go_back(facts, rank, i) | left
 
@@ -95,20 +95,20 @@ def _add_gradients(
 ) -> Tags:
     """The gradients of parameters, made of what was `kept` of a micro-batch, of which nothing is left.
 
-    Those of a tied parameter have each sample once for each of the blocks that hold it.
+    Those of what is apart have each sample once for each of the blocks that give it a gradient.
     """
-    _check_ties(facts, rank, i)
+    _check_apart(facts, rank, i)
     tags: Tags = {}
     for b in i.buckets:
         saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
         so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
         so_far.samples[saved.samples] += 1
         tags[B.gradients(i.chunk, b)] = so_far
-        for tie in i.ties:
-            gradients = B.gradients(TIED, tie)
-            known = gradients in tags or tie not in i.new_ties
+        for n in i.apart:
+            gradients = B.gradients(APART, n)
+            known = gradients in tags or n not in i.new_apart
             so_far = tags.get(gradients, rank.tags.get(gradients)) if known else Sum(Counter())
-            so_far.samples.update((*saved.samples, block) for block in facts.holders(tie, i.chunk, b))
+            so_far.samples.update(facts.found(n, rank.mesh, saved.samples, i.chunk, b))
             tags[gradients] = so_far
         rank.live[i.chunk, i.micro_batch] -= 1
     rank.live = +rank.live  # without those of which nothing is left
@@ -124,7 +124,7 @@ def _update(facts: Facts, rank: RankTags, i: I.OptimizerStep) -> Tags:
     _check_gradients(facts, rank, i)
     _check_norms(rank, i, REDUCED)
     return {
-        buffer: Version(rank.tags[buffer].updates + 1, not i.sharded)
+        buffer: Version(rank.tags[buffer].updates + 1, (buffer.chunk, buffer.bucket) not in i.sharded)
         for buffer in i.writes
         if buffer.holds == "parameters"
     }
@@ -182,14 +182,14 @@ def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
     return version
 
 
-def _check_ties(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
-    """It knows of the parameters that its blocks share with others, and those that it reads are whole."""
+def _check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
+    """It knows of what is apart in its blocks, and what it reads of that is whole."""
     adds = any(buffer.holds == "gradients" for buffer in i.writes)
-    held = facts.layout.ties_in(i.chunk, i.buckets, trained=adds)
-    if i.ties != held:
-        raise ProgramError(f"rank {rank.number}: {i} needs the tied parameters {held}")
+    held = facts.layout.apart_in(i.chunk, i.buckets, trained=adds)
+    if i.apart != held:
+        raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
     for buffer in i.reads:
-        if buffer.holds == "parameters" and buffer.chunk == TIED:
+        if buffer.holds == "parameters" and buffer.chunk == APART:
             _whole(rank, i, buffer)
 
 
@@ -199,21 +199,30 @@ def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
     trained = facts.layout.counted(stage) if isinstance(i, I.ReduceNorm) else facts.layout.trained(stage)
     if sorted(i.buckets) != sorted(trained):
         raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
-    sharded = facts.plan.optimizer_shards > 1
-    if getattr(i, "sharded", sharded) != sharded:
-        raise ProgramError(f"rank {rank.number}: {i} needs sharded={sharded}: the plan is {facts.plan}")
+    if isinstance(i, I.OptimizerStep) and i.sharded != (needed := tuple(p for p in trained if _shards(facts, p) > 1)):
+        raise ProgramError(f"rank {rank.number}: {i} needs sharded={needed}: the plan is {facts.plan}")
+    if isinstance(i, I.ReduceNorm | I.ReduceParameterNorms):
+        axes = (*["pipeline"] * isinstance(i, I.ReduceNorm), *facts.plan.parted)
+        if i.axes != axes:
+            raise ProgramError(f"rank {rank.number}: {i} needs axes={axes}: the plan is {facts.plan}")
 
 
 def _check_gradients(facts: Facts, rank: RankTags, i: Instruction) -> None:
     """The gradients of every bucket of the rank are there, with all samples in them; so is the total that it reads."""
     _check_buckets(facts, rank, i)
-    sharded = facts.plan.optimizer_shards > 1
     for buffer in i.reads:
         if buffer.holds in ("gradients", "total"):
             _check_whole(facts, rank, buffer)
-        if buffer.holds == "gradients" and rank.tags[buffer].whole == sharded:
-            needs = "shares of gradients" if sharded else "whole gradients"
-            raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
+        if buffer.holds == "gradients":
+            sharded = _shards(facts, (buffer.chunk, buffer.bucket)) > 1
+            if rank.tags[buffer].whole == sharded:
+                needs = "shares of gradients" if sharded else "whole gradients"
+                raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
+
+
+def _shards(facts: Facts, place: tuple[int, int]) -> int:
+    """Into how many shares the update of a bucket is cut."""
+    return facts.plan.shards(facts.layout.reduction(*place).replicas)
 
 
 def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
@@ -249,7 +258,7 @@ COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], 
 COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, Brought], Tags]] = {
     I.ReduceGradients: _reduce,
     I.ReduceScatterGradients: _reduce,
-    I.ReduceTied: _reduce,
+    I.SumParts: _reduce,
     I.ReduceLoss: _reduce,
     I.GatherParameters: _gather,
     I.BroadcastStatistics: _broadcast,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Buffer
-from minidl.parallel.instructions.buffers import TIED
-from minidl.parallel.layout import Layout
+from minidl.parallel.instructions.buffers import APART
+from minidl.parallel.layout import Apart, Layout
 from minidl.parallel.machine import Lanes
+from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
 
@@ -44,7 +45,11 @@ class Version(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """What losses and gradients stand for: how often each sample is in them. whole: this is no share of the sum."""
+    """What losses and gradients stand for: how often each sample is in them. whole: this is no share of the sum.
+
+    A sample is (replica, micro-batch); in gradients of what is apart (replica, micro-batch, block, part), the last one
+    the place of the rank that found this part of it.
+    """
 
     samples: Counter
     whole: bool = True
@@ -73,27 +78,53 @@ Tags = dict[Buffer, object]  # of what is written; what is left out has a tag th
 
 @dataclass(frozen=True)
 class Facts:
-    """What rules know beside a rank: the plan, where blocks are, and the samples of the global batch.
+    """What rules know beside a rank: the plan, where blocks are, and the ranks that are run.
 
-    statistics: the model has running statistics.
+    statistics: the model has running statistics. A replica that is not run is represented by one that is: its samples
+    are then in the reduced gradient as well.
     """
 
     plan: Plan
     layout: Layout
-    batch: Counter
+    meshes: tuple[Mesh, ...]
     statistics: bool
 
-    def needed(self, buffer: Buffer) -> Counter:
-        """The samples that gradients or losses must have in them; of a tied parameter, with the block they come by."""
-        if buffer.chunk != TIED:
-            return self.batch
-        blocks = self.layout.ties[buffer.bucket].trained
-        return Counter((*sample, block) for sample in self.batch for block in blocks)
+    @cached_property
+    def batch(self) -> Counter:
+        """The samples of the global batch."""
+        replicas = {mesh.replica for mesh in self.meshes}
+        return Counter((replica, m) for replica in replicas for m in range(self.plan.micro_batches))
 
-    def holders(self, tie: int, chunk: int, bucket: int) -> list[int]:
-        """The blocks of a bucket that give a tied parameter a gradient."""
-        run = range(*self.layout.buckets[chunk][bucket])
-        return [block for block in self.layout.ties[tie].trained if block in run]
+    def needed(self, buffer: Buffer) -> Counter:
+        """The samples that gradients or losses must have in them."""
+        if buffer.chunk != APART:
+            return self.batch
+        apart = self.layout.apart[buffer.bucket]
+        parts = {_part(mesh, apart) for mesh in self.meshes}
+        return Counter((*sample, block, part) for sample in self.batch for block in apart.trained for part in parts)
+
+    def found(self, number: int, mesh: Mesh, samples: tuple[int, int], chunk: int, bucket: int) -> list[tuple]:
+        """The samples in the gradient of what is apart that a backward of `samples` through a bucket finds.
+
+        Layers bring together the samples of the replicas that hold other parts of it, the experts of one layer.
+        """
+        apart, run = self.layout.apart[number], range(*self.layout.buckets[chunk][bucket])
+        blocks, part = [block for block in apart.trained if block in run], _part(mesh, apart)
+        return [
+            (replica, samples[1], block, part)
+            for replica in self._together(samples[0], apart.reduction.replicas)
+            for block in blocks
+        ]
+
+    def _together(self, replica: int, axes: tuple[str, ...]) -> set[int]:
+        """The replicas that differ from this one only along those of their axes that are none of `axes`."""
+        places = {mesh.replica: [mesh.coordinate(axis) for axis in axes] for mesh in self.meshes}
+        return {other for other, place in places.items() if place == places[replica]}
+
+
+def _part(mesh: Mesh, apart: Apart) -> tuple[int, ...]:
+    """Which part of the gradient of one sample a rank finds."""
+    return tuple(mesh.index(axis) for axis in apart.reduction.also)
 
 
 class RankTags:
@@ -101,7 +132,7 @@ class RankTags:
 
     def __init__(self, program: Program, rank: int):
         self.number, self.mesh, self.lanes = rank, program.plan.mesh(rank), Lanes({})
-        replica = self.mesh.coordinate("data")
+        replica = self.mesh.replica
         starts = {"parameters": Version(0, True), "statistics": replica, "state": None}  # statistics: whose they are
         self.tags: dict[Buffer, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations

@@ -92,7 +92,7 @@ def test_what_is_computed_again_of_another_micro_batch_or_twice_is_caught():
 
     caught(
         edited(training(AGAIN), 0, twice),
-        "rank 0: Recompute(chunk=0, micro_batch=0, first=7, last=7, ties=())",
+        "rank 0: Recompute(chunk=0, micro_batch=0, first=7, last=7, apart=())",
         "freed",
     )
 

@@ -186,20 +186,25 @@ def test_a_backward_by_other_parameters_than_the_forward_took_is_caught():
 
 def test_a_program_that_updates_more_or_less_than_its_plan_says_is_caught():
     whole, sharded = Plan(data=2), Plan(data=2, sharding="optimizer")
-    for plan, other, needs in ((whole, sharded, False), (sharded, whole, True)):
+    for plan, other in ((whole, sharded), (sharded, whole)):
         lists = training(other, clip=True)
         program = training(plan).edit({rank: lists[rank] for rank in (0, 1)})
-        caught(program, "ReduceNorm", f"needs sharded={needs}: the plan is {plan}")
+        caught(program, "ReduceNorm", f"needs axes={('pipeline', *plan.parted)}: the plan is {plan}")
+        lists, own = training(other), training(plan)
+        (needed,) = (i.sharded for i in own[0].step if isinstance(i, I.OptimizerStep))
+        program = own.edit({rank: lists[rank] for rank in (0, 1)})
+        caught(program, "OptimizerStep", f"needs sharded={needed}: the plan is {plan}")
 
 
 def test_norms_that_are_summed_over_other_ranks_than_those_that_hold_parts_are_caught():
     def over_others(step):
-        return [replace(i, sharded=not i.sharded) if isinstance(i, I.ReduceParameterNorms) else i for i in step]
+        other = {("tensor",): ("data", "tensor"), ("data", "tensor"): ("tensor",)}
+        return [replace(i, axes=other[i.axes]) if isinstance(i, I.ReduceParameterNorms) else i for i in step]
 
     for plan in (Plan(data=2, sharding="optimizer"), Plan(data=2)):
         program = training(plan, norms=True)
         both = program.edit({rank: edited(program, rank, over_others)[rank] for rank in (0, 1)})
-        caught(both, "ReduceParameterNorms", "needs sharded=")
+        caught(both, "ReduceParameterNorms", f"needs axes={plan.parted}")
 
 
 def test_a_gather_that_comes_only_after_the_last_step_is_caught():
@@ -295,8 +300,8 @@ def test_members_of_a_group_that_disagree_are_caught():
 
     caught(
         edited(training(), 3, other_bucket_first),
-        "rank 3 is at ReduceGradients(chunk=1, bucket=2), rank 2 of the same group at "
-        "ReduceGradients(chunk=1, bucket=3)",
+        "rank 3 is at ReduceGradients(chunk=1, bucket=2, axes=('data',)), rank 2 of the same group at "
+        "ReduceGradients(chunk=1, bucket=3, axes=('data',))",
     )
 
 

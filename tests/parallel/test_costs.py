@@ -167,7 +167,7 @@ def test_a_collective_moves_the_whole_array_on_every_rank():
             assert shared.payload_bytes(i) == 4 * padded(elements, 2)
     for micro_batches in ((0, 1), ()):  # of the last stage, and of another
         assert whole.payload_bytes(I.ReduceLoss(micro_batches)) == 32
-    assert whole.payload_bytes(I.ReduceNorm(((0, 0), (0, 1)), False)) == 8
+    assert whole.payload_bytes(I.ReduceNorm(((0, 0), (0, 1)), ("pipeline", "tensor"))) == 8
     lamb = prepared(optimizer=lambda p: optim.LAMB(p, lr=1e-3)).costs
     assert lamb.payload_bytes(I.ReduceParameterNorms(((0, 0), (0, 1)), False)) == 8 * 2 * 4
 

@@ -10,7 +10,7 @@ from minidl import data, models, nn, optim
 from minidl.parallel import Plan, ProgramError, check, train
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.layout import Tie, layout
+from minidl.parallel.layout import Apart, layout
 from minidl.parallel.prepare import prepare
 from minidl.parallel.program import training_program
 from simulator import simulate
@@ -132,9 +132,8 @@ def test_a_tied_parameter_counts_once_in_the_costs_and_is_summed_over_the_stages
     held = [sum(sum(costs.bytes_of(b).values()) for b in prepared.training.persistent(r) if b.holds == "parameters")
             for r in range(4)]  # fmt: skip
     assert sum(held) == sum(p.data.nbytes for p in prepared.model.parameters()) + nbytes  # two stages have a copy
-    sums = [i for r in range(4) for i in prepared.training[r].step if isinstance(i, I.ReduceTied)]
-    assert sums == [I.ReduceTied(0, (0, 3))] * 2
-    assert sums[0].axes == (("pipeline", (0, 3)),)
+    sums = [i for r in range(4) for i in prepared.training[r].step if isinstance(i, I.SumParts)]
+    assert sums == [I.SumParts(0, (("pipeline", (0, 3)),))] * 2
     assert costs.payload_bytes(sums[0]) == nbytes
     assert prepared.training.plan.mesh(2).ranks(*sums[0].axes) == (0, 3)
 
@@ -143,10 +142,10 @@ def test_a_tied_parameter_counts_once_in_the_costs_and_is_summed_over_the_stages
 
 
 TIES = (
-    Tie(((0, 0), (7, 0)), (0, 7)),
-    Tie(((3, 0), (4, 0)), (3, 4)),
-    Tie(((1, 0), (6, 0)), ()),
-    Tie(((0, 1), (7, 1)), (0, 7)),
+    Apart((((0, 0), (7, 0)),), (0, 7)),
+    Apart((((3, 0), (4, 0)),), (3, 4)),
+    Apart((((1, 0), (6, 0)),), ()),
+    Apart((((0, 1), (7, 1)),), (0, 7)),
 )
 
 
@@ -167,15 +166,15 @@ def test_a_tied_gradient_that_lacks_a_block_or_a_stage_is_caught(plan):
     for rank in (0, plan.workers - 1):
         step = program[rank].step
         with pytest.raises(ProgramError):
-            check(program.without(rank, find(step, I.ReduceTied, tie=0)))
+            check(program.without(rank, find(step, I.SumParts, apart=0)))
         for n, i in enumerate(step):
-            if isinstance(i, I.ThroughBuckets) and i.ties:
-                blind = edited(program, rank, lambda own, n=n, i=i: own[:n] + [replace(i, ties=())] + own[n + 1 :])
+            if isinstance(i, I.ThroughBuckets) and i.apart:
+                blind = edited(program, rank, lambda own, n=n, i=i: own[:n] + [replace(i, apart=())] + own[n + 1 :])
                 with pytest.raises(ProgramError):
                     check(blind)
 
     def twice(own):
-        n = find(own, I.ReduceTied, tie=0)
+        n = find(own, I.SumParts, apart=0)
         return own[:n] + [own[n]] + own[n:]
 
     both = {rank: replace(program[rank], step=tuple(twice(list(program[rank].step)))) for rank in range(plan.workers)}
@@ -186,19 +185,19 @@ def test_the_stages_that_share_a_parameter_each_update_their_copy():
     program = tied_program(Plan(pipeline=2, micro_batches=2))
     for rank in range(2):
         (update,) = (i for i in program[rank].step if isinstance(i, I.OptimizerStep))
-        assert (B.TIED, 0) in update.buckets and (B.TIED, 2) not in update.buckets
+        assert (B.APART, 0) in update.buckets and (B.APART, 2) not in update.buckets
     (norm,) = (i for i in program[1].step if isinstance(i, I.ReduceNorm))
-    assert (B.TIED, 0) not in norm.buckets  # the first stage counts it
+    assert (B.APART, 0) not in norm.buckets  # the first stage counts it
 
 
 def test_ranks_that_sum_other_tied_parameters_are_caught():
     program = tied_program(Plan(pipeline=2, micro_batches=2))
 
     def swap(own):
-        one, other = find(own, I.ReduceTied, tie=0), find(own, I.ReduceTied, tie=3)
+        one, other = find(own, I.SumParts, apart=0), find(own, I.SumParts, apart=3)
         own[one], own[other] = own[other], own[one]
 
-    caught(edited(program, 1, swap), "ReduceTied(tie=3", "ReduceTied(tie=0")
+    caught(edited(program, 1, swap), "SumParts(apart=3", "SumParts(apart=0")
 
 
 # Where no gradient goes back to some of the blocks
@@ -265,7 +264,7 @@ def test_a_trace_of_tied_replicas_is_read_back(tmp_path):
     run_ = run(gpt, Plan(data=2, pipeline=2, micro_batches=2), steps=2)
     run_.trace.save(tmp_path / "trace.json")
     names = {e.name for e in type(run_.trace).load(tmp_path / "trace.json").events}
-    assert {"reduce tied 0", "reduce 0"} <= names
+    assert {"sum parts 0", "reduce 0"} <= names
 
 
 def test_running_statistics_that_stages_would_share_are_refused():

@@ -11,9 +11,9 @@ from minidl.parallel.instructions.communication import (
     ReduceNorm,
     ReduceParameterNorms,
     ReduceScatterGradients,
-    ReduceTied,
     SendActivation,
     SendGradient,
+    SumParts,
 )
 from minidl.parallel.instructions.compute import (
     Backward,

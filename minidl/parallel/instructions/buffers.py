@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-TIED = -1  # in place of a chunk: the number beside it is not that of a bucket but of a parameter that blocks share
+APART = -1  # in place of a chunk: the number beside it is not that of a bucket but of a parameter that blocks share
 
 
 class Buffer(NamedTuple):
@@ -22,8 +22,8 @@ class Buffer(NamedTuple):
     bucket: int | None = None
 
     def __str__(self) -> str:
-        if self.chunk == TIED:
-            return f"{self.holds} of tied parameter {self.bucket}"
+        if self.chunk == APART:
+            return f"{self.holds} of what is apart, {self.bucket}"
         if self.bucket == -1:
             what = "input" if self.holds == "activation" else "gradient of the input"
             return f"{what} of chunk {self.chunk}, micro-batch {self.micro_batch}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.instruction import Collective, Receive, Send, Touched
@@ -69,20 +68,20 @@ class RecvGradient(Receive):
 
 @dataclass(frozen=True)
 class ReduceGradients(Collective):
-    """Sum the gradients of one bucket of `chunk` over the data axis, in place.
+    """Sum the gradients of one bucket of `chunk` over its replicas, the ranks along `axes`, in place.
 
     It may start as soon as the backward of the bucket's blocks is done, while earlier blocks still compute theirs.
     """
 
     chunk: int
     bucket: int
-    axes: ClassVar[tuple[str, ...]] = ("data",)
+    axes: tuple[str, ...] = ("data",)
     collective = "all_reduce"
     label = "reduce"
 
     @cached_property
     def name(self):
-        return f"{self.label} {'tied ' * (self.chunk == B.TIED)}{self.bucket}"
+        return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
 
     def touches(self):
         gradients = (B.gradients(self.chunk, self.bucket),)
@@ -98,40 +97,39 @@ class ReduceScatterGradients(ReduceGradients):
 
 
 @dataclass(frozen=True)
-class ReduceTied(Collective):
-    """Sum the gradients of tied parameter `tie` over the `stages` that hold it, in place."""
+class SumParts(Collective):
+    """Sum the gradients of what is `apart` over ranks of one replica that each have a part of them, in place.
 
-    tie: int
-    stages: tuple[int, ...]
+    These are the stages that hold a parameter, ("pipeline", stages), or ranks that work on parts of the same samples.
+    """
+
+    apart: int
+    axes: tuple[Axis, ...]
     collective = "all_reduce"
-    label = "reduce tied"
-
-    @cached_property
-    def axes(self) -> tuple[Axis, ...]:
-        return (("pipeline", self.stages),)
+    label = "sum parts"
 
     @cached_property
     def name(self):
-        return f"{self.label} {self.tie}"
+        return f"{self.label} {self.apart}"
 
     def touches(self):
-        gradients = (B.gradients(B.TIED, self.tie),)
+        gradients = (B.gradients(B.APART, self.apart),)
         return Touched(reads=gradients, writes=gradients)
 
 
 @dataclass(frozen=True)
 class GatherParameters(Collective):
-    """Collect the parameters of one bucket of `chunk` from the replicas, each of which has updated its share."""
+    """Collect the parameters of one bucket of `chunk` from its replicas, each of which has updated its share."""
 
     chunk: int
     bucket: int
-    axes: ClassVar[tuple[str, ...]] = ("data",)
+    axes: tuple[str, ...] = ("data",)
     collective = "all_gather"
     label = "gather"
 
     @cached_property
     def name(self):
-        return f"{self.label} {'tied ' * (self.chunk == B.TIED)}{self.bucket}"
+        return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
 
     def touches(self):
         parameters = (B.parameters(self.chunk, self.bucket),)
@@ -143,7 +141,7 @@ class BroadcastStatistics(Collective):
     """Have all replicas evaluate by the running statistics of the first, as `Run.state_dict` gives them."""
 
     chunk: int
-    axes: ClassVar[tuple[str, ...]] = ("data",)
+    axes: tuple[str, ...] = ("data",)
     collective = "broadcast"
     label = "broadcast"
 
@@ -160,7 +158,7 @@ class ReduceLoss(Collective):
     """
 
     micro_batches: tuple[int, ...]  # whose losses this rank holds
-    axes: ClassVar[tuple[str, ...]] = ("pipeline", "data")
+    axes: tuple[str, ...] = ("pipeline", "data")
     collective = "all_reduce"
     label = "reduce loss"
 
@@ -173,18 +171,14 @@ class ReduceLoss(Collective):
 class ReduceNorm(Collective):
     """Sum the squared norms of gradients over all ranks that hold parts of them, to clip by the norm of the whole.
 
-    These are the stages and the tensor ranks and, if gradients are `sharded`, the replicas. buckets: this rank's, as
-    pairs (chunk, bucket).
+    These are the stages, and the ranks of each along which parts differ (`Plan.parted`). buckets: this rank's, as pairs
+    (chunk, bucket).
     """
 
     buckets: tuple[tuple[int, int], ...]
-    sharded: bool
+    axes: tuple[str, ...]
     collective = "all_reduce"
     label = "reduce norm"
-
-    @cached_property
-    def axes(self) -> tuple[str, ...]:
-        return ("pipeline", "data", "tensor") if self.sharded else ("pipeline", "tensor")
 
     def touches(self):
         return Touched(reads=[B.gradients(*place) for place in self.buckets], writes=[B.NORM])
@@ -194,17 +188,13 @@ class ReduceNorm(Collective):
 class ReduceParameterNorms(Collective):
     """Sum what MeasureParameters found over all ranks that hold parts of the same parameters, in place.
 
-    These are the tensor ranks and, if each replica updates its share (`sharded`), the replicas. buckets: this rank's.
+    These are the ranks along which parts differ (`Plan.parted`). buckets: this rank's.
     """
 
     buckets: tuple[tuple[int, int], ...]
-    sharded: bool
+    axes: tuple[str, ...]
     collective = "all_reduce"
     label = "reduce norms"
-
-    @cached_property
-    def axes(self) -> tuple[str, ...]:
-        return ("data", "tensor") if self.sharded else ("tensor",)
 
     def touches(self):
         norms = [B.norms(*place) for place in self.buckets]

@@ -36,22 +36,22 @@ class LoadTarget(Instruction):
 class ThroughBuckets(Instruction):
     """A micro-batch goes through the buckets first to last of a chunk.
 
-    ties: the numbers of the parameters that blocks of these buckets share with others.
+    apart: the numbers of what blocks of these buckets hold that is apart (layout.Apart).
     """
 
     chunk: int
     micro_batch: int
     first: int
     last: int
-    ties: tuple[int, ...] = field(default=(), kw_only=True)
+    apart: tuple[int, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
     def each(self, named: Callable[[int, int], B.Buffer]) -> tuple[B.Buffer, ...]:
-        """What `named(chunk, bucket)` is of each bucket, and of what is tied."""
-        return (*B.each(named, self.chunk, self.buckets), *B.each(named, B.TIED, self.ties))
+        """What `named(chunk, bucket)` is of each bucket, and of what is apart."""
+        return (*B.each(named, self.chunk, self.buckets), *B.each(named, B.APART, self.apart))
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,13 @@ class Score(Instruction):
 class Backward(ThroughBuckets):
     """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
 
-    accumulates: adds to the gradients that are there; else they are the first of the step. ties: those that are
-    trained; new_ties: of them those whose gradients are the first. gives_gradient: somebody waits for the gradient of
+    accumulates: adds to the gradients that are there; else they are the first of the step. apart: what of that is
+    trained; new_apart: of it that whose gradients are the first. gives_gradient: somebody waits for the gradient of
     what the first bucket takes.
     """
 
     accumulates: bool
-    new_ties: tuple[int, ...] = field(default=(), kw_only=True)
+    new_apart: tuple[int, ...] = field(default=(), kw_only=True)
     gives_gradient: bool
     label, uses_up, slots = "B", True, 2
 
@@ -188,11 +188,11 @@ class BackwardInput(ThroughBuckets):
 class BackwardWeights(ThroughBuckets):
     """The second half of a Backward: the gradients of the parameters. Nobody waits for them until the reduction.
 
-    accumulates, new_ties: as for Backward.
+    accumulates, new_apart: as for Backward.
     """
 
     accumulates: bool
-    new_ties: tuple[int, ...] = field(default=(), kw_only=True)
+    new_apart: tuple[int, ...] = field(default=(), kw_only=True)
     label, uses_up, slots = "W", True, 1
 
     def touches(self):
@@ -221,14 +221,14 @@ class MeasureParameters(Instruction):
 class OptimizerStep(Instruction):
     """Update the parameters of these buckets, pairs (chunk, bucket), from their gradients over the global weight.
 
-    clip: by the norm of the whole gradient. norms: the update takes norms of whole parameters. sharded: this replica
-    updates its share of each bucket alone; GatherParameters then follows.
+    clip: by the norm of the whole gradient. norms: the update takes norms of whole parameters. sharded: the buckets of
+    which this replica updates its share alone; GatherParameters then follows.
     """
 
     buckets: tuple[tuple[int, int], ...]
     clip: bool
     norms: bool
-    sharded: bool
+    sharded: tuple[tuple[int, int], ...]
     label = "update"
 
     def touches(self):
@@ -256,8 +256,8 @@ def _way_back(i: Backward | BackwardInput) -> tuple[list[B.Buffer], list[B.Buffe
 
 def _added_to(i: Backward | BackwardWeights) -> list[B.Buffer]:
     """The gradients that are there already."""
-    tied = [tie for tie in i.ties if tie not in i.new_ties]
-    return [*B.each(B.gradients, i.chunk, i.buckets) * i.accumulates, *B.each(B.gradients, B.TIED, tuple(tied))]
+    apart = tuple(n for n in i.apart if n not in i.new_apart)
+    return [*B.each(B.gradients, i.chunk, i.buckets) * i.accumulates, *B.each(B.gradients, B.APART, apart)]
 
 
 def _gradients(buckets, clip: bool) -> list[B.Buffer]:

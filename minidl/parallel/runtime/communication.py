@@ -50,9 +50,9 @@ def reduce_scatter_gradients(worker: Worker, i: I.ReduceScatterGradients) -> Ste
     return reduced.matched
 
 
-def reduce_tied(worker: Worker, i: I.ReduceTied) -> Steps:
+def sum_parts(worker: Worker, i: I.SumParts) -> Steps:
     group = worker.mesh.group(*i.axes)
-    reduced = yield from _until_done(group.all_reduce(worker.stage.ties[i.tie].gradients, async_op=True))
+    reduced = yield from _until_done(group.all_reduce(worker.stage.apart[i.apart].gradients, async_op=True))
     return reduced.matched
 
 
@@ -81,9 +81,9 @@ def reduce_loss(worker: Worker, i: I.ReduceLoss) -> Steps:
 
 
 def reduce_norm(worker: Worker, i: I.ReduceNorm) -> Steps:
-    first = worker.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
-    parameters = (p for chunk, b in i.buckets for p in worker.stage.bucket(chunk, b).parameters)
-    held = [p for p in parameters if p.requires_grad and (first or p.cut.splits)]
+    stage, axes = worker.stage, worker.stage.plan.parted  # what several ranks have, one of them counts
+    parameters = (p for chunk, b in i.buckets for p in stage.bucket(chunk, b).parameters)
+    held = [p for p in parameters if p.requires_grad and stage.is_first(p, axes)]
     own = [p.updated_part(p.gradient_buffer) for p in held]
     worker.norm[0] = sum(for_array(g).squared_norm(g) for g in own)
     reduced = yield from _until_done(worker.mesh.group(*i.axes).all_reduce(worker.norm, async_op=True))
@@ -109,7 +109,7 @@ COMMUNICATION_HANDLERS: dict[type, Callable] = {
     I.RecvGradient: receive,
     I.ReduceGradients: reduce_gradients,
     I.ReduceScatterGradients: reduce_scatter_gradients,
-    I.ReduceTied: reduce_tied,
+    I.SumParts: sum_parts,
     I.GatherParameters: gather_parameters,
     I.BroadcastStatistics: broadcast_statistics,
     I.ReduceLoss: reduce_loss,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from minidl import random
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
-from minidl.parallel.instructions.buffers import TIED
+from minidl.parallel.block_profile import reduction_of
+from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout, flat_elements, parts, share_of
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import Axis, Mesh
+from minidl.parallel.plan import Plan
 from minidl.parallel.profile import chain_of
 
 
@@ -35,18 +38,19 @@ class Bucket:
 
 
 class Stage:
-    """The chunks of the chain that a rank holds, bucket by bucket; `ties` are the buckets of what blocks share.
+    """The chunks of the chain that a rank holds, bucket by bucket; `apart` are the buckets of what is apart.
 
     placed: of each block when it began to be made, when it was made on the host, and when it lay on its device.
-    shares: into how many parts of equal length, one for each replica, the update of a bucket is cut. device: where its
+    plan: says which buckets are cut into parts of equal length, of which each replica updates one. device: where its
     arrays lie.
     """
 
     def __init__(
-        self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, shares: int = 1, device="cpu"
+        self, model: Module, layout: Layout, mesh: Mesh, seed: int, dtype: np.dtype, plan: Plan, device="cpu"
     ):  # fmt: skip
-        self.mesh, self.dtype, self.shares, self.layout, self.device = mesh, dtype, shares, layout, device
+        self.mesh, self.dtype, self.plan, self.layout, self.device = mesh, dtype, plan, layout, device
         self.number, self.chunks = mesh.coordinate("pipeline"), {}
+        self._is_first = cache(self._first)  # asked in every step
         self.placed: dict[int, tuple[float, float, float]] = {}
         chain = chain_of(model)
         prefix = ["" if chain == [model] else str(place) for place in range(len(chain))]
@@ -54,14 +58,15 @@ class Stage:
         for place, block in enumerate(chain):
             for name, p in block.named_parameters(prefix[place], remove_duplicate=False):
                 self._names.setdefault(id(p), []).append(name)
-        tied: dict[int, Parameter] = {}
-        for tie in (number for chunk, number in layout.places(self.number) if chunk == TIED):
-            block, place = layout.ties[tie].holders[0]
-            tied[tie] = p = list(chain[block].parameters())[place]
-            if p.device == "meta":  # drawn by its first name, also where another block is
-                p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
-                p.move(device)
-        shared = set(map(id, tied.values()))
+        apart: dict[int, list[Parameter]] = {}
+        for n in (number for chunk, number in layout.places(self.number) if chunk == APART):
+            first = (holders[0] for holders in layout.apart[n].parameters)
+            apart[n] = [list(chain[block].parameters())[place] for block, place in first]
+            for p in apart[n]:
+                if p.device == "meta":  # drawn by its first name, also where another block is
+                    p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
+                    p.move(device)
+        elsewhere = {id(p) for parameters in apart.values() for p in parameters}
         for chunk in layout.stages[self.number]:
             self.chunks[chunk] = []
             for number, bucket in enumerate(layout.buckets[chunk]):
@@ -72,18 +77,21 @@ class Stage:
                     made = time.perf_counter()
                     block.to(device)
                     self.placed[place] = start, made, time.perf_counter()
-                parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in shared]
-                self.chunks[chunk].append(self._bucket(blocks, parameters, layout.is_trained(chunk, number)))
-        self.ties = {}
-        for tie, p in tied.items():
-            p.name = self._names[id(p)][0]
-            self.ties[tie] = self._bucket({}, [p], layout.is_trained(TIED, tie))
+                parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in elsewhere]
+                self.chunks[chunk].append(self._bucket((chunk, number), blocks, parameters))
+        self.apart = {}
+        for n, parameters in apart.items():
+            for p in parameters:
+                p.name = self._names[id(p)][0]
+            self.apart[n] = self._bucket((APART, n), {}, parameters)
 
-    def _bucket(self, blocks: dict[int, Module], parameters: list[Parameter], trained: bool) -> Bucket:
-        updated = [p for p in parameters if p.requires_grad]
-        sizes, shares = [p.numel() for p in updated], self.shares
-        share = self.mesh.coordinate("data") if shares > 1 else 0
-        gradients, values = (self._flat(sizes) if wanted else None for wanted in (trained, trained and shares > 1))
+    def _bucket(self, place: tuple[int, int], blocks: dict[int, Module], parameters: list[Parameter]) -> Bucket:
+        updated, trained = [p for p in parameters if p.requires_grad], self.layout.is_trained(*place)
+        replicas = self.plan.spread(self.layout.reduction(*place).replicas)
+        sizes, shares = [p.numel() for p in updated], self.plan.shards(replicas)
+        share = self.mesh.index(*replicas) if shares > 1 else 0
+        elements = flat_elements(sum(sizes), shares)
+        gradients, values = (self._flat(elements) if needed else None for needed in (trained, trained and shares > 1))
         for p, place in zip(updated, _in_turn(sizes), strict=True):
             k = p.kernels
             if gradients is not None:
@@ -97,19 +105,19 @@ class Stage:
                 p.updated = p.cut.flat(part.start, part.stop)
         return Bucket(blocks, parameters, gradients, values, share_of(sum(sizes), share, shares))
 
-    def _flat(self, sizes: Sequence[int]) -> np.ndarray:
-        """A flat array for parameters of these sizes, zero also where none lies."""
-        flat = self.mesh.world.empty((flat_elements(sum(sizes), self.shares),), self.dtype, self.device)
+    def _flat(self, elements: int) -> np.ndarray:
+        """A flat array for parameters, zero also where none lies."""
+        flat = self.mesh.world.empty((elements,), self.dtype, self.device)
         flat.kernels.fill(flat.data, 0)
         return flat.data
 
     def bucket(self, chunk: int, number: int) -> Bucket:
-        """That of a chunk, or what is tied."""
-        return self.ties[number] if chunk == TIED else self.chunks[chunk][number]
+        """That of a chunk, or of what is apart."""
+        return self.apart[number] if chunk == APART else self.chunks[chunk][number]
 
     @property
     def buckets(self) -> list[Bucket]:
-        return [*(bucket for chunk in self.chunks.values() for bucket in chunk), *self.ties.values()]
+        return [*(bucket for chunk in self.chunks.values() for bucket in chunk), *self.apart.values()]
 
     @property
     def holds_end(self) -> bool:
@@ -127,11 +135,28 @@ class Stage:
 
     @property
     def counted(self) -> list[Parameter]:
-        """But those that are tied to an earlier stage, where they are the same and count."""
+        """But those that an earlier stage holds too, where they are the same and count."""
         elsewhere = {
-            id(p) for tie, b in self.ties.items() for p in b.parameters if self.layout.stages_of(tie)[0] != self.number
+            id(p) for n, b in self.apart.items() for p in b.parameters if self.layout.stages_of(n)[0] != self.number
         }
         return [p for p in self.parameters if id(p) not in elsewhere]
+
+    def is_first(self, p: Parameter, axes: Sequence[str], whole: bool = False) -> bool:
+        """Whether of the ranks along `axes` that update the same part of `p`, this one is the first.
+
+        whole: that hold the same, of which each may update a share.
+        """
+        along = tuple(axis for split in p.cut.splits for axis in split.axes)
+        if p.updated.elements is not None and not whole:
+            along += reduction_of(p).replicas
+        return self._is_first(along, tuple(axes))
+
+    def _first(self, along: tuple[Axis, ...], axes: tuple[str, ...]) -> bool:
+        """Whether of the ranks along `axes` that have this one's place along each of `along`, it is the first."""
+        mesh = self.mesh
+        place = [mesh.index(axis) for axis in along]
+        others = map(self.plan.mesh, mesh.ranks(*axes))
+        return next(other.rank for other in others if [other.index(axis) for axis in along] == place) == mesh.rank
 
     def names(self, p: Parameter) -> list[str]:
         """All that a parameter has, in order."""

@@ -20,7 +20,7 @@ from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import recompute_attention
-from minidl.parallel.mesh import AXES, Axis, Mesh
+from minidl.parallel.mesh import AXES, SAMPLES, Axis, Mesh
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request
@@ -74,14 +74,14 @@ def run_rank(group, job: Job) -> Result:
     scheduler = None
     if optimizer and request.lr_schedule:
         scheduler = LRScheduler(optimizer, lambda step: request.lr_schedule(job.first_step + step))
-    replica, reports = mesh.coordinate("data"), mesh.rank == mesh.world_size - 1
+    part, reports = mesh.index(*SAMPLES), mesh.rank == mesh.world_size - 1
     per_epoch = batches_per_epoch(len(request.dataset), request.batch_size, request.drop_last)
     events: deque[list[tuple]] = deque(maxlen=request.trace_steps)
     every_record, records, reported = [], [], time.perf_counter()
 
     def held(step: int) -> RankState:
         state_of = optimizer if request.save is not None else None
-        return rank_state.take(step, stage, state_of, mesh, plan.optimizer_shards > 1)
+        return rank_state.take(step, stage, state_of, mesh)
 
     done, epoch, order = job.first_step, -1, None
     worker.run_once(program.compiled(mesh.rank, "prologue"), Step(request.dataset, [], done))
@@ -93,7 +93,7 @@ def run_rank(group, job: Job) -> Result:
                 order = epoch_order(len(request.dataset), request.seed, epoch)
                 set_epoch(request.dataset, epoch)
             batch = batch_indices(order, step % per_epoch, request.batch_size)
-            samples = split_batch(batch, plan.data, plan.micro_batches)[replica]
+            samples = split_batch(batch, plan.sample_parts, plan.micro_batches)[part]
             if scheduler and step > job.first_step:
                 scheduler.step()
             start = time.perf_counter()
@@ -110,7 +110,7 @@ def run_rank(group, job: Job) -> Result:
             if done > job.first_step + 1:  # by now the optimizer has its state, and every step holds the same
                 worker.memory = None
 
-            evaluated = _evaluate(worker, job, replica, done) if evaluates else None
+            evaluated = _evaluate(worker, job, part, done) if evaluates else None
             if reports:
                 records.append(StepRecord(step, _mean(totals.loss, totals.weight), seconds, evaluated))
                 every_record.append(records[-1])
@@ -146,7 +146,7 @@ def _make_worker(group, job: Job) -> Worker:
     if plan.recompute == "selective":
         recompute_attention(model, True)
     device = device_of_rank(request.device)
-    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan.optimizer_shards, device.name)
+    stage = Stage(model, job.training.layout, mesh, request.seed, request.dtype, plan, device.name)
     stage.train(True)
     optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
     if request.resume is not None:
@@ -157,7 +157,7 @@ def _make_worker(group, job: Job) -> Worker:
     return worker
 
 
-def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
+def _evaluate(worker: Worker, job: Job, part: int, step: int) -> Evaluation:
     """Evaluate the model that `Run.state_dict` would give."""
     request, rank = job.request, worker.mesh.rank
     memory, worker.memory = worker.memory, None
@@ -166,7 +166,7 @@ def _evaluate(worker: Worker, job: Job, replica: int, step: int) -> Evaluation:
     execution = Execution(job.evaluation.compiled(rank))
     loss = weight = correct = answers = 0.0
     for batch in batches(np.arange(len(request.evaluate)), request.batch_size):
-        samples = split_batch(batch, request.plan.data, request.plan.micro_batches)[replica]
+        samples = split_batch(batch, request.plan.sample_parts, request.plan.micro_batches)[part]
         totals = worker.run(execution, Step(request.evaluate, samples, step))
         loss, weight = loss + totals.loss, weight + totals.weight
         correct, answers = correct + totals.correct, answers + totals.answers

@@ -236,11 +236,11 @@ class Worker:
     def _gradients(self, i: I.Backward | I.BackwardWeights) -> Iterator[None]:
         """In the `with` block the parameters of `i` get their gradients, the first of the step or added to those."""
         chunk = self.stage.chunks[i.chunk][i.first : i.last + 1]
-        for bucket in (*chunk[: 0 if i.accumulates else None], *(self.stage.ties[tie] for tie in i.new_ties)):
+        for bucket in (*chunk[: 0 if i.accumulates else None], *(self.stage.apart[tie] for tie in i.new_apart)):
             for p in bucket.parameters:
                 p.grad = None
         yield
-        for bucket in (*chunk, *(self.stage.ties[tie] for tie in i.ties)):
+        for bucket in (*chunk, *(self.stage.apart[tie] for tie in i.apart)):
             for p in bucket.parameters:
                 if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
                     p.kernels.fill(p.gradient_buffer, 0)
@@ -257,8 +257,8 @@ class Worker:
     def measure(self, i: I.MeasureParameters) -> None:
         if self.optimizer is not None:
             self.norms[...] = self.optimizer.measure(self._scale(i))
-            if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
-                self.norms[[not p.cut.splits for p in self.optimizer.parameters]] = 0
+            axes = self.stage.plan.parted  # along which they are summed: what several ranks have, one of them counts
+            self.norms[[not self.stage.is_first(p, axes) for p in self.optimizer.parameters]] = 0
 
     def update(self, i: I.OptimizerStep) -> None:
         self.totals = self.buffers[B.TOTAL]
