@@ -1,6 +1,6 @@
 """Attention in tiles of keys, whose scores are made, used and forgotten: what the GPU does, to be read and compared.
 
-The ops of the CPU keep the attention weights instead: NumPy gains nothing by tiles.
+The ops of the CPU keep the attention weights instead, as NumPy gains nothing by tiles; ring attention needs them.
 """
 
 import numpy as np
