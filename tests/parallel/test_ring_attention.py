@@ -111,6 +111,44 @@ def test_scores_of_any_size_do_not_overflow():
         np.testing.assert_array_equal(found, np.ones((1, 1, 2, 1)))
 
 
+class Mirror:
+    """Two ranks with the same keys and values, of which one is run: what it sends is what it receives."""
+
+    rank, size = 0, 2
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+    def send(self, x, dst, async_op):
+        self.sent = self.kernels.copy(x)
+        return Arrived(None)
+
+    def recv(self, x, src, async_op):
+        self.kernels.assign(x, self.sent)
+        return Arrived(x)
+
+
+class Arrived:
+    def __init__(self, x):
+        self.x = x
+
+    def wait(self):
+        return self.x
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_the_kernels_of_a_gpu_give_what_those_of_the_cpu_give(is_causal):
+    generator, found = np.random.default_rng(0), []
+    q, k, v, grad = (generator.standard_normal((1, heads, 4, n)) for heads, n in ((4, 3), (2, 3), (2, 5), (4, 5)))
+    for device in ("cpu", "cuda"):
+        leaves = [minidl.tensor(x, x.dtype, device=device, requires_grad=True) for x in (q, k, v)]
+        out = ring_attention(*leaves, Mirror(leaves[0].kernels), is_causal)
+        out.backward(minidl.tensor(grad, grad.dtype, device=device))
+        found.append([x.detach().to("cpu").numpy() for x in (out, *(leaf.grad for leaf in leaves))])
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-13)
+
+
 def on_meta(ranks, rank, is_causal=True, heads=4, kv_heads=2, sequence=64):
     """Forward's and backward's calls, and what forward keeps, in bytes."""
     group = Mesh({"context": ranks}, rank).group("context")
