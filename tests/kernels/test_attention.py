@@ -91,6 +91,23 @@ def test_queries_keys_and_values_side_by_side_in_memory_are_read_where_they_lie(
         np.testing.assert_allclose(cuda.to_numpy(found), right, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernels", [cpu, cuda])
+@pytest.mark.parametrize("rows", [slice(2), slice(2, None), slice(1, None, 2)])
+def test_gradients_of_some_queries_are_those_of_their_own_attention(kernels, rows):
+    """What is known of each query, out and log-sum-exp, is read where it lies among those of all queries."""
+    q, k, v, grad = randoms("float64", (2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 3), (2, 3, 5, 3))
+    found = cpu.attention(q, k, v, 0.7, False)
+    expected = cpu.attention_grad(
+        grad[..., rows, :], q[..., rows, :], k, v, *cpu.attention(q[..., rows, :], k, v, 0.7, False), 0.7, False
+    )
+    q, k, v, grad, out, log_sum_exp = (kernels.array(x, x.dtype) for x in (q, k, v, grad, *found))
+    some = [kernels.index(x, (..., rows, slice(None))) for x in (grad, q, out)]
+    log_sum_exp = kernels.index(log_sum_exp, (..., rows))
+    grads = kernels.attention_grad(*some[:2], k, v, some[2], log_sum_exp, 0.7, False)
+    for ours, right in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(kernels.to_numpy(ours), right, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("kernels", [cpu, cuda])
 def test_scores_that_are_minus_infinity_make_a_query_that_sees_nothing(kernels):

@@ -1,6 +1,6 @@
 """Attention in tiles of keys, whose scores are made, used and forgotten: what the GPU does, to be read and compared.
 
-The ops of the CPU keep the attention weights instead: NumPy gains nothing by tiles.
+The ops of the CPU keep the attention weights instead, as NumPy gains nothing by tiles; ring attention needs them.
 """
 
 import numpy as np
@@ -25,20 +25,24 @@ def attention(q, k, v, scale, is_causal):
     """
     heads = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
     queries, keys = q.shape[-2], k.shape[-2]
+    q = q * q.dtype.type(scale)
     largest = np.full((*heads, queries, 1), -np.inf, q.dtype)
     total, out = np.zeros_like(largest), np.zeros((*heads, queries, v.shape[-1]), q.dtype)
-    for part in _tiles(keys):
-        scores = _scores(q, k, scale, is_causal, part)
-        before = largest
-        largest = np.maximum(before, scores.max(axis=-1, keepdims=True))
-        base = np.where(largest == -np.inf, 0, largest)
+    for rows, tile in _tiles(queries, keys, is_causal):
+        top, sums, values = (x[..., rows, :] for x in (largest, total, out))
+        scores = _scores(q[..., rows, :], k[..., tile, :], is_causal)
+        before = top.copy()
+        np.maximum(before, scores.max(axis=-1, keepdims=True), out=top)
+        base = np.where(top == -np.inf, 0, top)
         shrink, weights = np.exp(before - base), np.exp(scores - base)
-        total = total * shrink + weights.sum(axis=-1, keepdims=True)
-        out = out * shrink + weights @ v[..., part, :]
+        sums *= shrink
+        sums += weights.sum(axis=-1, keepdims=True)
+        values *= shrink
+        values += weights @ v[..., tile, :]
     seen = total > 0
     out /= np.where(seen, total, 1)
     log_sum_exp = np.where(seen, largest + np.log(np.where(seen, total, 1)), -np.inf)[..., 0]
-    return out.astype(q.dtype, copy=False), log_sum_exp.astype(q.dtype, copy=False)
+    return out, log_sum_exp
 
 
 def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
@@ -48,28 +52,33 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
     all keys of a query share, the sum of weight * gradient of weight, is the sum of grad * out (section 3.1).
     """
     heads = out.shape[:-2]
+    q = q * q.dtype.type(scale)
     grad_q, grad_k, grad_v = (np.zeros((*heads, *x.shape[-2:]), x.dtype) for x in (q, k, v))
     along = (grad * out).sum(axis=-1, keepdims=True)
     base = np.where(log_sum_exp == -np.inf, 0, log_sum_exp)[..., None]
-    for part in _tiles(k.shape[-2]):
-        weights = np.exp(_scores(q, k, scale, is_causal, part) - base)
-        grad_weights = grad @ np.swapaxes(v[..., part, :], -1, -2)
-        grad_scores = weights * (grad_weights - along) * grad.dtype.type(scale)
-        grad_v[..., part, :] = np.swapaxes(weights, -1, -2) @ grad
-        grad_k[..., part, :] = np.swapaxes(grad_scores, -1, -2) @ q
-        grad_q += grad_scores @ k[..., part, :]
+    for rows, tile in _tiles(q.shape[-2], k.shape[-2], is_causal):
+        given, asked = grad[..., rows, :], q[..., rows, :]
+        weights = np.exp(_scores(asked, k[..., tile, :], is_causal) - base[..., rows, :])
+        grad_scores = given @ np.swapaxes(v[..., tile, :], -1, -2)
+        grad_scores -= along[..., rows, :]
+        grad_scores *= weights
+        grad_v[..., tile, :] = np.swapaxes(weights, -1, -2) @ given
+        grad_k[..., tile, :] = np.swapaxes(grad_scores, -1, -2) @ asked
+        grad_q[..., rows, :] += grad_scores @ k[..., tile, :]
+    grad_q *= scale
     return grad_q, grad_k, grad_v
 
 
-def _tiles(keys):
-    return [slice(start, min(start + TILE, keys)) for start in range(0, keys, TILE)]
+def _tiles(queries, keys, is_causal):
+    """Of each tile the queries that see keys of it, and its keys."""
+    for start in range(0, min(queries, keys) if is_causal else keys, TILE):
+        yield slice(start if is_causal else 0, queries), slice(start, min(start + TILE, keys))
 
 
-def _scores(q, k, scale, is_causal, part):
-    """scale Q K^T for a part of the keys, -inf where a query does not see a key."""
-    scores = q @ np.swapaxes(k[..., part, :], -1, -2)
-    scores *= scale
+def _scores(q, k, is_causal):
+    """Q K^T of a tile, -inf where a query does not see a key: causal, the first query sees the first key alone."""
+    scores = q @ np.swapaxes(k, -1, -2)
     if is_causal:
-        future = np.arange(part.start, part.stop) > np.arange(q.shape[-2])[:, None]
-        scores[..., future] = -np.inf
+        n = min(scores.shape[-2:])
+        np.copyto(scores[..., :n, :], -np.inf, where=np.triu(np.ones((n, scores.shape[-1]), bool), 1))
     return scores

@@ -9,6 +9,7 @@ import functools
 import math
 
 from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.arrays import contiguous
 from minidl.kernels.cuda.attention_tiles import (
     PAD,
     backward_tile,
@@ -160,7 +161,7 @@ def along_kernel(F: type):
 
 def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
     """The gradients of q, k and v, each with the leading dimensions of `out`; the last two of forward are its own."""
-    heads, F = out.shape[:-2], q.dtype.type
+    heads, F, log_sum_exp = out.shape[:-2], q.dtype.type, contiguous(log_sum_exp)
     along = CudaArray(log_sum_exp.shape, F)
     grads = [new_like(x, (*heads, *x.shape[-2:])) for x in (q, k, v)]
     if along.size:
