@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.parallel.group import ProcessGroup, reduction
+from minidl.parallel.group import ProcessGroup
+
+UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,13 @@ TREE_COSTS: dict[str, CostFunction] = {
     "reduce": tree_reduce_cost,
     "barrier": dissemination_barrier_cost,
 }
+
+
+def reduction(op: str) -> np.ufunc:
+    """The elementwise function of a reduction's name. ValueError for a mean: that is a sum which somebody divides."""
+    if op not in UFUNCS:
+        raise ValueError(f"unknown reduction {op!r}: choose one of {', '.join(UFUNCS)}")
+    return UFUNCS[op]
 
 
 def _pieces(x: np.ndarray, count: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,20 @@ import numpy as np
 from minidl.creation import shape_of
 from minidl.kernels import for_device, meta
 from minidl.kernels.meta import MetaArray
+from minidl.parallel.collective_arguments import (
+    check_array,
+    check_out,
+    check_overlap,
+    check_reduction,
+    check_rows,
+    given_sizes,
+    row_elements,
+    split_sizes,
+)
 from minidl.tensor import Tensor
 
-REDUCTIONS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 Steps = Generator[None, None, object]  # yields while waiting; returns the collective's result
+SAME = object()  # a result is of the kind that was brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +114,10 @@ class ProcessGroup(ABC):
     def _steps(self, name: str, x, *arguments) -> Steps:
         """Carry out the collective `name` on the array `x`; returns None or `x` itself where that was changed.
 
-        arguments: (op,) for all_reduce, (op, out) for reduce_scatter, (out,) for all_gather, (op, dst) for reduce,
-        (src,) for broadcast and recv, (dst,) for send. Where `out` is not None it takes the result and is returned.
+        arguments: (op,) for all_reduce, (op, out) for reduce_scatter, (sizes, out) for all_gather, (dst, sizes) for
+        gather, (op, dst) for reduce, (src,) for broadcast, scatter and recv, (dst,) for send, (output_split_sizes,
+        input_split_sizes) for all_to_all. Where `out` is not None it takes the result and is returned; sizes that are
+        None are the same for all ranks.
         """
 
     @abstractmethod
@@ -115,39 +127,78 @@ class ProcessGroup(ABC):
     # Public
 
     def all_reduce(self, x, op: str = "sum", async_op: bool = False):
-        """Every rank's `x` becomes the reduction of all ranks' `x`, in place, the same bits everywhere."""
-        return self._run("all_reduce", x, _known(op), async_op=async_op)
+        """Every rank's `x` becomes the reduction of all ranks' `x`, in place, the same bits everywhere.
+
+        op: "sum", "mean" (of floating-point numbers: the sum, divided by the number of ranks), "max" or "min".
+        """
+        check_reduction("all_reduce", op, x)
+        return self._run("all_reduce", x, op, async_op=async_op)
 
     def reduce(self, x, dst: int = 0, op: str = "sum", async_op: bool = False):
         """`x` of rank `dst` becomes the reduction, in place; the others' stay as they are."""
-        return self._run("reduce", x, _known(op), self._member(dst), async_op=async_op)
+        check_reduction("reduce", op, x)
+        return self._run("reduce", x, op, self._member(dst), async_op=async_op)
 
     def reduce_scatter(self, x, op: str = "sum", out=None, async_op: bool = False):
-        """This rank's 1/size, along dimension 0, of the reduction of all ranks' `x`: in `out`, or as a new tensor.
+        """This rank's part, along dimension 0, of the reduction of all ranks' `x`: in `out`, or as a new tensor.
 
-        `out` may be that very part of `x`; elsewhere the two must not overlap.
+        Where the ranks do not divide dimension 0, the first of them get one row more, as `np.array_split` cuts. `out`
+        may be that very part of `x`; elsewhere the two must not overlap.
         """
-        self._check_rows("reduce_scatter", x, self.size)
+        check_reduction("reduce_scatter", op, x)
+        check_rows("reduce_scatter", x, self.size)
         if out is not None:
-            _check_out("reduce_scatter", out, (x.shape[0] // self.size, *x.shape[1:]), x)
-            self._check_overlap("reduce_scatter", _array(x), _array(out))
-        return self._run("reduce_scatter", x, _known(op), _array(out), async_op=async_op, out=out)
+            sizes = split_sizes(x.shape[0], self.size)
+            check_out("reduce_scatter", out, (sizes[self.rank], *x.shape[1:]), x)
+            check_overlap("reduce_scatter", x, out, sum(sizes[: self.rank]))
+        return self._run("reduce_scatter", x, op, _array(out), async_op=async_op, given=x if out is None else out)
 
-    def all_gather(self, x, out=None, async_op: bool = False):
+    def all_gather(self, x, out=None, sizes: Sequence[int] | None = None, async_op: bool = False):
         """The ranks' `x`, joined along dimension 0 in rank order: in `out`, or as a new tensor.
 
-        `x` may be this rank's part of `out`; elsewhere the two must not overlap.
+        sizes: the length of each rank's `x` along dimension 0, the same on all ranks; needed where they differ. `x` may
+        be this rank's part of `out`; elsewhere the two must not overlap.
         """
-        self._check_rows("all_gather", x, 1)
+        sizes, rows = self._sizes("all_gather", x, sizes)
         if out is not None:
-            _check_out("all_gather", out, (x.shape[0] * self.size, *x.shape[1:]), x)
-            self._check_overlap("all_gather", _array(out), _array(x))
-        return self._run("all_gather", x, _array(out), async_op=async_op, out=out, factor=self.size)
+            check_out("all_gather", out, (rows, *x.shape[1:]), x)
+            check_overlap("all_gather", out, x, self.rank * x.shape[0] if sizes is None else sum(sizes[: self.rank]))
+        given = x if out is None else out
+        return self._run("all_gather", x, sizes, _array(out), async_op=async_op, given=given, rows=rows)
 
-    def all_to_all(self, x, async_op: bool = False):
-        """A new tensor: slice `rank` along dimension 0 of every rank's `x`, joined in rank order."""
-        self._check_rows("all_to_all", x, self.size)
-        return self._run("all_to_all", x, async_op=async_op)
+    def all_to_all(
+        self,
+        x,
+        output_split_sizes: Sequence[int] | None = None,
+        input_split_sizes: Sequence[int] | None = None,
+        async_op: bool = False,
+    ):
+        """A new tensor: part `rank`, along dimension 0, of every rank's `x`, joined in rank order.
+
+        input_split_sizes: the rows of `x` that go to each rank. output_split_sizes: the rows that come from each rank,
+        which must be as many as that sends. Both are given, by all ranks, or none: then the ranks' `x` have one shape
+        and are cut as `np.array_split` cuts them.
+        """
+        check_rows("all_to_all", x, self.size)
+        if (output_split_sizes is None) != (input_split_sizes is None):
+            raise ValueError("all_to_all needs both output_split_sizes and input_split_sizes, or neither")
+        if input_split_sizes is None:
+            rows = self.size * split_sizes(x.shape[0], self.size)[self.rank]
+        else:
+            output_split_sizes = given_sizes("all_to_all", "output_split_sizes", output_split_sizes, self.size)
+            input_split_sizes = given_sizes("all_to_all", "input_split_sizes", input_split_sizes, self.size)
+            if sum(input_split_sizes) != x.shape[0]:
+                raise ValueError(
+                    f"all_to_all needs input_split_sizes that add up to the {x.shape[0]} rows of x, "
+                    f"not {input_split_sizes}"
+                )
+            if input_split_sizes[self.rank] != output_split_sizes[self.rank]:
+                raise ValueError(
+                    f"all_to_all on rank {self.rank} cannot send itself {input_split_sizes[self.rank]} rows and "
+                    f"get {output_split_sizes[self.rank]}"
+                )
+            rows = sum(output_split_sizes)
+        return self._run("all_to_all", x, output_split_sizes, input_split_sizes, async_op=async_op, rows=rows)
 
     def broadcast(self, x, src: int = 0, async_op: bool = False):
         """Every rank's `x` becomes that of rank `src`, in place."""
@@ -161,26 +212,23 @@ class ProcessGroup(ABC):
         """The next tensor that rank `src` sent: into `x`, or as a new one where `x` is None."""
         return self._run("recv", x, self._other(src), async_op=async_op, order=("recv", src))
 
-    def gather(self, x, dst: int = 0):
-        """On rank `dst` the ranks' `x`, joined along dimension 0 in rank order; None on the others."""
-        self._member(dst)
-        if self.rank != dst:
-            self.send(x, dst)
-            return None
-        parts = [_array(x if r == dst else self.recv(src=r)) for r in range(self.size)]
-        return _like(x, np.concatenate(parts))
+    def gather(self, x, dst: int = 0, sizes: Sequence[int] | None = None, async_op: bool = False):
+        """On rank `dst` the ranks' `x`, joined along dimension 0 in rank order; None on the others.
 
-    def scatter(self, x=None, src: int = 0):
-        """This rank's 1/size, along dimension 0, of the `x` of rank `src`; the other ranks need give none."""
-        self._member(src)
-        if self.rank != src:
-            return self.recv(src=src)
-        self._check_rows("scatter", x, self.size)
-        parts = np.split(_array(x), self.size)
-        for r in range(self.size):
-            if r != src:
-                self.send(_like(x, np.ascontiguousarray(parts[r])), r)
-        return _like(x, parts[src].copy())
+        sizes: as for all_gather.
+        """
+        sizes, rows = self._sizes("gather", x, sizes)
+        given = x if self.rank == self._member(dst) else None
+        return self._run("gather", x, dst, sizes, async_op=async_op, given=given, rows=rows)
+
+    def scatter(self, x=None, src: int = 0, async_op: bool = False):
+        """This rank's part, along dimension 0, of the `x` of rank `src`, as a new tensor; the others need give none.
+
+        Where the ranks do not divide dimension 0, the first of them get one row more, as `np.array_split` cuts.
+        """
+        if self._member(src) == self.rank or x is not None:
+            check_rows("scatter", x, self.size)
+        return self._run("scatter", x, src, async_op=async_op)
 
     def barrier(self, async_op: bool = False):
         """Returns when every rank has called it."""
@@ -217,14 +265,17 @@ class ProcessGroup(ABC):
 
     # Running a collective
 
-    def _run(self, name, x, *arguments, async_op=False, out=None, factor=1, order=()):
-        if x is not None or name not in ("barrier", "recv"):
-            _check_array(name, x)
-        array = _array(x)
+    def _run(self, name, x, *arguments, async_op=False, given=SAME, rows=None, order=()):
+        """given: of which kind the result shall be, where that is not `x`. rows: of the result, if it is the larger."""
+        if x is not None or name not in ("barrier", "recv", "scatter"):
+            check_array(name, x)
+        array, given = _array(x), x if given is SAME else given
         if not (async_op or self.in_flight or self.on_collective):
-            return _as_given(x if out is None else out, self._finish(self._steps(name, array, *arguments)))
-        nbytes = 0 if array is None else factor * array.nbytes
-        handle = Handle(self, name, x if out is None else out, nbytes, self._steps(name, array, *arguments))
+            return _as_given(given, self._finish(self._steps(name, array, *arguments)))
+        nbytes = 0 if array is None else array.nbytes
+        if rows is not None:
+            nbytes = max(nbytes, rows * row_elements(array) * array.dtype.itemsize)
+        handle = Handle(self, name, given, nbytes, self._steps(name, array, *arguments))
         self._pending[order].append(handle)
         self.in_flight += 1
         self.progress()
@@ -256,17 +307,15 @@ class ProcessGroup(ABC):
             raise ValueError(f"rank {rank} cannot send to or receive from itself")
         return rank
 
-    def _check_rows(self, name: str, x, divisor: int) -> None:
-        _check_array(name, x)
-        if not x.shape or x.shape[0] % divisor:
-            raise ValueError(f"{name} over {self.size} ranks cannot divide dimension 0 of a tensor of shape {x.shape}")
-
-    def _check_overlap(self, name: str, whole, part) -> None:
-        """ValueError if `part` shares memory with `whole` elsewhere than where it is this rank's part of it."""
-        if isinstance(whole, np.ndarray) and np.may_share_memory(whole, part):
-            own = whole[self.rank * len(part) : (self.rank + 1) * len(part)]
-            if own.__array_interface__["data"] != part.__array_interface__["data"]:
-                raise ValueError(f"{name} needs an out that overlaps with x at this rank's part of it, or nowhere")
+    def _sizes(self, name: str, x, sizes: Sequence[int] | None) -> tuple[tuple[int, ...] | None, int]:
+        """The checked rows of each rank's `x`, None where all have as many, and the rows of all."""
+        check_rows(name, x, self.size)
+        if sizes is None:
+            return None, self.size * x.shape[0]
+        sizes = given_sizes(name, "sizes", sizes, self.size)
+        if sizes[self.rank] != x.shape[0]:
+            raise ValueError(f"{name} on rank {self.rank} has {x.shape[0]} rows, not those of sizes {sizes}")
+        return sizes, sum(sizes)
 
 
 class MetaGroup(ProcessGroup):
@@ -278,12 +327,27 @@ class MetaGroup(ProcessGroup):
             self.on_collective = lambda handle: meta.note(handle.call)
 
     def _steps(self, name, x, *arguments):
-        if name in ("all_gather", "reduce_scatter"):
-            rows = x.shape[0] * self.size if name == "all_gather" else x.shape[0] // self.size
-            out = arguments[-1]
-            x = MetaArray((rows, *x.shape[1:]), x.dtype) if out is None else out
-        return x
+        if x is None and name != "barrier":
+            raise ValueError(f"{name} on meta needs x on every rank: its shape says that of the result")
+        if name in ("all_gather", "reduce_scatter") and arguments[-1] is not None:
+            return arguments[-1]
+        if name == "gather" and arguments[0] != self.rank:
+            return None
+        rows = self._rows(name, x, *arguments)
+        return x if rows is None else MetaArray((rows, *x.shape[1:]), x.dtype)
         yield  # makes this a generator; it never waits
+
+    def _rows(self, name, x, *arguments) -> int | None:
+        """Along dimension 0 of a new result; None where there is none."""
+        if name in ("reduce_scatter", "scatter"):
+            return split_sizes(x.shape[0], self.size)[self.rank]
+        if name in ("all_gather", "gather"):
+            sizes = arguments[0] if name == "all_gather" else arguments[1]
+            return self.size * x.shape[0] if sizes is None else sum(sizes)
+        if name == "all_to_all":
+            received, _ = arguments
+            return self.size * split_sizes(x.shape[0], self.size)[self.rank] if received is None else sum(received)
+        return None
 
     def pause(self) -> None:
         raise RuntimeError("on meta nobody else communicates: there is nothing to wait for")
@@ -296,37 +360,5 @@ def _as_given(x, result):
     return result if isinstance(x, (np.ndarray, MetaArray)) else Tensor(result)
 
 
-def _known(op: str) -> str:
-    reduction(op)
-    return op
-
-
-def _check_array(name: str, x) -> None:
-    if not isinstance(x, (Tensor, np.ndarray, MetaArray)):
-        raise TypeError(f"{name} needs a Tensor or an array, not a {type(x).__name__}")
-    if x.dtype.kind not in "biufc":
-        raise TypeError(f"{name} needs numbers, not an array of {x.dtype}")
-
-
-def _check_out(name: str, out, shape: tuple[int, ...], x) -> None:
-    _check_array(name, out)
-    if out.shape != shape or out.dtype != x.dtype:
-        raise ValueError(f"{name} needs an out of shape {shape} and {x.dtype}, not {out.shape} and {out.dtype}")
-    array = _array(out)
-    if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
-        raise ValueError(f"{name} needs a contiguous out")
-
-
 def _array(x):
     return x.data if isinstance(x, Tensor) else x
-
-
-def _like(x, array):
-    return Tensor(array) if isinstance(x, Tensor) else array
-
-
-def reduction(op: str) -> np.ufunc:
-    """The elementwise function of a reduction's name. ValueError for an unknown one."""
-    if op not in REDUCTIONS:
-        raise ValueError(f"unknown reduction {op!r}: choose one of {', '.join(REDUCTIONS)}")
-    return REDUCTIONS[op]

@@ -11,16 +11,11 @@ from minidl.arena import LINE, Arena
 NUMBER_BITS = 10
 ENTRIES = 1 << NUMBER_BITS  # different calls that a rank remembers; then it describes them anew
 TEXT_BYTES = 2 * LINE
-OPTIONS = {
-    "all_reduce": "({op})",
-    "reduce_scatter": "({op})",
-    "reduce": "({op}, dst={root})",
-    "broadcast": "(src={root})",
-}
+Call = tuple[str, str, tuple[int, ...] | None, str]  # name, options in words, shape (None: not said), dtype.char
 
 
 class Calls(dict):
-    """The different calls of a rank, each described once in its row: a name, or (name, op, root, shape, dtype.char).
+    """The different calls of a rank, each described once in its row.
 
     `calls[call]` is its digest, which is the same on all ranks that make the same call, and its number. Where the
     digests differ each rank finds the other's description by its number. start: the byte of the row that they begin at.
@@ -32,7 +27,7 @@ class Calls(dict):
         super().__init__()
         self.arena, self.row, self.start = arena, row, start
 
-    def __missing__(self, call: str | tuple) -> tuple[int, int]:
+    def __missing__(self, call: Call) -> tuple[int, int]:
         encoded = described(call).encode()
         if len(self) == ENTRIES:
             self.clear()
@@ -54,9 +49,14 @@ def digest(encoded: bytes) -> int:
     return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big") >> 1
 
 
-def described(call: str | tuple) -> str:
-    """A name, or (name, op, root, shape, dtype.char), in words."""
-    if isinstance(call, str):
-        return call
-    name, op, root, shape, char = call
-    return f"{name}{OPTIONS.get(name, '').format(op=op, root=root)} of shape {shape} and {np.dtype(char)}"
+def described(call: Call) -> str:
+    name, options, shape, char = call
+    text = f"{name}({options})" if options else name
+    return text if shape is None else f"{text} of shape {shape} and {np.dtype(char)}"
+
+
+def with_sizes(options: str, sizes: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The options and the shape of a call whose ranks bring `sizes` rows each: -1 stands for a length of its own."""
+    if sizes is None:
+        return options, shape
+    return ", ".join(filter(None, (options, f"sizes={sizes}"))), (-1, *shape[1:])

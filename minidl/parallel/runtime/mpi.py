@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mpi4py import MPI
 
-from minidl.parallel.group import REDUCTIONS, ProcessGroup, Steps
-from minidl.parallel.runtime.announcements import described, digest
-from minidl.parallel.runtime.channel import DTYPES, HEADER, MAX_DIMENSIONS
+from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
+from minidl.parallel.group import ProcessGroup, Steps
+from minidl.parallel.runtime.announcements import Call, described, digest, with_sizes
+from minidl.parallel.runtime.channel import HEADER, header, read_header
 
 if TYPE_CHECKING:
     from minidl.parallel.runtime.mpi_launch import MpiProcess
 
-OPERATIONS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
-REDUCED_BY_MPI = "bhilqBHILQfd"  # dtype.char of what every MPI can reduce by all three; others are gathered
+OPERATIONS = {"sum": MPI.SUM, "mean": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+REDUCED_BY_MPI = "bhilqBHILQfd"  # dtype.char of what every MPI can reduce by all; others are gathered
 HEADER_BYTES = 8 * HEADER
 TEXT_BYTES = 128
 
@@ -79,8 +80,7 @@ class MpiGroup(ProcessGroup):
     def exchange(self, content: bytes) -> list[bytes]:
         """Every rank's content, in rank order."""
         sizes = self.all_gather(np.array([len(content)])).tolist()
-        whole = np.empty(sum(sizes), np.uint8)
-        self._finish(_done(self.comm.Iallgatherv([content, MPI.BYTE], [whole, sizes, None, MPI.BYTE])))
+        whole = self.all_gather(np.frombuffer(content, np.uint8), sizes=sizes)
         return [part.tobytes() for part in np.split(whole, np.cumsum(sizes)[:-1])]
 
     def _steps(self, name, x, *arguments) -> Steps:
@@ -89,9 +89,9 @@ class MpiGroup(ProcessGroup):
 
     # Collectives
 
-    def _meet(self, name: str, x: np.ndarray | None = None, op: str = "sum", root: int = 0) -> Steps:
+    def _meet(self, name: str, options: str = "", shape: tuple | None = None, char: str = "") -> Steps:
         """Wait until every rank has come to the same call. RuntimeError, of two ranks that differ, if it is another."""
-        text, number = _description(name if x is None else (name, op, root, x.shape, x.dtype.char))
+        text, number = _description((name, options, shape, char))
         extremes = np.array([number, -number])
         yield from _done(self.comm.Iallreduce(MPI.IN_PLACE, extremes, MPI.MAX))
         self.matched = time.perf_counter()
@@ -122,18 +122,19 @@ class MpiGroup(ProcessGroup):
 
     def _all_reduce(self, x: np.ndarray, op: str) -> Steps:
         """MPI requires of itself the same bits on all ranks."""
-        yield from self._meet("all_reduce", x, op)
+        yield from self._meet("all_reduce", op, x.shape, x.dtype.char)
         whole = _contiguous(x)
         if x.dtype.char in REDUCED_BY_MPI:
             yield from _done(self.comm.Iallreduce(MPI.IN_PLACE, whole, OPERATIONS[op]))
         else:
             whole = (yield from self._reduced(whole, op)).reshape(x.shape)
+        finish(op, whole, self.size)
         if whole is not x:
             np.copyto(x, whole)
         return x
 
     def _reduce(self, x: np.ndarray, op: str, dst: int) -> Steps:
-        yield from self._meet("reduce", x, op, dst)
+        yield from self._meet("reduce", f"{op}, dst={dst}", x.shape, x.dtype.char)
         whole, total = _contiguous(x), None
         if x.dtype.char not in REDUCED_BY_MPI:
             total = yield from self._reduced(whole, op)
@@ -143,39 +144,80 @@ class MpiGroup(ProcessGroup):
         else:
             yield from _done(self.comm.Ireduce(whole, None, OPERATIONS[op], dst))
         if self.rank == dst:
+            finish(op, total, self.size)
             np.copyto(x, total.reshape(x.shape))
         return x
 
     def _reduce_scatter(self, x: np.ndarray, op: str, out: np.ndarray | None) -> Steps:
-        yield from self._meet("reduce_scatter", x, op)
-        whole, own = _contiguous(x), np.empty((x.shape[0] // self.size, *x.shape[1:]), x.dtype)
+        yield from self._meet("reduce_scatter", op, x.shape, x.dtype.char)
+        sizes, width, whole = split_sizes(x.shape[0], self.size), row_elements(x), _contiguous(x)
+        own = np.empty((sizes[self.rank], *x.shape[1:]), x.dtype)
         if x.dtype.char in REDUCED_BY_MPI:
             target = own if out is None or np.may_share_memory(out, whole) else out
-            yield from _done(self.comm.Ireduce_scatter_block(whole, target, OPERATIONS[op]))
+            counts = [rows * width for rows in sizes]
+            yield from _done(self.comm.Ireduce_scatter(whole, target, counts, OPERATIONS[op]))
         else:
-            total = yield from self._reduced(whole, op)
-            target = total[self.rank * own.size : (self.rank + 1) * own.size].reshape(own.shape)
+            total, start = (yield from self._reduced(whole, op)), sum(sizes[: self.rank]) * width
+            target = total[start : start + own.size].reshape(own.shape)
+        finish(op, target, self.size)
         if out is None or out is target:
             return target
         np.copyto(out, target)
         return out
 
-    def _all_gather(self, x: np.ndarray, out: np.ndarray | None) -> Steps:
-        yield from self._meet("all_gather", x)
+    def _all_gather(self, x: np.ndarray, sizes: tuple[int, ...] | None, out: np.ndarray | None) -> Steps:
+        options, shape = with_sizes("", sizes, x.shape)
+        yield from self._meet("all_gather", options, shape, x.dtype.char)
+        sizes = sizes or (x.shape[0],) * self.size
         if out is None:
-            out = np.empty((self.size * x.shape[0], *x.shape[1:]), x.dtype)
+            out = np.empty((sum(sizes), *x.shape[1:]), x.dtype)
         own = MPI.IN_PLACE if np.may_share_memory(x, out) else _as_bytes(_contiguous(x))
-        yield from _done(self.comm.Iallgather(own, _as_bytes(out)))
+        yield from _done(self.comm.Iallgatherv(own, _parts(out, sizes)))
         return out
 
-    def _all_to_all(self, x: np.ndarray) -> Steps:
-        yield from self._meet("all_to_all", x)
-        out = np.empty(x.shape, x.dtype)
-        yield from _done(self.comm.Ialltoall(_as_bytes(_contiguous(x)), _as_bytes(out)))
+    def _gather(self, x: np.ndarray, dst: int, sizes: tuple[int, ...] | None) -> Steps:
+        options, shape = with_sizes(f"dst={dst}", sizes, x.shape)
+        yield from self._meet("gather", options, shape, x.dtype.char)
+        sizes, out = sizes or (x.shape[0],) * self.size, None
+        if self.rank == dst:
+            out = np.empty((sum(sizes), *x.shape[1:]), x.dtype)
+        parts = None if out is None else _parts(out, sizes)
+        yield from _done(self.comm.Igatherv(_as_bytes(_contiguous(x)), parts, dst))
+        return out
+
+    def _scatter(self, x: np.ndarray | None, src: int) -> Steps:
+        """Only `src` knows the shape: it tells the others first."""
+        words, parts = np.zeros(HEADER, np.int64), None
+        if self.rank == src:
+            described = header("scatter", x)
+            words[: len(described)] = described
+        yield from self._meet("scatter", f"src={src}")
+        yield from _done(self.comm.Ibcast(words, src))
+        dtype, shape = read_header(words.tolist())
+        sizes = split_sizes(shape[0], self.size)
+        own = np.empty((sizes[self.rank], *shape[1:]), dtype)
+        if self.rank == src:
+            parts = _parts(_contiguous(x), sizes)
+        yield from _done(self.comm.Iscatterv(parts, _as_bytes(own), src))
+        return own
+
+    def _all_to_all(self, x: np.ndarray, received: tuple[int, ...] | None, sent: tuple[int, ...] | None) -> Steps:
+        """Where ranks divide their rows each in its own way, all compare the sizes of all first."""
+        if sent is None:
+            yield from self._meet("all_to_all", "", x.shape, x.dtype.char)
+            sent = split_sizes(x.shape[0], self.size)
+            received = (sent[self.rank],) * self.size
+        else:
+            yield from self._meet("all_to_all", "split sizes", (-1, *x.shape[1:]), x.dtype.char)
+            tables = (yield from self._gathered(np.array([*sent, *received]))).tolist()
+            all_sent, all_received = zip(*((table[: self.size], table[self.size :]) for table in tables), strict=True)
+            check_splits("all_to_all", self.name, all_sent, all_received)
+        out = np.empty((sum(received), *x.shape[1:]), x.dtype)
+        yield from _done(self.comm.Ialltoallv(_parts(_contiguous(x), sent), _parts(out, received)))
         return out
 
     def _broadcast(self, x: np.ndarray, src: int) -> Steps:
-        yield from self._meet("broadcast", x, root=src)
+        yield from self._meet("broadcast", f"src={src}", x.shape, x.dtype.char)
         whole = _contiguous(x)
         yield from _done(self.comm.Ibcast(_as_bytes(whole), src))
         if whole is not x and self.rank != src:
@@ -185,10 +227,9 @@ class MpiGroup(ProcessGroup):
     # Point to point: a message is its dtype and shape, then its data
 
     def _send(self, x: np.ndarray, dst: int) -> Steps:
-        if x.ndim > MAX_DIMENSIONS or x.dtype not in DTYPES:
-            raise ValueError(f"cannot send an array of dtype {x.dtype} and {x.ndim} dimensions")
+        described = header("send", x)
         message = np.empty(HEADER_BYTES + x.nbytes, np.uint8)
-        message[:HEADER_BYTES].view(np.int64)[: 2 + x.ndim] = DTYPES.index(x.dtype), x.ndim, *x.shape
+        message[:HEADER_BYTES].view(np.int64)[: len(described)] = described
         np.copyto(message[HEADER_BYTES:].view(x.dtype).reshape(x.shape), x)
         self.process.send(self.comm, message, dst)
         self.matched = time.perf_counter()
@@ -204,8 +245,8 @@ class MpiGroup(ProcessGroup):
             yield from _done(found.Irecv(message))
             self._come[src] = message
         self.matched = time.perf_counter()
-        dtype, ndim, *shape = self._come[src][:HEADER_BYTES].view(np.int64).tolist()
-        got = self._come[src][HEADER_BYTES:].view(DTYPES[dtype]).reshape(shape[:ndim])
+        dtype, shape = read_header(self._come[src][:HEADER_BYTES].view(np.int64).tolist())
+        got = self._come[src][HEADER_BYTES:].view(dtype).reshape(shape)
         if x is None:
             x = got
         elif x.shape != got.shape or x.dtype != got.dtype:
@@ -222,6 +263,8 @@ COLLECTIVES = {
     "reduce": MpiGroup._reduce,
     "reduce_scatter": MpiGroup._reduce_scatter,
     "all_gather": MpiGroup._all_gather,
+    "gather": MpiGroup._gather,
+    "scatter": MpiGroup._scatter,
     "all_to_all": MpiGroup._all_to_all,
     "broadcast": MpiGroup._broadcast,
     "send": MpiGroup._send,
@@ -235,7 +278,7 @@ def _done(request: MPI.Request) -> Steps:
 
 
 @lru_cache(1024)
-def _description(call: str | tuple) -> tuple[str, int]:
+def _description(call: Call) -> tuple[str, int]:
     """What is called, in words, and a number for it."""
     text = described(call)
     return text, digest(text.encode())
@@ -244,6 +287,12 @@ def _description(call: str | tuple) -> tuple[str, int]:
 def _contiguous(x: np.ndarray) -> np.ndarray:
     """`x`, or a copy of it where it does not lie in one piece."""
     return x if x.flags.c_contiguous else x.copy()
+
+
+def _parts(x: np.ndarray, sizes: tuple[int, ...]) -> list:
+    """The rows of `x` as MPI takes unequal parts of it: `sizes` rows for each rank, one after the other."""
+    row_bytes = row_elements(x) * x.dtype.itemsize
+    return [_as_bytes(x), [rows * row_bytes for rows in sizes], None, MPI.BYTE]
 
 
 def _as_bytes(x: np.ndarray) -> np.ndarray:
