@@ -122,6 +122,8 @@ def _input_names(kind: type[Op]) -> dict[str, int]:
 
 def _lift(op: Op) -> Op:
     """A copy of `op` on kernels of tensors, which keeps as tensors on the tape what `op` keeps as arrays."""
+    if op.once:
+        raise NotImplementedError(f"{type(op).__name__} cannot be differentiated twice: {op.once}")
     lifted, inputs = copy.copy(op), _input_names(type(op))
     lifted.kernels = taped_kernels(op.kernels)
     lifted.destination = lambda i: None

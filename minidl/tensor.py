@@ -125,6 +125,7 @@ class Op:
 
     passes_gradient = False  # backward may hand on `grad` itself or a view of it, not a new array
     one_dtype = True  # all inputs must have the same dtype
+    once = ""  # why its backward cannot be differentiated, if so
     splits = False  # backward finds each gradient by itself: called for some, then for the rest, it does no more work
 
     # On the tape; a tape that was walked has no `parents` any more.

@@ -14,13 +14,14 @@ class Split:
     """Slice `index` of `count` along dimension `dim`.
 
     With `parts` > 1 the dimension is that many equal parts one after the other (query, key and value in one matrix),
-    and the slice has its piece of each.
+    and the slice has its piece of each. axes: of the mesh, along which the slices lie.
     """
 
     dim: int
     index: int
     count: int
     parts: int = 1
+    axes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Cut:
     splits: tuple[Split, ...] = ()
     elements: range | None = None
 
-    def split(self, dim: int, index: int, count: int, parts: int = 1) -> Cut:
-        """Of this, slice `index` of `count` along dimension `dim`, and of each of its `parts`.
+    def split(self, dim: int, index: int, count: int, parts: int = 1, axes: tuple = ()) -> Cut:
+        """Of this, slice `index` of `count` along dimension `dim`, and of each of its `parts`. axes: see Split.
 
         ValueError where the dimension does not divide, or is split already.
         """
         if self.whole[dim] % (count * parts) or dim in (split.dim for split in self.splits):
             raise ValueError(f"dimension {dim} of {self} cannot be split into {count * parts}")
-        return replace(self, splits=(*self.splits, Split(dim, index, count, parts)))
+        return replace(self, splits=(*self.splits, Split(dim, index, count, parts, axes)))
 
     def flat(self, start: int, stop: int) -> Cut:
         """Of what the splits leave, flat, the elements from `start` to before `stop`."""

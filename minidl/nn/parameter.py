@@ -76,9 +76,11 @@ class Parameter(Stored):
 
     gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere.
     updated: the part that the optimizer of this rank updates and has a state of: `cut`, or some elements of that.
+    summed_over: axes of the mesh over which the gradient must be summed though every rank there has the same part: each
+    has used it on other data, as on its slice of a sequence.
     """
 
-    __slots__ = ("gradient_buffer", "updated")
+    __slots__ = ("gradient_buffer", "updated", "summed_over")
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Parameter(Stored):
             raise TypeError(f"Parameter: requires_grad={requires_grad!r} is no bool; say init=… for a recipe")
         super().__init__(shape, init=init, dtype=dtype)
         self.requires_grad_(requires_grad)
-        self.gradient_buffer, self.updated = None, self.cut
+        self.gradient_buffer, self.updated, self.summed_over = None, self.cut, ()
 
     def updated_part(self, array):
         """Of an array as large as what this rank holds, the values or the gradient: what is updated, a flat view."""

@@ -37,17 +37,23 @@ class Linear(Op):
         return self.kernels.linear(x, weight, bias)
 
     def backward(self, grad):  # grad: (..., out)
-        k, (out_features, in_features) = self.kernels, self.shape
-        count = math.prod(grad.shape[:-1])
-        rows = k.reshape(grad, (count, out_features))  # (rows, out)
-        grad_x = k.matmul(grad, self.weight) if self.needs[0] else None  # (..., in)
-        grad_weight = None
-        if self.needs[1]:
-            inputs = k.reshape(self.x, (count, in_features))
-            grad_weight = k.matmul(k.swap_last(rows), inputs, self.destination(1))
-        if len(self.needs) == 2:
-            return grad_x, grad_weight
-        return grad_x, grad_weight, k.sum(rows, (0,), False) if self.needs[2] else None
+        grad_x = self.input_gradient(grad) if self.needs[0] else None
+        grad_weight = self.weight_gradient(grad, self.x) if self.needs[1] else None
+        return grad_x, grad_weight, *[self.bias_gradient(grad) if needed else None for needed in self.needs[2:]]
+
+    def input_gradient(self, grad):
+        return self.kernels.matmul(grad, self.weight)  # (..., in)
+
+    def weight_gradient(self, grad, x):
+        k, (_, in_features) = self.kernels, self.shape
+        rows = self._rows(grad)
+        return k.matmul(k.swap_last(rows), k.reshape(x, (rows.shape[0], in_features)), self.destination(1))
+
+    def bias_gradient(self, grad):
+        return self.kernels.sum(self._rows(grad), (0,), False)
+
+    def _rows(self, grad):
+        return self.kernels.reshape(grad, (math.prod(grad.shape[:-1]), self.shape[0]))  # (rows, out)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

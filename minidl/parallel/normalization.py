@@ -3,12 +3,15 @@
 from minidl.nn.normalization import BatchNorm
 from minidl.ops.batch_norm import BatchNorm as BatchNormOp
 from minidl.ops.batch_norm import batch_norm_by, elements_per_channel
+from minidl.parallel.conjugates import CollectiveOp
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor
 
 
 class GatheredBatchNorm(BatchNormOp):
-    """Batch norm by the statistics of all ranks of `group`. It cannot be differentiated twice."""
+    """Batch norm by the statistics of all ranks of `group`."""
+
+    once = CollectiveOp.once
 
     def __init__(self, eps: float, group: ProcessGroup):
         super().__init__(eps)
@@ -28,9 +31,6 @@ class GatheredBatchNorm(BatchNormOp):
         self.mean = k.sum(k.multiply(means, share), 0, False)
         apart = k.subtract(means, self.mean)
         self.variance = k.sum(k.multiply(k.add(variances, k.multiply(apart, apart)), share), 0, False)
-
-    def again(self):
-        raise NotImplementedError("SyncBatchNorm cannot be differentiated twice: its collectives are on no tape")
 
     def over_whole_batch(self, total, along):
         k, c = self.kernels, self.x.shape[1]
