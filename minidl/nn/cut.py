@@ -52,6 +52,10 @@ class Cut:
     def is_whole(self) -> bool:
         return not self.splits and self.elements is None
 
+    def holders(self, ranks: int) -> int:
+        """How many of so many ranks, over which it is split as far as it is, have this same part."""
+        return ranks // math.prod(split.count for split in self.splits)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the part: of one dimension where it is some elements."""

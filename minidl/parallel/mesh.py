@@ -93,6 +93,10 @@ class Mesh:
             raise ValueError(f"a grid of {grid.rows} × {grid.columns} does not fit {grid.axis}={self.size(grid.axis)}")
         return divmod(self.coordinate(grid.axis), grid.columns)
 
+    def has_group(self, axis: str) -> bool:
+        """Whether a group along `axis`, or along a part of it, has been asked for."""
+        return any(axis == (a if isinstance(a, str) else a[0]) for axes in self._groups for a in axes)
+
     def _along(self, axis: Axis) -> list[int]:
         """The coordinates on the axis that is named of those who differ from this rank along `axis`."""
         if isinstance(axis, str):

@@ -81,11 +81,11 @@ def reduce_loss(worker: Worker, i: I.ReduceLoss) -> Steps:
 
 
 def reduce_norm(worker: Worker, i: I.ReduceNorm) -> Steps:
-    first = worker.mesh.coordinate("tensor") == 0  # counts what every tensor rank has whole
+    ranks = worker.mesh.size("tensor")
     parameters = (p for chunk, b in i.buckets for p in worker.stage.bucket(chunk, b).parameters)
-    held = [p for p in parameters if p.requires_grad and (first or p.cut.splits)]
-    own = [p.updated_part(p.gradient_buffer) for p in held]
-    worker.norm[0] = sum(for_array(g).squared_norm(g) for g in own)
+    own = [(p.updated_part(p.gradient_buffer), p.cut.holders(ranks)) for p in parameters if p.requires_grad]
+    # What several tensor ranks hold counts once: each counts its share.
+    worker.norm[0] = sum(for_array(g).squared_norm(g) / holders for g, holders in own)
     reduced = yield from _until_done(worker.mesh.group(*i.axes).all_reduce(worker.norm, async_op=True))
     worker.buffers[i.writes[0]] = float(worker.norm[0])
     return reduced.matched

@@ -257,8 +257,9 @@ class Worker:
     def measure(self, i: I.MeasureParameters) -> None:
         if self.optimizer is not None:
             self.norms[...] = self.optimizer.measure(self._scale(i))
-            if self.mesh.coordinate("tensor") > 0:  # the first counts what every tensor rank has whole
-                self.norms[[not p.cut.splits for p in self.optimizer.parameters]] = 0
+            ranks = self.mesh.size("tensor")
+            for row, p in zip(self.norms, self.optimizer.parameters, strict=True):
+                row /= p.cut.holders(ranks)  # what several tensor ranks hold counts once: each counts its share
 
     def update(self, i: I.OptimizerStep) -> None:
         self.totals = self.buffers[B.TOTAL]
