@@ -20,7 +20,7 @@ from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout, flat_elements, parts
-from minidl.parallel.mesh import REPLICAS
+from minidl.parallel.mesh import REPLICAS, Axis
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile
 
@@ -59,12 +59,12 @@ class Costs:
         """The collectives inside layers of an instruction that computes, in order."""
         return (call for call in self.calls(i) if isinstance(call, CollectiveCall))
 
-    def layer_axes(self) -> list[tuple[str, ...]]:
+    def layer_axes(self) -> list[tuple[Axis, ...]]:
         """The axes over which layers communicate, in an order that all ranks agree on."""
         profile = self.profile
         of_blocks = (call for block in profile.blocks for call in (*block.forward, *block.backward, *block.infer))
         calls = chain(of_blocks, profile.loss, profile.score)
-        return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)})
+        return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)}, key=str)
 
     def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
         for bucket in buckets:

@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
+from minidl.parallel.mesh import Axis
 from minidl.parallel.plan import Plan
 
 CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
@@ -21,9 +22,9 @@ class Members:
 
     def __init__(self, plan: Plan, ranks: Iterable[int]):
         self._meshes = {rank: plan.mesh(rank) for rank in ranks}
-        self._known: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
+        self._known: dict[tuple[int, tuple[Axis, ...]], tuple[int, ...]] = {}
 
-    def __call__(self, rank: int, axes: tuple[str, ...]) -> tuple[int, ...]:
+    def __call__(self, rank: int, axes: tuple[Axis, ...]) -> tuple[int, ...]:
         if (rank, axes) not in self._known:
             everyone = self._meshes[rank].ranks(*axes)
             self._known[rank, axes] = tuple(other for other in everyone if other in self._meshes)

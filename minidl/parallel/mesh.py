@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,25 @@ from minidl.parallel.group import MetaGroup, ProcessGroup
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
 REPLICAS = ("data", "context", "expert")  # along which ranks work on other data with, mostly, the same parameters
 SAMPLES = ("data", "expert")  # along which these are other samples; along the rest, other parts of the same ones
-Axis = str | tuple[str, tuple[int, ...]]  # an axis, or some coordinates along it: ("pipeline", (0, 3))
+
+
+class Grid(NamedTuple):
+    """The ranks of `axis` laid out as `rows` × `columns`, row by row; of those, a whole row or column of the grid.
+
+    along: the ranks that differ from this one in their row alone ("rows": they are a column of the grid), or in their
+    column alone ("columns"). All ranks name the same value, and each has its own group.
+    """
+
+    axis: str
+    rows: int
+    columns: int
+    along: Literal["rows", "columns"]
+
+    def __str__(self) -> str:
+        return f"{self.axis} as {self.rows} × {self.columns} along its {self.along}"
+
+
+Axis = str | tuple[str, tuple[int, ...]] | Grid  # an axis, some coordinates along it: ("pipeline", (0, 3)), or a grid
 
 
 class Mesh:
@@ -68,15 +87,37 @@ class Mesh:
     def ranks(self, *axes: Axis) -> tuple[int, ...]:
         """The ranks that differ from this one at most along `axes`, in order.
 
-        Of an axis with some coordinates named, those there, of which this one need not be.
+        Of an axis with some coordinates named, those there, of which this one need not be. ValueError for a grid that
+        has more or fewer places than its axis.
         """
         if axes not in self._members:
-            place: list = list(self._coordinates)
+            places = [[own] for own in self._coordinates]
             for axis in axes:
-                name, chosen = (axis, slice(None)) if isinstance(axis, str) else (axis[0], list(axis[1]))
-                place[_axis(name)] = chosen
-            self._members[axes] = tuple(self._ranks[tuple(place)].ravel().tolist())
+                name = axis if isinstance(axis, str) else axis[0]
+                places[_axis(name)] = self._along(axis)
+            self._members[axes] = tuple(self._ranks[np.ix_(*places)].ravel().tolist())
         return self._members[axes]
+
+    def grid_coordinates(self, grid: Grid) -> tuple[int, int]:
+        """This rank's row and column in the grid."""
+        if grid.rows * grid.columns != self.size(grid.axis):
+            raise ValueError(f"a grid of {grid.rows} × {grid.columns} does not fit {grid.axis}={self.size(grid.axis)}")
+        return divmod(self.coordinate(grid.axis), grid.columns)
+
+    def has_group(self, axis: str) -> bool:
+        """Whether a group along `axis`, or along a part of it, has been asked for."""
+        return any(axis == (a if isinstance(a, str) else a[0]) for axes in self._groups for a in axes)
+
+    def _along(self, axis: Axis) -> list[int]:
+        """The coordinates on the axis that is named of those who differ from this rank along `axis`."""
+        if isinstance(axis, str):
+            return list(range(self.size(axis)))
+        if not isinstance(axis, Grid):
+            return list(axis[1])
+        row, column = self.grid_coordinates(axis)
+        if axis.along == "rows":
+            return [other * axis.columns + column for other in range(axis.rows)]
+        return [row * axis.columns + other for other in range(axis.columns)]
 
     @property
     def world(self) -> ProcessGroup:
@@ -96,6 +137,6 @@ def _axis(name: str) -> int:
     return AXES.index(name)
 
 
-def _record(mesh: Mesh, axes: tuple[str, ...]) -> MetaGroup:
+def _record(mesh: Mesh, axes: tuple[Axis, ...]) -> MetaGroup:
     ranks = mesh.ranks(*axes)
     return MetaGroup(ranks.index(mesh.rank), len(ranks), axes)

@@ -111,7 +111,7 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     for buffer in model.buffers():
         if buffer.dtype.kind == "f":
             buffer.data = MetaArray(buffer.shape, dtype)
-    if mesh.size("tensor") > 1 and all(parameter.cut.is_whole for parameter in model.parameters()):
+    if mesh.size("tensor") > 1 and not mesh.has_group("tensor"):
         raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
     return model
 

@@ -10,19 +10,21 @@ from collections.abc import Iterator
 
 from minidl import ops
 from minidl.ops.shape import unbroadcast
+from minidl.parallel.conjugates import CollectiveOp
 from minidl.parallel.group import ProcessGroup
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
-class RingAttention(Op):
-    """Attention of this rank's queries to the keys of all ranks. It cannot be differentiated twice.
+class RingAttention(CollectiveOp):
+    """Attention of this rank's queries to the keys of all ranks.
 
     Causal, the ranks have the parts of the sequence that `minidl.parallel.sequence` gives them. What is kept for
     backward is this rank's part alone; keys and values go round again, and their gradients with them.
     """
 
     def __init__(self, group: ProcessGroup, scale: float, is_causal: bool):
-        self.group, self.scale, self.is_causal = group, scale, is_causal
+        super().__init__(group)
+        self.scale, self.is_causal = scale, is_causal
 
     def forward(self, q, k, v):  # (batch, heads, queries, width), (batch, kv_heads, keys, width or values)
         kernels, self.q, self.k, self.v = self.kernels, q, k, v
@@ -39,9 +41,6 @@ class RingAttention(Op):
         self.log_sum_exp = log_sum_exp  # (batch, kv_heads, queries a key, queries)
         self.y = kernels.reshape(out, (*self.q.shape[:3], v.shape[-1]))
         return self.y
-
-    def again(self):
-        raise NotImplementedError("ring_attention cannot be differentiated twice: its messages are on no tape")
 
     def backward(self, grad):  # (batch, heads, queries, values)
         kernels = self.kernels

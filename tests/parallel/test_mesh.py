@@ -2,9 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
-from minidl.parallel import Mesh, Plan
+from minidl.parallel import Mesh, Plan, launch
+from minidl.parallel.meetings import Members
+from minidl.parallel.mesh import Grid
+from minidl.parallel.runtime.steps import connect
 
 SIZES = {"pipeline": 2, "data": 3, "tensor": 2}
 
@@ -42,6 +46,52 @@ def test_groups_of_the_same_axes_cut_the_ranks_into_disjoint_parts(axes):
 def test_the_world_is_the_group_of_all_axes():
     mesh = Mesh(SIZES, 7)
     assert mesh.world.size == 12 and mesh.world.rank == 7
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 3), (3, 2), (1, 6), (6, 1)])
+def test_an_axis_laid_out_as_a_grid_has_groups_along_its_rows_and_its_columns(rows, columns):
+    along_rows, along_columns = (Grid("tensor", rows, columns, along) for along in ("rows", "columns"))
+    meshes = [Mesh({"data": 2, "tensor": 6}, rank) for rank in range(12)]
+    for mesh in meshes:
+        replica, place = divmod(mesh.rank, 6)
+        row, column = divmod(place, columns)
+        assert mesh.grid_coordinates(along_rows) == mesh.grid_coordinates(along_columns) == (row, column)
+        assert mesh.ranks(along_rows) == tuple(6 * replica + r * columns + column for r in range(rows))
+        assert mesh.ranks(along_columns) == tuple(6 * replica + row * columns + c for c in range(columns))
+        assert (mesh.group(along_rows).rank, mesh.group(along_columns).rank) == (row, column)
+        assert mesh.group(along_rows).axes == (along_rows,)
+
+
+def test_a_grid_joins_other_axes():
+    mesh = Mesh({"data": 2, "tensor": 4}, 5)  # in the second replica
+    assert mesh.ranks("data", Grid("tensor", 2, 2, "rows")) == (1, 3, 5, 7)
+    assert mesh.ranks(Grid("tensor", 2, 2, "columns"), "data") == (0, 1, 4, 5)
+
+
+def test_the_members_that_are_run_are_found_along_a_grid():
+    members = Members(Plan(tensor=4), [0, 1, 3])
+    assert members(1, (Grid("tensor", 2, 2, "rows"),)) == (1, 3)
+    assert members(0, (Grid("tensor", 2, 2, "rows"),)) == (0,)
+
+
+def sums_along_a_grid(world):
+    mesh = Mesh({"data": 2, "tensor": 4}, world.rank, connect(world))
+    groups = [mesh.group(Grid("tensor", 2, 2, along)) for along in ("rows", "columns")]
+    return [int(group.all_reduce(np.array([world.rank]))[0]) for group in groups], [group.name for group in groups]
+
+
+@pytest.mark.usefixtures("warm_workers")
+def test_the_groups_of_a_grid_communicate_among_themselves_and_have_names_to_read():
+    for rank, (sums, names) in enumerate(launch(sums_along_a_grid, 8)):
+        first = rank - rank % 4
+        row, column = divmod(rank % 4, 2)
+        assert sums == [2 * (first + column) + 2, 2 * (first + 2 * row) + 1]
+        assert names == ["tensor as 2 × 2 along its rows", "tensor as 2 × 2 along its columns"]
+
+
+def test_a_grid_that_does_not_fit_its_axis_is_refused():
+    with pytest.raises(ValueError, match="a grid of 2 × 2 does not fit tensor=6"):
+        Mesh({"tensor": 6}).group(Grid("tensor", 2, 2, "rows"))
 
 
 def test_a_mesh_refuses_unknown_axes_and_ranks_in_one_sentence():

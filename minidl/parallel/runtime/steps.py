@@ -20,6 +20,7 @@ from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import recompute_attention
+from minidl.parallel.group import ProcessGroup
 from minidl.parallel.mesh import AXES, SAMPLES, Axis, Mesh
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
@@ -47,7 +48,7 @@ class Job:
     request: Request
     training: Program
     evaluation: Program
-    layer_axes: list[tuple[str, ...]]
+    layer_axes: list[tuple[Axis, ...]]
     first_step: int
 
 
@@ -136,7 +137,7 @@ def _make_worker(group, job: Job) -> Worker:
     request, plan = job.request, job.request.plan
     # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
     # groups of their own; all ranks make them in the same order.
-    mesh, layers = (Mesh(plan.axes, group.rank, _connect(group)) for _ in range(2))
+    mesh, layers = (Mesh(plan.axes, group.rank, connect(group)) for _ in range(2))
     for axes in sorted({*job.training.axes, *job.evaluation.axes}, key=str):
         mesh.group(*axes)
     for axes in job.layer_axes:
@@ -181,7 +182,7 @@ def _mean(total: float, weight: float) -> float:
     return total / weight if weight else math.nan
 
 
-def _connect(world) -> Callable:
+def connect(world: ProcessGroup) -> Callable:
     """Makes the groups of a mesh by splitting `world`: those of the same axes do not overlap."""
 
     def connect(mesh: Mesh, axes: tuple[Axis, ...]):
