@@ -33,24 +33,29 @@ class Grid(NamedTuple):
 Axis = str | tuple[str, tuple[int, ...]] | Grid  # an axis, some coordinates along it: ("pipeline", (0, 3)), or a grid
 
 
+Connect = Callable[["Mesh", tuple[Axis, ...]], ProcessGroup]
+
+
 class Mesh:
     """Where `rank` stands among all ranks.
 
     sizes: the size of each axis; an absent axis has size 1. connect: makes the process group of the axes it is given;
-    by default groups only record, as on the meta device.
+    by default groups only record, as on the meta device. sequence_parallel: whether layers are to slice sequences over
+    the tensor axis, as the plan says.
     """
 
     def __init__(
         self,
         sizes: Mapping[str, int],
         rank: int = 0,
-        connect: Callable[[Mesh, tuple[Axis, ...]], ProcessGroup] | None = None,
+        connect: Connect | None = None,
+        sequence_parallel: bool = False,
     ):
         unknown = set(sizes) - set(AXES)
         if unknown:
             raise ValueError(f"unknown mesh axis {', '.join(sorted(unknown))}: the axes are {', '.join(AXES)}")
         self.shape = tuple(sizes.get(axis, 1) for axis in AXES)
-        self.rank = rank
+        self.rank, self.sequence_parallel = rank, sequence_parallel
         self._ranks = np.arange(np.prod(self.shape)).reshape(self.shape)
         if not 0 <= rank < self._ranks.size:
             raise ValueError(f"rank {rank} is not on a mesh of {self._ranks.size} ranks")

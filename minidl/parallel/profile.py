@@ -19,6 +19,7 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.layout import USUAL, Apart, Reduction
+from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import Mesh
 from minidl.storage import placement
 from minidl.tensor import device
@@ -170,12 +171,13 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
         first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(chain))
         profiles = run(first_trained)
     array = profiles[-1].output if profiles else x
+    loss_name, loss = type(loss).__name__, loss_of_output(loss, chain[-1])
     with meta.record() as loss_calls, _taking(array, loss, "the last block"):
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
         blocks.score(loss, array, target)
     return ChainProfile(
-        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__,
+        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, loss_name,
         ties_of(chain, first_trained),
     )  # fmt: skip
 
