@@ -161,9 +161,7 @@ def test_what_does_not_fit_is_refused(options, message):
 def outcome(samples, expert_group, tensor_group, feed_forward="gelu"):
     """Output, loss, input gradient, what was dropped; this rank's parts of the parameters and of their gradients."""
     with minidl.device("meta"):
-        layer = MixtureOfExperts(
-            HIDDEN, INNER, EXPERTS, 2, 0.75, expert_group, tensor_group, feed_forward=feed_forward
-        )  # fmt: skip
+        layer = MixtureOfExperts(HIDDEN, INNER, EXPERTS, 2, 0.75, expert_group, tensor_group, feed_forward=feed_forward)
     layer.materialize(7, "layer", np.float64)
     x = minidl.tensor(X[samples], requires_grad=True)
     y, balance = layer(x)
@@ -215,9 +213,8 @@ def calls_on_meta(**axes):
     mesh = Mesh(axes)
 
     def build(mesh):
-        return MixtureOfExperts(
-            HIDDEN, INNER, EXPERTS, expert_group=mesh.group("expert"), tensor_group=mesh.group("tensor")
-        )  # fmt: skip
+        groups = dict(expert_group=mesh.group("expert"), tensor_group=mesh.group("tensor"))
+        return MixtureOfExperts(HIDDEN, INNER, EXPERTS, **groups)
 
     layer = build_on_meta(build, mesh, "float64")
     x = minidl.Tensor(meta.MetaArray((BATCH // mesh.size("expert"), SEQUENCE, HIDDEN), "float64"), requires_grad=True)
@@ -236,6 +233,12 @@ def test_on_meta_the_slots_go_to_the_experts_and_back_once_each_way():
     slots = EXPERTS * (BATCH // 2) * 4 * HIDDEN * 8  # ceil(1.25 * 2 * 6 / 4) = 4 slots of a sample in each expert
     to_and_fro = [CollectiveCall("all_to_all", ("expert",), 2, slots)] * 2
     assert list(map(collectives, calls_on_meta(expert=2))) == [to_and_fro, to_and_fro]
+
+
+def test_on_meta_an_all_to_all_makes_an_array_of_its_own_as_it_does_elsewhere():
+    x = meta.MetaArray((4, 3), "float64")
+    y = Mesh({"expert": 2}).group("expert").all_to_all(x)
+    assert y.shape == x.shape and y.storage is not x.storage
 
 
 def test_on_meta_tensor_ranks_reduce_the_slots_forward_and_the_tokens_backward():
