@@ -42,8 +42,11 @@ class GPTBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
-        x = x + self.dropout(self.attention(self.norm1(x)))
+        x = self.attend(x)
         return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+    def attend(self, x):
+        return x + self.dropout(self.attention(self.norm1(x)))
 
 
 class GPTHead(nn.Module):
