@@ -4,6 +4,7 @@ import math
 
 from minidl import ops
 from minidl.nn import init
+from minidl.nn.cut import Cut
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 
@@ -31,8 +32,12 @@ class _Convolution(Module):
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *kernel)
         recipe = init.fan_in_uniform(math.prod(shape[1:]))
-        self.weight = Parameter(shape, init=recipe)
-        self.bias = Parameter((out_channels,), init=recipe) if bias else None
+        self.weight = Parameter(self.held(shape), init=recipe)
+        self.bias = Parameter(self.held((out_channels,)), init=recipe) if bias else None
+
+    def held(self, shape: tuple[int, ...]) -> Cut:
+        """The part that this rank holds of a weight or a bias of `shape`: all of it, unless a subclass splits it."""
+        return Cut(shape)
 
     def extra_repr(self):
         text = (

@@ -4,6 +4,8 @@ A convolution and its two gradients are each linear in two arrays, and the deriv
 two: so the three ops here can be differentiated as often as one likes.
 """
 
+from collections.abc import Callable
+
 from minidl.ops.arithmetic import add
 from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.indexing import getitem
@@ -32,12 +34,18 @@ class Conv2d(Op):
         return self.kernels.conv2d(x, weight, bias, *self.options)
 
     def backward(self, grad):  # (n, o, out_height, out_width)
-        k, (x, weight) = self.kernels, self.shapes
-        grad_x = k.conv2d_grad_input(grad, self.weight, x, *self.options) if self.needs[0] else None
-        grad_weight = k.conv2d_grad_weight(grad, self.x, weight, *self.options) if self.needs[1] else None
-        if len(self.needs) == 2:
-            return grad_x, grad_weight
-        return grad_x, grad_weight, k.channel_sums(grad) if self.needs[2] else None
+        grad_x = self.input_gradient(grad) if self.needs[0] else None
+        grad_weight = self.weight_gradient(grad) if self.needs[1] else None
+        return grad_x, grad_weight, *[self.bias_gradient(grad) if needed else None for needed in self.needs[2:]]
+
+    def input_gradient(self, grad):
+        return self.kernels.conv2d_grad_input(grad, self.weight, self.shapes[0], *self.options)
+
+    def weight_gradient(self, grad):
+        return self.kernels.conv2d_grad_weight(grad, self.x, self.shapes[1], *self.options)
+
+    def bias_gradient(self, grad):
+        return self.kernels.channel_sums(grad)
 
 
 class Conv2dGradInput(Op):
@@ -81,7 +89,8 @@ class Conv2dGradWeight(Op):
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """x (batch, c, length), weight (o, c / groups, kernel size), bias (o,) -> (batch, o, out_length), as conv2d."""
-    return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+    _check_bias("conv1d", bias, weight.shape[:1])
+    return convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
 @taped
@@ -92,7 +101,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     "same", which keeps the size and needs stride 1. Each of `groups` parts of the channels has its own part of the
     weight and of the result. x may lack the batch dimension; the result then does too.
     """
-    return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+    _check_bias("conv2d", bias, weight.shape[:1])
+    return convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
 @taped
@@ -137,7 +147,11 @@ def conv_transpose2d(
     )
 
 
-def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
+def convolve(name, dims, x, weight, bias, stride, padding, dilation, groups, op: Callable[..., Conv2d] = Conv2d):
+    """What conv1d (`dims` 1) and conv2d (2) do, by `op(stride, padding, dilation, groups)`. name: for errors.
+
+    The bias may be of other channels than the weight's, if that is what `op` takes.
+    """
     stride, dilation = sizes_of(name, "stride", stride, dims), sizes_of(name, "dilation", dilation, dims)
     _check_operands(name, dims, x, weight, groups)
     if x.shape[-dims - 1] != weight.shape[1] * groups:
@@ -147,7 +161,6 @@ def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
         )
     if weight.shape[0] % groups:
         raise ValueError(f"{name}: the {weight.shape[0]} channels of the result are not divisible by groups={groups}")
-    _check_bias(name, bias, weight.shape[0])
     reach = tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
     if isinstance(padding, str) and padding not in ("same", "valid"):
         raise ValueError(f'{name}: padding={padding!r}, it must be of ints, "same" or "valid"')
@@ -164,7 +177,7 @@ def _convolve(name, dims, x, weight, bias, stride, padding, dilation, groups):
         )
     options = (*(_lifted(option, fill) for option, fill in ((stride, 1), (padding, 0), (dilation, 1))), groups)
     inputs = (as_images(x, dims), as_images(weight, dims), *(() if bias is None else (bias,)))
-    y = as_given(Conv2d(*options)(*inputs), x, dims)
+    y = as_given(op(*options)(*inputs), x, dims)
     if same and any(r % 2 for r in reach):  # the odd one of the padding goes to the end, as in PyTorch
         y = getitem(y, (..., *(slice(r % 2, None) for r in reach)))
     return y
@@ -185,7 +198,7 @@ def _convolve_transposed(name, dims, x, weight, bias, stride, padding, output_pa
             f"{name}: output_padding {more} must be smaller than the stride {stride} or the dilation {dilation}"
         )
     channels = weight.shape[1] * groups
-    _check_bias(name, bias, channels)
+    _check_bias(name, bias, (channels,))
     sizes = zip(x.shape[-dims:], stride, padding, dilation, weight.shape[2:], more, strict=True)
     out_size = tuple((n - 1) * s - 2 * p + d * (k - 1) + m + 1 for n, s, p, d, k, m in sizes)
     if min(out_size) < 1:
@@ -216,6 +229,6 @@ def _check_operands(name, dims, x, weight, groups):
         raise ValueError(f"{name}: groups={groups!r}, it must be an int of at least 1")
 
 
-def _check_bias(name, bias, channels):
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"{name}: the bias has shape {bias.shape}, it must be ({channels},)")
+def _check_bias(name, bias, shape):
+    if bias is not None and bias.shape != shape:
+        raise ValueError(f"{name}: the bias has shape {bias.shape}, it must be {shape}")

@@ -144,21 +144,32 @@ def adaptive_max_pool2d(x: Tensor, output_size) -> Tensor:
 
 def _pool(name, op, x, dims, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True):
     _check_input(name, x, dims)
+    options = kernel_size, stride, padding, dilation, ceil_mode, count_include_pad
+    return _apply(op, x, pool_windows(name, x.shape[-dims:], *options))
+
+
+def pool_windows(
+    name: str, sizes: tuple[int, ...], kernel_size, stride, padding, dilation, ceil_mode: bool, count_include_pad: bool
+) -> list[Windows]:
+    """Where the windows of a pool lie along each dimension of images of these `sizes`.
+
+    name: for the ValueError where the options do not suit them.
+    """
+    dims = len(sizes)
     kernel = sizes_of(name, "kernel_size", kernel_size, dims)
     stride = kernel if stride is None else sizes_of(name, "stride", stride, dims)
     padding = sizes_of(name, "padding", padding, dims, 0)
     dilation = sizes_of(name, "dilation", dilation, dims)
-    options = list(zip(kernel, stride, padding, dilation, strict=True))
     windows = []
-    for size, (k, s, p, d) in zip(x.shape[-dims:], options, strict=True):
+    for size, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
         if p > (d * (k - 1) + 1) // 2:
             raise ValueError(f"{name}: padding={p}, at most half of the window of {d * (k - 1) + 1} elements")
         windows.append(regular(size, k, s, p, d, ceil_mode, count_include_pad))
         if not len(windows[-1]):
             raise ValueError(
-                f"{name}: shape {x.shape}, padded by {padding}, is smaller than a window (kernel_size={kernel})"
+                f"{name}: images of {sizes}, padded by {padding}, are smaller than a window (kernel_size={kernel})"
             )
-    return _apply(op, x, windows)
+    return windows
 
 
 def _adaptive_pool(name, op, x, dims, output_size):
