@@ -29,6 +29,7 @@ class Balanced(nn.Module):
 
     def __init__(self, block: nn.Module):
         self.block = block
+        self.class_group = getattr(block, "class_group", None)  # of the head
 
     def forward(self, given):
         x, balance = given
@@ -90,16 +91,22 @@ def moe_gpt(
         rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
     )  # fmt: skip
     expert_group, tensor_group = (mesh.group("expert"), mesh.group("tensor")) if mesh else (None, None)
+    if mesh and mesh.size("context") > 1:
+        raise ValueError(
+            f"moe_gpt: context={mesh.size('context')} shares sequences, but the slots of an expert and its "
+            "load-balancing loss are those of whole sequences"
+        )
 
     def mixture() -> MixtureOfExperts:
         return MixtureOfExperts(
-            hidden, inner or 4 * hidden, experts, top_k, capacity_factor, expert_group, tensor_group, bias, feed_forward
-        )
+            hidden, inner or 4 * hidden, experts, top_k, capacity_factor, expert_group, tensor_group, bias,
+            feed_forward, bool(mesh and mesh.sequence_parallel),
+        )  # fmt: skip
 
     embedding, *blocks, head = dense
     for place, block in enumerate(blocks):
         if (place + 1) % every == 0:
-            blocks[place] = MixtureBlock(block.norm1, block.attention, block.norm2, mixture(), dropout)
+            blocks[place] = MixtureBlock(block.norm1, block.attention, block.norm2, mixture(), block.dropout)
         else:
             blocks[place] = Balanced(block)
     model = nn.Sequential(BalancedEmbedding(embedding), *blocks, Balanced(head))

@@ -61,10 +61,14 @@ class Costs:
 
     def layer_axes(self) -> list[tuple[Axis, ...]]:
         """The axes over which layers communicate, in an order that all ranks agree on."""
+        return sorted({call.axes for call in self.layer_calls()}, key=str)
+
+    def layer_calls(self) -> Iterator[CollectiveCall]:
+        """All collectives inside layers, and inside the loss."""
         profile = self.profile
         of_blocks = (call for block in profile.blocks for call in (*block.forward, *block.backward, *block.infer))
         calls = chain(of_blocks, profile.loss, profile.score)
-        return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)}, key=str)
+        return (call for call in calls if isinstance(call, CollectiveCall))
 
     def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
         for bucket in buckets:

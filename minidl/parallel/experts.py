@@ -6,6 +6,9 @@ beforehand. Two all-to-alls in forward, and two in backward, bring the slots to 
 """
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from minidl import ops
 from minidl.checks import check_positive
@@ -15,32 +18,39 @@ from minidl.nn.cut import Cut
 from minidl.nn.layers import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.parallel.conjugates import AllReduce, CollectiveOp, Gather, Replicate, Slice
 from minidl.parallel.group import ProcessGroup
-from minidl.parallel.layers import AllReduce, Replicate
+from minidl.parallel.layers import SEQUENCE, check_divisible, useful
 from minidl.tensor import Op, Tensor
 
 EXPERTS = ("gelu", "swiglu")
 
 
-class AllToAll(Op):
-    """Forward: slice `rank` along dimension 0 of every rank's input, joined. Backward: the same of the gradients."""
+class AllToAll(CollectiveOp):
+    """Forward: part `rank` along dimension 0 of every rank's input, joined. Backward: the gradients go back.
 
-    def __init__(self, group: ProcessGroup):
-        self.group = group
+    sent, received: rows for each rank, and from each.
+    """
+
+    def __init__(self, group: ProcessGroup, sent: Sequence[int], received: Sequence[int]):
+        super().__init__(group)
+        self.sent, self.received = tuple(sent), tuple(received)
 
     def forward(self, x):
-        return self.group.all_to_all(x)
+        return self.group.all_to_all(x, self.received, self.sent)
 
     def backward(self, grad):
-        return self.group.all_to_all(grad)
+        return self.group.all_to_all(grad, self.sent, self.received)
 
 
 class SumRows(Op):
     """Row i of the result: the sum of the rows of x (n, width) that `index` (m, times) has in row i, -1 for none.
 
     back: (n, times), the rows of the result to which each row of x goes, -1 for none. So backward is the same sum with
-    the two exchanged, and no two writes meet. It cannot be differentiated twice.
+    the two exchanged, and no two writes meet.
     """
+
+    once = "its indices stay with the op"
 
     def __init__(self, index: Tensor, back: Tensor):
         self.index, self.back = index.data, back.data
@@ -77,8 +87,9 @@ class MixtureOfExperts(Module):
     As with running statistics, each rank counts those of its own samples.
 
     feed_forward: "gelu", or the gated "swiglu". expert_group: its ranks have experts / size of them each, and each its
-    own samples, as many as the others. tensor_group: its ranks have the same samples, and inner / size features of each
-    expert. None or a group of one rank: nothing is communicated. ValueError for sizes that do not fit.
+    own samples. tensor_group: its ranks have the same samples, and inner / size features of each expert; with
+    sequence_parallel slices of their sequences, which are gathered. None or a group of one rank: nothing is
+    communicated. ValueError for sizes that do not fit.
     """
 
     def __init__(
@@ -92,29 +103,25 @@ class MixtureOfExperts(Module):
         tensor_group: ProcessGroup | None = None,
         bias: bool = True,
         feed_forward: str = "gelu",
+        sequence_parallel: bool = False,
     ):
-        for what, size, axis, group in (
-            ("experts", experts, "expert", expert_group),
-            ("inner", inner, "tensor", tensor_group),
-        ):
-            if group and size % group.size:
-                raise ValueError(f"{what}={size} is not divisible by {axis}={group.size}")
+        self.expert_group, self.tensor_group = useful(expert_group), useful(tensor_group)
+        for what, size, group in (("experts", experts, self.expert_group), ("inner", inner, self.tensor_group)):
+            check_divisible("MixtureOfExperts", what, size, group)
         if not 1 <= top_k <= experts:
             raise ValueError(f"top_k={top_k} is not between 1 and experts={experts}")
         check_positive("capacity_factor", capacity_factor)
         if feed_forward not in EXPERTS:
             raise ValueError(f"feed_forward={feed_forward!r}, choose one of {', '.join(EXPERTS)}")
         self.experts, self.top_k, self.capacity_factor = experts, top_k, capacity_factor
-        self.gated = feed_forward == "swiglu"
-        self.expert_group = expert_group if expert_group and expert_group.size > 1 else None
-        self.tensor_group = tensor_group if tensor_group and tensor_group.size > 1 else None
+        self.gated, self.sequence_parallel = feed_forward == "swiglu", sequence_parallel
 
         def part(*shape: int, inner_dim: int | None = None, parts: int = 1) -> Cut:
             cut = Cut(shape)
-            if self.expert_group:
-                cut = cut.split(0, self.expert_group.rank, self.expert_group.size)
-            if self.tensor_group and inner_dim is not None:
-                cut = cut.split(inner_dim, self.tensor_group.rank, self.tensor_group.size, parts)
+            if group := self.expert_group:
+                cut = cut.split(0, group.rank, group.size, axes=group.axes)
+            if inner_dim is not None and (group := self.tensor_group):
+                cut = cut.split(inner_dim, group.rank, group.size, parts, axes=group.axes)
             return cut
 
         halves = 2 if self.gated else 1  # gate and up are the halves of one matrix
@@ -136,6 +143,8 @@ class MixtureOfExperts(Module):
         return min(sequence, math.ceil(self.capacity_factor * self.top_k * sequence / self.experts))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.sequence_parallel:
+            x = Gather(self.tensor_group, SEQUENCE)(x)
         batch, sequence, hidden = x.shape
         probabilities = ops.softmax(self.router(x), -1)  # (batch, sequence, experts)
         gates, choices = ops.topk(probabilities, self.top_k)  # (batch, sequence, top_k)
@@ -157,8 +166,8 @@ class MixtureOfExperts(Module):
         filled = SumRows(token_of, slot_of)(x.reshape(batch * sequence, hidden))
         y = self._through_experts(filled.reshape(self.experts, slots // self.experts, hidden))
         weights = SumRows(choice_of, slot_of.reshape(slot_of.numel(), 1))(gates.reshape(slot_of.numel(), 1))
-        y = SumRows(slot_of, token_of)(y.reshape(slots, hidden) * weights)
-        return y.reshape(batch, sequence, hidden), balance
+        y = SumRows(slot_of, token_of)(y.reshape(slots, hidden) * weights).reshape(batch, sequence, hidden)
+        return (Slice(self.tensor_group, SEQUENCE)(y) if self.sequence_parallel else y), balance
 
     def _slots(self, choices: Tensor, chosen: Tensor, sequence: int) -> Tensor:
         """The slot of each token's choices (tokens, top_k), -1 for those that are dropped.
@@ -181,12 +190,15 @@ class MixtureOfExperts(Module):
         """x (experts, slots, hidden) of this rank's samples -> the same of what the experts make of them."""
         if self.expert_group is None:
             return self._feed_forward(x)
-        ranks, (experts, slots, hidden) = self.expert_group.size, x.shape
-        own = experts // ranks
-        x = AllToAll(self.expert_group)(x).reshape(ranks, own, slots, hidden)  # from every rank
-        y = self._feed_forward(x.permute(1, 0, 2, 3).reshape(own, ranks * slots, hidden))
-        y = y.reshape(own, ranks, slots, hidden).permute(1, 0, 2, 3).reshape(experts, slots, hidden)
-        return AllToAll(self.expert_group)(y)
+        experts, slots, hidden = x.shape
+        group, own = self.expert_group, experts // self.expert_group.size
+        theirs = _of_each_rank(group, slots, x.device)
+        here, there = [own * slots] * group.size, [own * n for n in theirs]
+        x = AllToAll(group, here, there)(x.reshape(experts * slots, hidden))
+        parts = [part.reshape(own, n, hidden) for part, n in zip(ops.split(x, there, 0), theirs, strict=True)]
+        y = self._feed_forward(ops.cat(parts, 1))  # (own, slots of all ranks, hidden)
+        parts = [part.reshape(own * n, hidden) for part, n in zip(ops.split(y, theirs, 1), theirs, strict=True)]
+        return AllToAll(group, there, here)(ops.cat(parts, 0)).reshape(experts, slots, hidden)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """x (local experts, slots, hidden) -> the same shape."""
@@ -207,6 +219,14 @@ class MixtureOfExperts(Module):
         experts, hidden, _ = self.up.cut.whole
         inner = self.down.cut.whole[1]
         return f"{hidden}, {inner}, experts={experts}, top_k={self.top_k}, capacity_factor={self.capacity_factor}"
+
+
+def _of_each_rank(group: ProcessGroup, slots: int, device: str) -> list[int]:
+    """The slots of an expert on each rank: those of a short batch may have other samples to bring."""
+    if device == "meta":  # which knows of whole batches alone
+        group.all_gather(full((1,), slots, device=device))
+        return [slots] * group.size
+    return group.all_gather(np.array([slots])).tolist()
 
 
 def _inverse(places: Tensor, count: int) -> Tensor:

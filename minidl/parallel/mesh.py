@@ -98,8 +98,7 @@ class Mesh:
         if axes not in self._members:
             places = [[own] for own in self._coordinates]
             for axis in axes:
-                name = axis if isinstance(axis, str) else axis[0]
-                places[_axis(name)] = self._along(axis)
+                places[_axis(axis_name(axis))] = self._along(axis)
             self._members[axes] = tuple(self._ranks[np.ix_(*places)].ravel().tolist())
         return self._members[axes]
 
@@ -111,7 +110,7 @@ class Mesh:
 
     def has_group(self, axis: str) -> bool:
         """Whether a group along `axis`, or along a part of it, has been asked for."""
-        return any(axis == (a if isinstance(a, str) else a[0]) for axes in self._groups for a in axes)
+        return any(axis == axis_name(a) for axes in self._groups for a in axes)
 
     def _along(self, axis: Axis) -> list[int]:
         """The coordinates on the axis that is named of those who differ from this rank along `axis`."""
@@ -134,6 +133,11 @@ class Mesh:
         if axes not in self._groups:
             self._groups[axes] = self._connect(self, axes)
         return self._groups[axes]
+
+
+def axis_name(axis: Axis) -> str:
+    """The axis of which it is all, or some coordinates, or a row or column."""
+    return axis if isinstance(axis, str) else axis[0]
 
 
 def _axis(name: str) -> int:

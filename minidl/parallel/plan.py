@@ -80,7 +80,7 @@ class Plan(Displayed):
             value = getattr(self, name)
             if kind is bool:
                 if not isinstance(value, bool | np.bool_):
-                    raise TypeError(f"{name} must be True or False, not {value!r}")
+                    raise ValueError(f"{name} must be True or False, not {value!r}")
             elif kind is int:
                 check_count(name, value)
             elif kind is float:

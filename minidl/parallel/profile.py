@@ -112,8 +112,9 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     for buffer in model.buffers():
         if buffer.dtype.kind == "f":
             buffer.data = MetaArray(buffer.shape, dtype)
-    if mesh.size("tensor") > 1 and not mesh.has_group("tensor"):
-        raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
+    for axis in ("tensor", "context", "expert"):
+        if mesh.size(axis) > 1 and not mesh.has_group(axis):
+            raise ValueError(f"{axis}={mesh.size(axis)}, but the builder splits no layer over mesh.group({axis!r})")
     return model
 
 

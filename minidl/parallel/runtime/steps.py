@@ -33,6 +33,7 @@ from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
+from minidl.parallel.sequence import positions
 from minidl.tensor import device as default_device
 from minidl.trace import Event
 
@@ -43,7 +44,8 @@ REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
 class Job:
     """What every worker needs to know.
 
-    layer_axes: over which the model's layers communicate. first_step: how many steps are done already, in the
+    layer_axes: over which the model's layers communicate. part: how many positions a rank has of each sequence where
+    several share them, 0 where they do not. first_step: how many steps are done already, in the
     checkpoint that the request resumes.
     """
 
@@ -51,6 +53,7 @@ class Job:
     training: Program
     evaluation: Program
     layer_axes: list[tuple[Axis, ...]]
+    part: int
     first_step: int
 
 
@@ -155,7 +158,9 @@ def _make_worker(group, job: Job) -> Worker:
     if request.resume is not None:
         rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
     loss = loss_of_output(request.loss, chain_of(model)[-1])
-    worker = Worker(stage, mesh, loss, optimizer, request.seed, request.clip_norm, device)
+    sharing = mesh.coordinate("context"), mesh.size("context")
+    own = positions(job.part * plan.context, *sharing) if job.part else None
+    worker = Worker(stage, mesh, loss, optimizer, request.seed, request.clip_norm, device, own)
     for axes in job.layer_axes:
         layers.group(*axes).on_collective = worker.inside_layer
     return worker
