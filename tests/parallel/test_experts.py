@@ -232,7 +232,8 @@ def collectives(calls):
 def test_on_meta_the_slots_go_to_the_experts_and_back_once_each_way():
     slots = EXPERTS * (BATCH // 2) * 4 * HIDDEN * 8  # ceil(1.25 * 2 * 6 / 4) = 4 slots of a sample in each expert
     to_and_fro = [CollectiveCall("all_to_all", ("expert",), 2, slots)] * 2
-    assert list(map(collectives, calls_on_meta(expert=2))) == [to_and_fro, to_and_fro]
+    counts = CollectiveCall("all_gather", ("expert",), 2, 2 * 8)  # how many slots each rank has to fill
+    assert list(map(collectives, calls_on_meta(expert=2))) == [[counts, *to_and_fro], to_and_fro]
 
 
 def test_on_meta_an_all_to_all_makes_an_array_of_its_own_as_it_does_elsewhere():

@@ -61,7 +61,7 @@ from minidl.parallel.collectives.tree import (
 CostFunction = Callable[[int, float], Cost]
 
 
-def nothing(size: int, nbytes: float) -> Cost:
+def receive_cost(size: int, nbytes: float) -> Cost:
     """What a receive costs by itself: the message is paid for with its send."""
     return Cost(0, 0.0)
 
@@ -76,7 +76,7 @@ COSTS: dict[str, CostFunction] = {
     "gather": flat_gather_cost,
     "scatter": flat_scatter_cost,
     "send": ring_shift_cost,
-    "recv": nothing,
+    "recv": receive_cost,
     "barrier": dissemination_barrier_cost,
 }
 
