@@ -15,8 +15,8 @@ from minidl.nn.cut import Cut
 from minidl.nn.layers import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.parallel.conjugates import AllReduce, Replicate
 from minidl.parallel.group import ProcessGroup
-from minidl.parallel.layers import AllReduce, Replicate
 from minidl.tensor import Op, Tensor
 
 EXPERTS = ("gelu", "swiglu")
