@@ -104,15 +104,16 @@ class ColumnParallelConv2d(nn.Conv2d):
 class RowParallelConv2d(nn.Conv2d):
     """Conv2d whose `in_channels` are split over `group`: takes this rank's channels, gives the whole result.
 
-    scatter_output: gives this rank's channels of the result. The bias is added once, after the sum. group: None or a
-    group of one rank makes it a plain Conv2d. ValueError where the channels do not divide.
+    whole_input: takes all channels, of which it uses this rank's. scatter_output: gives this rank's channels of the
+    result. The bias is added once, after the sum. group: None or a group of one rank makes it a plain Conv2d.
+    ValueError where the channels do not divide.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, group: ProcessGroup | None = None, stride=1, padding=0,
-        dilation=1, bias: bool = True, scatter_output: bool = False,
+        dilation=1, bias: bool = True, scatter_output: bool = False, whole_input: bool = False,
     ):  # fmt: skip
-        self.group, self.scatter_output = useful(group), scatter_output
+        self.group, self.scatter_output, self.whole_input = useful(group), scatter_output, whole_input
         check_divisible("RowParallelConv2d", "in_channels", in_channels, self.group)
         if scatter_output:
             check_divisible("RowParallelConv2d", "out_channels", out_channels, self.group)
@@ -123,9 +124,11 @@ class RowParallelConv2d(nn.Conv2d):
             return cut(shape, 1, self.group)
         return cut(shape, 0, self.group) if self.scatter_output else Cut(shape)
 
-    def forward(self, x: Tensor) -> Tensor:  # (n, c / size, …)
+    def forward(self, x: Tensor) -> Tensor:
         if self.group is None:
             return super().forward(x)
+        if self.whole_input:
+            x = channels_last(Slice(self.group, -1), x)  # (n, c / size, …)
         return _convolve(self, partial(RowConv2d, self.group, self.scatter_output), x)
 
     def extra_repr(self):
@@ -168,16 +171,6 @@ class GatherChannels(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return channels_last(Gather(self.group, -1), x) if self.group else x
-
-
-class SliceChannels(Module):
-    """Images, which every rank of `group` has whole -> those with this rank's channels."""
-
-    def __init__(self, group: ProcessGroup | None):
-        self.group = useful(group)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return channels_last(Slice(self.group, -1), x) if self.group else x
 
 
 def summed_over(module: Module, group: ProcessGroup | None) -> Module:

@@ -16,7 +16,6 @@ from minidl.parallel.convolution import (
     GatherBatch,
     GatherChannels,
     RowParallelConv2d,
-    SliceChannels,
 )
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.profile import build_on_meta
@@ -44,8 +43,7 @@ def gathered(group, channels=4, kernel=3, **options):
 def scattered(group, channels=4, kernel=3, **options):
     return nn.Sequential(
         nn.Conv2d(3, channels, kernel, **options),
-        SliceChannels(group),
-        RowParallelConv2d(channels, 2 * channels, kernel, group, scatter_output=True, **options),
+        RowParallelConv2d(channels, 2 * channels, kernel, group, scatter_output=True, whole_input=True, **options),
         nn.MaxPool2d(2),
         RowParallelConv2d(2 * channels, channels, 1, group, bias=False, scatter_output=True),
         GatherChannels(group),
