@@ -54,11 +54,19 @@ class Prices:
                     continue
                 found.append(Segment(busy, slowed / busy if busy else 1.0, None))
                 busy = slowed = 0.0
-                ranks = self.mesh(rank).ranks(*call.axes)
-                seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
-                found.append(Segment(seconds, network.contention, call))
+                found.append(Segment(self._inside_seconds(rank, call), network.contention, call))
         found.append(Segment(busy, slowed / busy if busy else 1.0, None))
         return tuple(found)
+
+    def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
+        """Time of a collective inside a layer. A message there, of a halo, goes to the next rank or comes from it."""
+        network, nbytes = self.cluster.network, call.nbytes * self.cluster.compute.scale
+        ranks = self.mesh(rank).ranks(*call.axes)
+        if call.name == "send":
+            return network.send_seconds(ranks[0], ranks[1], nbytes)
+        if call.name == "recv":
+            return network.receive_seconds(ranks[1], ranks[0], nbytes)
+        return network.collective_seconds(call.name, ranks, nbytes)
 
     def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
         """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""
