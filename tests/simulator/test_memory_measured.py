@@ -4,26 +4,21 @@ import numpy as np
 import pytest
 
 from minidl import data, models, nn, optim
-from minidl.parallel import Plan, train
+from minidl.parallel import Plan
 from minidl.parallel.plan import RECOMPUTATIONS
 from minidl.parallel.schedules import SCHEDULES
-from minidl.storage import NUMBER
 from simulator import simulate
 from tests.parallel.plans import plans
 from tests.simulator.hand_made import cluster
+from tests.simulator.held import BATCH_SIZE, check_memory, momentum
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
 TRAIN, _ = data.digits()
-BATCH_SIZE, STEPS = 64, 3
 
 
 def perceptron(mesh):
     return models.mlp((64, 256, 256, 256, 10), mesh)
-
-
-def momentum(parameters):
-    return optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
 SIZES = dict(data=(1, 2), pipeline=(1, 2), tensor=(1, 2), micro_batches=(1, 2, 4), sharding=("none", "optimizer"))
@@ -64,27 +59,10 @@ def name(value):
     return str(value) if isinstance(value, Plan) else getattr(value, "__name__", "")
 
 
-def check(build, dataset, plan, optimizer, batch_size=BATCH_SIZE):
-    """Both say the same of the fullest worker, byte for byte.
-
-    In a pipeline a message may come before its place in the list, or wait to be taken: up to one for each micro-batch.
-    """
-    settings = dict(optimizer=optimizer, loss=nn.CrossEntropyLoss())
-    run = train(build, dataset, plan, batch_size=batch_size, steps=STEPS, timeout=120, **settings)
-    prediction = simulate(build, plan, cluster(cores=2), batch_size, example=dataset[np.arange(1)], **settings)
-    program = prediction.program
-    messages = [i for rank in range(plan.workers) for i in program[rank].step if i.kind in ("send", "receive")]
-    early = plan.micro_batches * max(map(program.costs.payload_bytes, messages), default=0)
-    assert early == 0 or plan.pipeline > 1
-    label = NUMBER if batch_size == plan.data * plan.micro_batches else 0  # a single one is not looked at
-    assert prediction.memory_bytes - label <= run.memory_bytes <= prediction.memory_bytes + early
-    return run.memory_bytes / prediction.memory_bytes
-
-
 @pytest.mark.parametrize(("plan", "optimizer"), CASES, ids=name)
 def test_a_perceptron_holds_what_is_predicted(plan, optimizer):
-    check(perceptron, TRAIN, plan, optimizer)
-    assert check(perceptron, TRAIN, plan, optimizer, batch_size=8) < 1.02  # messages are a small part of it
+    check_memory(perceptron, TRAIN, plan, optimizer)
+    assert check_memory(perceptron, TRAIN, plan, optimizer, batch_size=8) < 1.02  # messages are a small part of it
 
 
 def wide(mesh):
@@ -123,7 +101,7 @@ def adapter(mesh):
     ids=lambda value: name(value),
 )
 def test_wide_and_frozen_models_hold_what_is_predicted(build, plan):
-    check(build, TRAIN, plan, optim.Adam)
+    check_memory(build, TRAIN, plan, optim.Adam)
 
 
 class Tokens:
@@ -180,7 +158,7 @@ OTHER_MODELS = [
 
 @pytest.mark.parametrize(("build", "dataset", "plan"), OTHER_MODELS, ids=name)
 def test_other_models_hold_what_is_predicted(build, dataset, plan):
-    check(build, dataset, plan, momentum)
+    check_memory(build, dataset, plan, momentum)
 
 
 GPT_MATRIX = [
@@ -193,7 +171,7 @@ GPT_MATRIX = [
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", GPT_MATRIX, ids=name)
 def test_a_transformer_holds_what_is_predicted(plan):
-    check(gpt, Tokens(), plan, momentum)
+    check_memory(gpt, Tokens(), plan, momentum)
 
 
 def test_the_more_is_computed_again_the_less_a_transformer_holds():
