@@ -40,7 +40,8 @@ MODELS = {
     "mixtral": (models.moe_gpt, {"experts": 4, "capacity_factor": 1.0} | LLAMA),
 }
 MODELS |= {split: (models.cnn, {"split": split}) for split in SPLITS}
-HEADS = {model: options.get("kv_heads", SIZES["heads"]) for model, (_, options) in MODELS.items()}
+MOST_TENSOR = {model: options.get("kv_heads", SIZES["heads"]) for model, (_, options) in MODELS.items()}
+MOST_TENSOR["space"] = 2  # rows that the last pool leaves
 TEXT = np.random.default_rng(0).integers(0, 12, (36, 9))
 SENTENCES = data.ArrayDataset(TEXT[:, :-1], TEXT[:, 1:])  # 2 batches, and one of 4 sentences
 DIGITS = data.ArrayDataset(*data.digits()[0][np.arange(len(TEXT))])
@@ -66,7 +67,7 @@ WIDE = dict.fromkeys(("data", "pipeline", "tensor", "micro_batches", "context", 
 
 def builder(model):
     make, options = MODELS[model]
-    sizes = {"widths": (4, 6, 8)} if make is models.cnn else SIZES
+    sizes = {"widths": (4, 8, 8)} if make is models.cnn else SIZES
 
     def build(mesh):
         return make(**sizes, **options, mesh=mesh)
@@ -92,8 +93,13 @@ def fits(plan):
     return plan.pipeline * plan.chunks <= BLOCKS and BATCH % (plan.sample_parts * plan.micro_batches) == 0
 
 
+def can_be_split(case):
+    samples = BATCH // (case["data"] * case["micro_batches"])
+    return case["tensor"] <= MOST_TENSOR[case["model"]] and (case["model"] != "batch" or samples % case["tensor"] == 0)
+
+
 def cases(options, workers):
-    return [case for case in cases_of(options, fits, workers) if case["tensor"] <= HEADS[case["model"]]]
+    return [case for case in cases_of(options, fits, workers) if can_be_split(case)]
 
 
 def check_case(case):

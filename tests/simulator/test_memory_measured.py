@@ -1,11 +1,16 @@
 """What training holds is what the simulator says: the arrays of a worker, against the walk over its list."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan
+from minidl.parallel import instructions as I
+from minidl.parallel.instructions import buffers as B
 from minidl.parallel.plan import RECOMPUTATIONS
+from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.schedules import SCHEDULES
 from simulator import simulate
 from tests.parallel.plans import plans
@@ -181,3 +186,23 @@ def test_the_more_is_computed_again_the_less_a_transformer_holds():
         return simulate(lambda mesh: models.gpt(3, 16, 4, 32, 32, mesh), plan, cluster(), 16, **options).memory_bytes
 
     assert held("full") < held("selective") < held("none")
+
+
+def test_a_message_that_lies_where_an_array_was_that_is_being_used_up_leaves_no_bytes_behind(monkeypatch):
+    """While Backward(1) runs, which uses up what forward kept, a gradient comes to where a larger array was."""
+    large, small = (np.zeros(n) for n in (100, 10))
+
+    def with_one_id(arrays):
+        return dict.fromkeys([1], sum(sizes)) if (sizes := [array.nbytes for array in arrays]) else {}
+
+    monkeypatch.setattr("minidl.parallel.runtime.memory.storages", with_one_id)
+    memory = HighWater(SimpleNamespace(buckets=(), parameters=(), buffers=()), None)
+    forward, backward = I.Forward(0, 1, 0, 0, 0, False), I.Backward(0, 1, 0, 0, False, False)
+    receive = I.RecvGradient(0, 0, 0, 1)
+    kept = SimpleNamespace(arrays=lambda: [large])
+    for _ in range(3):
+        memory.look(forward, {B.saved(0, 1, 0): [kept]})
+        memory.look(receive, {receive.writes[0]: small})
+        memory.look(backward, {})
+        memory.look(I.Backward(0, 0, 0, 0, False, False), {})
+    assert memory.nbytes == large.nbytes + small.nbytes
