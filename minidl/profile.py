@@ -23,6 +23,7 @@ from minidl.nn.parameter import Parameter
 from minidl.optim import SGD
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.parallel.blocks import each, several
 from minidl.parallel.runtime.device import device_of_rank
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
@@ -38,9 +39,9 @@ REST = "(rest)"
 class Row:
     """What one block costs, for all of the calls of a forward and a backward.
 
-    kept_bytes: what it keeps from forward to backward; an array that two blocks keep counts in both. seconds: medians.
-    None: not known, or not measured. The backward of a first block does not include the gradient of the data, which
-    nobody wants.
+    output: its shape; of a tuple, that of the first tensor. kept_bytes: what it keeps from forward to backward; an
+    array that two blocks keep counts in both. seconds: medians. None: not known, or not measured. The backward of a
+    first block does not include the gradient of the data, which nobody wants.
     """
 
     name: str
@@ -78,11 +79,13 @@ def profile(model: Module, input, depth: int = 1, repeats: int = 5, show: bool =
     """What each block of `model` costs for `input`: parameters, FLOPs, bytes moved and kept; and its time on the CPU.
 
     The blocks are those of a Sequential, or the children of another module, and what it does beside them as "(rest)";
-    depth: how far down, 0 for the model as one block. A module whose children are not called with one tensor, or do
-    not give one, is one row. FLOPs and bytes are counted by running the blocks on meta. Times are medians of `repeats`
-    runs after a first one; a model on meta is not timed, so one of any size can be counted. show: print the table.
+    depth: how far down, 0 for the model as one block. A module is one row if a child of it takes or makes another thing
+    than a tensor or a flat tuple of tensors. FLOPs and bytes are counted by running the blocks on meta. Times are
+    medians of `repeats` runs after a first one; a model on meta is not timed, so one of any size can be counted. show:
+    print the table.
 
-    The model runs as it is, in training or not, and is left as it was. TypeError: it does not make one tensor of one.
+    The model runs as it is, in training or not, and is left as it was. TypeError: it does not make a tensor or a flat
+    tuple of tensors.
     """
     if not isinstance(model, Module):
         raise TypeError(f"profile needs a module, not a {type(model).__name__}")
@@ -109,7 +112,7 @@ class _Walk:
         self.known: dict[tuple, BlockProfile] = {}
 
     def block(self, name: str, block: Module, x, wants_grad: bool, depth: int):
-        """The rows of a block called on the array `x`; gives its output."""
+        """The rows of a block called on the array `x`, or a tuple; gives its output."""
         if depth and isinstance(block, Sequential) and len(block):
             for child_name, child in block.named_children():
                 x = self.block(_join(name, child_name), child, x, wants_grad, depth - 1)
@@ -138,15 +141,15 @@ class _Walk:
     def _counts(self, name: str, block: Module, calls: list[tuple]) -> Row:
         counted = [self._counted(block, x, wants_grad) for x, wants_grad in calls]
         return Row(
-            name, type(block).__name__, counted[-1].output.shape, counted[0].parameter_count,
+            name, type(block).__name__, several(counted[-1].output)[0].shape, counted[0].parameter_count,
             sum(flops(c.forward) for c in counted), sum(flops(c.backward) for c in counted),
             sum(_moved(c.forward) for c in counted), sum(_moved(c.backward) for c in counted),
             sum(c.saved_bytes for c in counted),
         )  # fmt: skip
 
     def _counted(self, block: Module, x, wants_grad: bool) -> BlockProfile:
-        x = on_meta(x)
-        key = signature(block), placement(x), wants_grad
+        x = each(on_meta, x)
+        key = signature(block), each(placement, x), wants_grad
         if key not in self.known:
             with _on_meta(block):
                 self.known[key] = profile_block(block, x, _sgd, wants_grad, trained=True)
@@ -164,7 +167,7 @@ class _Walk:
 def _children_calls(block: Module, x, wants_grad: bool):
     """-> name, child and the arrays and wants_grad of its calls, for each child of `block` run on `x`; and the output.
 
-    No children if one of them has another input than a tensor, or another output.
+    No children if one of them has another input than a tensor or a flat tuple of tensors, or another output.
     """
     children = list(_callable_children(block))
     calls: dict[int, list[tuple]] = {id(child): [] for _, child in children}
@@ -172,23 +175,35 @@ def _children_calls(block: Module, x, wants_grad: bool):
 
     def note(module, inputs, out):
         nonlocal simple
-        if len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(out, Tensor):
-            calls[id(module)].append((inputs[0].data, inputs[0].requires_grad))
+        if len(inputs) == 1 and _are_tensors(inputs[0]) and _are_tensors(out):
+            wanted = any(t.requires_grad for t in several(inputs[0]))
+            calls[id(module)].append((each(_data, inputs[0]), wanted))
         else:
             simple = False
 
     handles = [child.register_forward_hook(note) for _, child in children]
     try:
-        with device("meta" if isinstance(x, MetaArray) else "cpu"):
-            out = block(Tensor(x, requires_grad=wants_grad and x.dtype.kind == "f"))
+        with device("meta" if isinstance(several(x)[0], MetaArray) else "cpu"):
+            out = block(each(lambda a: Tensor(a, requires_grad=wants_grad and a.dtype.kind == "f"), x))
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(out, Tensor):
+    if not _are_tensors(out):
         raise TypeError(
-            f"profile needs modules that make one tensor of one, {type(block).__name__} gave a {type(out).__name__}"
+            f"profile needs modules that make a tensor or a flat tuple of tensors, {type(block).__name__} gave a "
+            f"{type(out).__name__}"
         )
-    return [(name, child, calls[id(child)]) for name, child in children if calls[id(child)]] if simple else [], out.data
+    found = [(name, child, calls[id(child)]) for name, child in children if calls[id(child)]]
+    return found if simple else [], each(_data, out)
+
+
+def _are_tensors(x) -> bool:
+    """Whether x is a tensor, or a tuple of nothing else, as blocks take and make them."""
+    return all(isinstance(t, Tensor) for t in several(x)) and len(several(x)) > 0
+
+
+def _data(t: Tensor):
+    return t.data
 
 
 def _callable_children(block: Module) -> Iterator[tuple[str, Module]]:
@@ -202,17 +217,17 @@ def _callable_children(block: Module) -> Iterator[tuple[str, Module]]:
 
 def _seconds(block: Module, x, wants_grad: bool, repeats: int) -> tuple[float | None, float | None]:
     """The median times of forward and backward; None on meta. The first run, which may compile kernels, is left out."""
-    if isinstance(x, MetaArray):
+    if isinstance(several(x)[0], MetaArray):
         return None, None
     times = []
-    kernels = for_array(blocks.several(x)[0])
+    kernels = for_array(several(x)[0])
     device = device_of_rank(kernels.DEVICE)
     for _ in range(repeats + 1):
         with _drawing_alike():
             moments = [device.now()]
             y, saved = blocks.forward(block, x, wants_grad)
             moments.append(device.now())
-        gradient = blocks.each(lambda array: kernels.full(array.shape, 1, array.dtype), y)
+        gradient = each(lambda array: kernels.full(array.shape, 1, array.dtype), y)
         moments.append(device.now())
         saved.backward(gradient)
         start, forward, begun, end = map(device.seconds, (*moments, device.now()))

@@ -7,9 +7,9 @@ device: generators draw on the CPU, and the numbers of a mask come from Philox, 
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -56,7 +56,8 @@ class Scope:
     """Names the dropout masks and noise drawn inside it: (seed, step, sample, layer).
 
     samples: the index of each row of the batch in the data set. block: the index of the running block in the chain;
-    with the count of masks drawn in it, that is the layer.
+    with the count of masks drawn in it, that is the layer. positions: where the rows of the second dimension lie in the
+    whole of which they are a part, rising; None where it is whole.
     """
 
     seed: int
@@ -64,6 +65,7 @@ class Scope:
     samples: np.ndarray
     block: int = 0
     masks: int = field(default=0)
+    positions: np.ndarray | None = None
 
     def enter_block(self, block: int) -> None:
         self.block, self.masks = block, 0
@@ -83,18 +85,35 @@ def scope(new: Scope) -> Iterator[Scope]:
         _scope = outer
 
 
+@contextmanager
+def slice_of_sequence(index: int, count: int, length: int) -> Iterator[None]:
+    """In the `with` block, arrays have slice `index` of `count` of the second dimension, of `length`, of what it is."""
+    if _scope is None:
+        yield
+        return
+    before = _scope.positions
+    of_all = np.arange(count * length) if before is None else before
+    _scope.positions = of_all[index * length : (index + 1) * length]
+    try:
+        yield
+    finally:
+        _scope.positions = before
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """Which random words a mask gets, so that whoever draws an element needs nothing but its place.
 
     The words 4 q to 4 q + 3 of a sample are those of the counter (q, sample, step) under the key, with the sample in
     two words, the lower first. key: 64 bits. step: 32 bits. samples: int64 (rows,). per_sample: elements of a row.
+    start: where they begin among the elements of the sample.
     """
 
     key: int
     step: int
     samples: np.ndarray
     per_sample: int
+    start: int = 0
 
     @property
     def key_words(self) -> tuple[np.uint32, np.uint32]:
@@ -120,13 +139,35 @@ def stream(shape: tuple[int, ...]) -> Stream:
     return Stream(int(key[0]), s.step % 2**32, s.samples.astype(np.int64), math.prod(shape[1:]))
 
 
+def drawn(shape: tuple[int, ...], draw: Callable[[tuple[int, ...], Stream], np.ndarray]) -> np.ndarray:
+    """What `draw` makes for the next mask over `shape`, of its stream.
+
+    Where the scope has a part of the second dimension alone, each run of it comes from its place in the whole.
+    """
+    s, positions = stream(shape), _scope and _scope.positions
+    if positions is None:
+        return draw(shape, s)
+    if len(shape) < 2 or shape[1] != len(positions):
+        raise ValueError(f"a mask over shape {shape}, of whose second dimension there are {len(positions)} positions")
+    width, pieces = math.prod(shape[2:]), []
+    for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
+        piece = (shape[0], len(run), *shape[2:])
+        pieces.append(draw(piece, replace(s, per_sample=len(run) * width, start=int(run[0]) * width)))
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, 1)
+
+
 def uniform(shape: tuple[int, ...]) -> np.ndarray:
-    """Float32 in [0, 1) for a mask over `shape`, from the upper 24 bits of the words of `stream(shape)`."""
-    s = stream(shape)
-    counters = np.arange(-(-s.per_sample // 4), dtype=np.uint32)
+    """Float32 in [0, 1) for a mask over `shape`, from the upper 24 bits of the words of its stream."""
+    return drawn(shape, uniform_of)
+
+
+def uniform_of(shape: tuple[int, ...], s: Stream) -> np.ndarray:
+    """Float32 in [0, 1) from the upper 24 bits of the words of a stream, of which `shape` has the elements."""
+    first, skipped = divmod(s.start, 4)
+    counters = np.arange(first, first - (-(skipped + s.per_sample) // 4), dtype=np.uint32)
     low, high = s.samples.astype(np.uint32)[:, None], (s.samples >> 32).astype(np.uint32)[:, None]
     words = np.stack(philox.philox(counters, low, high, np.uint32(s.step), *s.key_words), axis=-1)
-    words = words.reshape(len(s.samples), 4 * len(counters))[:, : s.per_sample]
+    words = words.reshape(len(s.samples), 4 * len(counters))[:, skipped : skipped + s.per_sample]
     return philox.uniform(words).reshape(shape)
 
 

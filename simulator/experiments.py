@@ -25,7 +25,7 @@ ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of th
 PERCEPTRON, SIZES = "mlp", (64, 512, 512, 512, 512, 512, 10)
 CNN = "cnn-digits"
 MODELS = (PERCEPTRON, *(name for name, source in SOURCES.items() if not source.in_folder))
-BATCH_SIZES = {"gpt-tiny": 16}  # where it is not that of an Experiment by default
+BATCH_SIZES = {"gpt-tiny": 16, "moe-tiny": 16}  # where it is not that of an Experiment by default
 
 
 @dataclass(frozen=True)

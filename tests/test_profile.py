@@ -172,7 +172,9 @@ def test_the_table_is_printed_and_a_program_gets_numbers(monkeypatch, capsys):
         (lambda: profile(nn.ReLU(), minidl.ones(3), depth=-1), ValueError, "depth=-1"),
         (lambda: profile(nn.ReLU(), minidl.ones(3), repeats=0), ValueError, "repeats=0"),
         (lambda: profile(nn.Linear(2, 3), minidl.ones(4, 5)), ValueError, r"its last size must be 2"),
-        (lambda: profile(Tuple(), minidl.ones(4)), TypeError, "Tuple gave a tuple"),
+        (lambda: profile(Several(list), minidl.ones(4)), TypeError, "a flat tuple of tensors, Several gave a list"),
+        (lambda: profile(Several(lambda pair: (pair,)), minidl.ones(4)), TypeError, "Several gave a tuple"),
+        (lambda: profile(Several(lambda pair: ()), minidl.ones(4)), TypeError, "Several gave a tuple"),
     ],
 )
 def test_what_cannot_be_profiled_is_refused(call, error, message):
@@ -180,6 +182,23 @@ def test_what_cannot_be_profiled_is_refused(call, error, message):
         call()
 
 
-class Tuple(nn.Module):
+class Several(nn.Module):
+    def __init__(self, make):
+        self.make = make
+
     def forward(self, x):
-        return x, x
+        return self.make((x, x))
+
+
+@pytest.mark.parametrize("where", ["cpu", "meta"])
+def test_tuples_travel_from_block_to_block_and_the_shape_shown_is_that_of_their_first_tensor(where):
+    with minidl.device(where):
+        model = models.moe_gpt(2, 8, 2, 12, 6, 4, every=2)
+        found = quiet(model, model.example(3)[0])
+        deep = quiet(model, model.example(3)[0], depth=2)
+    kinds = ["BalancedEmbedding", "Balanced", "MixtureBlock", "Balanced"]
+    assert [row.kind for row in found.rows] == kinds
+    assert [row.output for row in (*found.rows, found.total)] == [(3, 6, 8)] * 3 + [(3, 6, 12)] * 2
+    assert "2.feed_forward" in names(deep) and "1.block" in names(deep)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert sum(row.parameters for row in deep.rows) == found.total.parameters == parameters

@@ -14,9 +14,13 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Add --data, --pipeline and so on, in a group of their own."""
     group = parser.add_argument_group("plan")
     for field in fields(Plan):
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            group.add_argument(name, action="store_true", help=field.metadata["help"])
+            continue
         read, written = NUMBERS.get(type(field.default), (str, None))
         group.add_argument(
-            f"--{field.name.replace('_', '-')}", type=read, default=field.default, metavar=written,
+            name, type=read, default=field.default, metavar=written,
             choices=field.metadata["choices"], help=f"{field.metadata['help']} (default: {field.default})",
         )  # fmt: skip
 
@@ -30,10 +34,10 @@ def fields_in_words() -> str:
     """For a help text, a line for each field: how it is written in the text of a plan, and what it says."""
     lines = []
     for field in fields(Plan):
-        _, written = NUMBERS.get(type(field.default), (str, "NAME"))
+        written = "True" if isinstance(field.default, bool) else NUMBERS.get(type(field.default), (str, "NAME"))[1]
         what, choices = field.metadata["help"], field.metadata["choices"]
         said = f"{what}: {', '.join(choices)}" if choices else what
-        lines.append(f"  {f'{field.name}={written}':18}{said}")
+        lines.append(f"  {f'{field.name}={written}':24}{said}")
     return "\n".join(lines)
 
 

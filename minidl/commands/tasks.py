@@ -57,6 +57,7 @@ SOURCES = {
     "lstm-digits": Source(data.digits),
     "vae-digits": Source(digit_images),
     "gpt-tiny": Source(coriolanus),
+    "moe-tiny": Source(coriolanus),
     "lenet": Source(data.mnist, in_folder=True),
     "lstm-mnist": Source(data.mnist, in_folder=True),
     "cifar-cnn": Source(data.cifar10, in_folder=True),

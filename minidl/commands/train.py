@@ -41,8 +41,9 @@ DESCRIPTION = """\
 Train a model, spread over workers as the plan says, and test it. Without
 options: one worker and a perceptron that learns 1,437 handwritten digits, at
 least 95 % of 360 others right within seconds. Models named ...-digits are
-trained on these, gpt-tiny on a text that comes along, the others on data in a
-folder: lenet and lstm-mnist on MNIST, cifar-cnn and resnet18-cifar on CIFAR-10.
+trained on these, gpt-tiny and moe-tiny on a text that comes along, the others
+on data in a folder: lenet and lstm-mnist on MNIST, cifar-cnn and resnet18-cifar
+on CIFAR-10.
 """
 EPILOG = f"""\
 {HELP}

@@ -15,6 +15,7 @@ from minidl.models.inception import inception
 from minidl.models.lenet import lenet
 from minidl.models.lstm import lstm_classifier, lstm_language_model
 from minidl.models.mlp import mlp
+from minidl.models.moe_gpt import moe_gpt
 from minidl.models.resnet import resnet
 from minidl.models.vae import vae
 from minidl.models.vgg import vgg

@@ -11,7 +11,7 @@ from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward
 from minidl.models.gpt import check_sizes
 from minidl.ops.losses import IGNORE_INDEX
-from minidl.parallel.layers import ColumnParallelLinear
+from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding
 from minidl.tensor import default_device
 
 STD = 0.02  # of the embeddings at the start: the paper's published code
@@ -25,8 +25,8 @@ class BERTEmbedding(nn.Module):
     Tokens (batch, 2, sequence) have their segments, 0 or 1, beside them; without these all are 0.
     """
 
-    def __init__(self, vocabulary: int, sequence: int, hidden: int, dropout: float):
-        self.token = nn.Embedding(vocabulary, hidden, std=STD)
+    def __init__(self, vocabulary: int, sequence: int, hidden: int, dropout: float, group=None):
+        self.token = VocabularyParallelEmbedding(vocabulary, hidden, group, STD)
         self.position = nn.Embedding(sequence, hidden, std=STD)
         self.segment = nn.Embedding(SEGMENTS, hidden, std=STD)
         self.norm, self.dropout = nn.LayerNorm(hidden, EPS), nn.Dropout(dropout)
@@ -53,10 +53,14 @@ class BERTBlock(nn.Module):
 
 
 class BERTHead(nn.Module):
-    """Guesses masked tokens: a layer of its own, then logits (batch, sequence, vocabulary)."""
+    """Guesses masked tokens: a layer of its own, then logits (batch, sequence, vocabulary).
 
-    def __init__(self, hidden: int, linear: nn.Module):
+    class_group: over which the vocabulary is split, None where every rank has all of it.
+    """
+
+    def __init__(self, hidden: int, linear: ColumnParallelLinear):
         self.dense, self.norm, self.linear = nn.Linear(hidden, hidden), nn.LayerNorm(hidden, EPS), linear
+        self.class_group = linear.group
 
     def forward(self, x):
         return self.linear(self.norm(ops.gelu(self.dense(x))))
@@ -73,12 +77,10 @@ def bert(
     """
     group = mesh.group("tensor") if mesh else None
     check_sizes("bert", hidden, heads, heads, vocabulary, group.size if group else 1)
-    embedding = BERTEmbedding(vocabulary, sequence, hidden, dropout)
+    embedding = BERTEmbedding(vocabulary, sequence, hidden, dropout, group)
+    linear = ColumnParallelLinear(hidden, vocabulary, group)
     if tied:
-        linear = nn.Linear(hidden, vocabulary)
         linear.weight = embedding.token.weight
-    else:
-        linear = ColumnParallelLinear(hidden, vocabulary, group, gather_output=True)
     blocks = [BERTBlock(hidden, heads, dropout, group) for _ in range(layers)]
     model = nn.Sequential(embedding, *blocks, BERTHead(hidden, linear))
     model.example = partial(_masked_example, tokens(sequence, vocabulary), vocabulary)

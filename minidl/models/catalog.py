@@ -13,6 +13,7 @@ from minidl.models.inception import inception
 from minidl.models.lenet import lenet
 from minidl.models.lstm import lstm_classifier, lstm_language_model
 from minidl.models.mlp import mlp
+from minidl.models.moe_gpt import moe_gpt
 from minidl.models.resnet import resnet
 from minidl.models.vae import vae
 from minidl.models.vgg import vgg
@@ -24,7 +25,8 @@ Builder = Callable[..., Sequential]
 # GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The larger ones: Narayanan et al. 2021
 # ("Megatron-LM", SC'21), table 1; 51,200 tokens are GPT-2's 50,257, padded. LLaMA: Touvron et al. 2023, table 2.
 # Llama 2: Touvron et al. 2023 ("Llama 2"), table 1. Llama 3: Grattafiori et al. 2024 ("The Llama 3 Herd of Models"),
-# table 3. The inner sizes of these are those of the published checkpoints.
+# table 3. Mixtral: Jiang et al. 2024, table 1; its experts take all who come, here at most 1.25 of an even share. The
+# inner sizes and rotary bases of these are those of the published checkpoints.
 llama = partial(gpt, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, sizes=(64, 128, 10)),
@@ -74,6 +76,24 @@ BUILDERS: dict[str, Builder] = {
         inner=14336,
         kv_heads=8,
         rotary_base=500000.0,
+    ),  # fmt: skip
+    "moe-tiny": partial(moe_gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128, experts=4),
+    "mixtral-8x7b": partial(
+        moe_gpt,
+        layers=32,
+        hidden=4096,
+        heads=32,
+        vocabulary=32000,
+        sequence=32768,
+        experts=8,
+        top_k=2,
+        inner=14336,
+        kv_heads=8,
+        rotary_base=1000000.0,
+        positions="rotary",
+        feed_forward="swiglu",
+        norm="rms",
+        bias=False,
     ),  # fmt: skip
 }
 

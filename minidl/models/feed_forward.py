@@ -5,12 +5,18 @@ from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x))), the inner features split over the group; approximate: see `nn.GELU`."""
+    """down(gelu(up(x))), the inner features split over the group; approximate: see `nn.GELU`.
 
-    def __init__(self, hidden: int, inner: int, bias: bool = True, group=None, approximate: str = "tanh"):
+    sequence_parallel: the group has slices of the sequence before and after it.
+    """
+
+    def __init__(
+        self, hidden: int, inner: int, bias: bool = True, group=None, sequence_parallel: bool = False,
+        approximate: str = "tanh",
+    ):  # fmt: skip
         self.approximate = approximate
-        self.up = ColumnParallelLinear(hidden, inner, group, bias)
-        self.down = RowParallelLinear(inner, hidden, group, bias)
+        self.up = ColumnParallelLinear(hidden, inner, group, bias, sequence_parallel=sequence_parallel)
+        self.down = RowParallelLinear(inner, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
         return self.down(ops.gelu(self.up(x), self.approximate))
@@ -19,9 +25,11 @@ class FeedForward(nn.Module):
 class GatedFeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, equation 6): down(silu(gate(x)) * up(x)), gate and up being the halves of one matrix."""
 
-    def __init__(self, hidden: int, inner: int, bias: bool = True, group=None):
-        self.gate_up = ColumnParallelLinear(hidden, 2 * inner, group, bias, parts=2)
-        self.down = RowParallelLinear(inner, hidden, group, bias)
+    def __init__(self, hidden: int, inner: int, bias: bool = True, group=None, sequence_parallel: bool = False):
+        self.gate_up = ColumnParallelLinear(
+            hidden, 2 * inner, group, bias, parts=2, sequence_parallel=sequence_parallel
+        )
+        self.down = RowParallelLinear(inner, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
         both = self.gate_up(x)  # (batch, sequence, 2 * local inner)

@@ -5,11 +5,12 @@ feed-forward layer, RMSNorm and no biases.
 """
 
 from minidl import nn
-from minidl.creation import arange
-from minidl.models.attention import GroupedQueryAttention, SelfAttention
+from minidl.creation import tensor
+from minidl.models.attention import GroupedQueryAttention, SelfAttention, positions_here
 from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward, GatedFeedForward
-from minidl.parallel.layers import ColumnParallelLinear
+from minidl.models.sharing import Sharing
+from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
 POSITIONS = ("learned", "rotary")
@@ -21,36 +22,45 @@ EPS = 1e-5  # of the normalisations
 class GPTEmbedding(nn.Module):
     """Tokens (batch, sequence) -> their embeddings (batch, sequence, hidden), with `sequence` plus their positions'."""
 
-    def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None):
-        self.token = nn.Embedding(vocabulary, hidden, std=STD)
-        self.position = nn.Embedding(sequence, hidden, std=STD) if sequence else None
-        self.dropout = nn.Dropout(dropout)
+    def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None, sharing: Sharing):
+        self.sharing = sharing
+        self.token = VocabularyParallelEmbedding(vocabulary, hidden, sharing.tensor, STD, sharing.sequence_parallel)
+        self.position = sharing.on_slices(nn.Embedding(sequence, hidden, std=STD)) if sequence else None
+        self.dropout = sharing.dropout(dropout)
 
     def forward(self, indices):
         x = self.token(indices)
         if self.position is not None:
-            x = x + self.position(arange(indices.shape[1], device=indices.device))
+            place = positions_here(indices.shape[1], self.sharing.context)
+            x = x + self.position(tensor(self.sharing.slice_of(place), device=indices.device))
         return self.dropout(x)
 
 
 class GPTBlock(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)): normalised before each part, not after."""
 
-    def __init__(self, norm1, attention: nn.Module, norm2, feed_forward: nn.Module, dropout: float):
+    def __init__(self, norm1, attention: nn.Module, norm2, feed_forward: nn.Module, dropout: nn.Dropout):
         self.norm1, self.attention = norm1, attention
         self.norm2, self.feed_forward = norm2, feed_forward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, x):
-        x = x + self.dropout(self.attention(self.norm1(x)))
+        x = self.attend(x)
         return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+    def attend(self, x):
+        return x + self.dropout(self.attention(self.norm1(x)))
 
 
 class GPTHead(nn.Module):
-    """A last normalisation, and the logits (batch, sequence, vocabulary)."""
+    """A last normalisation, and the logits (batch, sequence, vocabulary).
 
-    def __init__(self, norm: nn.Module, linear: nn.Module):
+    class_group: over which the vocabulary is split, None where every rank has all of it.
+    """
+
+    def __init__(self, norm: nn.Module, linear: ColumnParallelLinear):
         self.norm, self.linear = norm, linear
+        self.class_group = linear.group
 
     def forward(self, x):
         return self.linear(self.norm(x))
@@ -68,12 +78,15 @@ def gpt(
     gated "swiglu", with `inner` features, by default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers.
     tied: the head's matrix is the token embedding's.
 
-    Heads, inner features and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not
-    divide.
+    Heads, inner features and the vocabulary are split over the mesh's tensor axis: each rank has the logits of its part
+    of the vocabulary. Sequences are split over the context axis, and attention goes round it as a ring. ValueError
+    where the sizes do not divide.
     """
     kv_heads, inner = kv_heads or heads, inner or 4 * hidden
-    group = mesh.group("tensor") if mesh else None
+    sharing = Sharing.of(mesh)
+    group = sharing.tensor
     check_sizes("gpt", hidden, heads, kv_heads, vocabulary, group.size if group else 1)
+    sharing.check_sequence("gpt", sequence)
     for what, given, choices in (
         ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
     ):  # fmt: skip
@@ -81,25 +94,24 @@ def gpt(
             raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
 
     def make_norm() -> nn.Module:
-        return nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS)
+        return sharing.on_slices(nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS))
 
     def make_attention() -> nn.Module:
         if positions == "learned" and kv_heads == heads:
-            return SelfAttention(hidden, heads, True, bias, group)
+            return SelfAttention(hidden, heads, True, bias, *sharing)
         base = rotary_base if positions == "rotary" else None
-        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, group)
+        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, *sharing)
 
-    make_feed_forward = FeedForward if feed_forward == "gelu" else GatedFeedForward
-    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None)
-    blocks = [
-        GPTBlock(make_norm(), make_attention(), make_norm(), make_feed_forward(hidden, inner, bias, group), dropout)
-        for _ in range(layers)
-    ]
+    def make_block() -> GPTBlock:
+        make_feed_forward = FeedForward if feed_forward == "gelu" else GatedFeedForward
+        inner_layers = make_feed_forward(hidden, inner, bias, group, sharing.sequence_parallel)
+        return GPTBlock(make_norm(), make_attention(), make_norm(), inner_layers, sharing.dropout(dropout))
+
+    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None, sharing)
+    blocks = [make_block() for _ in range(layers)]
+    linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, sequence_parallel=sharing.sequence_parallel)
     if tied:
-        linear = nn.Linear(hidden, vocabulary, bias=False)
         linear.weight = embedding.token.weight
-    else:
-        linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, gather_output=True)
     model = nn.Sequential(embedding, *blocks, GPTHead(make_norm(), linear))
     model.example = tokens(sequence, vocabulary)
     return model

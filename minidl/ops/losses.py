@@ -96,7 +96,7 @@ def cross_entropy_sum(logits: Tensor, target: Tensor, ignore_index: int = IGNORE
     logits (..., classes), target (...) of int64. ValueError: a target is neither a class nor `ignore_index`, or the
     shapes do not match.
     """
-    return CrossEntropy(ignore_index)(*_rows("cross_entropy", logits, target))
+    return CrossEntropy(ignore_index)(*rows_of("cross_entropy", logits, target))
 
 
 def pick(x: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -104,10 +104,10 @@ def pick(x: Tensor, target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
 
     ValueError: a target is neither a class nor `ignore_index`, or the shapes do not match.
     """
-    return reshape(Pick(ignore_index)(*_rows("pick", x, target)), target.shape)
+    return reshape(Pick(ignore_index)(*rows_of("pick", x, target)), target.shape)
 
 
-def _rows(name: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def rows_of(name: str, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """x as (rows, classes), target as (rows,)."""
     if x.ndim < 1 or x.shape[:-1] != target.shape:
         raise ValueError(f"{name}: scores {x.shape} need targets {x.shape[:-1]}, not {target.shape}")

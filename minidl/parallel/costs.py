@@ -56,15 +56,19 @@ class Costs:
         return CALLS[type(i)](self, i)
 
     def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:
-        """The collectives inside layers of an instruction that computes, in order."""
-        return (call for call in self.calls(i) if isinstance(call, CollectiveCall))
+        """The collectives inside layers of an instruction that computes, in the order in which they begin."""
+        return (call for call in self.calls(i) if isinstance(call, CollectiveCall) and call.phase != "wait")
 
     def layer_axes(self) -> list[tuple[Axis, ...]]:
         """The axes over which layers communicate, in an order that all ranks agree on."""
+        return sorted({call.axes for call in self.layer_calls()}, key=str)
+
+    def layer_calls(self) -> Iterator[CollectiveCall]:
+        """All collectives inside layers, and inside the loss."""
         profile = self.profile
         of_blocks = (call for block in profile.blocks for call in (*block.forward, *block.backward, *block.infer))
         calls = chain(of_blocks, profile.loss, profile.score)
-        return sorted({call.axes for call in calls if isinstance(call, CollectiveCall)}, key=str)
+        return (call for call in calls if isinstance(call, CollectiveCall))
 
     def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
         for bucket in buckets:

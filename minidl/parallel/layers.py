@@ -6,7 +6,7 @@ sequence is split between the pairs (Korthikanti et al. 2022, section 4.2.2), an
 reduce-scatter after it take the place of the all-reduce.
 """
 
-from minidl import ops
+from minidl import nn, ops, random
 from minidl.nn import init
 from minidl.nn.cut import Cut
 from minidl.nn.module import Module
@@ -111,6 +111,18 @@ class VocabularyEmbedding(CollectiveOp, Embedding):
         return Embedding.backward(self, self.kernels.masked(grad, self.here))
 
 
+class SequenceParallelDropout(nn.Dropout):
+    """Dropout of this rank's slice (batch, sequence / size, …): its slice of the mask for the whole sequence."""
+
+    def __init__(self, p: float, group: ProcessGroup):
+        super().__init__(p)
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        with random.slice_of_sequence(self.group.rank, self.group.size, x.shape[SEQUENCE]):
+            return super().forward(x)
+
+
 class ColumnParallelLinear(Module):
     """Linear whose `out_features` are split over `group`: the output is this rank's slice, whole if `gather_output`.
 
@@ -196,11 +208,20 @@ class VocabularyParallelEmbedding(Module):
     def forward(self, indices: Tensor) -> Tensor:
         if self.group is None:
             return ops.embedding(indices, self.weight)
+        if self.sequence_parallel:
+            check_divisible(type(self).__name__, "sequence", indices.shape[SEQUENCE], self.group)
         part = VocabularyEmbedding(self.group)(indices, self.weight)
         return ReduceScatter(self.group, SEQUENCE)(part) if self.sequence_parallel else AllReduce(self.group)(part)
 
     def extra_repr(self):
         return f"{self.rows}, {self.width}, ranks={self.group.size if self.group else 1}"
+
+
+def summed_over(module: nn.Module, group: ProcessGroup | None) -> nn.Module:
+    """`module`, whose parameters each rank of the group uses on a part of the data: their gradients are summed."""
+    for p in module.parameters() if useful(group) else ():
+        p.summed_over = group.axes
+    return module
 
 
 def useful(group: ProcessGroup | None) -> ProcessGroup | None:

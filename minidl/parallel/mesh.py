@@ -33,24 +33,29 @@ class Grid(NamedTuple):
 Axis = str | tuple[str, tuple[int, ...]] | Grid  # an axis, some coordinates along it: ("pipeline", (0, 3)), or a grid
 
 
+Connect = Callable[["Mesh", tuple[Axis, ...]], ProcessGroup]
+
+
 class Mesh:
     """Where `rank` stands among all ranks.
 
     sizes: the size of each axis; an absent axis has size 1. connect: makes the process group of the axes it is given;
-    by default groups only record, as on the meta device.
+    by default groups only record, as on the meta device. sequence_parallel: whether layers are to slice sequences over
+    the tensor axis, as the plan says.
     """
 
     def __init__(
         self,
         sizes: Mapping[str, int],
         rank: int = 0,
-        connect: Callable[[Mesh, tuple[Axis, ...]], ProcessGroup] | None = None,
+        connect: Connect | None = None,
+        sequence_parallel: bool = False,
     ):
         unknown = set(sizes) - set(AXES)
         if unknown:
             raise ValueError(f"unknown mesh axis {', '.join(sorted(unknown))}: the axes are {', '.join(AXES)}")
         self.shape = tuple(sizes.get(axis, 1) for axis in AXES)
-        self.rank = rank
+        self.rank, self.sequence_parallel = rank, sequence_parallel
         self._ranks = np.arange(np.prod(self.shape)).reshape(self.shape)
         if not 0 <= rank < self._ranks.size:
             raise ValueError(f"rank {rank} is not on a mesh of {self._ranks.size} ranks")
@@ -93,8 +98,7 @@ class Mesh:
         if axes not in self._members:
             places = [[own] for own in self._coordinates]
             for axis in axes:
-                name = axis if isinstance(axis, str) else axis[0]
-                places[_axis(name)] = self._along(axis)
+                places[_axis(axis_name(axis))] = self._along(axis)
             self._members[axes] = tuple(self._ranks[np.ix_(*places)].ravel().tolist())
         return self._members[axes]
 
@@ -106,7 +110,7 @@ class Mesh:
 
     def has_group(self, axis: str) -> bool:
         """Whether a group along `axis`, or along a part of it, has been asked for."""
-        return any(axis == (a if isinstance(a, str) else a[0]) for axes in self._groups for a in axes)
+        return any(axis == axis_name(a) for axes in self._groups for a in axes)
 
     def _along(self, axis: Axis) -> list[int]:
         """The coordinates on the axis that is named of those who differ from this rank along `axis`."""
@@ -129,6 +133,11 @@ class Mesh:
         if axes not in self._groups:
             self._groups[axes] = self._connect(self, axes)
         return self._groups[axes]
+
+
+def axis_name(axis: Axis) -> str:
+    """The axis of which it is all, or some coordinates, or a row or column."""
+    return axis if isinstance(axis, str) else axis[0]
 
 
 def _axis(name: str) -> int:

@@ -7,22 +7,26 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidl.checks import check_count, check_positive
 from minidl.display import Displayed
-from minidl.parallel.mesh import AXES, REPLICAS, SAMPLES, Mesh
+from minidl.parallel.mesh import AXES, REPLICAS, SAMPLES, Connect, Mesh
 from minidl.parallel.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+TRUTHS = {"true": True, "false": False}
 RECOMPUTATIONS = ("none", "selective", "full")
 SHARDINGS = ("none", "optimizer")
 
 
-def _field(default: int | float | str, help: str, choices: tuple[str, ...] | None = None) -> Any:
+def _field(default: int | float | str | bool, help: str, choices: tuple[str, ...] | None = None) -> Any:
     """A field of a plan, which is checked, read from text and made an option of a command by what is said here.
 
-    The type of the default says what it holds: a whole number of at least 1, a positive number, or one of `choices`.
+    The type of the default says what it holds: a whole number of at least 1, a positive number, one of `choices`, or
+    True or False.
     """
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
@@ -34,6 +38,8 @@ class Plan(Displayed):
     data: replicas of the model; each takes its share of every batch.
     pipeline: stages the chain of blocks is cut into.
     tensor: ranks that share each split layer.
+    context: ranks that share each sequence, of which each has two chunks (Liu et al. 2023).
+    expert: ranks that share the experts of each mixture; each takes its share of every batch, as replicas do.
     micro_batches: slices of a replica's batch, one after the other through the pipeline; gradients are accumulated.
     schedule: the order of forwards and backwards: "naive" (one micro-batch at a time), "gpipe" (all forwards, then all
         backwards; Huang et al. 2019), "1f1b" (one forward, one backward in turn; Narayanan et al. 2019), "interleaved"
@@ -48,23 +54,34 @@ class Plan(Displayed):
     sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
         "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1). One
         replica has nothing to share.
+    sequence_parallel: between the layers that the tensor ranks share, each has its slice of every sequence instead of
+        all of it (Korthikanti et al. 2022, section 4.2.2).
+
+    Replicas are all ranks that have the same parameters and other data: those along data, context and expert, but that
+    the expert ranks have other experts.
     """
 
     data: int = _field(1, "replicas of the model")
     pipeline: int = _field(1, "stages of the model")
     tensor: int = _field(1, "ranks that share a layer")
+    context: int = _field(1, "ranks that share a sequence")
+    expert: int = _field(1, "ranks that share the experts")
     micro_batches: int = _field(1, "slices of a replica's batch")
     schedule: str = _field("1f1b", "of the pipeline", tuple(SCHEDULES))
     chunks: int = _field(1, "parts of the model that a stage holds")
     recompute: str = _field("none", "what is computed again in backward", RECOMPUTATIONS)
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
     sharding: str = _field("none", "what replicas share", SHARDINGS)
+    sequence_parallel: bool = _field(False, "slice sequences between split layers")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             name, kind, choices = field.name, type(field.default), field.metadata["choices"]
             value = getattr(self, name)
-            if kind is int:
+            if kind is bool:
+                if not isinstance(value, bool | np.bool_):
+                    raise ValueError(f"{name} must be True or False, not {value!r}")
+            elif kind is int:
                 check_count(name, value)
             elif kind is float:
                 check_positive(name, value)
@@ -74,6 +91,8 @@ class Plan(Displayed):
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
             object.__setattr__(self, name, kind(value))  # Python's own, of NumPy's numbers and texts, which are as good
         self._check_schedule()
+        if self.sequence_parallel and self.tensor == 1:
+            raise ValueError("sequence_parallel=True needs tensor=2 or more: the tensor ranks have slices of sequences")
 
     def _check_schedule(self) -> None:
         """ValueError unless the schedule holds for as many stages, chunks and micro-batches."""
@@ -105,9 +124,9 @@ class Plan(Displayed):
             if name in found:
                 raise ValueError(f"{name} is given twice")
             try:
-                found[name] = types[name](value)
-            except ValueError:
-                needed = "whole number" if types[name] is int else "number"
+                found[name] = TRUTHS[value.lower()] if types[name] is bool else types[name](value)
+            except (ValueError, KeyError):
+                needed = {int: "whole number", bool: "truth value, True or False"}.get(types[name], "number")
                 hint = "; fields are parted by spaces" if "," in value else ""
                 raise ValueError(f"{name}={value}: {value!r} is not a {needed}{hint}") from None
         return cls(**found)
@@ -139,18 +158,19 @@ class Plan(Displayed):
     def workers(self) -> int:
         return math.prod(self.axes.values())
 
-    def mesh(self, rank: int = 0) -> Mesh:
-        """The mesh as `rank` sees it, with groups that record instead of communicating."""
-        return Mesh(self.axes, rank)
+    def mesh(self, rank: int = 0, connect: Connect | None = None) -> Mesh:
+        """The mesh as `rank` sees it, with groups that `connect` makes, or that record instead of communicating."""
+        return Mesh(self.axes, rank, connect, self.sequence_parallel)
 
     def check_batch(self, batch_size: int) -> None:
         """ValueError unless a batch can be cut into replicas and micro-batches of equal size."""
         check_count("batch_size", batch_size)
-        parts = self.data * self.micro_batches
+        parts = self.sample_parts * self.micro_batches
         if batch_size % parts:
+            experts = f"expert={self.expert} × " if self.expert > 1 else ""
             raise ValueError(
                 f"batch_size {batch_size} is not divisible by "
-                f"data={self.data} × micro_batches={self.micro_batches} (= {parts})"
+                f"data={self.data} × {experts}micro_batches={self.micro_batches} (= {parts})"
             )
 
     def __repr__(self) -> str:
@@ -174,6 +194,8 @@ class Plan(Displayed):
 
     def _in_words(self, sharded: str, micro_batches: str) -> str:
         text = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"
+        if self.sequence_parallel:
+            text += ", sequence parallel"
         if self.pipeline > 1:
             text += f", {self.schedule}"
         if self.chunks > 1:
@@ -182,6 +204,6 @@ class Plan(Displayed):
             text += f", {self.recompute} recompute"
         if self.shards(REPLICAS) > 1:
             text += f", {sharded}"
-        if (self.data > 1 or self.recompute == "full") and self.bucket_mb != type(self).bucket_mb:
+        if (self.spread(REPLICAS) or self.recompute == "full") and self.bucket_mb != type(self).bucket_mb:
             text += f", buckets of {self.bucket_mb:g} MiB"
         return text + (micro_batches.format(self.micro_batches) if self.micro_batches > 1 else "")

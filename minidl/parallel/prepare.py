@@ -15,10 +15,11 @@ from minidl.nn.module import Module
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
 from minidl.parallel.costs import Costs
 from minidl.parallel.layout import Layout, layout
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import Mesh, axis_name
 from minidl.parallel.plan import Plan
 from minidl.parallel.profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
 from minidl.parallel.program import Program, evaluation_program, training_program
+from minidl.parallel.sequence import part
 from minidl.tensor import Tensor
 from minidl.tensor import device as default_device
 
@@ -69,7 +70,7 @@ def prepare(
     """
     plan.check_batch(batch_size)
     model = build_on_meta(build, plan.mesh(0), dtype)
-    samples = batch_size // (plan.data * plan.micro_batches)
+    samples = batch_size // (plan.sample_parts * plan.micro_batches)
     if example is not None:
         arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
         x, y = (MetaArray((samples, *a.shape[1:]), dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
@@ -78,6 +79,7 @@ def prepare(
             x, y = (tensor.data for tensor in model.example(samples))
     else:
         raise ValueError("the model carries no example input: give one, as example=(x, y)")
+    x, y = _parts(plan, x, y)
     selective = plan.recompute == "selective"
     with predicting(device), attention_recomputed(model, True) if selective else nullcontext():
         if selective and not recomputes_attention(model):
@@ -91,8 +93,31 @@ def prepare(
     )
     _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
+    _check_communication(plan, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)
     return Prepared(model, costs, training, evaluation_program(plan, cuts, profile.statistics, costs))
+
+
+def _parts(plan: Plan, x: MetaArray, y: MetaArray) -> tuple[MetaArray, MetaArray]:
+    """Of a micro-batch what one of the ranks has that share sequences. ValueError unless both are such."""
+    if plan.context == 1:
+        return x, y
+    if x.ndim < 2 or y.ndim < 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"context={plan.context} shares sequences: it needs inputs and targets (batch, sequence, …), not shapes "
+            f"{x.shape} and {y.shape}"
+        )
+    return tuple(part(array, 1, 0, plan.context) for array in (x, y))
+
+
+def _check_communication(plan: Plan, costs: Costs) -> None:
+    """ValueError if the model does not do on several ranks what the plan has them for."""
+    calls = list(costs.layer_calls())
+    for axis in plan.spread(("context", "expert", "tensor")):
+        if not any(axis in map(axis_name, call.axes) for call in calls):
+            raise ValueError(f"{axis}={getattr(plan, axis)}, but no layer of the model communicates over that axis")
+    if plan.sequence_parallel and not any(call.name == "reduce_scatter" for call in calls):
+        raise ValueError("sequence_parallel=True, but no layer of the model slices sequences over the tensor axis")
 
 
 def _check_buffers(chain: Sequence[Module], cuts: Layout) -> None:

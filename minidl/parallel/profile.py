@@ -19,6 +19,7 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.layout import USUAL, Apart, Reduction
+from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import Mesh
 from minidl.storage import placement
 from minidl.tensor import device
@@ -111,8 +112,9 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     for buffer in model.buffers():
         if buffer.dtype.kind == "f":
             buffer.data = MetaArray(buffer.shape, dtype)
-    if mesh.size("tensor") > 1 and not mesh.has_group("tensor"):
-        raise ValueError(f"tensor={mesh.size('tensor')}, but the builder splits no layer over mesh.group('tensor')")
+    for axis in ("tensor", "context", "expert"):
+        if mesh.size(axis) > 1 and not mesh.has_group(axis):
+            raise ValueError(f"{axis}={mesh.size(axis)}, but the builder splits no layer over mesh.group({axis!r})")
     return model
 
 
@@ -170,12 +172,13 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
         first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(chain))
         profiles = run(first_trained)
     array = profiles[-1].output if profiles else x
+    loss_name, loss = type(loss).__name__, loss_of_output(loss, chain[-1])
     with meta.record() as loss_calls, _taking(array, loss, "the last block"):
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:
         blocks.score(loss, array, target)
     return ChainProfile(
-        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, type(loss).__name__,
+        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, loss_name,
         ties_of(chain, first_trained),
     )  # fmt: skip
 

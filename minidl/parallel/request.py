@@ -109,7 +109,7 @@ class Request:
         if self.steps < self.steps_per_epoch or self.drop_last:
             return
         short = samples % self.batch_size
-        replicas = split_batch(np.arange(short), plan.data, plan.micro_batches)
+        replicas = split_batch(np.arange(short), plan.sample_parts, plan.micro_batches)
         sizes = {len(micro_batch) for micro_batches in replicas for micro_batch in micro_batches} - {0}
         if not sizes:
             return

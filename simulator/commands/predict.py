@@ -26,10 +26,10 @@ from minidl.parallel.profile import sequence_length
 from minidl.units import DAY, counted
 from simulator import report
 from simulator.calibrate import calibration
+from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
-THIS_MACHINE = "this-machine"
 OPTIMIZER = "adam"
 SMALLER = "More --pipeline, --tensor or --micro-batches hold less, or --sharding optimizer."
 DESCRIPTION = """\
@@ -67,8 +67,8 @@ def add_parser(commands) -> None:
         help=f"one of {', '.join(OPTIMIZERS)} (default: {OPTIMIZER})")  # fmt: skip
 
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--cluster", type=_cluster, default=THIS_MACHINE, metavar="NAME",
-                         help=f"one of {_clusters()} (default: {THIS_MACHINE}), or a TOML file (how to write one: "
+    cluster.add_argument("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
+                         help=f"one of {clusters()} (default: {THIS_MACHINE}), or a TOML file (how to write one: "
                          "README.md beside the catalog, in simulator/catalog/)")  # fmt: skip
     cluster.add_argument("--devices", type=count, metavar="N",
                          help="how many there are: without --data, the replicas are as many as fill them, with it the "
@@ -84,16 +84,6 @@ def add_parser(commands) -> None:
     files.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
     files.add_argument("--timeline", type=picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
     parser.set_defaults(run=run)
-
-
-def _clusters() -> str:
-    return ", ".join((THIS_MACHINE, *Cluster.catalog()))
-
-
-def _cluster(text: str) -> str:
-    if text != THIS_MACHINE and text not in Cluster.catalog() and not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"no cluster {text!r}: neither a file nor one of {_clusters()}")
-    return text
 
 
 def run(options, console: Console) -> Outcome:
@@ -157,7 +147,8 @@ def _plan(options) -> Plan:
     if options.data is None:
         if devices % one.workers:
             raise Refused(
-                f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
+                f"--devices {devices} is not divisible by "
+                f"{' × '.join(f'{axis}={size}' for axis, size in one.axes.items())} "
                 f"(= {one.workers}): say how many replicas there are with --data"
             )
         try:

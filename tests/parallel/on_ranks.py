@@ -59,12 +59,15 @@ def contract(path):
 
     Without lengths that are of interest in shared memory alone; MPI sees to it by itself that no call meets another.
     """
+    from tests.parallel import drawn_calls
     from tests.parallel import test_group as on_shared_memory
 
     launch(on_shared_memory.every_collective, RANKS, kwargs={"lengths": (0, 7, 70_001)})
     launch(on_shared_memory.asynchronous, RANKS, kwargs={"in_a_row": 100})
-    for work in ("textbook", "messages", "interleaved_groups"):
+    for work in ("textbook", "messages", "interleaved_groups", "different_splits"):
         launch(getattr(on_shared_memory, work), RANKS)
+    for called in drawn_calls.some(RANKS, lists=20):
+        launch(drawn_calls.make, RANKS, (called,))
     floats = launch(on_shared_memory.float_results, RANKS)
     first, *others = floats
     for other in others:

@@ -28,12 +28,15 @@ VALUES = {  # of every field; at most 8 chunks
     "data": st.integers(1, 4),
     "pipeline": st.integers(1, 4),
     "tensor": st.integers(1, 4),
+    "context": st.integers(1, 2),
+    "expert": st.integers(1, 2),
     "micro_batches": st.integers(1, 9),
     "schedule": st.sampled_from(sorted(SCHEDULES)),
     "chunks": st.integers(1, 2),
     "recompute": st.sampled_from(RECOMPUTATIONS),
     "bucket_mb": st.floats(0.01, 1e4),
     "sharding": st.sampled_from(SHARDINGS),
+    "sequence_parallel": st.booleans(),
 }
 assert VALUES.keys() == asdict(Plan()).keys()
 

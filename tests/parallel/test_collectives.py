@@ -129,6 +129,49 @@ def test_reduce_scatter_all_gather_and_all_to_all_move_the_pieces_of_numpy(size)
         np.testing.assert_array_equal(result, [values(r, 2 * size)[2 * rank : 2 * rank + 2] for r in range(size)])
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_gather_and_scatter_move_the_pieces_of_numpy_to_and_from_any_root(size):
+    for length in (0, 5, 3 * size):
+        whole = values(9, length)
+        pieces = np.array_split(whole, size)
+        for root in range(size):
+            for gather in (c.flat_gather, c.tree_gather):
+
+                def work(group, gather=gather, root=root, whole=whole, pieces=pieces):
+                    x = np.full_like(whole, np.nan)
+                    np.array_split(x, group.size)[group.rank][...] = pieces[group.rank]
+                    return gather(group, x, root)
+
+                np.testing.assert_array_equal(run(work, size)[0][root], whole)
+            for scatter in (c.flat_scatter, c.tree_scatter):
+
+                def work(group, scatter=scatter, root=root, whole=whole):
+                    return scatter(group, whole.copy() if group.rank == root else np.full_like(whole, np.nan), root)
+
+                for found, piece in zip(run(work, size)[0], pieces, strict=True):
+                    np.testing.assert_array_equal(found, piece)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_all_to_all_of_uneven_parts_brings_each_rank_the_rows_meant_for_it(size):
+    sent = np.random.default_rng(size).integers(0, 3, (size, size))  # rows from each rank to each
+    rows = [np.full((sent[r].sum(), 2), r) + np.repeat(np.arange(size), sent[r])[:, None] * 10 for r in range(size)]
+
+    def work(group):
+        return c.pairwise_all_to_all(group, rows[group.rank], sent[:, group.rank], sent[group.rank])
+
+    for rank, found in enumerate(run(work, size)[0]):
+        expected = np.repeat(np.arange(size), sent[:, rank]) + 10 * rank
+        np.testing.assert_array_equal(found, np.stack([expected, expected], 1))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_ring_shift_gives_each_rank_what_its_left_neighbour_has(size):
+    results, _ = run(lambda group: c.ring_shift(group, values(group.rank, 4)), size)
+    for rank, found in enumerate(results):
+        np.testing.assert_array_equal(found, values((rank - 1) % size, 4))
+
+
 COSTED = {
     **{algorithm: cost for algorithm, cost in ALL_REDUCE.items() if algorithm is not c.flat_all_reduce},
     c.ring_reduce_scatter: c.COSTS["reduce_scatter"],
@@ -139,6 +182,11 @@ COSTED = {
     c.ring_reduce: c.COSTS["reduce"],
     c.tree_reduce: c.TREE_COSTS["reduce"],
     c.pairwise_all_to_all: c.COSTS["all_to_all"],
+    c.flat_gather: c.COSTS["gather"],
+    c.tree_gather: c.TREE_COSTS["gather"],
+    c.flat_scatter: c.COSTS["scatter"],
+    c.tree_scatter: c.TREE_COSTS["scatter"],
+    c.ring_shift: c.COSTS["send"],
 }
 
 
@@ -181,6 +229,11 @@ def test_trees_take_fewer_steps_and_rings_move_fewer_bytes():
     for name in c.TREE_COSTS.keys() & c.COSTS.keys() - {"barrier"}:
         ring, tree = c.COSTS[name](64, 1e6), c.TREE_COSTS[name](64, 1e6)
         assert tree.steps < ring.steps and tree.nbytes >= ring.nbytes
+
+
+def test_a_mean_is_refused_as_the_algorithms_only_reduce():
+    with pytest.raises(ValueError, match="unknown reduction 'mean': choose one of sum, max, min"):
+        c.ring_all_reduce(ClockedGroup(0, [[None]]), np.zeros(4), "mean")
 
 
 def test_an_array_that_is_not_contiguous_is_refused():

@@ -124,6 +124,7 @@ def float_results(group):
     for length in (1, 100, 300_001):
         x = np.random.default_rng([group.rank, length]).standard_normal(length).astype(np.float32)
         results += [group.all_reduce(x.copy()).tobytes(), group.all_reduce(minidl.tensor(x)).numpy().tobytes()]
+        results += [group.all_reduce(x.astype(t), "mean").tobytes() for t in (np.float16, np.float32)]
         results += [collectives.ring_all_reduce(group, x.copy()), collectives.flat_all_reduce(group, x.copy())]
     return results
 
@@ -134,7 +135,7 @@ def test_an_all_reduce_gives_the_same_bits_on_every_rank_and_in_every_run(ranks)
     for other in others:
         for a, b in zip(first, other, strict=True):
             assert a == b if isinstance(a, bytes) else np.array_equal(a, b)
-    shared, _, ring, flat = first[-4:]
+    shared, _, _, _, ring, flat = first[-6:]
     np.testing.assert_allclose(ring, np.frombuffer(shared, np.float32), atol=1e-5)
     np.testing.assert_array_equal(flat, np.frombuffer(shared, np.float32))  # both in rank order
 
@@ -157,6 +158,13 @@ def textbook(group):
     x = values(rank, (3 * n,), "float64")
     np.testing.assert_array_equal(collectives.ring_reduce_scatter(group, x.copy()), group.reduce_scatter(x))
     np.testing.assert_array_equal(collectives.pairwise_all_to_all(group, x), group.all_to_all(x))
+    sent, received = [(r + 2 * rank) % 3 for r in range(n)], [(rank + 2 * r) % 3 for r in range(n)]
+    uneven = values(rank, (sum(sent), 2), "float64")
+    np.testing.assert_array_equal(
+        collectives.pairwise_all_to_all(group, uneven, received, sent), group.all_to_all(uneven, received, sent)
+    )
+    for scatter in (collectives.flat_scatter, collectives.tree_scatter):
+        np.testing.assert_array_equal(scatter(group, x.copy(), n - 1), group.scatter(x, n - 1))
     whole = np.zeros(3 * n)
     whole[3 * rank : 3 * rank + 3] = x[:3]
     np.testing.assert_array_equal(collectives.ring_all_gather(group, whole), group.all_gather(x[:3]))
@@ -316,9 +324,17 @@ def different_dtypes(group):
     group.all_gather(np.zeros(4 - 2 * group.rank, "float64" if group.rank else "float32"))
 
 
+def different_sizes_said(group):
+    group.all_gather(np.zeros(2), sizes=(2, 2) if group.rank else None)
+
+
 @pytest.mark.parametrize(
     ("work", "calls"),
     [
+        (
+            different_sizes_said,
+            ("all_gather of shape (2,) and float64", "all_gather(sizes=(2, 2)) of shape (-1,) and float64"),
+        ),
         (different_sizes, ("all_reduce(sum) of shape (3,) and float32", "all_reduce(sum) of shape (4,) and float32")),
         (
             different_shapes_of_the_same_bytes,
@@ -340,6 +356,26 @@ def test_ranks_that_disagree_are_both_named(work, calls):
         assert f"rank {rank} of world calls {call}" in str(error.value) or f"rank {rank} calls {call}" in str(
             error.value
         )
+
+
+def different_splits(group):
+    """Rank 0 sends more than rank 1 expects: all ranks are told, also those that have nothing to do with it."""
+    nothing = [0] * group.size
+    sent, received = nothing.copy(), nothing.copy()
+    if group.rank == 0:
+        sent[1] = 2
+    elif group.rank == 1:
+        received[0] = 1
+    for async_op in (False, True):
+        with pytest.raises(RuntimeError, match="in all_to_all rank 0 sends 2 rows to rank 1, which expects 1"):
+            result = group.all_to_all(np.zeros(sum(sent)), received, sent, async_op=async_op)
+            result.wait()
+    assert group.all_reduce(np.ones(1))[0] == group.size  # nothing of it is in the way
+
+
+@pytest.mark.parametrize("ranks", (2, 3))
+def test_ranks_that_disagree_about_what_they_exchange_are_all_told_who_they_are(ranks):
+    launch(different_splits, ranks, timeout=60)
 
 
 def bad_arguments(group):
@@ -374,6 +410,27 @@ def bad_arguments(group):
     refused(TypeError, "all_reduce needs a Tensor or an array, not a list", lambda: group.all_reduce([1.0]))
     refused(TypeError, "all_reduce needs numbers, not an array of <U1", lambda: group.all_reduce(np.array(["a"])))
     refused(TypeError, "send needs a Tensor or an array, not a NoneType", lambda: group.send(None, 1 - group.rank))
+    for call in (group.all_reduce, group.reduce, group.reduce_scatter):
+        message = f"{call.__name__} needs floating-point numbers for a mean, not an array of int64"
+        refused(TypeError, message, lambda call=call: call(np.ones(2, "int64"), op="mean"))
+    for call in (group.all_gather, group.gather):
+        for sizes in ((3,), (3, 3, 3), (3, -1), (3, 2.5), 3, "33"):
+            message = rf"{call.__name__} needs sizes of 2 whole numbers, the rows of each rank, not "
+            refused(ValueError, message, lambda call=call, sizes=sizes: call(x, sizes=sizes))
+        message = rf"{call.__name__} on rank {group.rank} has 3 rows, not those of sizes \(2, 2\)"
+        refused(ValueError, message, lambda call=call: call(x, sizes=(2, 2)))
+    message = r"all_gather needs an out of shape \(5,\) and float64, not \(6,\)"
+    sizes = (3, 2) if group.rank == 0 else (2, 3)
+    refused(ValueError, message, lambda: group.all_gather(x, out=np.zeros(6), sizes=sizes))
+    refused(ValueError, "all_to_all needs both output_split_sizes and", lambda: group.all_to_all(x, (1, 1)))
+    message = r"input_split_sizes that add up to the 3 rows of x, not \(1, 1\)"
+    refused(ValueError, message, lambda: group.all_to_all(x, (1, 1), (1, 1)))
+    message = "all_to_all needs output_split_sizes of 2 whole numbers"
+    refused(ValueError, message, lambda: group.all_to_all(x, (1, -1), (1, 2)))
+    message = f"all_to_all on rank {group.rank} cannot send itself {group.rank + 1} rows and get 3"
+    refused(ValueError, message, lambda: group.all_to_all(x, (3, 3), (1, 2)))
+    if group.rank == 0:  # the other would wait for it
+        refused(ValueError, "cannot scatter an array of dtype complex128", lambda: group.scatter(x.astype(complex)))
     for shape in (-1, (2, -3), (2.5,)):
         refused(ValueError, "needs whole sizes of at least 0", lambda shape=shape: group.empty(shape))
     assert group.empty(4).shape == (4,) and group.empty(()).shape == ()

@@ -112,25 +112,30 @@ def dropout(x, p):
 
 def random_mask(shape, p):
     """Where `random.uniform(shape)` is p or more."""
+    return random.drawn(shape, lambda piece, s: _mask_of(piece, s, p))
+
+
+def _mask_of(shape, s, p):
+    """Where `random.uniform_of(shape, s)` is p or more."""
     if math.prod(shape) < MASKS_COMPILED_FROM:
-        return random.uniform(shape) >= p
-    s = random.stream(shape)
-    counters = -(-s.per_sample // 4)
+        return random.uniform_of(shape, s) >= p
+    first, skipped = divmod(s.start, 4)
+    counters = -(-(skipped + s.per_sample) // 4)
     mask = np.empty((len(s.samples), 4 * counters), bool)
     key = np.uint32(s.step), *s.key_words, np.float32(p)
     draw = compiled_masks().random_mask
 
     def rows(part):
-        draw(mask[part], 0, s.samples[part], *key)
+        draw(mask[part], first, s.samples[part], *key)
 
     def columns(part):
-        draw(mask[:, 4 * part.start : 4 * part.stop], part.start, s.samples, *key)
+        draw(mask[:, 4 * part.start : 4 * part.stop], first + part.start, s.samples, *key)
 
     if len(mask) > 1:
         split(len(mask), rows, thread_rows(s.per_sample))
     else:
         split(counters, columns, thread_rows(4))
-    return np.ascontiguousarray(mask[:, : s.per_sample]).reshape(shape)
+    return np.ascontiguousarray(mask[:, skipped : skipped + s.per_sample]).reshape(shape)
 
 
 def dropout_grad(grad, mask, p):

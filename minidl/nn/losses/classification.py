@@ -4,6 +4,8 @@ PyTorch has the classes second, in (batch, classes, d1, …). Here they come las
 them; `dim=1` takes PyTorch's layout. For (batch, classes) both are the same.
 """
 
+from copy import copy
+
 from minidl import ops
 from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
 from minidl.ops.losses import IGNORE_INDEX
@@ -17,6 +19,8 @@ class NLLLoss(Loss):
     PyTorch's layout is dim=1. Weight: that of the targets' classes, summed. ValueError: shapes do not match, or a
     target is no class.
     """
+
+    split = None  # how the loss is taken where the classes are split over ranks
 
     def __init__(
         self,
@@ -37,7 +41,8 @@ class NLLLoss(Loss):
         if target.dtype.kind != "i":
             return 0.0, 0.0
         kept = target != self.ignore_index
-        found = self._classes_last(output, target).argmax(-1)
+        output = self._classes_last(output, target)
+        found = self.split.argmax(output) if self.split else output.argmax(-1)
         return ops.logical_and(found == target, kept).sum(), kept.sum()
 
     def _picked(self, log_probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,12 +113,22 @@ class CrossEntropyLoss(NLLLoss):
         check_range(self, "label_smoothing", label_smoothing, 0, 1)
         self.label_smoothing = label_smoothing
 
+    def over_classes(self, split):
+        if self.weight is not None or self.label_smoothing or self.dim != -1:
+            return super().over_classes(split)
+        loss = copy(self)
+        loss.split = split
+        return loss
+
     def sum_and_weight(self, output, target):
+        if self.split and target.dtype.kind == "f":
+            return super().over_classes(self.split)
         if target.dtype.kind == "f" or self.weight is not None or self.label_smoothing:
             return super().sum_and_weight(output, target)
         output = self._classes_last(output, target)
         weight = self._target_weights(output, target).sum()
-        return ops.cross_entropy_sum(output, target, self.ignore_index), weight
+        cross_entropy_sum = (self.split or ops).cross_entropy_sum
+        return cross_entropy_sum(output, target, self.ignore_index), weight
 
     def elements_and_weight(self, output, target):
         if target.dtype.kind == "f":

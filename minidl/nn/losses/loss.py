@@ -41,6 +41,16 @@ class Loss(Module):
         elements, weight = self.elements_and_weight(*inputs)
         return elements.sum(), weight
 
+    def over_classes(self, split) -> "Loss":
+        """The same loss of outputs of which each rank has some of the classes; split: a parallel.losses.SplitClasses.
+
+        ValueError if it needs all of them on every rank, as most losses do.
+        """
+        raise ValueError(
+            f"{type(self).__name__} needs whole outputs, but the model's last layer splits its classes over {split}: "
+            "give it gather_output=True, or use CrossEntropyLoss"
+        )
+
     def right_answers(self, output: Tensor, target: Tensor) -> tuple[Tensor | float, float]:
         """How many labels the output (..., classes) gets right, and of how many; 0 of 0 if targets are no labels."""
         if target.dtype.kind != "i" or output.shape[:-1] != target.shape:

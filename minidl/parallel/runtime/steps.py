@@ -21,7 +21,9 @@ from minidl.parallel import rank_state
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import recompute_attention
 from minidl.parallel.group import ProcessGroup
+from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import AXES, SAMPLES, Axis, Mesh
+from minidl.parallel.profile import chain_of
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request
@@ -31,6 +33,7 @@ from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
+from minidl.parallel.sequence import positions
 from minidl.tensor import device as default_device
 from minidl.trace import Event
 
@@ -41,7 +44,8 @@ REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
 class Job:
     """What every worker needs to know.
 
-    layer_axes: over which the model's layers communicate. first_step: how many steps are done already, in the
+    layer_axes: over which the model's layers communicate. part: how many positions a rank has of each sequence where
+    several share them, 0 where they do not. first_step: how many steps are done already, in the
     checkpoint that the request resumes.
     """
 
@@ -49,6 +53,7 @@ class Job:
     training: Program
     evaluation: Program
     layer_axes: list[tuple[Axis, ...]]
+    part: int
     first_step: int
 
 
@@ -137,7 +142,7 @@ def _make_worker(group, job: Job) -> Worker:
     request, plan = job.request, job.request.plan
     # The order between the collectives of instructions and those of layers is not the same on all ranks, so they have
     # groups of their own; all ranks make them in the same order.
-    mesh, layers = (Mesh(plan.axes, group.rank, connect(group)) for _ in range(2))
+    mesh, layers = (plan.mesh(group.rank, connect(group)) for _ in range(2))
     for axes in sorted({*job.training.axes, *job.evaluation.axes}, key=str):
         mesh.group(*axes)
     for axes in job.layer_axes:
@@ -152,7 +157,10 @@ def _make_worker(group, job: Job) -> Worker:
     optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
     if request.resume is not None:
         rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
-    worker = Worker(stage, mesh, request.loss, optimizer, request.seed, request.clip_norm, device)
+    loss = loss_of_output(request.loss, chain_of(model)[-1])
+    sharing = mesh.coordinate("context"), mesh.size("context")
+    own = positions(job.part * plan.context, *sharing) if job.part else None
+    worker = Worker(stage, mesh, loss, optimizer, request.seed, request.clip_norm, device, own)
     for axes in job.layer_axes:
         layers.group(*axes).on_collective = worker.inside_layer
     return worker

@@ -28,6 +28,7 @@ from minidl.parallel.runtime.device import Gpu, Host, Told
 from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
+from minidl.parallel.sequence import part
 from minidl.trace import COLLECTIVES, COMPUTE, COPY
 
 
@@ -35,18 +36,20 @@ class Worker:
     """Executes programs on one rank.
 
     mesh: with the groups in which instructions meet. loss: gives sum and weight. optimizer: over this rank's
-    parameters, None if it has none. events: what happened, until somebody takes it; tuples that `Event._make` takes, as
-    these are made in a third of the time, with the instruction in place of its details; of a collective inside a layer
-    the instruction and the bytes. Times are moments of the device. memory: how much this rank holds, while it is asked
-    to look.
+    parameters, None if it has none. positions: that it has of each sequence, None for all. events: what happened, until
+    somebody takes it; tuples that `Event._make` takes, as these are made in a third of the time, with the instruction
+    in place of its details; of a collective inside a layer the instruction and the bytes. Times are moments of the
+    device. memory: how much this rank holds, while it is asked to look.
     """
 
     def __init__(
-        self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None, device: Host | Gpu
-    ):
+        self, stage: Stage, mesh: Mesh, loss, optimizer, seed: int, clip_norm: float | None, device: Host | Gpu,
+        positions: np.ndarray | None = None,
+    ):  # fmt: skip
         self.stage, self.mesh, self.loss, self.optimizer = stage, mesh, loss, optimizer
         self.device, self._now = device, device.now
         self.seed, self.clip_norm, self._tell = seed, clip_norm, mesh.world.tell
+        self.positions = positions
         self.buffers: dict[B.Buffer, object] = {}
         self.events: list[tuple] = []
         self.memory: HighWater | None = None
@@ -136,10 +139,10 @@ class Worker:
             self._record(COPY, name, start, end, step, None)
 
     def inside_layer(self, handle: Handle) -> None:
-        """A collective inside a layer has ended: it interrupts the compute lane."""
-        now, i = time.perf_counter(), self._instruction
-        self._record(COMPUTE, i.name, self._segment, handle.began, self.step.number, i)
-        self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number, (i, handle.nbytes))
+        """A collective inside a layer has ended: from when its caller stopped it has interrupted the compute lane."""
+        now, i, stopped = time.perf_counter(), self._instruction, max(handle.stopped, self._segment)
+        self._record(COMPUTE, i.name, self._segment, stopped, self.step.number, i)
+        self._record(COLLECTIVES, handle.name, max(handle.matched, stopped), now, self.step.number, (i, handle.nbytes))
         self._segment = now
 
     def _copied(self, i: I.Instruction) -> Told:
@@ -162,6 +165,8 @@ class Worker:
         self.buffers[i.writes[0]] = self._load(i, y)
 
     def _load(self, i: I.Instruction, array: np.ndarray):
+        """What this rank has of the samples: all, or its part of their sequences."""
+        array = part(array, 1, self.mesh.coordinate("context"), self.mesh.size("context"))
         dtype = self.stage.dtype if array.dtype.kind == "f" else array.dtype
         return self.device.load(array, dtype, self._copied(i))
 
@@ -182,7 +187,8 @@ class Worker:
 
     def _keys(self, i: I.Forward | I.Recompute) -> AbstractContextManager[random.Scope]:
         """In the `with` block random numbers are those of this step and micro-batch."""
-        return random.scope(random.Scope(self.seed, self.step.number, self.step.samples[i.micro_batch]))
+        samples = self.step.samples[i.micro_batch]
+        return random.scope(random.Scope(self.seed, self.step.number, samples, positions=self.positions))
 
     def _keyed(self, bucket: Bucket, keys) -> Iterator[tuple[int, Module]]:
         """The blocks and their places in the chain, to which random numbers are keyed while a block runs."""

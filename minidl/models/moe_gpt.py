@@ -1,0 +1,114 @@
+"""GPT with mixtures of experts (Lepikhin et al. 2020, "GShard"; Fedus et al. 2021, "Switch Transformers").
+
+Its options make of it Mixtral (Jiang et al. 2024), but for the slots: Mixtral's experts take all who come.
+"""
+
+from functools import partial
+
+from minidl import nn
+from minidl.checks import check_count
+from minidl.creation import zeros
+from minidl.models.gpt import GPTBlock, gpt
+from minidl.nn.losses.loss import check_range
+from minidl.parallel.experts import MixtureOfExperts
+
+
+class BalancedEmbedding(nn.Module):
+    """Tokens -> what `embedding` makes of them, and the sum of the load-balancing losses (batch,), as yet 0."""
+
+    def __init__(self, embedding: nn.Module):
+        self.embedding = embedding
+
+    def forward(self, indices):
+        x = self.embedding(indices)
+        return x, zeros(x.shape[0], dtype=x.dtype, device=x.device)
+
+
+class Balanced(nn.Module):
+    """`block` of the first of two tensors; the second, the sum of the load-balancing losses, goes by."""
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+        self.class_group = getattr(block, "class_group", None)  # of the head
+
+    def forward(self, given):
+        x, balance = given
+        return self.block(x), balance
+
+
+class MixtureBlock(GPTBlock):
+    """A block whose feed-forward layer is a mixture of experts, which adds its load-balancing loss to the sum."""
+
+    def forward(self, given):
+        x, balance = given
+        x = self.attend(x)
+        y, own = self.feed_forward(self.norm2(x))
+        return x + self.dropout(y), balance + own
+
+
+class MoELoss(nn.CrossEntropyLoss):
+    """Cross-entropy of logits (batch, …, classes), and `balance` times the load-balancing losses that come with them.
+
+    Output: the logits, and the sum of these losses (batch,) over the layers; a sample's counts as often as it has
+    targets that count. So the mean is the mean cross-entropy plus `balance` times the mean load-balancing loss.
+    """
+
+    def __init__(self, balance: float = 0.01):
+        super().__init__()
+        check_range(self, "balance", balance)
+        self.balance = balance
+
+    def sum_and_weight(self, output, target):
+        logits, balance = output
+        total, weight = super().sum_and_weight(logits, target)
+        count = (target != self.ignore_index).to(balance.dtype).flatten(1).sum(1)  # (batch,)
+        return total + self.balance * (balance * count).sum(), weight
+
+    def right_answers(self, output, target):
+        return super().right_answers(output[0], target)
+
+    def extra_repr(self):
+        return f"balance={self.balance}"
+
+
+def moe_gpt(
+    layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, experts: int, mesh=None, dropout: float = 0.0,
+    *, top_k: int = 2, capacity_factor: float = 1.25, every: int = 1, balance: float = 0.01,
+    kv_heads: int | None = None, positions: str = "learned", rotary_base: float = 10000.0, feed_forward: str = "gelu",
+    inner: int | None = None, norm: str = "layer", bias: bool = True, tied: bool = False,
+) -> nn.Sequential:  # fmt: skip
+    """`gpt`, in every `every`-th block of which the feed-forward layer is a mixture of `experts`.
+
+    Tokens (batch, sequence) -> logits (batch, sequence, vocabulary), and the sum of the load-balancing losses (batch,),
+    which travels with the activations from block to block. The model carries the loss that takes both, in which the
+    latter have the factor `balance`. top_k, capacity_factor: as of MixtureOfExperts, whose experts are spread over the
+    mesh's expert axis. The other options are those of `gpt`; feed_forward and inner are the experts' too. ValueError
+    where the sizes do not fit.
+    """
+    check_count("moe_gpt: every", every)
+    dense = gpt(
+        layers, hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, positions=positions,
+        rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
+    )  # fmt: skip
+    expert_group, tensor_group = (mesh.group("expert"), mesh.group("tensor")) if mesh else (None, None)
+    if mesh and mesh.size("context") > 1:
+        raise ValueError(
+            f"moe_gpt: context={mesh.size('context')} shares sequences, but the slots of an expert and its "
+            "load-balancing loss are those of whole sequences"
+        )
+
+    def mixture() -> MixtureOfExperts:
+        return MixtureOfExperts(
+            hidden, inner or 4 * hidden, experts, top_k, capacity_factor, expert_group, tensor_group, bias,
+            feed_forward, bool(mesh and mesh.sequence_parallel),
+        )  # fmt: skip
+
+    embedding, *blocks, head = dense
+    for place, block in enumerate(blocks):
+        if (place + 1) % every == 0:
+            blocks[place] = MixtureBlock(block.norm1, block.attention, block.norm2, mixture(), block.dropout)
+        else:
+            blocks[place] = Balanced(block)
+    model = nn.Sequential(BalancedEmbedding(embedding), *blocks, Balanced(head))
+    model.example, model.loss = dense.example, partial(MoELoss, balance)
+    return model

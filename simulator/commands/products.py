@@ -1,0 +1,137 @@
+"""`python -m simulator products`: matrix products split over workers in four ways, measured here and simulated."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from minidl.bench.machine import cores
+from minidl.commands.arguments import check_writable, count, made_folder, print_table
+from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.plans import crowding
+from minidl.commands.progress import progress
+from minidl.files import PICTURES
+from minidl.units import duration, scaled
+from simulator.calibrate import calibration
+from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.hardware import Cluster
+from simulator.products import SPLITS, Row, check_sizes, products
+
+SIZES, WORKERS = (512, 1024, 2048), (1, 2, 4, 16, 64)
+DESCRIPTION = """\
+Split the product y = x weight^T of square matrices over workers in four ways:
+by the rows of x, by the columns of y, by the inner dimension, and by blocks of
+all three on a grid (SUMMA). For each, what a rank sends and how long forward
+and backward take: in a table, and in products.png and .svg. Over as many
+workers as this machine has cores they are measured, beside that simulated.
+"""
+EPILOG = f"""\
+examples:
+  python -m simulator products --size 512 --workers 1 --workers 2 --out here
+  python -m simulator products --cluster dgx-a100 --size 8192 --json split.json
+
+{EXIT_CODES}"""
+HOW = {
+    "rows": "each rank has its rows of x and y; the gradient of weight is summed",
+    "columns": "its columns of y, and all of x, whose gradient is summed",
+    "inner": "its columns of x; the parts of y are summed",
+    "summa": "a block of each on the squarest grid; panels are broadcast",
+}
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "products", help="split matrix products over workers in four ways, measured here and simulated",
+        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--size", action="append", type=count, default=[], metavar="N",
+        help=f"rows and columns of the matrices, may be repeated (default: {_listed(SIZES)})")  # fmt: skip
+    add("--workers", action="append", type=count, default=[], metavar="N",
+        help=f"over how many, may be repeated (default: {_listed(WORKERS)})")  # fmt: skip
+    add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
+        help=f"what to simulate, and measure nothing: one of {clusters()}, or a TOML file (default: {THIS_MACHINE}, "
+        "which is measured)")  # fmt: skip
+    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for products.png and .svg (default: here)")
+    add("--json", type=Path, metavar="PATH", help="also write the numbers here")
+    parser.set_defaults(run=run)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def run(options, console: Console) -> Outcome:
+    """Measure and simulate as asked."""
+    sizes, workers = (sorted(set(given or usual)) for given, usual in (
+        (options.size, SIZES), (options.workers, WORKERS)
+    ))  # fmt: skip
+    check_sizes(sizes, workers)
+    pictures = [made_folder(options.out) / f"products{ending}" for ending in PICTURES]
+    check_writable(options.json, *pictures)
+    with progress() as tell:
+        if options.cluster == THIS_MACHINE:
+            cluster = calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
+            rows = products(sizes, workers, cluster, cores(), tell)
+        else:
+            cluster = Cluster.load(options.cluster, devices=max(workers))
+            rows = products(sizes, workers, cluster, 0, tell)
+
+    @cache
+    def figure():
+        from simulator.product_figure import product_figure  # loaded late: matplotlib takes as long as the rest
+
+        return product_figure(rows, cluster)
+
+    def draw(path: Path) -> None:
+        from minidl import plots
+
+        plots.save(figure(), path)
+
+    def show(console: Console) -> None:
+        _show(rows, cluster, console)
+        console.print(", ".join(map(str, (*filter(None, [options.json]), *pictures))), highlight=False)
+
+    document = {"cluster": cluster.name, "rows": [asdict(row) for row in rows]}
+    return Outcome([(options.json, document), *((path, draw) for path in pictures)], show)
+
+
+def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
+    """A table for each size, two lines for each number of workers; and what they are."""
+    for size, of_size in groupby(rows, key=lambda row: row.size):
+        console.print(Text.assemble((f"{size} × {size}", "bold"), f", {cluster.compute.precision}"))
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+        table.add_column("workers", justify="right")
+        for split in SPLITS:
+            table.add_column(split, justify="right", min_width=16)
+        for workers, group in groupby(of_size, key=lambda row: row.workers):
+            alike = list(group)
+            table.add_row(str(workers), *map(_times, alike))
+            if workers > 1:
+                table.add_row("", *(f"[dim]{scaled(row.sent_bytes, 'B')}" for row in alike))
+        print_table(console, table)
+        console.print()
+    measured = any(row.measured_seconds is not None for row in rows)
+    lines = ["a/b: a is measured, b simulated; alone: simulated."] if measured else ["All is simulated."]
+    lines += ["Of forward and backward: the time, and below it what a rank sends."]
+    lines += [f"{split + ':':9}{meaning}" for split, meaning in HOW.items()]
+    if cluster.processors and (crowded := crowding(rows[-1].workers, cluster.processors.cores)):
+        lines.append(crowded)
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def _times(row: Row) -> str:
+    """The measured and the simulated time; the unit once, if it is the same."""
+    simulated, unit = duration(row.simulated_seconds).rsplit(" ", 1)
+    if row.measured_seconds is None:
+        return f"{simulated} {unit}"
+    measured, other = duration(row.measured_seconds).rsplit(" ", 1)
+    return f"{measured}/{simulated} {unit}" if unit == other else f"{measured} {other}/{simulated} {unit}"
