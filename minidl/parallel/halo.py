@@ -46,18 +46,18 @@ class Halo:
             for other in others
             if (rows := common(owned, self.needed[other]))
         ]
-        coming = [other for other in others if common(self.owned[other], needed)]
+        coming = {other: rows for other in others if (rows := common(self.owned[other], needed))}
         out = x if owned == needed and not coming else self._own_rows(kernels, x, owned, needed)
+        places = [_rows(kernels, out, needed, rows) for rows in coming.values()]
+        arriving = [kernels.empty(place.shape, x.dtype) for place in places] if add else places
+        receiving = [group.recv(rows, other, async_op=True) for rows, other in zip(arriving, coming, strict=True)]
 
         def finish():
-            for other in coming:
-                place = _rows(kernels, out, needed, common(self.owned[other], needed))
-                if add:
-                    kernels.accumulate(place, group.recv(kernels.empty(place.shape, x.dtype), other))
-                else:
-                    group.recv(place, other)
-            for handle in sending:
+            for handle in (*receiving, *sending):
                 handle.wait()
+            if add:
+                for place, rows in zip(places, arriving, strict=True):
+                    kernels.accumulate(place, rows)
             return out
 
         return finish
