@@ -542,7 +542,7 @@ def test_a_model_too_large_to_be_measured_is_refused_with_what_it_needs_and_what
 
 
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
-    small = {what: replace(case, steps=3, batch_size=8) for what, case in parallel.COMPARED.items()}
+    small = {what: replace(case, steps=2, batch_size=2) for what, case in parallel.COMPARED.items()}
     monkeypatch.setattr(parallel, "COMPARED", small)
     monkeypatch.setattr(parallel, "BLOCKS", 3)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
