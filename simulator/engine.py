@@ -238,8 +238,13 @@ class Engine:
             segments = deque(self.prices.segments(rank.number, instruction))
             stream.acquire(lambda: self.run_segments(rank, stream, instruction, segments))
 
-    def run_segments(self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment]) -> None:
-        """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout."""
+    def run_segments(
+        self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment], since: float | None = None
+    ) -> None:
+        """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout.
+
+        since: when the kernels began that the next ones go on from, where nothing has interrupted them.
+        """
         if not segments:
             self.finish(rank, stream, instruction)
             return
@@ -249,15 +254,23 @@ class Engine:
         def record(start: float) -> None:
             self.records.append((rank.number, COMPUTE, step, start, instruction, call, self.clock.now))
 
-        def go_on() -> None:
-            self.run_segments(rank, stream, instruction, segments)
+        def go_on(since: float | None = None) -> None:
+            self.run_segments(rank, stream, instruction, segments, since)
 
-        def done(start: float = start) -> None:
+        def done() -> None:
             record(start)
             go_on()
 
+        def computed() -> None:
+            began = start if since is None else since
+            if segments and self.goes_by(segments[0]):
+                go_on(began)
+            else:
+                record(began)
+                go_on()
+
         if call is None:
-            self.work(rank, segment.seconds, segment.contention, done)
+            self.work(rank, segment.seconds, segment.contention, computed)
             return
         if call.phase == "wait":
             rank.begun.pop((call.axes, call.number)).wait(start, go_on)
@@ -272,9 +285,14 @@ class Engine:
         share = partial(self.share_in_layer, rank, segment)
         self.meet(rank, "layers", call.axes, lambda meeting: begun.work(lambda: share(meeting)), begun.end)
         if call.phase == "start":
-            go_on()
+            go_on(since)
         else:
             begun.wait(start, go_on)
+
+    def goes_by(self, segment: Segment) -> bool:
+        """Whether it does not interrupt the kernels: a collective is only begun."""
+        call = segment.collective
+        return call is not None and call.phase == "start" and not (call.name == "send" and self.cores)
 
     def share_in_layer(self, rank: Rank, segment: Segment, meeting: Meeting) -> None:
         """A rank's part of the work of a collective inside a layer, one after the other."""

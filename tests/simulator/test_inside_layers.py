@@ -76,7 +76,9 @@ def test_keys_and_values_travel_while_attention_is_computed_on_a_cluster():
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(tensor=2), Plan(tensor=2, sequence_parallel=True), Plan(context=2), Plan(context=2, tensor=2)], ids=str
+    "plan",
+    [Plan(tensor=2), Plan(tensor=2, sequence_parallel=True), Plan(context=2), Plan(context=2, tensor=2)],
+    ids=str,
 )
 def test_whether_all_ranks_are_run_or_one_of_each_stage_makes_no_difference(plan):
     prediction = predicted(plan)
