@@ -13,10 +13,10 @@ from minidl.kernels.windows import Windows, regular
 from minidl.nn.module import Module
 from minidl.ops.images import sizes_of
 from minidl.ops.pooling import AvgPool2d, MaxPool2d, pool_windows
-from minidl.parallel.convolution import channels_last, summed_over
+from minidl.parallel.convolution import channels_last
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.halo import ROWS, ExchangeHalo, Halo, SpatialConv, TakeRows
-from minidl.parallel.layers import useful
+from minidl.parallel.layers import summed_over, useful
 from minidl.parallel.uneven import GatherUnevenly, parts
 from minidl.tensor import Tensor
 
