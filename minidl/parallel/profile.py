@@ -22,7 +22,8 @@ from minidl.parallel.blocks import several
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.losses import loss_of_output
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import REPLICAS, Mesh
+from minidl.parallel.normalization import SyncBatchNorm
 from minidl.storage import placement
 from minidl.tensor import device
 
@@ -117,6 +118,13 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     for axis in ("tensor", "context", "expert"):
         if mesh.size(axis) > 1 and not mesh.has_group(axis):
             raise ValueError(f"{axis}={mesh.size(axis)}, but the builder splits no layer over mesh.group({axis!r})")
+    for module in model.modules():
+        if isinstance(module, SyncBatchNorm) and module.group is not None:
+            for axis in REPLICAS:
+                if mesh.size(axis) > 1 and axis not in module.group.axes:
+                    raise ValueError(
+                        f"SyncBatchNorm needs a group over {axis} too: its ranks have parts of the batch"
+                    )
     return model
 
 
