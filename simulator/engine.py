@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 from minidl.checks import check_count
 from minidl.parallel import instructions as I
@@ -57,12 +58,51 @@ class Rank:
     def __init__(self, number: int, lanes: Collection[str], one_thread: bool):
         thread = Stream()
         self.number, self.lanes = number, Lanes({})
+        self.in_layers, self.begun = Stream(), {}  # of the collectives inside layers; those that go on beside kernels
         self.streams = {lane: thread if one_thread else Stream() for lane in TURNS if lane in lanes}
 
     def take_up(self, compiled: Compiled, steps: int) -> None:
         """Go on to this part."""
         self.lanes = Lanes(compiled, steps)
         self.turns = [(self.lanes[name], stream) for name, stream in self.streams.items() if name in self.lanes]
+
+
+class Begun:
+    """A collective inside a layer that a rank has begun: its work for it, its end, and who waits for that.
+
+    at_wait: the rank works for it only while it waits, as it has one thread. record: is told since when it has run.
+    """
+
+    def __init__(self, at_wait: bool, record: Callable[[float], None]):
+        self.at_wait, self.record = at_wait, record
+        self.to_do: Action | None = None  # the work, when all have come
+        self.waiter: Action | None = None
+        self.since, self.has_ended = 0.0, False
+
+    def work(self, action: Action) -> None:
+        """All have come."""
+        if self.at_wait and self.waiter is None:
+            self.to_do = action
+        else:
+            action()
+
+    def wait(self, now: float, go_on: Action) -> None:
+        """Go on when it has ended."""
+        if self.has_ended:
+            go_on()
+            return
+        self.waiter = go_on
+        if self.at_wait:
+            self.since = now
+        if self.to_do:
+            self.to_do()
+
+    def end(self, start: float) -> None:
+        """All have done their work; start: when all had come."""
+        self.has_ended = True
+        self.record(max(start, self.since))
+        if self.waiter:
+            self.waiter()
 
 
 @dataclass
@@ -140,10 +180,9 @@ class Engine:
             if isinstance(end, float):
                 events.append(self.event(rank, lane, step, start, end, instruction, call))
                 continue
-            for segment in end:
-                stop = start + segment.seconds
-                events.append(self.event(rank, lane, step, start, stop, instruction, segment.collective))
-                start = stop
+            for one in end:
+                times = start + one.start, start + one.end
+                events.append(self.event(rank, lane, step, *times, instruction, one.collective))
         return Trace(events, "simulated", self.program.world_size)
 
     def event(
@@ -186,16 +225,18 @@ class Engine:
     # Compute
 
     def compute(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
-        segments, step = self.prices.segments(rank.number, instruction), rank.lanes[COMPUTE].step
+        step = rank.lanes[COMPUTE].step
         if not (self.cores or self.in_layers):
 
             def run_whole():
-                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction, None, segments))
-                self.clock.after(sum(s.seconds for s in segments), lambda: self.finish(rank, stream, instruction))
+                found, seconds = self.prices.placed(rank.number, instruction)
+                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction, None, found))
+                self.clock.after(seconds, lambda: self.finish(rank, stream, instruction))
 
             stream.acquire(run_whole)
         else:
-            stream.acquire(lambda: self.run_segments(rank, stream, instruction, deque(segments)))
+            segments = deque(self.prices.segments(rank.number, instruction))
+            stream.acquire(lambda: self.run_segments(rank, stream, instruction, segments))
 
     def run_segments(self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment]) -> None:
         """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout."""
@@ -203,20 +244,46 @@ class Engine:
             self.finish(rank, stream, instruction)
             return
         segment, start = segments.popleft(), self.clock.now
-        call = segment.collective
+        call, step = segment.collective, rank.lanes[COMPUTE].step
 
-        def done(start: float = start):
-            step = rank.lanes[COMPUTE].step
+        def record(start: float) -> None:
             self.records.append((rank.number, COMPUTE, step, start, instruction, call, self.clock.now))
+
+        def go_on() -> None:
             self.run_segments(rank, stream, instruction, segments)
 
-        def share(meeting: Meeting):
-            self.work(rank, segment.seconds, segment.contention, lambda: self.leave(meeting))
+        def done(start: float = start) -> None:
+            record(start)
+            go_on()
 
         if call is None:
             self.work(rank, segment.seconds, segment.contention, done)
+            return
+        if call.phase == "wait":
+            rank.begun.pop((call.axes, call.number)).wait(start, go_on)
+            return
+        begun = Begun(at_wait=self.cores is not None, record=record)
+        if call.phase == "start":
+            rank.begun[call.axes, call.number] = begun
+        if call.name == "send" and self.cores:  # the sender copies at once, and waits for nobody
+            begun.has_ended = True
+            self.work(rank, segment.seconds, segment.contention, done)
+            return
+        share = partial(self.share_in_layer, rank, segment)
+        self.meet(rank, "layers", call.axes, lambda meeting: begun.work(lambda: share(meeting)), begun.end)
+        if call.phase == "start":
+            go_on()
         else:
-            self.meet(rank, "layers", call.axes, share, done)
+            begun.wait(start, go_on)
+
+    def share_in_layer(self, rank: Rank, segment: Segment, meeting: Meeting) -> None:
+        """A rank's part of the work of a collective inside a layer, one after the other."""
+
+        def worked() -> None:
+            rank.in_layers.release()
+            self.leave(meeting)
+
+        rank.in_layers.acquire(lambda: self.work(rank, segment.seconds, segment.contention, worked))
 
     # Communication
 

@@ -69,7 +69,7 @@ class Prediction(Throughput, Displayed):
     def flops(self) -> float:
         profile, plan = self._profile, self.plan
         work = sum(block.flops for block in profile.blocks) + flops(profile.loss)
-        return work * plan.micro_batches * plan.data * plan.tensor
+        return work * plan.micro_batches * plan.workers // plan.pipeline  # what ranks share, the profile has a part of
 
     @cached_property
     def memory(self) -> tuple[Memory, ...]:

@@ -17,7 +17,7 @@ from simulator.hardware import Cluster
 
 
 class Segment(NamedTuple):
-    """A stretch of a compute instruction: kernels, or one collective inside a layer.
+    """A stretch of a compute instruction: kernels, or one collective inside a layer, or where that is waited for.
 
     contention: by what factor it is slower while all cores of a shared machine are busy.
     """
@@ -27,6 +27,37 @@ class Segment(NamedTuple):
     collective: CollectiveCall | None
 
 
+class Placed(NamedTuple):
+    """When, from the start of its instruction on, something runs: kernels, or a collective on a lane of its own."""
+
+    start: float
+    end: float
+    collective: CollectiveCall | None
+
+
+def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
+    """The segments of an instruction where a device has a lane for collectives beside that for kernels, and its end.
+
+    What is started and not waited for may go on after that.
+    """
+    found: list[Placed] = []
+    now = free = 0.0  # of the kernels; of the collectives
+    ends: dict[tuple, float] = {}
+    for seconds, _, call in segments:
+        if call is None:
+            found.append(Placed(now, now := now + seconds, None))
+        elif call.phase == "wait":
+            now = max(now, ends.pop((call.axes, call.number)))
+        else:
+            start = max(now, free)
+            found.append(Placed(start, free := start + seconds, call))
+            if call.phase == "start":
+                ends[call.axes, call.number] = free
+            else:
+                now = free
+    return found, now
+
+
 class Prices:
     """Prices of a program's instructions; ranks of one stage pay the same for what they compute."""
 
@@ -34,6 +65,7 @@ class Prices:
         self.cluster, self.costs, self.plan = cluster, costs, costs.plan
         self._meshes: dict[int, Mesh] = {}
         self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
+        self._placed: dict[tuple, tuple[list[Placed], float]] = {}
         self._moved: dict[tuple, float] = {}
         self._blocks: dict[int, tuple[Sequence[Call], list]] = {}  # by the identity of the calls, which are kept
 
@@ -42,6 +74,12 @@ class Prices:
         if instruction.work not in self._known:
             self._known[instruction.work] = self._segments(rank, instruction)
         return self._known[instruction.work]
+
+    def placed(self, rank: int, instruction: Instruction) -> tuple[list[Placed], float]:
+        """What runs when in a compute instruction, with a lane for collectives, and how long its kernels take."""
+        if instruction.work not in self._placed:
+            self._placed[instruction.work] = placed(self.segments(rank, instruction))
+        return self._placed[instruction.work]
 
     def _segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         compute, network = self.cluster.compute, self.cluster.network
@@ -53,12 +91,21 @@ class Prices:
                 if call is None:
                     continue
                 found.append(Segment(busy, slowed / busy if busy else 1.0, None))
-                busy = slowed = 0.0
-                ranks = self.mesh(rank).ranks(*call.axes)
-                seconds = network.collective_seconds(call.name, ranks, call.nbytes * compute.scale)
+                busy = slowed = seconds = 0.0
+                if call.phase != "wait":
+                    seconds = self._inside_seconds(rank, call)
                 found.append(Segment(seconds, network.contention, call))
         found.append(Segment(busy, slowed / busy if busy else 1.0, None))
         return tuple(found)
+
+    def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
+        """Time of a collective inside a layer; of a message there, between the neighbours that are furthest apart."""
+        network, nbytes = self.cluster.network, call.nbytes * self.cluster.compute.scale
+        ranks = self.mesh(rank).ranks(*call.axes)
+        if call.name not in ("send", "recv"):
+            return network.collective_seconds(call.name, ranks, nbytes)
+        seconds = network.send_seconds if call.name == "send" else network.receive_seconds
+        return max(seconds(source, to, nbytes) for source, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
 
     def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
         """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""

@@ -24,10 +24,10 @@ def cnn(
     first, second, third = widths
     layers = ImageLayers(mesh, split, channels, size)
     model = nn.Sequential(
-        layers.convolution(first, 3, padding=1),
+        layers.convolution(first, 3, padding=1, pool=2),
         nn.ReLU(),
         layers.max_pool(2),
-        layers.convolution(second, 3, padding=1),
+        layers.convolution(second, 3, padding=1, pool=2),
         nn.ReLU(),
         layers.max_pool(2),
         layers.convolution(third, 3, padding=1),
@@ -49,10 +49,10 @@ def cifar_cnn(classes: int = 10, mesh: Mesh | None = None, split: str = "space")
     """
     layers = ImageLayers(mesh, split, 3, 32)
     convolutions = [
-        layers.convolution(32, 3),  # (batch, 32, 30, 30)
+        layers.convolution(32, 3, pool=2),  # (batch, 32, 30, 30)
         nn.ReLU(),
         layers.max_pool(2),  # (batch, 32, 15, 15)
-        layers.convolution(64, 3),  # (batch, 64, 13, 13)
+        layers.convolution(64, 3, pool=2),  # (batch, 64, 13, 13)
         nn.ReLU(),
         layers.max_pool(2),  # (batch, 64, 6, 6)
         layers.convolution(64, 3),  # (batch, 64, 4, 4)

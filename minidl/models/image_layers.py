@@ -34,14 +34,15 @@ class ImageLayers:
         self.channels, self.rows = channels, size
         self.whole = True  # whether every rank has all samples, rows and channels of what the next layer takes
 
-    def convolution(self, channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
+    def convolution(self, channels: int, kernel_size: int, padding: int = 0, pool: int = 1) -> nn.Module:
+        """pool: windows of how many rows and columns a `max_pool` has that follows."""
         sizes, rows, group, whole = (self.channels, channels, kernel_size), self.rows, self.group, self.whole
         self.channels, self.rows = channels, rows + 2 * padding - kernel_size + 1
         if group is None or (self.split == "input" and sizes[0] % group.size):
             return nn.Conv2d(*sizes, padding=padding)
         self.whole = self.split == "output" and not whole
         if self.split == "space":
-            return SpatialConv2d(*sizes, rows, group, padding=padding, whole_input=whole)
+            return SpatialConv2d(*sizes, rows, group, padding=padding, whole_input=whole, pool=pool)
         if self.split == "batch":
             return BatchParallelConv2d(*sizes, group, padding=padding, whole_input=whole)
         if self.split == "input":
@@ -51,7 +52,7 @@ class ImageLayers:
     def max_pool(self, kernel_size: int) -> nn.Module:
         rows, self.rows = self.rows, self.rows // kernel_size
         if self.group and self.split == "space" and not self.whole:
-            return SpatialMaxPool2d(kernel_size, rows, self.group)
+            return SpatialMaxPool2d(kernel_size, rows - rows % kernel_size, self.group, uncut=True)
         pool = nn.MaxPool2d(kernel_size)
         if self.split != "output" or self.whole:
             return pool

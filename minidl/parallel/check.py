@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
+from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import HazardError, Lane, Lanes
 from minidl.parallel.meetings import Meetings, Members
@@ -100,6 +101,7 @@ class _Checker:
         self.members = Members(program.plan, self.ranks)
         axes = program.costs.layer_axes() if program.costs else []
         self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
+        self.inside: dict[tuple, list[CollectiveCall]] = {}  # of instructions, by what they do
         self.times: dict[int, Times] = {}
         self.slots: list[Slot] = []
         self.meetings: Meetings = Meetings()
@@ -157,7 +159,7 @@ class _Checker:
         tags = rule_of(COMPUTE_RULES, rank, i)(self.facts, rank, i)
         inside = iter(())
         if self.layer_axes:  # where a layer's group has more than one member that is run
-            inside = (call for call in self.program.costs.collectives(i) if call.axes in self.layer_axes)
+            inside = iter(self.first_calls(i))
 
         def go_on(_=None) -> None:
             for call in inside:
@@ -165,6 +167,16 @@ class _Checker:
             self.finish(rank, i, tags)
 
         go_on()
+
+    def first_calls(self, i: Instruction) -> list[CollectiveCall]:
+        """The first collective that layers make over each group of several ranks that are run.
+
+        Who does the same instruction makes the same calls, in one order: it stands for all.
+        """
+        if i.work not in self.inside:
+            first = {call.axes: call for call in reversed(list(self.program.costs.collectives(i)))}
+            self.inside[i.work] = [first[axes] for axes in self.layer_axes if axes in first]
+        return self.inside[i.work]
 
     def send(self, rank: RankTags, i: I.SendActivation | I.SendGradient) -> None:
         if i.to == rank.number or not 0 <= i.to < self.program.world_size:

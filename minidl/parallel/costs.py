@@ -56,8 +56,8 @@ class Costs:
         return CALLS[type(i)](self, i)
 
     def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:
-        """The collectives inside layers of an instruction that computes, in order."""
-        return (call for call in self.calls(i) if isinstance(call, CollectiveCall))
+        """The collectives inside layers of an instruction that computes, in the order in which they begin."""
+        return (call for call in self.calls(i) if isinstance(call, CollectiveCall) and call.phase != "wait")
 
     def layer_axes(self) -> list[tuple[Axis, ...]]:
         """The axes over which layers communicate, in an order that all ranks agree on."""

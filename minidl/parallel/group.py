@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Literal
 
 import numpy as np
 
@@ -36,27 +38,37 @@ SAME = object()  # a result is of the kind that was brought
 
 @dataclass(frozen=True, slots=True)
 class CollectiveCall:
-    """One collective of the ranks along `axes`. nbytes: the whole tensor's, before or after, the larger."""
+    """One collective of the ranks along `axes`. nbytes: the whole tensor's, before or after, the larger.
+
+    phase: "" where the caller waits for it at once; "start" where it goes on beside what follows, and "wait" where it
+    is waited for. number: by which the two are known as one.
+    """
 
     name: str
     axes: tuple[str, ...]
     size: int
     nbytes: int
+    phase: Literal["", "start", "wait"] = ""
+    number: int = 0
 
 
 class Handle:
     """A collective under way. `wait()` gives its result; `poll()` brings it on as far as it goes without waiting.
 
-    Both raise what went wrong in it. began, matched: when it was called, and when all of its ranks had come
-    (time.perf_counter).
+    Both raise what went wrong in it. matched: when all of its ranks had come. stopped: since when its caller waits for
+    it, or else does something for it (time.perf_counter). async_op: it was asked for so.
     """
 
-    __slots__ = ("group", "name", "x", "nbytes", "steps", "began", "matched", "done", "result", "error")
+    __slots__ = (
+        "group", "name", "x", "nbytes", "steps", "matched", "stopped", "done", "result", "error", "async_op", "number",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self, group: ProcessGroup, name: str, x, nbytes: int, steps: Steps):
+    def __init__(self, group: ProcessGroup, name: str, x, nbytes: int, steps: Steps, async_op: bool):
         self.group, self.name, self.x, self.nbytes, self.steps = group, name, x, nbytes, steps
-        self.began = self.matched = time.perf_counter()
+        self.matched = self.stopped = time.perf_counter()
         self.done, self.result, self.error = False, None, None
+        self.async_op, self.number, self.waiting = async_op, 0, False
 
     def poll(self) -> bool:
         """True once the collective is finished."""
@@ -67,13 +79,18 @@ class Handle:
         return self.done
 
     def wait(self):
+        self.stopped, self.waiting = time.perf_counter(), True
         while not self.done:
             self.group.pause()
         self.poll()
+        if self.group.on_wait is not None:
+            self.group.on_wait(self)
         return self.result
 
     def advance(self) -> bool:
         """Go on as far as it goes without waiting; true if that is the end. For the group, which knows the order."""
+        if not self.waiting:
+            self.stopped = time.perf_counter()
         try:
             next(self.steps)
             return False
@@ -86,10 +103,6 @@ class Handle:
         self.done = True
         return True
 
-    @property
-    def call(self) -> CollectiveCall:
-        return CollectiveCall(self.name, self.group.axes, self.group.size, self.nbytes)
-
 
 class ProcessGroup(ABC):
     """`size` ranks, of which this one is `rank`.
@@ -98,12 +111,13 @@ class ProcessGroup(ABC):
     in the order in which they were sent. Tensors and plain arrays of the device are taken alike, and the same kind is
     returned. With `async_op=True` a method returns a Handle at once.
 
-    on_collective: is told the Handle of each collective that has finished.
+    on_collective: is told the Handle of each collective that has finished. on_wait: of each that was waited for.
     """
 
     def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
         self.rank, self.size, self.axes = rank, size, axes
         self.on_collective: Callable[[Handle], None] | None = None
+        self.on_wait: Callable[[Handle], None] | None = None
         self.matched = 0.0  # when all ranks of the collective that advanced last had come
         self._pending: defaultdict[tuple, deque[Handle]] = defaultdict(deque)  # what must run in order -> its handles
         self.in_flight = 0  # handles that are pending
@@ -275,7 +289,7 @@ class ProcessGroup(ABC):
         nbytes = 0 if array is None else array.nbytes
         if rows is not None:
             nbytes = max(nbytes, rows * row_elements(array) * array.dtype.itemsize)
-        handle = Handle(self, name, given, nbytes, self._steps(name, array, *arguments))
+        handle = Handle(self, name, given, nbytes, self._steps(name, array, *arguments), async_op)
         self._pending[order].append(handle)
         self.in_flight += 1
         self.progress()
@@ -324,7 +338,21 @@ class MetaGroup(ProcessGroup):
     def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
         super().__init__(rank, size, axes)
         if size > 1:
-            self.on_collective = lambda handle: meta.note(handle.call)
+            self.on_collective, self.on_wait = self._note, self._note_wait
+        self._numbers = count(1)
+
+    def _note(self, handle: Handle) -> None:
+        if handle.async_op:
+            handle.number = next(self._numbers)
+        self._note_phase(handle, "start" if handle.async_op else "")
+
+    def _note_wait(self, handle: Handle) -> None:
+        if handle.number:  # 0 for one that is waited for at once, or was already
+            self._note_phase(handle, "wait")
+            handle.number = 0
+
+    def _note_phase(self, handle: Handle, phase: str) -> None:
+        meta.note(CollectiveCall(handle.name, self.axes, self.size, handle.nbytes, phase, handle.number))
 
     def _steps(self, name, x, *arguments):
         if x is None and name != "barrier":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain, pairwise
 
 from minidl.parallel.instructions.buffers import APART
@@ -111,11 +112,19 @@ class Layout:
 
     def apart_in(self, chunk: int, buckets: range, trained: bool = False) -> tuple[int, ...]:
         """What blocks of these buckets hold that is apart; if `trained`, that to which they give a gradient."""
-        if not self.apart:
-            return ()
-        run = range(self.buckets[chunk][buckets[0]][0], self.buckets[chunk][buckets[-1]][1])
-        blocks = [apart.trained if trained else [block for block, _ in apart.holders] for apart in self.apart]
-        return tuple(n for n, held in enumerate(blocks) if any(block in run for block in held))
+        held, run = self._apart_of[trained], self.buckets[chunk]
+        found = (held.get(block, ()) for b in buckets for block in range(*run[b]))
+        return tuple(sorted(set(chain.from_iterable(found)))) if held else ()
+
+    @cached_property
+    def _apart_of(self) -> dict[bool, dict[int, list[int]]]:
+        """What is apart in each block that has any: all that it holds, and (True) to which it gives a gradient."""
+        found: dict[bool, dict[int, list[int]]] = {False: {}, True: {}}
+        for n, apart in enumerate(self.apart):
+            for trained, blocks in ((False, {block for block, _ in apart.holders}), (True, apart.trained)):
+                for block in blocks:
+                    found[trained].setdefault(block, []).append(n)
+        return found
 
     def reduction(self, chunk: int, bucket: int) -> Reduction:
         """That of the parameters of a bucket, or of what is apart."""
@@ -123,7 +132,11 @@ class Layout:
 
     def stages_of(self, apart: int) -> tuple[int, ...]:
         """The stages that hold what is apart, in order."""
-        return self.stages_with(block for block, _ in self.apart[apart].holders)
+        return self._apart_stages[apart]
+
+    @cached_property
+    def _apart_stages(self) -> list[tuple[int, ...]]:
+        return [self.stages_with({block for block, _ in apart.holders}) for apart in self.apart]
 
     def stages_with(self, blocks: Iterable[int]) -> tuple[int, ...]:
         """The stages of these blocks, in order."""

@@ -104,7 +104,7 @@ def _add_gradients(
         so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
         so_far.samples[saved.samples] += 1
         tags[B.gradients(i.chunk, b)] = so_far
-        for n in i.apart:
+        for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True):
             gradients = B.gradients(APART, n)
             known = gradients in tags or n not in i.new_apart
             so_far = tags.get(gradients, rank.tags.get(gradients)) if known else Sum(Counter())

@@ -97,11 +97,16 @@ class Facts:
 
     def needed(self, buffer: Buffer) -> Counter:
         """The samples that gradients or losses must have in them."""
-        if buffer.chunk != APART:
-            return self.batch
-        apart = self.layout.apart[buffer.bucket]
-        parts = {_part(mesh, apart) for mesh in self.meshes}
-        return Counter((*sample, block, part) for sample in self.batch for block in apart.trained for part in parts)
+        return self.needed_apart[buffer.bucket] if buffer.chunk == APART else self.batch
+
+    @cached_property
+    def needed_apart(self) -> list[Counter]:
+        """The same, of what is apart."""
+        parts = [{_part(mesh, apart) for mesh in self.meshes} for apart in self.layout.apart]
+        return [
+            Counter((*sample, block, part) for sample in self.batch for block in apart.trained for part in found)
+            for apart, found in zip(self.layout.apart, parts, strict=True)
+        ]
 
     def found(self, number: int, mesh: Mesh, samples: tuple[int, int], chunk: int, bucket: int) -> list[tuple]:
         """The samples in the gradient of what is apart that a backward of `samples` through a bucket finds.
@@ -110,16 +115,20 @@ class Facts:
         """
         apart, run = self.layout.apart[number], range(*self.layout.buckets[chunk][bucket])
         blocks, part = [block for block in apart.trained if block in run], _part(mesh, apart)
-        return [
-            (replica, samples[1], block, part)
-            for replica in self._together(samples[0], apart.reduction.replicas)
-            for block in blocks
-        ]
+        together = self._together[apart.reduction.replicas][samples[0]]
+        return [(replica, samples[1], block, part) for replica in together for block in blocks]
 
-    def _together(self, replica: int, axes: tuple[str, ...]) -> set[int]:
-        """The replicas that differ from this one only along those of their axes that are none of `axes`."""
-        places = {mesh.replica: [mesh.coordinate(axis) for axis in axes] for mesh in self.meshes}
-        return {other for other, place in places.items() if place == places[replica]}
+    @cached_property
+    def _together(self) -> dict[tuple[str, ...], dict[int, list[int]]]:
+        """For axes along which parameters are the same, with each replica those that differ from it along the others."""
+        found = {}
+        for axes in {apart.reduction.replicas for apart in self.layout.apart}:
+            alike: dict[tuple[int, ...], list[int]] = {}
+            places = {mesh.replica: tuple(mesh.coordinate(axis) for axis in axes) for mesh in self.meshes}
+            for replica, place in places.items():
+                alike.setdefault(place, []).append(replica)
+            found[axes] = {replica: alike[place] for replica, place in places.items()}
+        return found
 
 
 def _part(mesh: Mesh, apart: Apart) -> tuple[int, ...]:

@@ -12,10 +12,13 @@ from minidl.parallel.group import ProcessGroup
 
 
 @lru_cache
-def parts(n: int, size: int) -> tuple[range, ...]:
-    """Which of range(n) each of `size` ranks has, as numpy.array_split cuts."""
-    each, more = divmod(n, size)
-    starts = [rank * each + min(rank, more) for rank in range(size + 1)]
+def parts(n: int, size: int, multiple: int = 1) -> tuple[range, ...]:
+    """Which of range(n) each of `size` ranks has, as numpy.array_split cuts.
+
+    multiple: all parts have a multiple of so many; what is then left over nobody has.
+    """
+    each, more = divmod(n // multiple, size)
+    starts = [multiple * (rank * each + min(rank, more)) for rank in range(size + 1)]
     return tuple(range(start, stop) for start, stop in zip(starts, starts[1:], strict=False))
 
 

@@ -147,7 +147,8 @@ def _plan(options) -> Plan:
     if options.data is None:
         if devices % one.workers:
             raise Refused(
-                f"--devices {devices} is not divisible by pipeline={plan.pipeline} × tensor={plan.tensor} "
+                f"--devices {devices} is not divisible by "
+                f"{' × '.join(f'{axis}={size}' for axis, size in one.axes.items())} "
                 f"(= {one.workers}): say how many replicas there are with --data"
             )
         try:

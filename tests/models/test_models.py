@@ -1,19 +1,17 @@
 """The models: shapes, builders, splitting and learning."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import minidl
 from minidl import models
 from minidl.nn.cut import join
+from minidl.parallel import Mesh
 from tests.models.learning import digits_accuracy
 
 
 def mesh(size, rank=0):
-    group = SimpleNamespace(size=size, rank=rank)
-    return SimpleNamespace(group=lambda axis: group)
+    return Mesh({"tensor": size}, rank)
 
 
 def test_a_chain_has_one_child_per_block():

@@ -131,14 +131,34 @@ def test_parameters_are_to_be_summed_over_the_axis_that_splits_the_rows():
     assert convolution.weight.cut.is_whole
 
 
+def pooled(group):
+    """A pool whose windows no rank has in part, of 13 rows: the last is in none."""
+    return nn.Sequential(
+        SpatialConv2d(3, 4, 3, 13, group, padding=1, whole_input=True, pool=2),
+        nn.ReLU(),
+        SpatialMaxPool2d(2, 12 if group else 13, group, uncut=True),
+        SpatialConv2d(4, 2, 3, 6, group, padding=1, pool=3),
+        SpatialAvgPool2d(3, 6, group, uncut=True),
+        GatherRows(2, group),
+    )
+
+
+def test_a_convolution_may_cut_its_rows_between_the_windows_of_a_pool():
+    assert_as_whole(2, (pooled, (2, 3, 13, 7)))
+    *_, pool, _ = pooled(Mesh({"tensor": 2}).group("tensor"))
+    assert pool.halo.owned == pool.halo.needed  # and needs nothing of its neighbour
+    with pytest.raises(ValueError, match="its results have 13 rows, they need tensor=4 × 4 at least"):
+        SpatialConv2d(3, 4, 3, 13, Mesh({"tensor": 4}).group("tensor"), padding=1, pool=4)
+
+
 def test_fewer_rows_than_ranks_are_refused_by_name():
     group = Mesh({"tensor": 4}).group("tensor")
-    with pytest.raises(ValueError, match="SpatialConv2d: its images have 3 rows, tensor=4 needs as many at least"):
+    with pytest.raises(ValueError, match="SpatialConv2d: its results have 3 rows, they need tensor=4 at least"):
         SpatialConv2d(3, 4, 3, 3, group, padding=1)
-    with pytest.raises(ValueError, match="SpatialConv2d: its results have 2 rows, tensor=4 needs"):
+    with pytest.raises(ValueError, match="SpatialConv2d: its results have 2 rows, they need tensor=4"):
         SpatialConv2d(3, 4, 7, 8, group)
-    with pytest.raises(ValueError, match="SpatialMaxPool2d: its results have 3 rows, tensor=4 needs"):
-        SpatialMaxPool2d(2, 7, group)
+    with pytest.raises(ValueError, match="SpatialConv2d: its images have 3 rows, they need tensor=4"):
+        SpatialConv2d(3, 4, 1, 3, group, padding=1)
     with pytest.raises(ValueError, match="padding='same', it must be an int or two"):
         SpatialConv2d(3, 4, 3, 8, group, padding="same")
 
@@ -159,10 +179,9 @@ def test_on_meta_the_exchange_of_halos_records_the_messages_of_the_first_rank():
         model(x).sum().backward()
     found = [c for c in calls if isinstance(c, CollectiveCall)]
     # Of 13 rows the first rank has 7, and its windows of the pool end in the 8th. Of the pool's 7 it has 4, and the
-    # other rank's windows of the second convolution begin in the 4th.
-    row, between = 2 * 9 * 4 * 8, 2 * 5 * 4 * 8  # batch × width × channels × bytes
-    gathered = 2 * (2 * 2 * 3 * 2 * 8)  # ranks × (batch × rows × width × channels × bytes)
-    forward = [("recv", row), ("send", between), ("all_gather", gathered)]
-    backward = [("recv", between), ("send", row)]
+    # other rank's windows of the second convolution begin in the 4th. Of the gradient of the result each takes a row.
+    row, between, result = (2 * width * channels * 8 for width, channels in ((9, 4), (5, 4), (3, 2)))
+    forward = [("recv", row), ("send", between), ("all_gather", 4 * result)]
+    backward = [("send", result), ("recv", result), ("send", row)]
     assert [(c.name, c.nbytes) for c in found] == forward + backward
     assert {c.axes for c in found} == {("tensor",)}

@@ -1,5 +1,7 @@
 """Split layers give what the whole ones give, forward and backward; blocks give what the whole chain gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,19 +91,19 @@ def test_sizes_that_do_not_divide_are_refused_by_name():
         ColumnParallelLinear(8, 16, group, parts=3)
 
 
-def test_on_meta_a_pair_of_split_layers_records_one_all_reduce_each_way():
+def test_on_meta_a_pair_of_split_layers_records_one_all_reduce_each_way_the_second_beside_a_product():
     mesh = Mesh({"tensor": 4}, 2)
     model = build_on_meta(lambda mesh: split_pair(mesh.group("tensor")), mesh, "float64")
     entry = meta.MetaArray((3, 5, 8), "float64")
     with meta.record() as calls:
         x = minidl.Tensor(entry, requires_grad=True)
         model(x).sum().backward()
-    found = [c for c in calls if isinstance(c, CollectiveCall)]
+    first, start, wait = (n for n, c in enumerate(calls) if isinstance(c, CollectiveCall))
     nbytes = 3 * 5 * 8
-    assert found == [
-        CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 12),
-        CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 8),
-    ]
+    assert calls[first] == CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 12)
+    backward = CollectiveCall("all_reduce", ("tensor",), 4, nbytes * 8, "start", 1)
+    assert (calls[start], calls[wait]) == (backward, replace(backward, phase="wait"))
+    assert "product" in {c.kind for c in calls[start + 1 : wait]}  # the gradient of the weight
 
 
 def test_blocks_one_by_one_give_the_gradients_of_the_whole_chain():

@@ -15,7 +15,7 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
 from simulator.measure import Calibration, identity
 from simulator.network import Link, Links
-from simulator.prices import Segment
+from simulator.prices import Segment, placed
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ class FixedPrices:
     def _of(self, i) -> float:
         times = len(i.buckets) if isinstance(i, I.ThroughBuckets) else 1
         return times * float(self.seconds.get(type(i), 0.0))
+
+    def placed(self, rank, i):
+        return placed(self.segments(rank, i))
 
     def segments(self, rank, i):
         return (Segment(self._of(i), 1.0, None),)

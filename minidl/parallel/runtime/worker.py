@@ -139,10 +139,10 @@ class Worker:
             self._record(COPY, name, start, end, step, None)
 
     def inside_layer(self, handle: Handle) -> None:
-        """A collective inside a layer has ended: it interrupts the compute lane."""
-        now, i = time.perf_counter(), self._instruction
-        self._record(COMPUTE, i.name, self._segment, handle.began, self.step.number, i)
-        self._record(COLLECTIVES, handle.name, handle.matched, now, self.step.number, (i, handle.nbytes))
+        """A collective inside a layer has ended: from when its caller stopped it has interrupted the compute lane."""
+        now, i, stopped = time.perf_counter(), self._instruction, max(handle.stopped, self._segment)
+        self._record(COMPUTE, i.name, self._segment, stopped, self.step.number, i)
+        self._record(COLLECTIVES, handle.name, max(handle.matched, stopped), now, self.step.number, (i, handle.nbytes))
         self._segment = now
 
     def _copied(self, i: I.Instruction) -> Told:
