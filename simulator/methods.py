@@ -5,9 +5,10 @@ All of them are fields of `Plan`, or ways in which a model shares its layers, an
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
@@ -24,20 +25,20 @@ from simulator.predict import Prediction
 from simulator.traffic import Traffic, traffic
 
 STEPS = 40  # of each run, at most
+SIZES, WIDTHS = (64, 512, 512, 512, 512, 512, 16), (16, 32, 64)  # of the perceptron and the convolutional network
 SEQUENCE = 128  # tokens of a sample of the transformers
-DEEP = partial(models.gpt, 8, 128, 8, 256, SEQUENCE)
-MIXTURE = partial(models.moe_gpt, 4, 128, 8, 256, SEQUENCE, experts=8)
 
 
 @dataclass(frozen=True)
 class Method:
     """A way of training in parallel, and an example of it.
 
-    what: it is, and pays: when, a phrase each. source: the paper. build: of the model, with a mesh. data: that it is
-    trained on. samples: of a global batch, for each worker. plan: that for so many workers.
+    model: what it is shown on. what: it is, and pays: when, a phrase each. source: the paper. build: of the model, with
+    a mesh. data: that it is trained on. samples: of a global batch, for each worker. plan: that for so many workers.
     """
 
     name: str
+    model: str
     what: str
     source: str
     pays: str
@@ -49,9 +50,7 @@ class Method:
     def experiment(self, workers: int, steps: int = STEPS) -> Experiment:
         """The training under its plan, for a comparison. ValueError where the model cannot be spread over so many."""
         loss, batch_size = loss_of(build_on_meta(self.build, Plan().mesh())), self.samples * workers
-        made = Experiment(
-            self.name, self.build, (self.plan(workers),), steps, batch_size, self.data(), loss
-        )  # fmt: skip
+        made = Experiment(self.name, self.build, (self.plan(workers),), steps, batch_size, self.data(), loss)
         made.check(made.plans[0])
         return made
 
@@ -65,6 +64,7 @@ class Row:
     """
 
     name: str
+    model: str
     what: str
     source: str
     pays: str
@@ -89,6 +89,26 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
     return [known[name] for name in names] if names else list(METHODS)
 
 
+def fitting(methods: Sequence[Method], workers: int) -> tuple[list[Method], dict[str, str]]:
+    """The methods that can be spread over so many workers; and of the others the name, and why they cannot."""
+    fits, others = [], {}
+    for method in methods:
+        try:
+            method.experiment(workers)
+            fits.append(method)
+        except ValueError as error:
+            others[method.name] = str(error)
+    return fits, others
+
+
+def usual_step(trace: Trace) -> Trace:
+    """Of a trace the step that takes the median time, but not the first, if there are others."""
+    steps = trace.steps()
+    _, *later = zip((max(e.end for e in s.events) - s.events[0].start for s in steps), range(len(steps)), strict=True)
+    place = sorted(later)[len(later) // 2][1] if later else 0
+    return steps[place]
+
+
 def compared(methods: Sequence[Method], comparison: Comparison, cluster: Cluster) -> list[Row]:
     """A row for each method, of a comparison of their experiments in the same order."""
     rows = []
@@ -98,22 +118,27 @@ def compared(methods: Sequence[Method], comparison: Comparison, cluster: Cluster
     return rows
 
 
-def simulated(methods: Sequence[Method], workers: int, cluster: Cluster) -> tuple[list[Row], list[Trace]]:
+def simulated(methods: Sequence[Method], workers: int, cluster: Cluster) -> list[tuple[Row, Trace]]:
     """A row for each method on a cluster, where nothing is measured, and its trace."""
-    experiments = [method.experiment(workers) for method in methods]
-    predictions = [predicted(experiment, experiment.plans[0], cluster) for experiment in experiments]
-    rows = [
-        _row(method, prediction, cluster, prediction.step_seconds)
-        for method, prediction in zip(methods, predictions, strict=True)
-    ]
-    return rows, [prediction.trace for prediction in predictions]
+    found = []
+    for method in methods:
+        experiment = method.experiment(workers)
+        prediction = predicted(experiment, experiment.plans[0], cluster)
+        found.append((_row(method, prediction, cluster, prediction.step_seconds), prediction.trace))
+    return found
+
+
+def mean_error(rows: Sequence[Row]) -> float | None:
+    """Mean absolute error of the simulated step; None where nothing was measured."""
+    errors = [abs(row.error) for row in rows if row.error is not None]
+    return statistics.mean(errors) if errors else None
 
 
 def _row(method: Method, prediction: Prediction, cluster: Cluster, *seconds: float) -> Row:
     plan = prediction.plan
     alone = predicted(method.experiment(plan.workers), Plan(), cluster)
     return Row(
-        method.name, method.what, method.source, method.pays, str(plan), plan.workers,
+        method.name, method.model, method.what, method.source, method.pays, str(plan), plan.workers,
         traffic(prediction.program, cluster.compute.scale), prediction.memory_bytes, alone.memory_bytes, *seconds,
     )  # fmt: skip
 
@@ -133,31 +158,124 @@ def _text() -> Dataset:
     return data.TextDataset(np.frombuffer(data.coriolanus().encode("ascii"), np.uint8), SEQUENCE)
 
 
-def _perceptron(split: str = "column-row"):
-    return partial(_built, partial(models.mlp, (64, 512, 512, 512, 512, 512, 16), split=split))
+def _over(axis: str, **settings) -> Callable[[int], Plan]:
+    return lambda workers: Plan(**{axis: workers}, **settings)
 
 
-def _built(model: Callable[..., Sequential], mesh: Mesh | None = None) -> Sequential:
-    return model(mesh=mesh)
+def _stages(schedule: str, **settings) -> Callable[[int], Plan]:
+    return lambda workers: Plan(pipeline=workers, micro_batches=2 * workers, schedule=schedule, **settings)
 
 
-PERCEPTRON = {"data": _digits, "samples": 128}
-TRANSFORMER = {"build": partial(_built, DEEP), "data": _text, "samples": 4}
+def _perceptron(name: str, what: str, source: str, pays: str, plan=None, split: str = "column-row") -> Method:
+    build, plan = (lambda mesh: models.mlp(SIZES, mesh, split)), plan or _over("tensor")
+    return Method(name, "perceptron", what, source, pays, build, _digits, 128, plan)
+
+
+def _convolutions(split: str, what: str, source: str, pays: str) -> Method:
+    build = lambda mesh: models.cnn(3, 32, 10, WIDTHS, mesh, split)  # noqa: E731
+    return Method(f"images: {split}", "convolutions", what, source, pays, build, _images, 16, _over("tensor"))
+
+
+def _transformer(name: str, what: str, source: str, pays: str, plan: Callable[[int], Plan]) -> Method:
+    build = lambda mesh: models.gpt(8, 128, 8, 256, SEQUENCE, mesh)  # noqa: E731
+    return Method(name, "transformer", what, source, pays, build, _text, 4, plan)
+
 
 METHODS = (
-    Method(
-        "data", "each worker has the whole model and its share of the batch; gradients are summed in buckets",
-        "Li et al. 2020", "the model fits into a worker, and its gradients are small beside the work on a batch",
-        _perceptron(), plan=lambda n: Plan(data=n), **PERCEPTRON,
+    _perceptron(
+        "data", "each worker has the whole model and its share of each batch; gradients are summed", "Li et al. 2020",
+        "the model fits into a worker, and batches are large beside it", _over("data"),
+    ),
+    _perceptron(
+        "sharded optimizer", "data, but each worker updates, and has the optimizer's state of, its share of the "
+        "parameters", "Rajbhandari et al. 2020, ZeRO stage 1", "optimizer state fills the memory; it sends no more",
+        _over("data", sharding="optimizer"),
+    ),
+    _transformer(
+        "naive pipeline", "each worker has a stage of the model; one micro-batch at a time goes forward and back",
+        "Huang et al. 2019, figure 2b", "the model alone does not fit: all workers but one are idle", _stages("naive"),
+    ),
+    _transformer(
+        "gpipe", "all micro-batches go forward through the stages, then all go back", "Huang et al. 2019",
+        "links are slow, and the activations of all micro-batches fit", _stages("gpipe"),
+    ),
+    _transformer(
+        "1f1b", "each stage takes a forward and a backward in turn", "Narayanan et al. 2019",
+        "the activations of all micro-batches do not fit: a stage holds at most as many as stages", _stages("1f1b"),
+    ),
+    _transformer(
+        "interleaved", "1f1b, with two chunks of the model on each worker", "Narayanan et al. 2021",
+        "micro-batches are few, so stages would idle, and links are fast: twice as much is sent",
+        _stages("interleaved", chunks=2),
+    ),
+    _transformer(
+        "zero bubble", "1f1b, where gradients of parameters are found when a stage would idle", "Qi et al. 2023",
+        "micro-batches are few and links slow: it sends no more than 1f1b", _stages("zero-bubble"),
+    ),
+    _perceptron(
+        "columns, then rows", "of two layers the first is split by outputs, the second by inputs; one sum for both",
+        "Shoeybi et al. 2019", "layers are too large for a worker, and links as fast as inside a node",
+    ),
+    _perceptron(
+        "product: rows", "each worker has its rows of the samples in every product; gradients are summed",
+        "Krizhevsky 2014", "there are more rows than weights", split="rows",
+    ),
+    _perceptron(
+        "product: columns", "each worker finds its columns of every product, which are gathered", "Krizhevsky 2014",
+        "there are more weights than rows", split="columns",
+    ),
+    _perceptron(
+        "product: inner", "each worker has its part of the inner dimension; whole results are summed",
+        "Shoeybi et al. 2019", "inputs come split, as from a layer split by columns", split="inner",
+    ),
+    _perceptron(
+        "product: grid", "each worker has a block of every matrix; panels are broadcast along rows and columns",
+        "van de Geijn and Watts 1997, SUMMA", "workers are many: the more there are, the less each sends",
+        split="summa",
+    ),
+    _convolutions(
+        "batch", "in convolutions each worker has some of the samples", "Krizhevsky 2014",
+        "images are small and samples many",
+    ),
+    _convolutions(
+        "output", "each worker has some output channels of a convolution, which are gathered", "Dryden et al. 2019",
+        "channels are many and images small, as in late layers",
+    ),
+    _convolutions(
+        "input", "each worker has some input channels of a convolution, whose results are summed", "Dryden et al. 2019",
+        "channels are many, and come split",
+    ),
+    _convolutions(
+        "space", "each worker has some rows of every image, and gets from others those at the border",
+        "Dryden et al. 2019", "images are too large for a worker: only rows at borders are sent",
+    ),
+    _transformer(
+        "transformer layers", "heads, inner features and vocabulary are split", "Shoeybi et al. 2019",
+        "layers are too large for a worker, and links as fast as inside a node", _over("tensor"),
+    ),
+    _transformer(
+        "sequence parallel", "that, and between split layers each worker has a slice of every sequence",
+        "Korthikanti et al. 2022", "activations fill the memory; a little more is sent",
+        _over("tensor", sequence_parallel=True),
+    ),
+    _transformer(
+        "ring attention", "each worker has a part of every sequence; keys and values go round a ring",
+        "Liu et al. 2023", "sequences are so long that the activations of one do not fit", _over("context"),
     ),
     Method(
-        "1f1b", "each worker has a stage of the model; one forward, one backward in turn",
-        "Narayanan et al. 2019", "workers are many or links slow: only activations at the stages' borders are sent",
-        plan=lambda n: Plan(pipeline=n, micro_batches=2 * n), **TRANSFORMER,
+        "experts", "mixtures of experts",
+        "each worker has some experts of each mixture; tokens go to theirs and come back",
+        "Lepikhin et al. 2020", "parameters are to be many and the work on a token little",
+        lambda mesh: models.moe_gpt(4, 128, 8, 256, SEQUENCE, 8, mesh), _text, 4, _over("expert"),
     ),
-    Method(
-        "columns and rows", "two layers are split by columns, then rows, so that between them nothing is sent",
-        "Shoeybi et al. 2019", "a layer is too large for one worker, and links are as fast as inside a node",
-        _perceptron(), plan=lambda n: Plan(tensor=n), **PERCEPTRON,
+    _transformer(
+        "selective recompute", "data; the weights of attention are not kept, but found again in backward",
+        "Korthikanti et al. 2022", "activations fill the memory: attention is little work to save much",
+        _over("data", recompute="selective"),
+    ),
+    _transformer(
+        "full recompute", "data; only the inputs of buckets of blocks are kept, the rest is found again",
+        "Chen et al. 2016", "activations fill the memory, and a third more work is worth it",
+        _over("data", recompute="full"),
     ),
 )  # fmt: skip

@@ -103,7 +103,7 @@ class Prices:
         network, nbytes = self.cluster.network, call.nbytes * self.cluster.compute.scale
         ranks = self.mesh(rank).ranks(*call.axes)
         if call.name not in ("send", "recv"):
-            return network.collective_seconds(call.name, ranks, nbytes)
+            return network.layer_seconds(call.name, ranks, nbytes)
         seconds = network.send_seconds if call.name == "send" else network.receive_seconds
         return max(seconds(source, to, nbytes) for source, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
 

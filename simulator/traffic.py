@@ -28,8 +28,10 @@ def sent_bytes(call: CollectiveCall) -> float:
     """What a rank sends in a collective, the mean of its ranks, which receive as many: by a ring, the least there is.
 
     A ring passes every byte on over all its links but one; an all-reduce does so twice, as it reduces and then gathers.
-    A message is sent whole, and to receive it sends nothing.
+    A message is sent whole; to receive it, or to wait for what has been started, sends nothing.
     """
+    if call.phase == "wait":
+        return 0.0
     if call.name in ("send", "recv"):
         return call.nbytes if call.name == "send" else 0.0
     rounds = 2 if call.name == "all_reduce" else 1
