@@ -50,7 +50,8 @@ BESIDE = {  # what the calibration of a device has besides
     "cpu": {
         "network": schema.table({
             "collectives": schema.table_of(SECONDS, needed=(*probes.COLLECTIVES, "alone")),
-            "layers": schema.table_of(SECONDS, needed=probes.IN_LAYERS), "send": SECONDS, "receive": SECONDS,
+            "layers": schema.table_of(SECONDS, needed=(*probes.IN_LAYERS, *probes.SIDES)),
+            "send": SECONDS, "receive": SECONDS,
         }),
         "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),
     },

@@ -173,7 +173,10 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
     network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
     network["alone"] = [[64, launch(probes.alone_seconds, 1)[0]]]
-    layers = {name: _with_python(_points(launches, f"layers: {name}", (0, 1)), python) for name in probes.IN_LAYERS}
+    layers = {
+        name: _with_python(_points(launches, f"layers: {name}", (0, 1)), python)
+        for name in (*probes.IN_LAYERS, *probes.SIDES)
+    }
     begin("instructions")
     *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
     contention = [list(pair) for pair in zip(probes.CONTENTION_BYTES, slower, strict=True)]

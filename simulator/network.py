@@ -29,7 +29,10 @@ class Network(Protocol):
         ...
 
     def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
-        """The same inside a layer, which brings and gets arrays that are its own."""
+        """The same inside a layer, which brings and gets arrays that are its own; also of "send" and "recv" there.
+
+        These two are between neighbours, of whom the slowest count.
+        """
         ...
 
 
@@ -83,7 +86,11 @@ class Links:
             seconds += self.network.seconds(between.steps, between.nbytes)
         return seconds
 
-    layer_seconds = collective_seconds
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        if name not in ("send", "recv"):
+            return self.collective_seconds(name, ranks, nbytes)
+        seconds = self.send_seconds if name == "send" else self.receive_seconds
+        return max(seconds(source, to, nbytes) for source, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
 
     def __str__(self) -> str:
         return f"{self.node} in a node of {counted(self.node_devices, 'device')}; {self.network} between nodes"

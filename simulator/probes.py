@@ -28,6 +28,7 @@ PROBE_SECONDS = 4e-2
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")  # of instructions
 IN_LAYERS = (*COLLECTIVES, "reduce", "all_to_all")
+SIDES = ("send", "recv")  # of a message
 
 
 def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
@@ -165,9 +166,9 @@ def contention_and_speed(group: ProcessGroup, rounds: int) -> tuple[list[list[fl
 
 
 def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
-    """(bytes, seconds) of each of COLLECTIVES, of IN_LAYERS, "layers: " before their names, and of "send".
+    """(bytes, seconds) of each of COLLECTIVES, of IN_LAYERS and SIDES, "layers: " before their names, and of "send".
 
-    That is, on the two ranks, the one and the other side of a message.
+    That is, on the two ranks, the one and the other side of a message; inside layers they exchange messages.
     """
     times: dict[str, list[tuple[float, float]]] = {}
     for nbytes in MESSAGE_BYTES:
@@ -181,6 +182,8 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
             action = _in_layer(group, name, np.zeros((group.size, nbytes // 4 // group.size), np.float32))
             times.setdefault(f"layers: {name}", []).append((nbytes, _timed(runs, group, action)))
         message = np.zeros(nbytes // 4, np.float32)
+        for name, seconds in zip(SIDES, _exchange(runs, group, message), strict=True):
+            times.setdefault(f"layers: {name}", []).append((nbytes, seconds))
         if group.rank == 0:
             action = lambda m=message: group.send(m, 1, async_op=True).wait()  # noqa: E731
         else:
@@ -205,6 +208,23 @@ def _in_layer(group: ProcessGroup, name: str, whole: np.ndarray) -> Callable[[],
     given = whole[:1] if name == "all_gather" else whole
     collective = getattr(group, name)
     return lambda: collective(given)
+
+
+def _exchange(runs: int, group: ProcessGroup, message: np.ndarray) -> tuple[float, float]:
+    """Median times of sending a message, and of receiving one at the same time, from when it was there."""
+    room, other = np.zeros_like(message), 1 - group.rank
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        group.barrier()
+        start = time.perf_counter()
+        sending = group.send(message, other, async_op=True)
+        sent = time.perf_counter()
+        group.recv(room, other, async_op=True).wait()
+        received = time.perf_counter() - max(sent, group.matched)
+        sending.wait()
+        times[0].append(sent - start)
+        times[1].append(received)
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def alone_seconds(group: ProcessGroup) -> float:

@@ -134,7 +134,7 @@ def made_up(**changes) -> Calibration:
         },
         network={
             "collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS),
-            "layers": dict.fromkeys(probes.IN_LAYERS, POINTS), "send": POINTS, "receive": POINTS,
+            "layers": dict.fromkeys((*probes.IN_LAYERS, *probes.SIDES), POINTS), "send": POINTS, "receive": POINTS,
         },
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
@@ -156,6 +156,6 @@ def made_up_whole(**changes) -> Calibration:
     compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
     network = {
         "collectives": {n: points for n in (*probes.COLLECTIVES, "alone")},
-        "layers": {n: points for n in probes.IN_LAYERS}, "send": points, "receive": points,
+        "layers": {n: points for n in (*probes.IN_LAYERS, *probes.SIDES)}, "send": points, "receive": points,
     }  # fmt: skip
     return made_up(**{"compute": compute, "network": network} | changes)
