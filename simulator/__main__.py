@@ -1,4 +1,4 @@
-"""The command line: python -m simulator compare | predict | products | calibrate."""
+"""The command line: python -m simulator compare | methods | predict | products | calibrate."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minidl.commands.arguments import Parser, called
 from minidl.commands.driver import EXIT_CODES, answer
-from simulator.commands import calibrate, compare, predict, products
+from simulator.commands import calibrate, compare, methods, predict, products
 
 
 def parser() -> Parser:
@@ -16,6 +16,7 @@ def parser() -> Parser:
     )  # fmt: skip
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     compare.add_parser(commands)
+    methods.add_parser(commands)
     predict.add_parser(commands)
     products.add_parser(commands)
     calibrate.add_parser(commands)

@@ -50,6 +50,7 @@ BESIDE = {  # what the calibration of a device has besides
     "cpu": {
         "network": schema.table({
             "collectives": schema.table_of(SECONDS, needed=(*probes.COLLECTIVES, "alone")),
+            "layers": schema.table_of(SECONDS, needed=(*probes.IN_LAYERS, *probes.SIDES)),
             "send": SECONDS, "receive": SECONDS,
         }),
         "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),

@@ -17,7 +17,8 @@ from minidl.models.lstm import lstm_classifier
 from minidl.models.vae import vae
 from minidl.nn.module import Module
 from minidl.parallel import blocks
-from minidl.tensor import Tensor, device
+from minidl.parallel.experts import MixtureOfExperts
+from minidl.tensor import Op, Tensor, device
 from simulator.compute import as_computed, timed_as
 
 FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once
@@ -32,7 +33,8 @@ class Sizes:
     """In which sizes products and kernels are timed; of a kind of cases that has none nothing is.
 
     gemm: along m, n and k of products. dense: (width, batch), also of `activated`. images: (channels, width, places a
-    side, batch). sequences: (hidden, sequence, batch). normalized: (width, places a side, batch). recurrent: (width,
+    side, batch). sequences: (hidden, sequence, batch). attended: (heads, sequence, width, batch). mixed: (hidden,
+    sequence, batch). normalized: (width, places a side, batch). recurrent: (width,
     steps, batch). coders: (width, batch). updates: elements.
     """
 
@@ -41,6 +43,8 @@ class Sizes:
     activated: Shapes = ()
     images: Shapes = ()
     sequences: Shapes = ()
+    attended: Shapes = ()
+    mixed: Shapes = ()
     normalized: Shapes = ()
     recurrent: Shapes = ()
     coders: Shapes = ()
@@ -58,6 +62,8 @@ ON_CPU = Sizes(
         (3, 20, 32, 16), (64, 64, 8, 64), (3, 16, 32, 24), (1, 32, 28, 100), (3, 32, 32, 64),
     ),
     sequences=((32, 16, 4), (64, 64, 8), (128, 128, 8)),
+    attended=((4, 32, 16, 2), (8, 64, 16, 4), (8, 128, 32, 4)),
+    mixed=((32, 16, 4), (64, 64, 8), (128, 128, 4)),
     normalized=((16, 8, 16), (32, 16, 32), (64, 32, 16)),
     recurrent=((8, 8, 16), (64, 8, 64), (128, 28, 128)),
     coders=((64, 16), (256, 64), (512, 256)),
@@ -69,6 +75,8 @@ ON_GPU = Sizes(
     activated=WIDE,
     images=((1, 8, 8, 16), (3, 32, 32, 64), (16, 32, 16, 64), (64, 64, 32, 64), (64, 128, 56, 64), (256, 256, 14, 128)),
     sequences=((32, 16, 4), (128, 128, 8), (256, 512, 16)),
+    attended=((4, 32, 16, 2), (8, 128, 32, 8), (16, 512, 64, 4)),
+    mixed=((32, 16, 4), (128, 128, 8), (512, 256, 8)),
     normalized=((16, 8, 16), (64, 32, 64), (64, 56, 64)),
     recurrent=((8, 8, 16), (128, 28, 128), (512, 32, 256)),
     coders=((64, 16), (512, 256), (2048, 1024)),
@@ -178,6 +186,48 @@ def sequences(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
         ).blocks, (batch, sequence), tokens=True)  # fmt: skip
 
 
+class Tiles(nn.Module):
+    """Attention of x (batch, heads, sequence, width) to itself in tiles, as a ring of ranks needs it on each device."""
+
+    def forward(self, x):
+        return _AttendInTiles()(x)
+
+
+class _AttendInTiles(Op):
+    def forward(self, x):
+        self.x = x
+        self.y, self.log_sum_exp = self.kernels.attention(x, x, x, 1.0, False)
+        return self.y
+
+    def backward(self, grad):
+        x = self.x
+        grads = self.kernels.attention_grad(grad, x, x, x, self.y, self.log_sum_exp, 1.0, False)
+        return self.kernels.add(grads[0], self.kernels.add(*grads[1:]))
+
+
+def attended(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+    """Attention in tiles."""
+    for heads, sequence, width, batch in sizes.attended:
+        yield Chain(lambda w=width: [CopyAndAdd(), Tiles(), nn.Linear(w, 10)], (batch, heads, sequence, width))
+
+
+class Mixed(nn.Module):
+    """What a mixture of eight experts makes of x; without biases, whose additions take longer than others."""
+
+    def __init__(self, hidden: int):
+        self.mixture = MixtureOfExperts(hidden, 4 * hidden, 8, bias=False)
+
+    def forward(self, x):
+        y, _ = self.mixture(x)
+        return y
+
+
+def mixed(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+    """Mixtures of experts."""
+    for hidden, sequence, batch in sizes.mixed:
+        yield Chain(lambda h=hidden: [CopyAndAdd(), Mixed(h), nn.Linear(h, 10)], (batch, sequence, hidden))
+
+
 def normalized(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
     """Convolutions with batch norm."""
     for width, size, batch in sizes.normalized:
@@ -206,7 +256,7 @@ def updates(sizes: Sizes = ON_CPU) -> Iterator[Update]:
 
 
 OF_IMAGES = (images, normalized)
-KINDS = (dense, activated, *OF_IMAGES, sequences, recurrent, coders, updates)
+KINDS = (dense, activated, *OF_IMAGES, sequences, attended, mixed, recurrent, coders, updates)
 
 
 def kinds(

@@ -13,6 +13,7 @@ from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
 from simulator.calibrate import drift
 from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
+from simulator.hardware import Cluster
 from simulator.measure import BUSY, Calibration, at_once
 from simulator.predict import Prediction, simulate
 
@@ -139,12 +140,7 @@ def compare(
     jobs = []
     for experiment in chosen or experiments(device=device):
         for plan in experiment.plans:
-            with blamed(experiment.file):
-                prediction = simulate(
-                    experiment.build, plan, cluster, experiment.batch_size, example=experiment.example,
-                    loss=experiment.loss, optimizer=sgd,
-                )  # fmt: skip
-            jobs.append(_Job(experiment, plan, device, prediction))
+            jobs.append(_Job(experiment, plan, device, predicted(experiment, plan, cluster)))
 
     with forkserver():
         for turn in range(rounds):
@@ -170,6 +166,15 @@ def compare(
             statistics.median(job.drifts), one.seconds / min(job.plan.workers, slots), prediction.memory_bytes,
         ))  # fmt: skip
     return Comparison(calibration.machine, rows, [job.run for job in jobs], [job.prediction for job in jobs])
+
+
+def predicted(experiment: Experiment, plan: Plan, cluster: Cluster) -> Prediction:
+    """What a plan of an experiment would do on a cluster."""
+    with blamed(experiment.file):
+        return simulate(
+            experiment.build, plan, cluster, experiment.batch_size, example=experiment.example, loss=experiment.loss,
+            optimizer=sgd,
+        )  # fmt: skip
 
 
 @dataclass

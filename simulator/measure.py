@@ -22,13 +22,13 @@ from minidl.parallel import Plan, forkserver, launch, train
 from minidl.units import counted
 from simulator import kernel_probes, probes
 from simulator.chains import Sizes
-from simulator.compute import Convolution, Measured
+from simulator.compute import Convolution, Measured, Points, interpolate
 from simulator.devices import DEVICES
 from simulator.hardware import Cluster, Processors
 from simulator.network import NoNetwork, SharedMemory
 from simulator.predict import simulate
 
-VERSION = 16  # of the cache's form
+VERSION = 17  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
 NO_SPEED = "the emulator of a GPU has no speed to measure: device cuda needs a GPU here"
 
@@ -173,13 +173,17 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
     network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
     network["alone"] = [[64, launch(probes.alone_seconds, 1)[0]]]
+    layers = {
+        name: _with_python(_points(launches, f"layers: {name}", (0, 1)), python)
+        for name in (*probes.IN_LAYERS, *probes.SIDES)
+    }
     begin("instructions")
     *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
     contention = [list(pair) for pair in zip(probes.CONTENTION_BYTES, slower, strict=True)]
     alone, together = zip(*speeds, strict=True)
     found = Calibration(
         machine, _compute(sizes, gemm, kernels, python, contention, product_slower),
-        {"collectives": network, "send": _points(launches, "send", (0,)), "receive": _points(launches, "send", (1,))},
+        {"collectives": network, "layers": layers} | _sides(launches),
         memory_bytes() / cores, 2 * sizes.gemm[-1] ** 3 / gemm[-1],
         oversubscription, turn_seconds, [statistics.median(alone), statistics.median(together)],
         quiet=is_quiet(alone),
@@ -243,6 +247,16 @@ def _points(launches, name: str, ranks: tuple[int, ...]) -> list[list[float]]:
     """(bytes, seconds) of an action: the mean over the ranks and the launches."""
     columns = [sides[rank][name] for sides in launches for rank in ranks]
     return [[points[0][0], statistics.mean(t for _, t in points)] for points in zip(*columns, strict=True)]
+
+
+def _sides(launches) -> dict[str, list[list[float]]]:
+    """(bytes, seconds) of the two sides of a message: the sender is rank 0."""
+    return {side: _points(launches, "send", (rank,)) for rank, side in enumerate(("send", "receive"))}
+
+
+def _with_python(points: list[list[float]], python: Points) -> list[list[float]]:
+    """(bytes, seconds) with the Python that follows a kernel of as many bytes, and as well a collective of a layer."""
+    return [[nbytes, seconds + interpolate(python, nbytes, growing=False)] for nbytes, seconds in points]
 
 
 def is_quiet(times: Iterable[float]) -> bool:

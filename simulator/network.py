@@ -28,6 +28,13 @@ class Network(Protocol):
         """Time of a collective of the whole tensor's `nbytes` among `ranks`, once all have arrived."""
         ...
 
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        """The same inside a layer, which brings and gets arrays that are its own; also of "send" and "recv" there.
+
+        These two are between neighbours, of whom the slowest count.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Link:
@@ -79,6 +86,12 @@ class Links:
             seconds += self.network.seconds(between.steps, between.nbytes)
         return seconds
 
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        if name not in ("send", "recv"):
+            return self.collective_seconds(name, ranks, nbytes)
+        seconds = self.send_seconds if name == "send" else self.receive_seconds
+        return max(seconds(source, to, nbytes) for source, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
+
     def __str__(self) -> str:
         return f"{self.node} in a node of {counted(self.node_devices, 'device')}; {self.network} between nodes"
 
@@ -98,6 +111,8 @@ class NoNetwork:
     def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
         return 0.0
 
+    layer_seconds = collective_seconds
+
     def __str__(self) -> str:
         return "none"
 
@@ -106,11 +121,14 @@ class NoNetwork:
 class SharedMemory:
     """Collectives and messages as they were timed between two workers of this machine.
 
-    collectives: for each name, (bytes, seconds). send, receive: (bytes, seconds) of each side's copy. Every rank of a
-    group moves about twice the tensor's bytes, however many ranks there are, so the times serve for any size of group.
+    collectives: for each name, (bytes, seconds). layers: the same of arrays that are not shared, as those of layers are
+    not: they are copied, and results are new; with the Python after it. send, receive: (bytes, seconds) of each side's
+    copy. Every rank of a group moves about twice the tensor's bytes, however many ranks there are, so the times serve
+    for any size of group.
     """
 
     collectives: Mapping[str, Points]
+    layers: Mapping[str, Points]
     send: Points
     receive: Points
     contention: float = 1.0  # they were timed with the other core busy
@@ -125,6 +143,9 @@ class SharedMemory:
         if len(ranks) == 1:
             return interpolate(self.collectives["alone"], nbytes)
         return interpolate(self.collectives.get(name) or self.collectives["all_reduce"], nbytes)
+
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+        return interpolate(self.layers.get(name) or self.layers["all_reduce"], nbytes)
 
     def __str__(self) -> str:
         nbytes, seconds = self.send[-1]

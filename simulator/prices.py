@@ -102,13 +102,9 @@ class Prices:
         return tuple(found)
 
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
-        """Time of a collective inside a layer; of a message there, between the neighbours that are furthest apart."""
-        network, nbytes = self.cluster.network, call.nbytes * self.cluster.compute.scale
-        ranks = self.mesh(rank).ranks(*call.axes)
-        if call.name not in ("send", "recv"):
-            return network.collective_seconds(call.name, ranks, nbytes)
-        seconds = network.send_seconds if call.name == "send" else network.receive_seconds
-        return max(seconds(source, to, nbytes) for source, to in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
+        """Time of a collective or a message inside a layer."""
+        nbytes, ranks = call.nbytes * self.cluster.compute.scale, self.mesh(rank).ranks(*call.axes)
+        return self.cluster.network.layer_seconds(call.name, ranks, nbytes)
 
     def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
         """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""

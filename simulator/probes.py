@@ -26,7 +26,9 @@ CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CHUNK_SECONDS = 1e-2
 PROBE_SECONDS = 4e-2
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")  # of instructions
+IN_LAYERS = (*COLLECTIVES, "reduce", "all_to_all")
+SIDES = ("send", "recv")  # of a message
 
 
 def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
@@ -164,7 +166,10 @@ def contention_and_speed(group: ProcessGroup, rounds: int) -> tuple[list[list[fl
 
 
 def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
-    """(bytes, seconds) of each of COLLECTIVES, and of "send" and "receive", the two sides of a message."""
+    """(bytes, seconds) of each of COLLECTIVES, of IN_LAYERS and SIDES, "layers: " before their names, and of "send".
+
+    That is, on the two ranks, the one and the other side of a message; inside layers they exchange messages.
+    """
     times: dict[str, list[tuple[float, float]]] = {}
     for nbytes in MESSAGE_BYTES:
         runs = 100 if nbytes < 1 << 18 else 20 if nbytes < 1 << 22 else 6
@@ -173,7 +178,12 @@ def communication(group: ProcessGroup) -> dict[str, list[tuple[float, float]]]:
             whole.data[...] = 0
             action = _in_place(group, name, whole)
             times.setdefault(name, []).append((nbytes, _timed(runs, group, action)))
+        for name in IN_LAYERS:
+            action = _in_layer(group, name, np.zeros((group.size, nbytes // 4 // group.size), np.float32))
+            times.setdefault(f"layers: {name}", []).append((nbytes, _timed(runs, group, action)))
         message = np.zeros(nbytes // 4, np.float32)
+        for name, seconds in zip(SIDES, _exchange(runs, group, message), strict=True):
+            times.setdefault(f"layers: {name}", []).append((nbytes, seconds))
         if group.rank == 0:
             action = lambda m=message: group.send(m, 1, async_op=True).wait()  # noqa: E731
         else:
@@ -191,6 +201,30 @@ def _in_place(group: ProcessGroup, name: str, whole: Tensor) -> Callable[[], obj
     if name == "reduce_scatter":
         return lambda: collective(x, out=part, async_op=True).wait()
     return lambda: collective(x, async_op=True).wait()
+
+
+def _in_layer(group: ProcessGroup, name: str, whole: np.ndarray) -> Callable[[], object]:
+    """Calls the collective as a layer does: on an array that is not shared, and without a place for the result."""
+    given = whole[:1] if name == "all_gather" else whole
+    collective = getattr(group, name)
+    return lambda: collective(given)
+
+
+def _exchange(runs: int, group: ProcessGroup, message: np.ndarray) -> tuple[float, float]:
+    """Median times of sending a message, and of receiving one at the same time, from when it was there."""
+    room, other = np.zeros_like(message), 1 - group.rank
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        group.barrier()
+        start = time.perf_counter()
+        sending = group.send(message, other, async_op=True)
+        sent = time.perf_counter()
+        group.recv(room, other, async_op=True).wait()
+        received = time.perf_counter() - max(sent, group.matched)
+        sending.wait()
+        times[0].append(sent - start)
+        times[1].append(received)
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def alone_seconds(group: ProcessGroup) -> float:

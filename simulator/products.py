@@ -25,6 +25,7 @@ from minidl.trace import Trace
 from minidl.units import counted
 from simulator.hardware import Cluster
 from simulator.predict import simulate
+from simulator.traffic import sent_bytes
 
 SPLITS = ("rows", "columns", "inner", "summa")
 WHOLE = "whole"  # what one worker does
@@ -156,12 +157,3 @@ def product_seconds(trace: Trace, first_step: int) -> float:
                 lengths.append(max(e.end for e in events) - min(e.start for e in events))
         steps.append(sum(lengths) / len(step.ranks))
     return statistics.median(steps)
-
-
-def sent_bytes(call: CollectiveCall) -> float:
-    """What a rank sends in a collective, the mean of its ranks, which receive as many: by a ring, the least there is.
-
-    A ring passes every byte on over all its links but one; an all-reduce does so twice, as it reduces and then gathers.
-    """
-    rounds = 2 if call.name == "all_reduce" else 1
-    return rounds * (call.size - 1) / call.size * call.nbytes

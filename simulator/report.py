@@ -57,3 +57,12 @@ def misfit(p: Prediction) -> str | None:
         f"does not fit: {scaled(needed, 'B')} of {scaled(there, 'B')}, {scaled(needed - there, 'B')} too much on the "
         f"fullest device{stage}"
     )
+
+
+def times(measured: float | None, simulated: float) -> str:
+    """The measured and the simulated time, or the latter alone; the unit once, if it is the same."""
+    number, unit = duration(simulated).rsplit(" ", 1)
+    if measured is None:
+        return f"{number} {unit}"
+    before, other = duration(measured).rsplit(" ", 1)
+    return f"{before}/{number} {unit}" if unit == other else f"{before} {other}/{number} {unit}"

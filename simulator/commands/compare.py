@@ -13,7 +13,7 @@ from minidl.commands.arguments import check_device, check_writable, made_folder
 from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
 from minidl.commands.plans import fields_in_words
-from minidl.commands.progress import progress
+from minidl.commands.progress import Tell, progress
 from minidl.files import PICTURES
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick
@@ -21,7 +21,7 @@ from simulator.commands.comparison_table import show_comparison
 from simulator.compare import compare
 from simulator.devices import DEVICES, FEW_PLANS, PLANS, QUICK_PLANS
 from simulator.experiments import CNN, MODELS, PERCEPTRON, QUICK_ROUNDS, ROUNDS, experiments
-from simulator.measure import FULL, check_measurable
+from simulator.measure import FULL, Calibration, Effort, check_measurable
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
 DESCRIPTION = """\
@@ -89,22 +89,12 @@ def run(options, console: Console) -> Outcome:
     began = time.monotonic()
     profiles = (experiment.profile(plan, options.device) for experiment in chosen for plan in experiment.plans)
     effort = quick(profiles, options.device) if options.quick else FULL
-    calibrated = False
     with progress() as tell, forkserver():
         # matplotlib takes as long to load as what the fork server imports meanwhile; nothing is timed yet
         from minidl import plots
         from simulator import figures
 
-        def calibrating(phase: str) -> None:
-            nonlocal calibrated
-            calibrated = True
-            tell(f"calibrating: {phase}")
-
-        found = calibration(options.refresh, calibrating, effort, options.device)
-        if not calibrated:
-            alone, _ = drift(found)
-            if abs(alone - 1) > STALE:
-                found = calibration(True, calibrating, effort, options.device)
+        found = fitting_calibration(options.refresh, tell, effort, options.device)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
     traces = [(out / file, trace.save) for file, trace in result.traces().items()]
 
@@ -123,3 +113,20 @@ def run(options, console: Console) -> Outcome:
                       f" after {time.monotonic() - began:.0f} s", highlight=False)  # fmt: skip
 
     return Outcome([(rows, result.as_dict()), *traces, *((path, draw) for path in pictures)], show)
+
+
+def fitting_calibration(refresh: bool, tell: Tell, effort: Effort, device: str = "cpu") -> Calibration:
+    """That of the cache, unless `refresh`; measured again where the machine has become much faster or slower."""
+    calibrated = False
+
+    def calibrating(phase: str) -> None:
+        nonlocal calibrated
+        calibrated = True
+        tell(f"calibrating: {phase}")
+
+    found = calibration(refresh, calibrating, effort, device)
+    if not calibrated:
+        alone, _ = drift(found)
+        if abs(alone - 1) > STALE:
+            found = calibration(True, calibrating, effort, device)
+    return found

@@ -11,9 +11,10 @@ from rich.text import Text
 from minidl.commands.arguments import print_table
 from minidl.commands.plans import crowding
 from minidl.parallel import Plan
-from minidl.units import duration, scaled
+from minidl.units import scaled
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
 from simulator.measure import at_once, on_gpu
+from simulator.report import times
 
 COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")
 LEAST_LABEL = 16  # characters of a plan, however narrow the terminal is
@@ -67,17 +68,11 @@ def _cells(row: Row, plan: Plan) -> tuple[str, ...]:
     _, exposed, idle = (f"{100 * measured:.0f}/{100 * simulated:.0f}" for measured, simulated in shares)
     return (
         f" {plan.label}" if row.workers > 1 else plan.label,
-        f"{row.measured_speedup:.2f}/{row.simulated_speedup:.2f}", _times(row), f"{row.error:+.0%}", exposed, idle,
+        f"{row.measured_speedup:.2f}/{row.simulated_speedup:.2f}",
+        times(row.measured_step_seconds, row.simulated_step_seconds),
+        f"{row.error:+.0%}", exposed, idle,
         scaled(row.simulated_memory_bytes, "B"),
     )  # fmt: skip
-
-
-def _times(row: Row) -> str:
-    """The measured and the simulated step time; the unit once, if it is the same."""
-    (measured, unit), (simulated, other) = (
-        duration(seconds).rsplit(" ", 1) for seconds in (row.measured_step_seconds, row.simulated_step_seconds)
-    )
-    return f"{measured}/{simulated} {unit}" if unit == other else f"{measured} {unit}/{simulated} {other}"
 
 
 def _print_errors(result: Comparison, console: Console) -> None:

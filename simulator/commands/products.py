@@ -18,11 +18,12 @@ from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.plans import crowding
 from minidl.commands.progress import progress
 from minidl.files import PICTURES
-from minidl.units import duration, scaled
+from minidl.units import scaled
 from simulator.calibrate import calibration
 from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
 from simulator.hardware import Cluster
 from simulator.products import SPLITS, Row, check_sizes, products
+from simulator.report import times
 
 SIZES, WORKERS = (512, 1024, 2048), (1, 2, 4, 16, 64)
 DESCRIPTION = """\
@@ -129,9 +130,4 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
 
 
 def _times(row: Row) -> str:
-    """The measured and the simulated time; the unit once, if it is the same."""
-    simulated, unit = duration(row.simulated_seconds).rsplit(" ", 1)
-    if row.measured_seconds is None:
-        return f"{simulated} {unit}"
-    measured, other = duration(row.measured_seconds).rsplit(" ", 1)
-    return f"{measured}/{simulated} {unit}" if unit == other else f"{measured} {other}/{simulated} {unit}"
+    return times(row.measured_seconds, row.simulated_seconds)

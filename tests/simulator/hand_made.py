@@ -48,6 +48,8 @@ class Free:
     def collective_seconds(self, name, ranks, nbytes):
         return 0.0
 
+    layer_seconds = collective_seconds
+
 
 def cluster(compute=None, network=None, devices=64, cores=None, turn=0.0) -> Cluster:
     """Devices of 1 GB and 1 FLOP/s; with `cores`, ranks that share the processors of one machine."""
@@ -131,7 +133,8 @@ def made_up(**changes) -> Calibration:
             "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6,
         },
         network={
-            "collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS), "send": POINTS, "receive": POINTS,
+            "collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS),
+            "layers": dict.fromkeys((*probes.IN_LAYERS, *probes.SIDES), POINTS), "send": POINTS, "receive": POINTS,
         },
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
@@ -151,5 +154,8 @@ def made_up_whole(**changes) -> Calibration:
     seconds = [1e-6] * len(sizes) ** 3
     seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
     compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
-    network = {"collectives": {n: points for n in (*probes.COLLECTIVES, "alone")}, "send": points, "receive": points}
+    network = {
+        "collectives": {n: points for n in (*probes.COLLECTIVES, "alone")},
+        "layers": {n: points for n in (*probes.IN_LAYERS, *probes.SIDES)}, "send": points, "receive": points,
+    }  # fmt: skip
     return made_up(**{"compute": compute, "network": network} | changes)

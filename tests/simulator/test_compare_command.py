@@ -219,7 +219,7 @@ REFUSED = {
     "a plan given twice": ("--plan data=2 --plan data=2", "the plan data 2 is given twice"),
     "a batch that does not divide": ("--plan data=3", "batch_size 256 is not divisible by data=3"),
     "more stages than blocks": ("--plan pipeline=99", "pipeline=99 needs at least 99 blocks"),
-    "a model that is not split": ("--model cnn-digits --plan tensor=2", "the builder splits no layer"),
+    "a model that is not split": ("--model vae-digits --plan tensor=2", "the builder splits no layer"),
     "a file that is not there": ("--model nowhere.py:build", "no file 'nowhere.py' for the model nowhere.py:build"),
     "more ranks than a layer has parts": ("--plan tensor=1024", "512 is not divisible by tensor=1024"),
 }

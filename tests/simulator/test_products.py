@@ -14,7 +14,8 @@ from minidl.trace import Trace
 from simulator.__main__ import main
 from simulator.hardware import Cluster
 from simulator.predict import simulate
-from simulator.products import SPLITS, Squares, product, product_seconds, products, sent_bytes
+from simulator.products import SPLITS, Squares, product, product_seconds, products
+from simulator.traffic import sent_bytes
 from tests.simulator.command import check_refused, help_text
 from tests.simulator.hand_made import cluster
 
