@@ -43,13 +43,16 @@ def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
     found: list[Placed] = []
     now = free = 0.0  # of the kernels; of the collectives
     ends: dict[tuple, float] = {}
+    since: int | None = None  # where in `found` the kernels are that the next ones go on from
     for seconds, _, call in segments:
         if call is None:
-            began = now
-            if found and found[-1] == (found[-1].start, now, None):  # nothing has interrupted the kernels
-                began = found.pop().start
+            began = now if since is None else found.pop(since).start
             found.append(Placed(began, now := now + seconds, None))
-        elif call.phase == "wait":
+            since = len(found) - 1
+            continue
+        if call.phase != "start":
+            since = None
+        if call.phase == "wait":
             now = max(now, ends.pop((call.axes, call.number)))
         else:
             start = max(now, free)

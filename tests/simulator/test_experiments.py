@@ -29,8 +29,8 @@ def test_quick_is_one_model_under_few_plans_one_of_them_with_more_workers_than_t
 def test_every_model_is_tried_under_the_plans_that_fit_it(name):
     (experiment,) = experiments([name])
     plans = experiment.plans
-    splits = name in (PERCEPTRON, "mlp-digits", "gpt-tiny", "moe-tiny")
-    assert plans == tuple(plan for plan in PLANS if splits or plan.tensor == 1)
+    ranks = {PERCEPTRON: 4, "mlp-digits": 4, "gpt-tiny": 4, "moe-tiny": 4, "cnn-digits": 2}.get(name, 1)
+    assert plans == tuple(plan for plan in PLANS if plan.tensor <= ranks)
     for plan in plans:
         experiment.check(plan)
 
@@ -46,7 +46,7 @@ def test_plans_that_are_given_replace_those_by_default_and_one_worker_comes_firs
 @pytest.mark.parametrize(
     ("names", "plans", "reason"),
     [
-        ([CNN], [Plan(tensor=2)], "cnn-digits cannot be trained under the plan tensor 2: tensor=2, but the builder"),
+        ([CNN], [Plan(context=2)], "cnn-digits cannot be trained under the plan context 2: context=2, but the builder"),
         ([], [Plan(data=3)], "the plan data 3: batch_size 256 is not divisible by data=3 × micro_batches=1"),
         ([], [Plan(pipeline=99)], "pipeline=99 needs at least 99 blocks, the model has"),
         ([], [Plan(tensor=3)], "512 is not divisible by tensor=3"),

@@ -85,14 +85,18 @@ def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
 
 
 def test_every_field_of_a_plan_is_an_option(tmp_path):
-    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --chunks 2"
-    options += " --recompute full --bucket-mb 2.5 --sharding optimizer"
-    found = predicted(tmp_path, f"gpt-tiny --cluster dgx-a100 --batch-size 8 --data 2 {options}")["plan"]
-    assert found == {
-        "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "chunks": 2,
-        "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer",
-    }  # fmt: skip
-    assert [name for name, default in asdict(Plan()).items() if found[name] == default] == []
+    options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --chunks 2 --recompute full"
+    options += " --bucket-mb 2.5 --sharding optimizer --sequence-parallel"
+    for model, axis in (("gpt-tiny", "context"), ("moe-tiny", "expert")):
+        asked = f"{model} --cluster dgx-a100 --batch-size 8 --data 2 --{axis} 2 {options}"
+        found = predicted(tmp_path, asked)["plan"]
+        assert found == {
+            "data": 2, "pipeline": 2, "tensor": 2, "context": 1, "expert": 1, "micro_batches": 2, "schedule": "gpipe",
+            "chunks": 2, "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer", "sequence_parallel": True,
+        } | {axis: 2}  # fmt: skip
+        assert [name for name, default in asdict(Plan()).items() if found[name] == default] == (
+            ["expert"] if axis == "context" else ["context"]
+        )
 
 
 def test_tokens_give_a_rate_and_the_time_for_as_many_as_are_asked_for(tmp_path):
