@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import partial
 
 from minidl.checks import check_count
@@ -22,34 +21,13 @@ from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
 from simulator.clock import Clock, SharedCores
 from simulator.prices import Prices, Segment
+from simulator.waiting import Action, Begun, Meeting, Stream
 
-Action = Callable[[], None]
 TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
 
 
 class SimulationError(RuntimeError):
     """The program did not run to its end."""
-
-
-class Stream:
-    """Does one thing at a time; who comes while it is busy waits in a queue."""
-
-    def __init__(self):
-        self.busy = False
-        self.waiting: deque[Action] = deque()
-
-    def acquire(self, action: Action) -> None:
-        if self.busy:
-            self.waiting.append(action)
-        else:
-            self.busy = True
-            action()
-
-    def release(self) -> None:
-        if self.waiting:
-            self.waiting.popleft()()
-        else:
-            self.busy = False
 
 
 class Rank:
@@ -65,53 +43,6 @@ class Rank:
         """Go on to this part."""
         self.lanes = Lanes(compiled, steps)
         self.turns = [(self.lanes[name], stream) for name, stream in self.streams.items() if name in self.lanes]
-
-
-class Begun:
-    """A collective inside a layer that a rank has begun: its work for it, its end, and who waits for that.
-
-    at_wait: the rank works for it only while it waits, as it has one thread. record: is told since when it has run.
-    """
-
-    def __init__(self, at_wait: bool, record: Callable[[float], None]):
-        self.at_wait, self.record = at_wait, record
-        self.to_do: Action | None = None  # the work, when all have come
-        self.waiter: Action | None = None
-        self.since, self.has_ended = 0.0, False
-
-    def work(self, action: Action) -> None:
-        """All have come."""
-        if self.at_wait and self.waiter is None:
-            self.to_do = action
-        else:
-            action()
-
-    def wait(self, now: float, go_on: Action) -> None:
-        """Go on when it has ended."""
-        if self.has_ended:
-            go_on()
-            return
-        self.waiter = go_on
-        if self.at_wait:
-            self.since = now
-        if self.to_do:
-            self.to_do()
-
-    def end(self, start: float) -> None:
-        """All have done their work; start: when all had come."""
-        self.has_ended = True
-        self.record(max(start, self.since))
-        if self.waiter:
-            self.waiter()
-
-
-@dataclass
-class Meeting:
-    """A collective whose members have all come: each does its share of the work; the last to finish ends it."""
-
-    start: float
-    unfinished: int
-    ends: list[Callable[[float], None]] = field(default_factory=list)  # told when all had come
 
 
 class Engine:
@@ -238,8 +169,13 @@ class Engine:
             segments = deque(self.prices.segments(rank.number, instruction))
             stream.acquire(lambda: self.run_segments(rank, stream, instruction, segments))
 
-    def run_segments(self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment]) -> None:
-        """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout."""
+    def run_segments(
+        self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment], since: float | None = None
+    ) -> None:
+        """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout.
+
+        since: when the kernels began that the next ones go on from, where nothing has interrupted them.
+        """
         if not segments:
             self.finish(rank, stream, instruction)
             return
@@ -249,15 +185,23 @@ class Engine:
         def record(start: float) -> None:
             self.records.append((rank.number, COMPUTE, step, start, instruction, call, self.clock.now))
 
-        def go_on() -> None:
-            self.run_segments(rank, stream, instruction, segments)
+        def go_on(since: float | None = None) -> None:
+            self.run_segments(rank, stream, instruction, segments, since)
 
-        def done(start: float = start) -> None:
+        def done() -> None:
             record(start)
             go_on()
 
+        def computed() -> None:
+            began = start if since is None else since
+            if segments and self.goes_by(segments[0]):
+                go_on(began)
+            else:
+                record(began)
+                go_on()
+
         if call is None:
-            self.work(rank, segment.seconds, segment.contention, done)
+            self.work(rank, segment.seconds, segment.contention, computed)
             return
         if call.phase == "wait":
             rank.begun.pop((call.axes, call.number)).wait(start, go_on)
@@ -272,9 +216,14 @@ class Engine:
         share = partial(self.share_in_layer, rank, segment)
         self.meet(rank, "layers", call.axes, lambda meeting: begun.work(lambda: share(meeting)), begun.end)
         if call.phase == "start":
-            go_on()
+            go_on(since)
         else:
             begun.wait(start, go_on)
+
+    def goes_by(self, segment: Segment) -> bool:
+        """Whether it does not interrupt the kernels: a collective is only begun."""
+        call = segment.collective
+        return call is not None and call.phase == "start" and not (call.name == "send" and self.cores)
 
     def share_in_layer(self, rank: Rank, segment: Segment, meeting: Meeting) -> None:
         """A rank's part of the work of a collective inside a layer, one after the other."""

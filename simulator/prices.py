@@ -45,7 +45,10 @@ def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
     ends: dict[tuple, float] = {}
     for seconds, _, call in segments:
         if call is None:
-            found.append(Placed(now, now := now + seconds, None))
+            began = now
+            if found and found[-1] == (found[-1].start, now, None):  # nothing has interrupted the kernels
+                began = found.pop().start
+            found.append(Placed(began, now := now + seconds, None))
         elif call.phase == "wait":
             now = max(now, ends.pop((call.axes, call.number)))
         else:

@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -542,9 +542,9 @@ def test_a_model_too_large_to_be_measured_is_refused_with_what_it_needs_and_what
 
 
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
-    monkeypatch.setattr(parallel, "STEPS", 3)
+    small = {what: replace(case, steps=2, batch_size=2) for what, case in parallel.COMPARED.items()}
+    monkeypatch.setattr(parallel, "COMPARED", small)
     monkeypatch.setattr(parallel, "BLOCKS", 3)
-    monkeypatch.setattr(parallel, "BATCH_SIZE", 8)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"

@@ -76,7 +76,7 @@ def bert(
     and the vocabulary are split over the mesh's tensor axis. ValueError where the sizes do not divide.
     """
     group = mesh.group("tensor") if mesh else None
-    check_sizes("bert", hidden, heads, heads, vocabulary, group.size if group else 1)
+    check_sizes("bert", hidden, heads, heads, 4 * hidden, vocabulary, group.size if group else 1)
     embedding = BERTEmbedding(vocabulary, sequence, hidden, dropout, group)
     linear = ColumnParallelLinear(hidden, vocabulary, group)
     if tied:

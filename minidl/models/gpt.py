@@ -85,7 +85,7 @@ def gpt(
     kv_heads, inner = kv_heads or heads, inner or 4 * hidden
     sharing = Sharing.of(mesh)
     group = sharing.tensor
-    check_sizes("gpt", hidden, heads, kv_heads, vocabulary, group.size if group else 1)
+    check_sizes("gpt", hidden, heads, kv_heads, inner, vocabulary, group.size if group else 1)
     sharing.check_sequence("gpt", sequence)
     for what, given, choices in (
         ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
@@ -117,13 +117,14 @@ def gpt(
     return model
 
 
-def check_sizes(name: str, hidden: int, heads: int, kv_heads: int, vocabulary: int, ranks: int) -> None:
+def check_sizes(name: str, hidden: int, heads: int, kv_heads: int, inner: int, vocabulary: int, ranks: int) -> None:
     """ValueError unless the sizes of the transformer `name` can be split into heads, and these over `ranks`."""
     for what, size, parts, count in (
         ("hidden", hidden, "heads", heads),
         ("heads", heads, "kv_heads", kv_heads),
         ("heads", heads, "tensor", ranks),
         ("kv_heads", kv_heads, "tensor", ranks),
+        ("inner", inner, "tensor", ranks),
         ("vocabulary", vocabulary, "tensor", ranks),
     ):
         if count < 1 or size % count:

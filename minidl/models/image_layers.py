@@ -10,9 +10,9 @@ from minidl.parallel.convolution import (
     GatherChannels,
     RowParallelConv2d,
 )
-from minidl.parallel.halo import GatherRows, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, useful
 from minidl.parallel.mesh import Mesh
+from minidl.parallel.spatial import GatherRows, SpatialConv2d, SpatialMaxPool2d
 
 SPLITS = ("batch", "output", "input", "space")
 

@@ -138,8 +138,9 @@ def reduce_scatter_meanwhile(kernels: ModuleType, group: ProcessGroup, x, dim: i
 
 def _rows(group: ProcessGroup, x, dim: int) -> int:
     if x.shape[dim] % group.size:
-        where = " × ".join(map(str, group.axes))
-        raise ValueError(f"dimension {dim} of shape {tuple(x.shape)} is not divisible by {where}={group.size}")
+        axes = " × ".join(map(str, group.axes))
+        where = f"{axes}={group.size}" if isinstance(group.axes[0], str) else f"{group.size} ({axes})"
+        raise ValueError(f"dimension {dim} of shape {tuple(x.shape)} is not divisible by {where}")
     return x.shape[dim] // group.size
 
 

@@ -12,7 +12,7 @@ from minidl.nn.module import Module
 from minidl.ops.convolution import Conv2d, convolve
 from minidl.parallel.conjugates import CollectiveOp, Gather, Slice, all_gather, reduce_scatter
 from minidl.parallel.group import ProcessGroup
-from minidl.parallel.layers import check_divisible, cut, useful
+from minidl.parallel.layers import check_divisible, cut, summed_over, useful
 from minidl.parallel.uneven import GatherUnevenly, SliceUnevenly
 from minidl.tensor import Op, Tensor
 
@@ -171,17 +171,6 @@ class GatherChannels(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return channels_last(Gather(self.group, -1), x) if self.group else x
-
-
-def summed_over(module: Module, group: ProcessGroup | None) -> Module:
-    """Mark the parameters of `module`, which each rank of `group` uses on its part of the data; returns `module`.
-
-    Their gradients are to be summed over the group.
-    """
-    if useful(group):
-        for parameter in module.parameters():
-            parameter.summed_over = group.axes
-    return module
 
 
 def channels_last(op: Op, x: Tensor) -> Tensor:

@@ -12,13 +12,12 @@ from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 import numpy as np
 
 from minidl.creation import shape_of
-from minidl.kernels import for_device, meta
+from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.collective_arguments import (
     check_array,
@@ -330,55 +329,6 @@ class ProcessGroup(ABC):
         if sizes[self.rank] != x.shape[0]:
             raise ValueError(f"{name} on rank {self.rank} has {x.shape[0]} rows, not those of sizes {sizes}")
         return sizes, sum(sizes)
-
-
-class MetaGroup(ProcessGroup):
-    """A group that communicates nothing: it gives the result's shape and records the call in the profile."""
-
-    def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
-        super().__init__(rank, size, axes)
-        if size > 1:
-            self.on_collective, self.on_wait = self._note, self._note_wait
-        self._numbers = count(1)
-
-    def _note(self, handle: Handle) -> None:
-        if handle.async_op:
-            handle.number = next(self._numbers)
-        self._note_phase(handle, "start" if handle.async_op else "")
-
-    def _note_wait(self, handle: Handle) -> None:
-        if handle.number:  # 0 for one that is waited for at once, or was already
-            self._note_phase(handle, "wait")
-            handle.number = 0
-
-    def _note_phase(self, handle: Handle, phase: str) -> None:
-        meta.note(CollectiveCall(handle.name, self.axes, self.size, handle.nbytes, phase, handle.number))
-
-    def _steps(self, name, x, *arguments):
-        if x is None and name != "barrier":
-            raise ValueError(f"{name} on meta needs x on every rank: its shape says that of the result")
-        if name in ("all_gather", "reduce_scatter") and arguments[-1] is not None:
-            return arguments[-1]
-        if name == "gather" and arguments[0] != self.rank:
-            return None
-        rows = self._rows(name, x, *arguments)
-        return x if rows is None else MetaArray((rows, *x.shape[1:]), x.dtype)
-        yield  # makes this a generator; it never waits
-
-    def _rows(self, name, x, *arguments) -> int | None:
-        """Along dimension 0 of a new result; None where there is none."""
-        if name in ("reduce_scatter", "scatter"):
-            return split_sizes(x.shape[0], self.size)[self.rank]
-        if name in ("all_gather", "gather"):
-            sizes = arguments[0] if name == "all_gather" else arguments[1]
-            return self.size * x.shape[0] if sizes is None else sum(sizes)
-        if name == "all_to_all":
-            received, _ = arguments
-            return self.size * split_sizes(x.shape[0], self.size)[self.rank] if received is None else sum(received)
-        return None
-
-    def pause(self) -> None:
-        raise RuntimeError("on meta nobody else communicates: there is nothing to wait for")
 
 
 def _as_given(x, result):

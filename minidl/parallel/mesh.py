@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from minidl.parallel.group import MetaGroup, ProcessGroup
+from minidl.parallel.group import ProcessGroup
+from minidl.parallel.meta_group import MetaGroup
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
 REPLICAS = ("data", "context", "expert")  # along which ranks work on other data with, mostly, the same parameters

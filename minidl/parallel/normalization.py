@@ -41,8 +41,9 @@ class GatheredBatchNorm(BatchNormOp):
 class SyncBatchNorm(BatchNorm):
     """Batch norm of images, sequences or rows by the statistics of the same micro-batch of all replicas.
 
-    group: mesh.group("data", "context"), the ranks that hold the parts of a batch; None or a group of one rank makes it
-    a plain batch norm. With one micro-batch a step, training does not depend on how many replicas there are.
+    group: mesh.group("data", "context"), the ranks that hold the parts of a batch, with "expert" where experts are
+    shared; None or a group of one rank makes it a plain batch norm. With one micro-batch a step, training does not
+    depend on how many replicas there are.
     """
 
     dims = "(batch, channels)", "(batch, channels, length)", "(batch, channels, height, width)"

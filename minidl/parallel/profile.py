@@ -18,9 +18,12 @@ from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
+from minidl.parallel.blocks import several
+from minidl.parallel.group import CollectiveCall
 from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.losses import loss_of_output
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import REPLICAS, Mesh
+from minidl.parallel.normalization import SyncBatchNorm
 from minidl.storage import placement
 from minidl.tensor import device
 
@@ -115,6 +118,13 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
     for axis in ("tensor", "context", "expert"):
         if mesh.size(axis) > 1 and not mesh.has_group(axis):
             raise ValueError(f"{axis}={mesh.size(axis)}, but the builder splits no layer over mesh.group({axis!r})")
+    for module in model.modules():
+        if isinstance(module, SyncBatchNorm) and module.group is not None:
+            for axis in REPLICAS:
+                if mesh.size(axis) > 1 and axis not in module.group.axes:
+                    raise ValueError(
+                        f"SyncBatchNorm needs a group over {axis} too: its ranks have parts of the batch"
+                    )
     return model
 
 
@@ -146,6 +156,20 @@ def _taking(x: Arrays, taker: object, giver: str) -> Iterator[None]:
         raise TypeError(f"{type(taker).__name__} takes no tuple, as {giver} gives it") from error
 
 
+def _check_samples(x: MetaArray, profiles: Sequence[BlockProfile]) -> None:
+    """ValueError if ranks that share the samples of `x` have not as many each: on meta, all have as many as the first.
+
+    The short batches that a training comes to may be shared unequally.
+    """
+    given = x
+    for block in profiles:
+        given, taken = several(block.output)[0], given
+        gathers = [call for call in block.forward if isinstance(call, CollectiveCall) and call.name == "all_gather"]
+        if gathers and x.shape[0] % gathers[-1].size and given.shape[0] == taken.shape[0] * gathers[-1].size:
+            axes, size = " × ".join(map(str, gathers[-1].axes)), gathers[-1].size
+            raise ValueError(f"a micro-batch of {x.shape[0]} samples is not divisible by {axes}={size}, which share it")
+
+
 def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable) -> ChainProfile:
     """Run the chain, whose parameters are on meta, on one micro-batch `x` with labels `target`.
 
@@ -171,6 +195,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
     if cuts:
         first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(chain))
         profiles = run(first_trained)
+    _check_samples(x, profiles)
     array = profiles[-1].output if profiles else x
     loss_name, loss = type(loss).__name__, loss_of_output(loss, chain[-1])
     with meta.record() as loss_calls, _taking(array, loss, "the last block"):

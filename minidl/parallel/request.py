@@ -100,26 +100,37 @@ class Request:
         """Input and target of one sample."""
         return self.dataset[np.arange(1)]
 
-    def check_last_batch(self, model: Module, x: MetaArray) -> None:
-        """ValueError if the model cannot be trained on the smallest micro-batch of an epoch's last, short batch.
+    def check_last_batches(self, model: Module, x: MetaArray) -> None:
+        """ValueError if the model cannot take a micro-batch of the last, short batch of an epoch, or of an evaluation.
 
-        Batch norm cannot on a single value. model: on meta. x: a micro-batch of a whole batch, on which it has run.
+        Batch norm cannot be trained on a single value, and samples that layers split may not divide. model: on meta.
+        x: a micro-batch of a whole batch, on which it has run.
         """
-        plan, samples = self.plan, len(self.dataset)
-        if self.steps < self.steps_per_epoch or self.drop_last:
-            return
+        if self.steps >= self.steps_per_epoch and not self.drop_last:
+            self._check_last_batch(model, x, self.dataset, trains=True)
+        if self.evaluate is not None:
+            self._check_last_batch(model, x, self.evaluate, trains=False)
+
+    def _check_last_batch(self, model: Module, x: MetaArray, dataset, trains: bool) -> None:
+        plan, samples, run = self.plan, len(dataset), _forward if trains else blocks.infer
         short = samples % self.batch_size
         replicas = split_batch(np.arange(short), plan.sample_parts, plan.micro_batches)
         sizes = {len(micro_batch) for micro_batches in replicas for micro_batch in micro_batches} - {0}
-        if not sizes:
-            return
-        array = MetaArray((min(sizes), *x.shape[1:]), x.dtype)
-        try:
-            for block in chain_of(model.train(True)):
-                array, _ = blocks.forward(block, array, False)
-        except ValueError as error:
-            raise ValueError(
-                f"of {samples} samples, the last batch of an epoch has {short}, a micro-batch of it (data={plan.data}, "
-                f"micro_batches={plan.micro_batches}) {min(sizes)}: {error}; choose another batch_size than "
-                f"{self.batch_size}, or drop_last"
-            ) from None
+        for size in sorted(sizes):
+            array = MetaArray((size, *x.shape[1:]), x.dtype)
+            try:
+                for block in chain_of(model.train(trains)):
+                    array = run(block, array)
+            except ValueError as error:
+                what, hint = ("an epoch", ", or drop_last") if trains else ("the evaluation", "")
+                cut = ", ".join(f"{n}={getattr(plan, n)}" for n in ("data", *plan.spread(["expert"]), "micro_batches"))
+                raise ValueError(
+                    f"of {samples} samples, the last batch of {what} has {short}, a micro-batch of it ({cut}) {size}: "
+                    f"{error}; choose another batch_size than {self.batch_size}{hint}"
+                ) from None
+            finally:
+                model.train(True)
+
+
+def _forward(block: Module, array):
+    return blocks.forward(block, array, False)[0]

@@ -144,6 +144,9 @@ def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> T
 
 
 def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
+    replicas = facts.plan.spread(facts.layout.reduction(i.chunk, i.bucket).replicas)
+    if i.axes != replicas:
+        raise ProgramError(f"rank {rank.number}: {i} needs axes={replicas}: the plan is {facts.plan}")
     versions = set(brought.tags)
     if len(versions) > 1 or any(version.whole for version in versions):
         raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")
@@ -151,7 +154,7 @@ def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brough
 
 
 def _broadcast(facts: Facts, rank: RankTags, i: I.BroadcastStatistics, brought: Brought) -> Tags:
-    return dict.fromkeys(i.writes, 0)
+    return dict.fromkeys(i.writes, min(brought.tags))  # the first of the group has the first replica's
 
 
 def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought: Brought) -> Tags:

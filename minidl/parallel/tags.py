@@ -120,7 +120,7 @@ class Facts:
 
     @cached_property
     def _together(self) -> dict[tuple[str, ...], dict[int, list[int]]]:
-        """For axes along which parameters are the same, with each replica those that differ from it along the others."""
+        """For axes along which parameters are the same: of each replica those that differ along the other axes."""
         found = {}
         for axes in {apart.reduction.replicas for apart in self.layout.apart}:
             alike: dict[tuple[int, ...], list[int]] = {}

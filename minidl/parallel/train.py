@@ -96,7 +96,7 @@ def train(
         build, request.plan, batch_size, example=request.example, loss=loss, optimizer=optimizer,
         clip=clip_norm is not None, dtype=request.dtype, device=request.device,
     )  # fmt: skip
-    request.check_last_batch(prepared.model, prepared.profile.input)
+    request.check_last_batches(prepared.model, prepared.profile.input)
     check(prepared.training)
     check(prepared.evaluation)
     return _Training(request, prepared, callbacks).run(timeout, progress, save_complete)

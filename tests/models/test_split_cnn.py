@@ -9,7 +9,7 @@ import minidl
 from minidl import data, models, nn, optim
 from minidl.models.image_layers import SPLITS
 from minidl.parallel import Mesh, Plan, train
-from tests.parallel.test_invariance import assert_same
+from tests.parallel.covering import assert_same
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 

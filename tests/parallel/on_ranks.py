@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from minidl import data, nn, optim
+from minidl import data, models, nn, optim
+from minidl.models.moe_gpt import MoELoss
 from minidl.parallel import Plan, launch, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.ranks import leads
@@ -47,6 +48,52 @@ def trained(plan, steps=7, **options):
         build, train_set, plan, optimizer=lambda p: optim.SGD(p, lr=0.3, momentum=0.9), loss=nn.CrossEntropyLoss(),
         batch_size=352, steps=steps, dtype="float64", evaluate=test_set, evaluate_every=4, clip_norm=1.0, **options,
     )  # fmt: skip
+
+
+def gpt(mesh):
+    return models.gpt(layers=2, hidden=16, heads=4, vocabulary=12, sequence=8, mesh=mesh, dropout=0.1)
+
+
+def mixture(mesh):
+    return models.moe_gpt(layers=2, hidden=16, heads=4, vocabulary=12, sequence=8, experts=4, mesh=mesh, dropout=0.1)
+
+
+def images(mesh):
+    return models.cnn(1, 8, widths=(4, 6, 8), mesh=mesh, split="space")
+
+
+def blocks(mesh):
+    return models.mlp((64, 32, 16, 16), mesh, split="summa")
+
+
+SHARED = {  # what ranks share inside layers
+    "sequences": (gpt, Plan(tensor=2, context=2, sequence_parallel=True)),
+    "experts": (mixture, Plan(tensor=2, expert=2, sequence_parallel=True, sharding="optimizer")),
+    "ring": (gpt, Plan(context=4)),
+    "images": (images, Plan(data=2, tensor=2)),
+    "blocks": (blocks, Plan(tensor=4)),
+}
+
+
+def sharing(build, plan):
+    """A training in which layers communicate."""
+    dataset, loss = data.digits()[0], nn.CrossEntropyLoss()
+    if build in (gpt, mixture):
+        text = np.random.default_rng(0).integers(0, 12, (32, 9))
+        dataset = data.ArrayDataset(text[:, :-1], text[:, 1:])
+        loss = MoELoss() if build is mixture else loss
+    return train(
+        build, dataset, plan, optimizer=lambda p: optim.SGD(p, lr=0.3, momentum=0.9), loss=loss, batch_size=8, steps=3,
+        dtype="float64", drop_last=True, progress=False,
+    )  # fmt: skip
+
+
+def shared(path):
+    """Train with layers that ranks share; the first rank leaves what it found in the file."""
+    found = {name: numbers(sharing(build, plan)) for name, (build, plan) in SHARED.items()}
+    if leads():
+        with open(path, "wb") as file:
+            file.write(pickle.dumps(found))
 
 
 def numbers(run):

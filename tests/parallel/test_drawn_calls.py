@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel import launch
-from minidl.parallel.group import CollectiveCall, MetaGroup
+from minidl.parallel.group import CollectiveCall
+from minidl.parallel.meta_group import MetaGroup
 from tests.parallel.drawn_calls import calls, make
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -39,7 +40,9 @@ def test_on_meta_any_call_has_the_shape_of_its_result_and_is_recorded_with_the_b
         whole = sum(part.nbytes for part in call.brought())
     if expected is not None:
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    assert profile == ([CollectiveCall(call.name, ("tensor",), group.size, whole)] if group.size > 1 else [])
+    phases = [("start", 1), ("wait", 1)] if call.async_op else [("", 0)]
+    noted = [CollectiveCall(call.name, ("tensor",), group.size, whole, *phase) for phase in phases]
+    assert profile == (noted if group.size > 1 else [])
 
 
 def test_on_meta_a_result_whose_shape_nobody_says_is_refused():

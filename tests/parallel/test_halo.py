@@ -11,8 +11,8 @@ from minidl import nn
 from minidl.kernels import meta
 from minidl.parallel import Mesh, launch
 from minidl.parallel.group import CollectiveCall
-from minidl.parallel.halo import GatherRows, SpatialAvgPool2d, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.profile import build_on_meta
+from minidl.parallel.spatial import GatherRows, SpatialAvgPool2d, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.uneven import parts
 from tests.parallel.split_images import assert_as_whole
 
@@ -177,11 +177,12 @@ def test_on_meta_the_exchange_of_halos_records_the_messages_of_the_first_rank():
     with meta.record() as calls:
         x = minidl.Tensor(meta.MetaArray((2, 3, 13, 9), "float64"))
         model(x).sum().backward()
-    found = [c for c in calls if isinstance(c, CollectiveCall)]
+    found = [c for c in calls if isinstance(c, CollectiveCall) and c.phase != "wait"]
     # Of 13 rows the first rank has 7, and its windows of the pool end in the 8th. Of the pool's 7 it has 4, and the
     # other rank's windows of the second convolution begin in the 4th. Of the gradient of the result each takes a row.
     row, between, result = (2 * width * channels * 8 for width, channels in ((9, 4), (5, 4), (3, 2)))
     forward = [("recv", row), ("send", between), ("all_gather", 4 * result)]
     backward = [("send", result), ("recv", result), ("send", row)]
     assert [(c.name, c.nbytes) for c in found] == forward + backward
+    assert [c.phase for c in found if c.name != "all_gather"] == ["start"] * 5  # messages go on beside kernels
     assert {c.axes for c in found} == {("tensor",)}

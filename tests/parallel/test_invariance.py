@@ -1,9 +1,7 @@
 """Plan invariance: every plan gives the losses and the parameters of the one-worker run."""
 
-import itertools
 from dataclasses import replace
-from functools import cache, reduce
-from operator import or_
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +11,8 @@ from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.mesh import Mesh
-from tests.parallel.plans import VALUES, plan_or_none
+from tests.parallel import covering
+from tests.parallel.covering import assert_same, case_id, cases_of, cover, difference, fields, meetings
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -41,35 +40,8 @@ def perceptron(dropout):
     return build
 
 
-def run(build, dataset, plan, momentum=0.0, dtype="float64", steps=STEPS, batch_size=BATCH, lr=0.3, **options):
-    return train(
-        build,
-        dataset,
-        plan,
-        optimizer=lambda p: optim.SGD(p, lr=lr, momentum=momentum),
-        batch_size=batch_size,
-        steps=steps,
-        dtype=dtype,
-        timeout=120,
-        **({"loss": nn.CrossEntropyLoss()} | options),
-    )
-
-
-def difference(a, b):
-    """The norm of the difference, relative to the norm."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
-
-
-def assert_same(got, expected, tolerance):
-    assert len(got.losses) == len(expected.losses)
-    assert difference(got.losses, expected.losses) < tolerance
-    ours, theirs = got.state_dict(), expected.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert ours[name].shape == theirs[name].shape and ours[name].dtype == theirs[name].dtype
-    flat, reference = (np.concatenate([s[name].ravel() for name in theirs]) for s in (ours, theirs))
-    assert difference(flat, reference) < tolerance
+def run(build, dataset, plan, momentum=0.0, dtype="float64", steps=STEPS, batch_size=BATCH, **options):
+    return covering.run(build, dataset, plan, momentum, dtype, steps, batch_size, **options)
 
 
 @cache
@@ -90,50 +62,8 @@ OPTIONS = {
     "dropout": (0.2, 0.0),
     "dtype": ("float64", "float32"),
 }
-MAX_WORKERS = 8
-
-
-def fields(case):
-    """What of a case is the plan's; its buckets are small, so that each layer has one."""
-    return {name: value for name, value in case.items() if name in VALUES} | {"bucket_mb": 0.001}
-
-
-@cache
-def all_cases():
-    of_plan = {name: values for name, values in OPTIONS.items() if name in VALUES}
-    others = [values for name, values in OPTIONS.items() if name not in VALUES]
-    held = (values for values in itertools.product(*of_plan.values()) if fits(dict(zip(of_plan, values, strict=True))))
-    return [dict(zip(OPTIONS, (*values, *rest), strict=True)) for values in held for rest in itertools.product(*others)]
-
-
-def fits(case):
-    plan = plan_or_none(fields(case))
-    return plan is not None and plan.workers <= MAX_WORKERS
-
-
-PLACES = {item: n for n, item in enumerate((name, value) for name, values in OPTIONS.items() for value in values)}
-
-
-def pairs(case):
-    """The pairs of values that meet in a case, each a bit."""
-    places = (PLACES[item] for item in case.items())
-    return sum(1 << (one * len(PLACES) + other) for one, other in itertools.combinations(places, 2))
-
-
-@cache
-def pairwise_cover():
-    """Cases, greedily chosen, in which every two values of two options meet that can meet."""
-    cases = [(case, pairs(case)) for case in all_cases()]
-    missing, chosen = reduce(or_, (p for _, p in cases)), []
-    while missing:
-        best, covered = max(cases, key=lambda c: (c[1] & missing).bit_count())
-        chosen.append(best)
-        missing &= ~covered
-    return chosen
-
-
-def case_id(case):
-    return " ".join(f"{key}={value}" for key, value in case.items())
+CASES = cases_of(OPTIONS)
+COVER = cover(CASES)
 
 
 def check_case(case):
@@ -143,19 +73,18 @@ def check_case(case):
 
 
 def test_the_cover_holds_every_pair_of_values_that_fits():
-    cover = pairwise_cover()
-    assert reduce(or_, map(pairs, cover)) == reduce(or_, map(pairs, all_cases()))
-    assert len(cover) <= 24
+    assert meetings(COVER) == meetings(CASES)
+    assert len(COVER) <= 24
 
 
-@pytest.mark.parametrize("case", pairwise_cover(), ids=case_id)
+@pytest.mark.parametrize("case", COVER, ids=case_id)
 def test_every_plan_trains_as_one_worker_does(case):
     check_case(case)
 
 
 MATRIX = [
     case
-    for case in all_cases()
+    for case in CASES
     if (case["pipeline"] > 1 or case["schedule"] == "1f1b") and case["momentum"] and case["dropout"]
     if case["sharding"] == "none" or (case["data"] > 1 and case["schedule"] == "1f1b")
     if case["dtype"] == "float64" or (case["chunks"] == 1 and case["recompute"] == "none")

@@ -76,6 +76,18 @@ def test_every_plan_trains_on_mpi_as_one_worker_does_on_shared_memory(tmp_path):
 
 
 @needs_mpi
+def test_layers_that_ranks_share_train_on_mpi_as_on_one_worker(tmp_path):
+    done = script("shared", tmp_path / "found")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, (losses, _, parameters) in pickle.loads((tmp_path / "found").read_bytes()).items():
+        build, _ = on_ranks.SHARED[name]
+        expected, _, state = on_ranks.numbers(on_ranks.sharing(build, Plan()))
+        kept = [key for key in state if not key.endswith("dropped")]
+        assert difference(losses, expected) < 1e-10, name
+        assert difference(*(np.concatenate([s[key].ravel() for key in kept]) for s in (parameters, state))) < 1e-10
+
+
+@needs_mpi
 def test_a_callback_that_raises_stops_all_ranks_before_the_same_step(tmp_path):
     done = script("stopped", tmp_path / "raised")
     assert done.returncode == 0, done.stdout + done.stderr

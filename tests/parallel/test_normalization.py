@@ -9,6 +9,7 @@ import minidl
 from minidl import data, nn, optim
 from minidl.parallel import Mesh, Plan, launch, train
 from minidl.parallel.normalization import SyncBatchNorm
+from minidl.parallel.profile import build_on_meta
 from simulator import Cluster, simulate
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -169,3 +170,12 @@ def test_the_simulator_prices_batch_norm(norm):
     )
     inside = [event for event in result.trace.events if event.name == "all_gather"]
     assert bool(inside) == (norm is common)
+
+
+def test_a_synchronised_norm_that_leaves_out_an_axis_of_the_batch_is_refused():
+    def build(mesh):
+        mesh.group("expert")
+        return nn.Sequential(nn.Flatten(), SyncBatchNorm(64, mesh.group("data", "context")))
+
+    with pytest.raises(ValueError, match="SyncBatchNorm needs a group over expert too"):
+        build_on_meta(build, Mesh({"data": 2, "expert": 2}))

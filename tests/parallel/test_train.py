@@ -319,7 +319,7 @@ WRONG_ARGUMENTS = {
     "integers as parameters": ({"dtype": "int64"}, "use float32 or float64"),
     "batches larger than the data": ({"dataset": POINTS, "drop_last": True}, "drop_last leaves nothing of 34 samples"),
     "a negative seed": ({"seed": -1}, "seed=-1"),
-    "a tensor plan for a whole model": ({"build": models.builder("cnn-digits"), "plan": Plan(tensor=2)}, "splits no"),
+    "a tensor plan for a whole model": ({"build": models.builder("lstm-digits"), "plan": Plan(tensor=2)}, "splits no"),
 }  # fmt: skip
 
 

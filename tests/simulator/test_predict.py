@@ -54,6 +54,13 @@ def test_workers_that_are_alike_have_bubbles_though_one_of_them_is_in_the_trace(
         assert p.trace.ranks == [0] and f" {name} " in f"{p}".replace("\n", " ") and f"\n{name} " in f"{p.trace}"
 
 
+def test_halos_of_rows_are_messages_of_the_prediction():
+    p = simulate(models.builder("cifar-cnn"), Plan(tensor=2), Cluster.load("dgx-a100", devices=8), batch_size=64)
+    found = {event.name for event in p.trace.events if event.lane == COLLECTIVES}
+    assert {"send", "recv", "all_gather", "all_reduce"} <= found
+    assert p.breakdown["exposed communication"] > 0
+
+
 def test_a_prediction_is_one_line_of_its_own_figures():
     p = gpt3()
     line = f"<Prediction of {p.plan} on DGX A100 cluster: {duration(p.step_seconds)} a step, {p.mfu:.1%} MFU, fits>"

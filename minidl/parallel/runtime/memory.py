@@ -26,7 +26,7 @@ class HighWater:
     def __init__(self, stage: Stage, optimizer: Optimizer | None):
         self.stage, self.optimizer, self.nbytes = stage, optimizer, 0
         self._held: dict[Hashable, dict[int, int]] = {}  # buffer, or the rank itself -> storage -> bytes
-        self._users: Counter[int] = Counter()  # storage -> how many of those lie in it
+        self._users: Counter[tuple[int, int]] = Counter()  # storage and its bytes -> how many of those lie in it
         self._now = 0
         self._hold(self, storages(self._resident()))
 
@@ -46,13 +46,17 @@ class HighWater:
             self._hold(buffer, {})
 
     def _hold(self, holder: Hashable, found: dict[int, int]) -> None:
-        """From now on `holder` lies in these storages, and in no others."""
-        for storage, nbytes in found.items():
-            self._now += nbytes * (self._users[storage] == 0)
+        """From now on `holder` lies in these storages, and in no others.
+
+        While an instruction uses up what it reads, a message that comes may lie where an array was of which nobody has
+        said yet that it is gone: the same id is another storage if it has other bytes.
+        """
+        for storage in found.items():
+            self._now += storage[1] * (self._users[storage] == 0)
             self._users[storage] += 1
-        for storage, nbytes in self._held.pop(holder, {}).items():
+        for storage in self._held.pop(holder, {}).items():
             self._users[storage] -= 1
-            self._now -= nbytes * (self._users[storage] == 0)
+            self._now -= storage[1] * (self._users[storage] == 0)
         if found:
             self._held[holder] = found
 
