@@ -5,8 +5,9 @@ every kernel call timed, and the same step on meta says, call by call, what each
 some rounds: a machine may be half as fast for a second, as when another one shares its cores, and no time may be of one
 such second alone.
 
-On a GPU times are those of events in its stream before and after a call. A GPU that has caught up with the host waits
-for it: then a call takes as long as its launch, and Python after it counts; otherwise the next kernel follows at once.
+On the CPU times are those for which the thread ran: other programs on its core do not count. On a GPU they are those
+of events in its stream before and after a call. A GPU that has caught up with the host waits for it: then a call takes
+as long as its launch, and Python after it counts; otherwise the next kernel follows at once.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from minidl.parallel.runtime.device import device_of_rank
 from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
 from simulator.compute import as_computed, timed_as, timed_by
 from simulator.devices import DEVICES
+from simulator.probes import LEAST_SECONDS, reading_seconds
 
 TIMES = 2  # that a step is timed in a round
 CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
-LEAST_SECONDS = 1e-9  # of a call, for one that ends before a GPU's events can tell
 Points = list[tuple[object, float]]  # (size by which a kernel is timed, seconds)
 
 
@@ -95,14 +96,14 @@ class _TimedStep:
         self.run()
         end = time.perf_counter() + CASE_SECONDS
         for _ in range(TIMES):
-            clock = device_of_rank(self.device)  # a new one: the longer ago it began, the coarser a GPU's times are
+            clock = _clock(self.device)  # a new one: the longer ago it began, the coarser a GPU's times are
             with _spied(_array_type(self.device), clock.now) as spied:
                 self.run()
                 done = clock.now()
             if (called := [name for name, *_ in spied]) != self.names:
                 raise RuntimeError(f"{self.device} and meta call different kernels: {called} and {self.names}")
             calls = [(clock.seconds(before), clock.seconds(after)) for _, before, after in spied]
-            self.seconds.append([max(after - before, LEAST_SECONDS) for before, after in calls])
+            self.seconds.append([max(after - before - clock.reading, LEAST_SECONDS) for before, after in calls])
             starts = [*(before for before, _ in calls[1:]), clock.seconds(done)]
             self.pauses.append([start - after for start, (_, after) in zip(starts, calls, strict=True)])
             if time.perf_counter() > end:
@@ -121,13 +122,39 @@ class _TimedStep:
             pauses.setdefault(round(math.log(max(moved, 1), 4)), []).append(statistics.median(seconds))
 
 
+class _OwnTime:
+    """The clock of this thread."""
+
+    now = staticmethod(time.thread_time)
+
+    def __init__(self):
+        self.reading = reading_seconds(self.now)
+
+    def seconds(self, moment: float) -> float:
+        return moment
+
+
+class _GpuTime:
+    """The clock of the GPU's stream, whose events take no time to note."""
+
+    reading = 0.0
+
+    def __init__(self, device: str):
+        self._device = device_of_rank(device)
+        self.now, self.seconds = self._device.now, self._device.seconds
+
+
+def _clock(device: str) -> _OwnTime | _GpuTime:
+    return _OwnTime() if device == "cpu" else _GpuTime(device)
+
+
 def _spy_seconds(device: str) -> float:
     """What spying itself adds around a call."""
     array_type = _array_type(device)
     x = kernels.for_device(device).full((2, 2), 1.0, np.float32)
     runs = []
     for _ in range(20):
-        clock = device_of_rank(device)
+        clock = _clock(device)
         with _spied(array_type, clock.now) as spied:
             kernel = kernels.BY_ARRAY[array_type].swap_last
             began = clock.now()

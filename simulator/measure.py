@@ -2,7 +2,9 @@
 
 Measured are matrix products over sizes, every kernel over the bytes it moves, and the cost of Python after a call and
 around an instruction; of the cores of this machine also collectives and messages between two workers, and how much busy
-cores slow one another down. Not measured is any parallel training run. Nothing is fitted to the step of a model.
+cores slow one another down. Kernels are timed by the clock of their thread, which stands still while other programs
+have the core; of what has to be timed by that on the wall, the faster runs count. Not measured is any parallel training
+run. Nothing is fitted to the step of a model.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from simulator.hardware import Cluster, Processors
 from simulator.network import NoNetwork, SharedMemory
 from simulator.predict import simulate
 
-VERSION = 17  # of the cache's form
+VERSION = 18  # of the cache's form
 BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
 NO_SPEED = "the emulator of a GPU has no speed to measure: device cuda needs a GPU here"
 
@@ -62,7 +64,8 @@ class Calibration:
     """What was measured, as it is cached.
 
     machine: what it is valid for, as `identity` has it. oversubscription, turn_seconds: see `Processors`.
-    probe_seconds: of the speed probe then, on one core and on all at once, to tell how the machine drifts. quiet:
+    probe_seconds: of the speed probe then, by the clock of the threads, on one core and on all at once, to tell how
+    the machine drifts. quiet:
     nothing else kept the machine busy; otherwise who uses it is warned. network, probe_seconds: None of a GPU.
     """
 
@@ -155,13 +158,16 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     cores, sizes = machine["cores"], effort.sizes or DEVICES["cpu"].sizes
     timed = "cpu", sizes, effort.kernels
     speeds: list[tuple[float, float]] = []  # before each phase; what lasts a second decides nothing
+    own_speeds: list[tuple[float, float]] = []  # the same of the time for which threads ran, as kernels are timed
     ratios: list[list[float]] = []
 
     def begin(phase: str) -> None:
         progress(phase)
-        contended, speed = zip(*launch(probes.contention_and_speed, cores, (effort.contention,)), strict=True)
+        found = launch(probes.contention_and_speed, cores, (effort.contention,))
+        contended, speed, own_speed = zip(*found, strict=True)
         ratios.extend(itertools.chain(*contended))
         speeds.append(speed_of(speed))
+        own_speeds.append(speed_of(own_speed))
 
     begin("compiled kernels")
     launch(kernel_probes.compile_kernels, min(2, cores), timed)
@@ -180,12 +186,12 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     begin("instructions")
     *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
     contention = [list(pair) for pair in zip(probes.CONTENTION_BYTES, slower, strict=True)]
-    alone, together = zip(*speeds, strict=True)
+    alone, _ = zip(*speeds, strict=True)
     found = Calibration(
         machine, _compute(sizes, gemm, kernels, python, contention, product_slower),
         {"collectives": network, "layers": layers} | _sides(launches),
         memory_bytes() / cores, 2 * sizes.gemm[-1] ** 3 / gemm[-1],
-        oversubscription, turn_seconds, [statistics.median(alone), statistics.median(together)],
+        oversubscription, turn_seconds, [statistics.median(times) for times in zip(*own_speeds, strict=True)],
         quiet=is_quiet(alone),
     )  # fmt: skip
     return _with_instructions(found, effort)
@@ -219,7 +225,7 @@ def _with_instructions(found: Calibration, effort: Effort) -> Calibration:
     settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
     training = settings | {"batch_size": batch_size, "steps": effort.steps, "device": found.device}
     runs = [train(_tiny, digits, plan, progress=False, **training) for _ in range(2)]
-    measured = min(run.step_seconds for run in runs)  # other programs can only make it slower
+    measured = min(probes.undisturbed(run.step_times) for run in runs)
     prediction = simulate(_tiny, plan, found.cluster(), batch_size, example=digits[np.arange(1)], **settings)
     beyond = (measured - prediction.step_seconds) / len(prediction.program[0].step)
     return replace(found, compute=found.compute | {"instruction_seconds": max(0.0, beyond)})

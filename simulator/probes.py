@@ -26,22 +26,40 @@ CONTENTION_BYTES = (1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 CHUNK_SECONDS = 1e-2
 PROBE_SECONDS = 4e-2
 MORE_COLLECTIVES = 12  # in the second kind of iteration_seconds
+LEAST_SECONDS = 1e-9  # of a call, for one that ends before a clock can tell
+Clock = Callable[[], float]
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")  # of instructions
 IN_LAYERS = (*COLLECTIVES, "reduce", "all_to_all")
 SIDES = ("send", "recv")  # of a message
 
 
-def median_seconds(action: Callable[[], object], seconds: float = 3e-3, most: int = 30) -> float:
-    """Median time of `action` over as many runs as fit in `seconds`, at least three, after one that does not count."""
+def median_seconds(
+    action: Callable[[], object], seconds: float = 3e-3, most: int = 30, now: Clock = time.perf_counter
+) -> float:
+    """Median time of `action` over as many runs as fit in `seconds`, at least three, after one that does not count.
+
+    now: the clock; `time.thread_time` leaves out what other programs do on the core meanwhile.
+    """
     action()
     times: list[float] = []
+    reading = reading_seconds(now)
     end = time.perf_counter() + seconds
-    start = 0.0
-    while len(times) < 3 or (start < end and len(times) < most):
-        start = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < most):
+        start = now()
         action()
-        times.append(time.perf_counter() - start)
+        times.append(max(now() - start - reading, LEAST_SECONDS))
     return statistics.median(times)
+
+
+def undisturbed(times: Sequence[float]) -> float:
+    """The lower quartile: other programs can only make it slower."""
+    return sorted(times)[len(times) // 4]
+
+
+def reading_seconds(now: Clock) -> float:
+    """What reading a clock twice adds to the time between."""
+    readings = [now() for _ in range(20)]
+    return min(after - before for before, after in itertools.pairwise(readings))
 
 
 # One worker
@@ -63,19 +81,19 @@ def _product_seconds(pool: np.ndarray, m: int, n: int, k: int) -> float:
     parts = [pool[i * size : (i + 1) * size] for i in range(places)]
     operands = itertools.cycle([(part[: m * k].reshape(m, k), part[m * k :].reshape(n, k).T) for part in parts])
     results: deque[np.ndarray] = deque(maxlen=places)
-    return median_seconds(lambda: results.append(operator.matmul(*next(operands))), 1.5e-3)
+    return median_seconds(lambda: results.append(operator.matmul(*next(operands))), 1.5e-3, now=time.thread_time)
 
 
 # All cores at once
 
 
 def contention(group: ProcessGroup, rounds: int) -> list[list[float]]:
-    """How many times longer work takes until all ranks have done theirs, than this rank's alone: by kind of work.
+    """How many times longer this rank's work takes while all ranks do theirs, than alone: by kind of work.
 
     The kinds are adding arrays of CONTENTION_BYTES (all three together), and last matrix products; each takes about
     CHUNK_SECONDS, as ranks compute for some milliseconds before they wait for one another. A list for each round in
     which this rank was the one to work alone. Alone and together follow one another, so that a slow moment of the
-    machine falls on both.
+    machine falls on both; the clock is that of the thread.
     """
     ratios: list[list[float]] = []
     calls = group.empty((1,))
@@ -85,8 +103,9 @@ def contention(group: ProcessGroup, rounds: int) -> list[list[float]]:
             calls.data[0] = CHUNK_SECONDS / median_seconds(action)
             group.all_reduce(calls)
             times = math.ceil(calls.data[0] / group.size)
-            alone, together = (_done_seconds(group, action, times * working) for working in (mine, True))
-            found.append(together / alone)
+            alone, together = (_own_seconds(group, action, times * working) for working in (mine, True))
+            if mine:
+                found.append(together / alone)
         if mine:
             ratios.append(found)
     return ratios
@@ -100,14 +119,15 @@ def _contended() -> Iterator[Callable[[], object]]:
     yield lambda: a @ b
 
 
-def _done_seconds(group: ProcessGroup, action: Callable[[], object], times: int) -> float:
-    """Until all ranks have done `action` as often as they shall."""
+def _own_seconds(group: ProcessGroup, action: Callable[[], object], times: int) -> float:
+    """For which this thread runs to do `action` so often, begun with the other ranks."""
     group.barrier()
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(times):
         action()
+    seconds = time.thread_time() - start
     group.barrier()
-    return time.perf_counter() - start
+    return seconds
 
 
 def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
@@ -139,10 +159,10 @@ def iteration_seconds(group: ProcessGroup, rounds: int) -> tuple[float, float]:
     return few, more
 
 
-def speed_probe(group: ProcessGroup) -> tuple[float, float]:
+def speed_probe(group: ProcessGroup, now: Clock = time.perf_counter) -> tuple[float, float]:
     """How fast this machine is now: seconds of a fixed mix of arithmetic and memory traffic.
 
-    By rank 0 alone (0 on the others), and by all ranks at once.
+    By rank 0 alone (0 on the others), and by all ranks at once. now: see `median_seconds`.
     """
     a, b = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
     x = np.ones(1 << 20, np.float32)
@@ -152,14 +172,16 @@ def speed_probe(group: ProcessGroup) -> tuple[float, float]:
         np.add(x, x, out=x[:])
 
     group.barrier()
-    alone = median_seconds(mix, PROBE_SECONDS, 10**6) if group.rank == 0 else 0.0
+    alone = median_seconds(mix, PROBE_SECONDS, 10**6, now) if group.rank == 0 else 0.0
     group.barrier()
-    return alone, median_seconds(mix, PROBE_SECONDS, 10**6)
+    return alone, median_seconds(mix, PROBE_SECONDS, 10**6, now)
 
 
-def contention_and_speed(group: ProcessGroup, rounds: int) -> tuple[list[list[float]], tuple[float, float]]:
-    """`contention` and `speed_probe` in one launch."""
-    return contention(group, rounds), speed_probe(group)
+def contention_and_speed(
+    group: ProcessGroup, rounds: int
+) -> tuple[list[list[float]], tuple[float, float], tuple[float, float]]:
+    """In one launch `contention`, and `speed_probe` by the clock on the wall and by that of the threads."""
+    return contention(group, rounds), speed_probe(group), speed_probe(group, time.thread_time)
 
 
 # Two workers: collectives and messages
@@ -211,7 +233,7 @@ def _in_layer(group: ProcessGroup, name: str, whole: np.ndarray) -> Callable[[],
 
 
 def _exchange(runs: int, group: ProcessGroup, message: np.ndarray) -> tuple[float, float]:
-    """Median times of sending a message, and of receiving one at the same time, from when it was there."""
+    """Undisturbed times of sending a message, and of receiving one at the same time, from when it was there."""
     room, other = np.zeros_like(message), 1 - group.rank
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
@@ -224,7 +246,7 @@ def _exchange(runs: int, group: ProcessGroup, message: np.ndarray) -> tuple[floa
         sending.wait()
         times[0].append(sent - start)
         times[1].append(received)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return undisturbed(times[0]), undisturbed(times[1])
 
 
 def alone_seconds(group: ProcessGroup) -> float:
@@ -234,11 +256,11 @@ def alone_seconds(group: ProcessGroup) -> float:
 
 
 def _timed(runs: int, group: ProcessGroup, action: Callable[[], object], wait: bool = False) -> float:
-    """Median time of `action`, begun together; with `wait`, from when the message was there."""
+    """Undisturbed time of `action`, begun together; with `wait`, from when the message was there."""
     times = []
     for _ in range(runs):
         group.barrier()
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - (max(start, group.matched) if wait else start))
-    return statistics.median(times)
+    return undisturbed(times)
