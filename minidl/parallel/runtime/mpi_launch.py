@@ -112,6 +112,7 @@ def _abort(text: str, code: int) -> None:
         print(f"{_name()} {text}", file=sys.__stderr__, flush=True)
         _wait_until_read(sys.__stderr__)
     MPI.COMM_WORLD.Abort(code)
+    os._exit(code)  # MPICH may return from there
 
 
 def _wait_until_read(stream) -> None:
