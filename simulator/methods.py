@@ -47,10 +47,10 @@ class Method:
     samples: int
     plan: Callable[[int], Plan]
 
-    def experiment(self, workers: int, steps: int = STEPS) -> Experiment:
+    def experiment(self, workers: int) -> Experiment:
         """The training under its plan, for a comparison. ValueError where the model cannot be spread over so many."""
         loss, batch_size = loss_of(build_on_meta(self.build, Plan().mesh())), self.samples * workers
-        made = Experiment(self.name, self.build, (self.plan(workers),), steps, batch_size, self.data(), loss)
+        made = Experiment(self.name, self.build, (self.plan(workers),), STEPS, batch_size, self.data(), loss)
         made.check(made.plans[0])
         return made
 

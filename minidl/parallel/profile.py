@@ -122,9 +122,7 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
         if isinstance(module, SyncBatchNorm) and module.group is not None:
             for axis in REPLICAS:
                 if mesh.size(axis) > 1 and axis not in module.group.axes:
-                    raise ValueError(
-                        f"SyncBatchNorm needs a group over {axis} too: its ranks have parts of the batch"
-                    )
+                    raise ValueError(f"SyncBatchNorm needs a group over {axis} too: its ranks have parts of the batch")
     return model
 
 
