@@ -179,18 +179,26 @@ def _draw_step(name: str, traces: tuple[Trace, ...], path: Path) -> None:
 
 def markdown(rows: Sequence[Row], machine: str) -> str:
     """A table in Markdown, of methods, what they cost, and their step."""
+    measured = any(row.measured_step_seconds is not None for row in rows)
+    where = f"{machine}, {counted(rows[0].workers, 'worker')}"
     lines = [
-        f"| {machine}, {counted(rows[0].workers, 'worker')} | what it is, and when it pays | sends | holds, one alone "
-        "| step | error |",
-        "|---|---|--:|--:|--:|--:|",
+        _line(where, "what it is, and when it pays", "sends", "holds", "one alone", "step", *["error"] * measured),
+        "|---|---|" + "--:|" * (4 + measured),
     ]
     for row in rows:
-        held = f"{scaled(row.memory_bytes, 'B')}, {scaled(row.one_worker_memory_bytes, 'B')}"
-        error = "" if row.error is None else f"{row.error:+.0%}"
+        held = scaled(row.memory_bytes, "B"), scaled(row.one_worker_memory_bytes, "B")
         step = times(row.measured_step_seconds, row.simulated_step_seconds)
-        said = f"{row.what} ({row.source}); {row.pays}"
-        lines.append(f"| {row.name} | {said} | {scaled(row.sent.total, 'B')} | {held} | {step} | {error} |")
+        error = [f"{row.error:+.0%}"] if measured else []
+        lines.append(_line(row.name, _said(row), scaled(row.sent.total, "B"), *held, step, *error))
     return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _said(row: Row) -> str:
+    return f"{row.what} ({row.source}). Pays where {row.pays}."
 
 
 def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: Console) -> None:
@@ -210,7 +218,7 @@ def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: 
     print_table(console, table)
     console.print()
     for row in rows:
-        _say(console, f"{row.name}: {row.what} ({row.source}). Pays where {row.pays}.")
+        _say(console, f"{row.name}: {_said(row)}")
     console.print()
     for name, why in left_out.items():
         _say(console, f"left out: {name}: {why}")
