@@ -47,10 +47,10 @@ class Method:
     samples: int
     plan: Callable[[int], Plan]
 
-    def experiment(self, workers: int, steps: int = STEPS) -> Experiment:
+    def experiment(self, workers: int) -> Experiment:
         """The training under its plan, for a comparison. ValueError where the model cannot be spread over so many."""
         loss, batch_size = loss_of(build_on_meta(self.build, Plan().mesh())), self.samples * workers
-        made = Experiment(self.name, self.build, (self.plan(workers),), steps, batch_size, self.data(), loss)
+        made = Experiment(self.name, self.build, (self.plan(workers),), STEPS, batch_size, self.data(), loss)
         made.check(made.plans[0])
         return made
 
@@ -144,18 +144,18 @@ def _row(method: Method, prediction: Prediction, cluster: Cluster, *seconds: flo
 
 
 @cache
-def _digits() -> Dataset:
-    return data.digits()[0]
+def _points() -> Dataset:
+    return data.synthetic(1 << 13, SIZES[:1], SIZES[-1])
 
 
 @cache
 def _images() -> Dataset:
-    return data.synthetic_images("cifar10", train=512)[0]
+    return data.synthetic_images("cifar10", train=1 << 10)[0]
 
 
 @cache
 def _text() -> Dataset:
-    return data.TextDataset(np.frombuffer(data.coriolanus().encode("ascii"), np.uint8), SEQUENCE)
+    return data.TextDataset(np.frombuffer(data.coriolanus().encode("ascii"), np.uint8), SEQUENCE, stride=32)
 
 
 def _over(axis: str, **settings) -> Callable[[int], Plan]:
@@ -168,7 +168,7 @@ def _stages(schedule: str, **settings) -> Callable[[int], Plan]:
 
 def _perceptron(name: str, what: str, source: str, pays: str, plan=None, split: str = "column-row") -> Method:
     build, plan = (lambda mesh: models.mlp(SIZES, mesh, split)), plan or _over("tensor")
-    return Method(name, "perceptron", what, source, pays, build, _digits, 128, plan)
+    return Method(name, "perceptron", what, source, pays, build, _points, 128, plan)
 
 
 def _convolutions(split: str, what: str, source: str, pays: str) -> Method:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from minidl import files
 from minidl.bench.machine import cores
 from minidl.commands.arguments import Refused, check_writable, count, made_folder, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
@@ -76,6 +77,7 @@ def add_parser(commands) -> None:
         help="run each once; a calibration that this needs is of them alone, and not kept")  # fmt: skip
     add("--refresh", action="store_true", help="calibrate this machine again first")
     add("--json", type=Path, metavar="PATH", help="also write the numbers here")
+    add("--markdown", type=Path, metavar="PATH", help="also write a table in Markdown here")
     add("--out", type=Path, metavar="DIR",
         help="also draw here: methods.png and .svg, and for each method step-NAME.png, a step measured and below it "
         "the simulated one")  # fmt: skip
@@ -97,7 +99,7 @@ def run(options, console: Console) -> Outcome:
     drawn = _drawn(options, methods)
     pictures = [made_folder(options.out) / f"methods{ending}" for ending in PICTURES] if options.out else []
     steps = {name: options.out / f"step-{re.sub('[^a-z0-9]+', '-', name)}.png" for name in drawn}
-    check_writable(options.json, *pictures, *steps.values())
+    check_writable(options.json, options.markdown, *pictures, *steps.values())
 
     with progress() as tell:
         if here:
@@ -122,7 +124,7 @@ def run(options, console: Console) -> Outcome:
         _show(rows, machine, left_out, console)
         if busy:
             console.print(WAS_BUSY)
-        written = [*filter(None, [options.json]), *pictures]
+        written = [*filter(None, [options.json, options.markdown]), *pictures]
         more = f" and {counted(len(steps), 'step')} (step-*.png)" if steps else ""
         if written:
             console.print(", ".join(map(str, written)) + more, highlight=False)
@@ -133,7 +135,8 @@ def run(options, console: Console) -> Outcome:
         "left_out": left_out, "mean_absolute_error": mean_error(rows),
     }  # fmt: skip
     return Outcome([
-        (options.json, document), *((path, draw) for path in pictures),
+        (options.json, document), (options.markdown, lambda path: files.write(path, markdown(rows, machine))),
+        *((path, draw) for path in pictures),
         *((path, partial(_draw_step, name, by_name[name])) for name, path in steps.items()),
     ], show)  # fmt: skip
 
@@ -174,6 +177,30 @@ def _draw_step(name: str, traces: tuple[Trace, ...], path: Path) -> None:
     plots.save(plots.timeline_figure(list(zip(titles, map(usual_step, traces), strict=True))), path)
 
 
+def markdown(rows: Sequence[Row], machine: str) -> str:
+    """A table in Markdown, of methods, what they cost, and their step."""
+    measured = any(row.measured_step_seconds is not None for row in rows)
+    where = f"{machine}, {counted(rows[0].workers, 'worker')}"
+    lines = [
+        _line(where, "what it is, and when it pays", "sends", "holds", "one alone", "step", *["error"] * measured),
+        "|---|---|" + "--:|" * (4 + measured),
+    ]
+    for row in rows:
+        held = scaled(row.memory_bytes, "B"), scaled(row.one_worker_memory_bytes, "B")
+        step = times(row.measured_step_seconds, row.simulated_step_seconds)
+        error = [f"{row.error:+.0%}"] if measured else []
+        lines.append(_line(row.name, _said(row), scaled(row.sent.total, "B"), *held, step, *error))
+    return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _said(row: Row) -> str:
+    return f"{row.what} ({row.source}). Pays where {row.pays}."
+
+
 def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: Console) -> None:
     """A line for each method, then what each is; what was left out; and how large the errors are."""
     measured = any(row.measured_step_seconds is not None for row in rows)
@@ -191,7 +218,7 @@ def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: 
     print_table(console, table)
     console.print()
     for row in rows:
-        _say(console, f"{row.name}: {row.what} ({row.source}). Pays where {row.pays}.")
+        _say(console, f"{row.name}: {_said(row)}")
     console.print()
     for name, why in left_out.items():
         _say(console, f"left out: {name}: {why}")
