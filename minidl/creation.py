@@ -94,7 +94,8 @@ def arange(
     if not all(map(math.isfinite, (start, end, step))):
         raise ValueError(f"arange from {start} to {end} by {step}: they must be finite")
     whole = dtype_of(dtype).kind != "f"
-    if step == 0 or (whole and int(step) == 0) or (end - start) * step < 0:
+    away = (end < start) if step > 0 else (end > start)  # their product may be too small to have a sign
+    if step == 0 or (whole and int(step) == 0) or away:
         raise ValueError(f"arange from {start} to {end}: the step {step} does not lead from one to the other")
     if whole:
         values = np.arange(int(start), int(end), int(step))

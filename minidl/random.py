@@ -87,7 +87,7 @@ def scope(new: Scope) -> Iterator[Scope]:
 
 @contextmanager
 def slice_of_sequence(index: int, count: int, length: int) -> Iterator[None]:
-    """In the `with` block, arrays have slice `index` of `count` of the second dimension, of `length`, of what it is."""
+    """In the `with` block, arrays hold slice `index` of the `count` slices, each of `length`, of their dimension 1."""
     if _scope is None:
         yield
         return
@@ -122,10 +122,19 @@ class Stream:
 
 
 def stream(shape: tuple[int, ...]) -> Stream:
-    """The words of the next mask over `shape`, whose first dimension is the samples.
+    """The words of the next mask over `shape`, whose first dimension is the samples, whole.
 
-    Inside a scope they are keyed. Outside, the key comes from the default generator, and all is one sample.
+    Inside a scope they are keyed. Outside, the key comes from the default generator, and all is one sample. ValueError
+    in a scope that has a part of the second dimension alone: `drawn` knows of it.
     """
+    if _scope is not None and _scope.positions is not None:
+        raise ValueError(
+            f"a mask over shape {shape}, of which there is a part of the sequence alone, is drawn in parts"
+        )
+    return _stream(shape)
+
+
+def _stream(shape: tuple[int, ...]) -> Stream:
     if _scope is None:
         key = int(_default.integers(2**64, dtype=np.uint64))
         return Stream(key, 0, np.zeros(1, np.int64), math.prod(shape))
@@ -144,7 +153,7 @@ def drawn(shape: tuple[int, ...], draw: Callable[[tuple[int, ...], Stream], np.n
 
     Where the scope has a part of the second dimension alone, each run of it comes from its place in the whole.
     """
-    s, positions = stream(shape), _scope and _scope.positions
+    s, positions = _stream(shape), _scope and _scope.positions
     if positions is None:
         return draw(shape, s)
     if len(shape) < 2 or shape[1] != len(positions):

@@ -205,7 +205,7 @@ METHODS = (
     ),
     _transformer(
         "interleaved", "1f1b, with two chunks of the model on each worker", "Narayanan et al. 2021",
-        "micro-batches are few, so stages would idle, and links are fast: twice as much is sent",
+        "micro-batches are few, so stages would idle, and links are fast: up to three times as much is sent",
         _stages("interleaved", chunks=2),
     ),
     _transformer(
@@ -238,16 +238,18 @@ METHODS = (
         "images are small and samples many",
     ),
     _convolutions(
-        "output", "each worker has some output channels of a convolution, which are gathered", "Dryden et al. 2019",
+        "output", "each worker has some output channels of a convolution, which are gathered",
+        "Dryden et al. 2019, SC'19",
         "channels are many and images small, as in late layers",
     ),
     _convolutions(
-        "input", "each worker has some input channels of a convolution, whose results are summed", "Dryden et al. 2019",
+        "input", "each worker has some input channels of a convolution, whose results are summed",
+        "Dryden et al. 2019, SC'19",
         "channels are many, and come split",
     ),
     _convolutions(
         "space", "each worker has some rows of every image, and gets from others those at the border",
-        "Dryden et al. 2019", "images are too large for a worker: only rows at borders are sent",
+        "Dryden et al. 2019, IPDPS", "images are too large for a worker: only rows at borders are sent",
     ),
     _transformer(
         "transformer layers", "heads, inner features and vocabulary are split", "Shoeybi et al. 2019",

@@ -56,7 +56,12 @@ def nothing_is_left(monkeypatch, request):
     until(lambda: not alive(marker))
     until(lambda: not server or not children(server._process.pid))
     new = set(os.listdir("/dev/shm")) - before
-    others = "sem.", "pym-", "mpich_shm_"  # semaphores of multiprocessing; what tests of MPI beside this one use
+    others = (
+        "sem.",
+        "pym-",
+        "mpich_shm_",
+        "ucx_shm_",
+    )  # semaphores of multiprocessing; what tests of MPI beside this one use
     assert not [name for name in new if not name.startswith(others)]
 
 

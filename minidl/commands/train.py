@@ -47,8 +47,9 @@ on CIFAR-10.
 """
 EPILOG = f"""\
 {HELP}
-the number of workers is data × pipeline × tensor. From the same seed, every
-plan gives the same losses and parameters, up to floating-point reordering.
+the number of workers is data × pipeline × tensor × context × expert. From the
+same seed, every plan gives the same losses and parameters, up to floating-point
+reordering.
 
 examples:
   python -m minidl train

@@ -60,7 +60,7 @@ class BERTHead(nn.Module):
 
     def __init__(self, hidden: int, linear: ColumnParallelLinear):
         self.dense, self.norm, self.linear = nn.Linear(hidden, hidden), nn.LayerNorm(hidden, EPS), linear
-        self.class_group = linear.group
+        self.class_group = linear.class_group
 
     def forward(self, x):
         return self.linear(self.norm(ops.gelu(self.dense(x))))

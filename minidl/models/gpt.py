@@ -20,7 +20,10 @@ EPS = 1e-5  # of the normalisations
 
 
 class GPTEmbedding(nn.Module):
-    """Tokens (batch, sequence) -> their embeddings (batch, sequence, hidden), with `sequence` plus their positions'."""
+    """Tokens (batch, sequence) -> their embeddings (batch, sequence, hidden), of which a rank may have a slice.
+
+    sequence: the longest one, to which learned embeddings of the positions are added; None for none.
+    """
 
     def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None, sharing: Sharing):
         self.sharing = sharing
@@ -60,7 +63,7 @@ class GPTHead(nn.Module):
 
     def __init__(self, norm: nn.Module, linear: ColumnParallelLinear):
         self.norm, self.linear = norm, linear
-        self.class_group = linear.group
+        self.class_group = linear.class_group
 
     def forward(self, x):
         return self.linear(self.norm(x))
@@ -82,7 +85,7 @@ def gpt(
     of the vocabulary. Sequences are split over the context axis, and attention goes round it as a ring. ValueError
     where the sizes do not divide.
     """
-    kv_heads, inner = kv_heads or heads, inner or 4 * hidden
+    kv_heads, inner = heads if kv_heads is None else kv_heads, 4 * hidden if inner is None else inner
     sharing = Sharing.of(mesh)
     group = sharing.tensor
     check_sizes("gpt", hidden, heads, kv_heads, inner, vocabulary, group.size if group else 1)

@@ -58,6 +58,9 @@ class MoELoss(nn.CrossEntropyLoss):
         check_range(self, "balance", balance)
         self.balance = balance
 
+    def over_classes(self, split):
+        return self.split_over(split)
+
     def sum_and_weight(self, output, target):
         logits, balance = output
         total, weight = super().sum_and_weight(logits, target)

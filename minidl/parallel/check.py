@@ -50,7 +50,8 @@ def check(program: Program) -> Report:
     """Prove that one step of `program` runs to its end and computes what its plan says.
 
     Proved: no buffer is read before it is written, overwritten or freed while in use, or left behind; no deadlock;
-    every send meets its receive, in order; the members of a group agree on their collectives, those inside layers too;
+    every send meets its receive, in order; the members of a group agree on their collectives, and on what
+    communicates inside layers;
     every micro-batch passes every block in order, with whole parameters of one version; every parameter's gradient
     contains each sample of the global batch exactly once, and every update happens, of each replica's share where the
     optimizer is sharded, whose parameters are then gathered. ProgramError says what is wrong, and where.
@@ -162,9 +163,11 @@ class _Checker:
             inside = iter(self.first_calls(i))
 
         def go_on(_=None) -> None:
-            for call in inside:
-                return self.meet(rank, "layers", call.axes, i, (i, call), go_on)
-            self.finish(rank, i, tags)
+            call = next(inside, None)
+            if call is None:
+                self.finish(rank, i, tags)
+            else:
+                self.meet(rank, "layers", call.axes, i, (i, call), go_on)
 
         go_on()
 

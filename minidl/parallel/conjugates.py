@@ -9,10 +9,10 @@ dimension, or each has a part of a sum. These ops lead from one to the other (Sh
     AllReduce      parts of a sum -> whole: sums    nothing: every rank has the whole gradient
     Slice          whole -> slice                   joins the ranks' gradients
     Gather         slice -> whole: joins            this rank's slice of the gradient, which every rank has whole
-    AllGather      slice -> whole: joins            sums the ranks' gradients, of which each gets its slice
     ReduceScatter  parts of a sum -> slice          joins the ranks' gradients
 
-Gather is followed by what all ranks do alike, AllGather by what is split among them.
+Gather is followed by what all ranks do alike. Where it is followed by what is split among them, each rank needs its
+slice of the sum of their gradients: layers.ColumnLinear does both, beside its products.
 """
 
 from __future__ import annotations
@@ -83,16 +83,6 @@ class Gather(_Along):
         return own_slice(self.kernels, self.group, grad, self.dim)
 
 
-class AllGather(_Along):
-    """Forward: the ranks' slices, joined. Backward: this rank's slice of the sum of the ranks' gradients."""
-
-    def forward(self, x):  # (..., n / size, ...)
-        return all_gather(self.kernels, self.group, x, self.dim)  # (..., n, ...)
-
-    def backward(self, grad):
-        return reduce_scatter(self.kernels, self.group, grad, self.dim)
-
-
 class ReduceScatter(_Along):
     """Forward: this rank's slice of the sum over the group. Backward: the ranks' gradients, joined."""
 
@@ -138,9 +128,7 @@ def reduce_scatter_meanwhile(kernels: ModuleType, group: ProcessGroup, x, dim: i
 
 def _rows(group: ProcessGroup, x, dim: int) -> int:
     if x.shape[dim] % group.size:
-        axes = " × ".join(map(str, group.axes))
-        where = f"{axes}={group.size}" if isinstance(group.axes[0], str) else f"{group.size} ({axes})"
-        raise ValueError(f"dimension {dim} of shape {tuple(x.shape)} is not divisible by {where}")
+        raise ValueError(f"dimension {dim} of shape {tuple(x.shape)} is not divisible by {group}")
     return x.shape[dim] // group.size
 
 

@@ -1,7 +1,8 @@
 """Convolutions split over a group by the channels of their results, by those of their inputs, or by the batch.
 
 As for linear layers (layers.py), a convolution split by the channels of its result leaves them split, and one that is
-split by the channels of its input takes them so and sums what its ranks find.
+split by the channels of its input takes them so and sums what its ranks find (Dryden et al. 2019, "Channel and filter
+parallelism for large-scale CNN training", SC'19).
 """
 
 from functools import partial
@@ -138,7 +139,8 @@ class RowParallelConv2d(nn.Conv2d):
 class BatchParallelConv2d(nn.Conv2d):
     """Conv2d of this rank's samples; of all of them, which are then split over `group`, with `whole_input`.
 
-    group: None or a group of one rank makes it a plain Conv2d.
+    Between such layers, what else has parameters must be marked: `layers.summed_over(module, group)`. group: None or a
+    group of one rank makes it a plain Conv2d.
     """
 
     def __init__(

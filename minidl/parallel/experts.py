@@ -8,8 +8,6 @@ beforehand. Two all-to-alls in forward, and two in backward, bring the slots to 
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from minidl import ops
 from minidl.checks import check_positive
 from minidl.creation import arange, full, tensor
@@ -21,6 +19,7 @@ from minidl.nn.parameter import Buffer, Parameter
 from minidl.parallel.conjugates import AllReduce, CollectiveOp, Gather, Replicate, Slice
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.layers import SEQUENCE, check_divisible, useful
+from minidl.parallel.uneven import sizes_everywhere
 from minidl.tensor import Op, Tensor
 
 EXPERTS = ("gelu", "swiglu")
@@ -84,7 +83,7 @@ class MixtureOfExperts(Module):
     is 1 where all experts are used alike.
 
     dropped: how many choices were dropped and how many made, (2,) of int64, since the beginning and in training alone.
-    As with running statistics, each rank counts those of its own samples.
+    As with running statistics, each rank counts those of its own samples, and an evaluation leaves the first one's.
 
     feed_forward: "gelu", or the gated "swiglu". expert_group: its ranks have experts / size of them each, and each its
     own samples. tensor_group: its ranks have the same samples, and inner / size features of each expert; with
@@ -114,7 +113,8 @@ class MixtureOfExperts(Module):
         if feed_forward not in EXPERTS:
             raise ValueError(f"feed_forward={feed_forward!r}, choose one of {', '.join(EXPERTS)}")
         self.experts, self.top_k, self.capacity_factor = experts, top_k, capacity_factor
-        self.gated, self.sequence_parallel = feed_forward == "swiglu", sequence_parallel
+        self.gated = feed_forward == "swiglu"
+        self.sequence_parallel = sequence_parallel and self.tensor_group is not None
 
         def part(*shape: int, inner_dim: int | None = None, parts: int = 1) -> Cut:
             cut = Cut(shape)
@@ -140,7 +140,8 @@ class MixtureOfExperts(Module):
 
         At most as many as there are tokens, as none chooses an expert twice.
         """
-        return min(sequence, math.ceil(self.capacity_factor * self.top_k * sequence / self.experts))
+        even_share = self.capacity_factor * self.top_k * sequence / self.experts
+        return min(sequence, math.ceil(round(even_share, 9)))  # 1.1 * 100 / 2 is a little more than 55
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.sequence_parallel:
@@ -192,7 +193,7 @@ class MixtureOfExperts(Module):
             return self._feed_forward(x)
         experts, slots, hidden = x.shape
         group, own = self.expert_group, experts // self.expert_group.size
-        theirs = _of_each_rank(group, slots, x.device)
+        theirs = sizes_everywhere(group, slots)  # those of a short batch may have other samples to bring
         here, there = [own * slots] * group.size, [own * n for n in theirs]
         x = AllToAll(group, here, there)(x.reshape(experts * slots, hidden))
         parts = [part.reshape(own, n, hidden) for part, n in zip(ops.split(x, there, 0), theirs, strict=True)]
@@ -219,14 +220,6 @@ class MixtureOfExperts(Module):
         experts, hidden, _ = self.up.cut.whole
         inner = self.down.cut.whole[1]
         return f"{hidden}, {inner}, experts={experts}, top_k={self.top_k}, capacity_factor={self.capacity_factor}"
-
-
-def _of_each_rank(group: ProcessGroup, slots: int, device: str) -> list[int]:
-    """The slots of an expert on each rank: those of a short batch may have other samples to bring."""
-    if device == "meta":  # which knows of whole batches alone
-        group.all_gather(full((1,), slots, device=device))
-        return [slots] * group.size
-    return group.all_gather(np.array([slots])).tolist()
 
 
 def _inverse(places: Tensor, count: int) -> Tensor:

@@ -102,6 +102,10 @@ class Handle:
         self.done = True
         return True
 
+    @property
+    def call(self) -> CollectiveCall:
+        return CollectiveCall(self.name, self.group.axes, self.group.size, self.nbytes)
+
 
 class ProcessGroup(ABC):
     """`size` ranks, of which this one is `rank`.
@@ -120,6 +124,10 @@ class ProcessGroup(ABC):
         self.matched = 0.0  # when all ranks of the collective that advanced last had come
         self._pending: defaultdict[tuple, deque[Handle]] = defaultdict(deque)  # what must run in order -> its handles
         self.in_flight = 0  # handles that are pending
+
+    def __str__(self) -> str:
+        """As a plan says it: "tensor=2"."""
+        return in_words(self.axes, self.size)
 
     # What an engine must write
 
@@ -329,6 +337,12 @@ class ProcessGroup(ABC):
         if sizes[self.rank] != x.shape[0]:
             raise ValueError(f"{name} on rank {self.rank} has {x.shape[0]} rows, not those of sizes {sizes}")
         return sizes, sum(sizes)
+
+
+def in_words(axes: tuple, size: int) -> str:
+    """Axes, and the ranks along them, as a plan says it."""
+    named = " × ".join(map(str, axes)) or "ranks"
+    return f"{named}={size}" if all(isinstance(axis, str) for axis in axes) else f"{size} ({named})"
 
 
 def _as_given(x, result):

@@ -75,6 +75,7 @@ class RowLinear(CollectiveOp, Linear):
     def __init__(self, group: ProcessGroup, by_sequence: bool):
         super().__init__(group)
         self.by_sequence = by_sequence
+        self.splits = not by_sequence  # else each half of backward would gather the gradient
 
     def forward(self, x, weight, bias=None):
         k = self.kernels
@@ -101,6 +102,7 @@ class VocabularyEmbedding(CollectiveOp, Embedding):
 
     def forward(self, indices, weight):
         k, rows = self.kernels, weight.shape[0]
+        k.check_indices("embedding", indices, rows * self.group.size)
         local = k.subtract(indices, self.group.rank * rows)
         here = k.logical_and(k.greater_equal(local, 0), k.less(local, rows))
         self.here = k.reshape(here, (*indices.shape, 1))
@@ -126,6 +128,7 @@ class SequenceParallelDropout(nn.Dropout):
 class ColumnParallelLinear(Module):
     """Linear whose `out_features` are split over `group`: the output is this rank's slice, whole if `gather_output`.
 
+    class_group: over which the outputs are split, None where every rank gets them all: a loss needs to know it.
     group: None or a group of one rank makes it a plain Linear. parts: the outputs are that many equal matrices one
     after the other (3 for query, key and value), each of which is split. sequence_parallel: the input is this rank's
     slice (batch, sequence / size, in_features) of the sequence. ValueError where the sizes do not divide.
@@ -143,6 +146,7 @@ class ColumnParallelLinear(Module):
     ):
         self.in_features, self.out_features, self.gather_output = in_features, out_features, gather_output
         self.group, self.sequence_parallel = useful(group), sequence_parallel
+        self.class_group = None if gather_output else self.group
         check_divisible("ColumnParallelLinear", "out_features", out_features, self.group, parts)
         recipe = init.fan_in_uniform(in_features)
         self.weight = Parameter(cut((out_features, in_features), 0, self.group, parts), init=recipe)
@@ -237,7 +241,7 @@ def cut(shape: tuple[int, ...], dim: int, group: ProcessGroup | None, parts: int
 def check_divisible(layer: str, name: str, features: int, group: ProcessGroup | None, parts: int = 1) -> None:
     """ValueError, which names the layer and the axis, unless `features` can be split."""
     if group is not None and features % (parts * group.size):
-        what = f"{' × '.join(map(str, group.axes))}={group.size}" + (f" × {parts} parts" if parts > 1 else "")
+        what = f"{group}" + (f" × {parts} parts" if parts > 1 else "")
         raise ValueError(f"{layer}: {name}={features} is not divisible by {what}")
 
 

@@ -5,7 +5,10 @@ Shoeybi et al. 2019, section 3: the ranks communicate a few numbers for each row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minidl import ops
+from minidl.nn.containers import Sequential
 from minidl.nn.losses import Loss
 from minidl.nn.module import Module
 from minidl.ops.losses import IGNORE_INDEX, rows_of
@@ -70,13 +73,16 @@ class SplitClasses:
         return group.all_reduce(ops.where(own == largest, place, classes * group.size), "min")
 
     def __str__(self) -> str:
-        return f"{' × '.join(map(str, self.group.axes))}={self.group.size}"
+        return str(self.group)
 
 
-def loss_of_output(loss: Loss, last: Module) -> Loss:
-    """`loss` as it is taken of what the `last` block of a chain makes: over its `class_group`, if it has one.
+def loss_of_output(loss: Loss, chain: Sequence[Module]) -> Loss:
+    """`loss` as it is taken of what a chain of blocks makes: over the `class_group` of its last layer, if it has one.
 
     ValueError for a loss that needs all classes.
     """
+    last = chain[-1] if chain else None
+    while isinstance(last, Sequential) and len(last):
+        last = last[-1]
     group = getattr(last, "class_group", None)
     return loss if group is None else loss.over_classes(SplitClasses(group))

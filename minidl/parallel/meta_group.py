@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.collective_arguments import split_sizes
-from minidl.parallel.group import CollectiveCall, Handle, ProcessGroup
+from minidl.parallel.group import Handle, ProcessGroup
 
 
 class MetaGroup(ProcessGroup):
@@ -30,7 +31,7 @@ class MetaGroup(ProcessGroup):
             handle.number = 0
 
     def _note_phase(self, handle: Handle, phase: str) -> None:
-        meta.note(CollectiveCall(handle.name, self.axes, self.size, handle.nbytes, phase, handle.number))
+        meta.note(replace(handle.call, phase=phase, number=handle.number))
 
     def _steps(self, name, x, *arguments):
         if x is None and name != "barrier":

@@ -50,7 +50,7 @@ class Plan(Displayed):
     recompute: what is not kept from forward to backward, but computed again there: "none", the weights of attention
         ("selective"; Korthikanti et al. 2022, section 5), or all but the input of each bucket ("full"; Chen et al.
         2016).
-    bucket_mb: gradients are reduced over the data axis in buckets of about this many MiB (Li et al. 2020, section 4.2).
+    bucket_mb: gradients are reduced over the replicas in buckets of about this many MiB (Li et al. 2020, section 4.2).
     sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
         "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1). One
         replica has nothing to share.

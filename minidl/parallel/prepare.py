@@ -93,7 +93,7 @@ def prepare(
     )
     _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
-    _check_communication(plan, costs)
+    _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)
     return Prepared(model, costs, training, evaluation_program(plan, cuts, profile.statistics, costs))
 
@@ -110,13 +110,13 @@ def _parts(plan: Plan, x: MetaArray, y: MetaArray) -> tuple[MetaArray, MetaArray
     return tuple(part(array, 1, 0, plan.context) for array in (x, y))
 
 
-def _check_communication(plan: Plan, costs: Costs) -> None:
+def _check_communication(plan: Plan, model: Module, costs: Costs) -> None:
     """ValueError if the model does not do on several ranks what the plan has them for."""
     calls = list(costs.layer_calls())
     for axis in plan.spread(("context", "expert", "tensor")):
         if not any(axis in map(axis_name, call.axes) for call in calls):
             raise ValueError(f"{axis}={getattr(plan, axis)}, but no layer of the model communicates over that axis")
-    if plan.sequence_parallel and not any(call.name == "reduce_scatter" for call in calls):
+    if plan.sequence_parallel and not any(getattr(module, "sequence_parallel", False) for module in model.modules()):
         raise ValueError("sequence_parallel=True, but no layer of the model slices sequences over the tensor axis")
 
 

@@ -101,7 +101,9 @@ class Summa(CollectiveOp):
 class RowsLinear(Module):
     """Linear on this rank's share of the rows: every rank of `group` has the whole weight, and sums its gradient.
 
-    group: None or a group of one rank makes it a plain Linear.
+    The sum is part of its backward, as for the other products here. An nn.Linear that is marked by
+    `layers.summed_over` has it once a step instead, beside other work. group: None or a group of one rank makes it a
+    plain Linear.
     """
 
     def __init__(self, in_features: int, out_features: int, group: ProcessGroup | None = None, bias: bool = True):
@@ -174,6 +176,7 @@ class SummaLinear(Module):
 class Distribute(Module):
     """Takes what every rank has whole to this rank's part: its slice over each group of `splits`, (group, dimension).
 
+    What has parameters after it and knows nothing of the groups must be marked: `layers.summed_over(module, group)`.
     A group of None splits nothing. ValueError where a dimension does not divide.
     """
 

@@ -19,7 +19,7 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.blocks import several
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.group import CollectiveCall, in_words
 from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import REPLICAS, Mesh
@@ -164,8 +164,8 @@ def _check_samples(x: MetaArray, profiles: Sequence[BlockProfile]) -> None:
         given, taken = several(block.output)[0], given
         gathers = [call for call in block.forward if isinstance(call, CollectiveCall) and call.name == "all_gather"]
         if gathers and x.shape[0] % gathers[-1].size and given.shape[0] == taken.shape[0] * gathers[-1].size:
-            axes, size = " × ".join(map(str, gathers[-1].axes)), gathers[-1].size
-            raise ValueError(f"a micro-batch of {x.shape[0]} samples is not divisible by {axes}={size}, which share it")
+            ranks = in_words(gathers[-1].axes, gathers[-1].size)
+            raise ValueError(f"a micro-batch of {x.shape[0]} samples is not divisible by {ranks}, which share it")
 
 
 def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable) -> ChainProfile:
@@ -195,7 +195,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
         profiles = run(first_trained)
     _check_samples(x, profiles)
     array = profiles[-1].output if profiles else x
-    loss_name, loss = type(loss).__name__, loss_of_output(loss, chain[-1])
+    loss_name, loss = type(loss).__name__, loss_of_output(loss, chain)
     with meta.record() as loss_calls, _taking(array, loss, "the last block"):
         blocks.loss_and_gradient(loss, array, target)
     with meta.record() as score_calls:

@@ -84,10 +84,12 @@ class RingAttention(CollectiveOp):
         """(rank, its keys, its values) of every rank, this one first, then from left to left."""
         group, block = self.group, self._joined(self.k, self.v)
         for step in range(group.size):
-            under_way = self._pass_on(block) if step < group.size - 1 else ()
+            last = step == group.size - 1
+            sending, arriving = (None, None) if last else self._pass_on(block)
             yield (group.rank - step) % group.size, *self._apart(block)
-            for handle in under_way:
-                block = handle.wait()  # of the two the last one is what has arrived
+            if not last:
+                sending.wait()
+                block = arriving.wait()
 
     def _pass_on(self, block):
         """Begin to send `block` to the right and to receive another from the left: the two handles."""

@@ -26,8 +26,9 @@ class SpatialConv2d(nn.Conv2d):
 
     whole_input: the input is the whole images. pool: how many rows the windows of a pool have that takes the result;
     none of them is then cut, and rows beyond the last of them are left out. group: None or a group of one rank makes it
-    a plain Conv2d. stride, padding and dilation are an int or a pair (vertical, horizontal). ValueError where the
-    images or the results have fewer rows, or windows, than there are ranks.
+    a plain Conv2d. stride, padding and dilation are an int or a pair (vertical, horizontal). Between such layers, what
+    else has parameters must be marked: `layers.summed_over(module, group)`. ValueError where the images or the results
+    have fewer rows, or windows, than there are ranks.
     """
 
     def __init__(
@@ -152,10 +153,8 @@ def parts_for(layer: Module, what: str, rows: int, group: ProcessGroup, multiple
     ValueError, which names the layer and the axis, if a rank would have none.
     """
     if rows // multiple < group.size:
-        axes, times = " × ".join(map(str, group.axes)), f" × {multiple}" if multiple > 1 else ""
-        raise ValueError(
-            f"{type(layer).__name__}: its {what} have {rows} rows, they need {axes}={group.size}{times} at least"
-        )
+        times = f" × {multiple}" if multiple > 1 else ""
+        raise ValueError(f"{type(layer).__name__}: its {what} have {rows} rows, they need {group}{times} at least")
     return parts(rows, group.size, multiple)
 
 

@@ -124,8 +124,8 @@ class _Training:
                 raise ValueError(
                     f"{request.resume} has done {first_step} steps already: steps={request.steps} asks for no more"
                 )
-        part = prepared.profile.input.shape[1] if request.plan.context > 1 else 0
-        self.job = Job(request, prepared.training, prepared.evaluation, prepared.costs.layer_axes(), part, first_step)
+        own = prepared.profile.input.shape[1] if request.plan.context > 1 else 0
+        self.job = Job(request, prepared.training, prepared.evaluation, prepared.costs.layer_axes(), own, first_step)
 
     def run(self, timeout: float | None, progress: bool | None, save_complete: bool) -> Run:
         """Train to the end. Whatever is raised carries the Run so far."""

@@ -36,8 +36,8 @@ on the machine's GPU, under plans of one worker.
 EPILOG = f"""\
 a plan is written with the fields of minidl.parallel.Plan:
 {fields_in_words()}
-Its workers are data × pipeline × tensor. One worker always comes first:
-speedups refer to it.
+Its workers are data × pipeline × tensor × context × expert. One worker always
+comes first: speedups refer to it.
 
 examples:
   python -m simulator compare            {len(PLANS)} plans of {PERCEPTRON}, {len(FEW_PLANS)} of {CNN}

@@ -50,7 +50,7 @@ what the simulator says of it, with the error. Nothing that is measured of a
 training goes into the simulation.
 """
 EPILOG = f"""\
-methods: {", ".join(method.name for method in METHODS)}
+{textwrap.fill("methods: " + "; ".join(method.name for method in METHODS), 80)}
 
 examples:
   python -m simulator methods --quick --method data --method 1f1b

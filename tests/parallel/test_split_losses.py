@@ -84,9 +84,9 @@ def test_a_loss_that_needs_all_classes_is_refused_at_the_door(loss):
 
 def test_where_no_classes_are_split_the_loss_is_the_users_own():
     loss = nn.MSELoss()
-    assert loss_of_output(loss, nn.Linear(2, 2)) is loss
+    assert loss_of_output(loss, [nn.Linear(2, 2)]) is loss
     whole = models.gpt(1, 8, 2, 12, 4)
-    assert loss_of_output(loss, whole[-1]) is loss
+    assert loss_of_output(loss, whole.blocks) is loss
 
 
 @pytest.mark.parametrize("build", [models.gpt, models.bert], ids=lambda build: build.__name__)

@@ -114,8 +114,13 @@ class CrossEntropyLoss(NLLLoss):
         self.label_smoothing = label_smoothing
 
     def over_classes(self, split):
-        if self.weight is not None or self.label_smoothing or self.dim != -1:
+        own = type(self).sum_and_weight is not CrossEntropyLoss.sum_and_weight  # which may look at whole outputs
+        if own or self.weight is not None or self.label_smoothing or self.dim != -1:
             return super().over_classes(split)
+        return self.split_over(split)
+
+    def split_over(self, split) -> "CrossEntropyLoss":
+        """A copy that is taken of split classes; for a subclass that knows how to."""
         loss = copy(self)
         loss.split = split
         return loss

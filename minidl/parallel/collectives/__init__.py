@@ -1,7 +1,7 @@
 """The textbook algorithms for collectives, written on send and recv, each beside its cost.
 
 In shared memory they lose to `runtime/shared.py`, where every rank reads every other's memory. They are here to be
-read, and because networks run them: the simulator prices a collective by the costs below. Most are described by
+read, and because networks run them: the simulator prices a collective by the costs of COSTS. Most are described by
 R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of Collective Communication Operations in MPICH", Int. J. High
 Performance Computing Applications 19(1), 2005.
 

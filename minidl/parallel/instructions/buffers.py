@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-APART = -1  # in place of a chunk: the number beside it is not that of a bucket but of a parameter that blocks share
+APART = -1  # in place of a chunk: the number beside it is not that of a bucket but of a layout.Apart
 
 
 class Buffer(NamedTuple):

@@ -44,16 +44,16 @@ REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher
 class Job:
     """What every worker needs to know.
 
-    layer_axes: over which the model's layers communicate. part: how many positions a rank has of each sequence where
-    several share them, 0 where they do not. first_step: how many steps are done already, in the
-    checkpoint that the request resumes.
+    layer_axes: over which the model's layers communicate. positions: how many a rank has of each sequence where several
+    share them, 0 where they do not. first_step: how many steps are done already, in the checkpoint that the request
+    resumes.
     """
 
     request: Request
     training: Program
     evaluation: Program
     layer_axes: list[tuple[Axis, ...]]
-    part: int
+    positions: int
     first_step: int
 
 
@@ -157,9 +157,9 @@ def _make_worker(group, job: Job) -> Worker:
     optimizer = make_optimizer(request.optimizer, stage.parameters) if stage.parameters else None
     if request.resume is not None:
         rank_state.restore(io.load(request.resume), stage, optimizer, mesh)
-    loss = loss_of_output(request.loss, chain_of(model)[-1])
+    loss = loss_of_output(request.loss, chain_of(model))
     sharing = mesh.coordinate("context"), mesh.size("context")
-    own = positions(job.part * plan.context, *sharing) if job.part else None
+    own = positions(job.positions * plan.context, *sharing) if job.positions else None
     worker = Worker(stage, mesh, loss, optimizer, request.seed, request.clip_norm, device, own)
     for axes in job.layer_axes:
         layers.group(*axes).on_collective = worker.inside_layer

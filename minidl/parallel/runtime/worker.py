@@ -242,11 +242,11 @@ class Worker:
     def _gradients(self, i: I.Backward | I.BackwardWeights) -> Iterator[None]:
         """In the `with` block the parameters of `i` get their gradients, the first of the step or added to those."""
         chunk = self.stage.chunks[i.chunk][i.first : i.last + 1]
-        for bucket in (*chunk[: 0 if i.accumulates else None], *(self.stage.apart[tie] for tie in i.new_apart)):
+        for bucket in (*chunk[: 0 if i.accumulates else None], *(self.stage.apart[n] for n in i.new_apart)):
             for p in bucket.parameters:
                 p.grad = None
         yield
-        for bucket in (*chunk, *(self.stage.apart[tie] for tie in i.apart)):
+        for bucket in (*chunk, *(self.stage.apart[n] for n in i.apart)):
             for p in bucket.parameters:
                 if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
                     p.kernels.fill(p.gradient_buffer, 0)
