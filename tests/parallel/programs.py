@@ -7,9 +7,9 @@ import pytest
 
 from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.instructions.instruction import Touched
 from minidl.parallel.layout import layout
-from minidl.parallel.program import evaluation_program, training_program
 
 BLOCKS = 8
 PIPELINE = Plan(data=2, pipeline=2, micro_batches=4)  # rank = 2 * stage + replica

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.costs import BYTES, CALLS
 from minidl.parallel.instructions.instruction import KINDS, Collective, Receive, Send
 from minidl.parallel.layout import layout
-from minidl.parallel.program import evaluation_program, training_program
 from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.worker import COMPUTE_HANDLERS

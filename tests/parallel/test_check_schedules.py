@@ -6,8 +6,8 @@ import pytest
 
 from minidl.parallel import Plan, check
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.layout import layout
-from minidl.parallel.program import training_program
 from minidl.parallel.schedules import BACKWARD, FORWARD, SCHEDULES, Pass, Schedule
 from tests.parallel.programs import caught, edited, find, training
 from tests.parallel.test_schedules import SIZES

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from minidl import models, nn
 from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import USUAL, Apart, Reduction, layout
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import evaluation_program, training_program
 from tests.parallel.plans import PLANS
 from tests.parallel.programs import BLOCKS, by_all, caught, edited
 

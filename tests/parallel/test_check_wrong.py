@@ -8,11 +8,12 @@ import pytest
 from minidl import models, nn
 from minidl.parallel import Plan, check
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import layout
 from minidl.parallel.meetings import CHANNEL_MESSAGES
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import RankProgram, training_program
+from minidl.parallel.program import RankProgram
 from minidl.parallel.rules import COMPUTE_RULES
 from minidl.parallel.runtime.channel import SLOTS
 from tests.parallel.programs import BLOCKS, PIPELINE, Discard, by_all, caught, edited, find, programs, training

@@ -12,12 +12,12 @@ from minidl.events import Details
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.costs import Costs, part_of
 from minidl.parallel.group import CollectiveCall
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import SHARE_ELEMENTS, Layout, parts
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import training_program
 
 SAMPLES = 4  # of a micro-batch
 EXAMPLE = MetaArray((1, 8, 8), "float32"), MetaArray((1,), "int64")

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.parallel import Plan
+from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.instructions import Instruction, LoadInput, OptimizerStep
 from minidl.parallel.layout import layout
-from minidl.parallel.program import Program, RankProgram, evaluation_program, training_program
+from minidl.parallel.program import Program, RankProgram
 from tests.parallel.plans import PLANS
 
 INDENTED = "Indented: the communication lanes."

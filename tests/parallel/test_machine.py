@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.instructions import Buffer
 from minidl.parallel.instructions.instruction import Touched
 from minidl.parallel.layout import layout
 from minidl.parallel.machine import Entry, HazardError, Lanes, compile_list
-from minidl.parallel.program import training_program
 from minidl.trace import COLLECTIVES, COMPUTE
 
 X, Y, Z = [Buffer(holds) for holds in "xyz"]

@@ -4,8 +4,8 @@ import itertools
 
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.layout import layout
-from minidl.parallel.program import evaluation_program, training_program
 from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
 from tests.parallel.plans import plans
 

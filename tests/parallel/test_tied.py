@@ -9,10 +9,10 @@ import pytest
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, ProgramError, check, train
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import Apart, layout
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import training_program
 from simulator import simulate
 from tests.parallel.plans import plans
 from tests.parallel.programs import caught, edited, find

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.assembly import training_program
 from minidl.parallel.layout import layout
 from minidl.parallel.prepare import FLOPS_PER_BYTE
-from minidl.parallel.program import Program, training_program
+from minidl.parallel.program import Program
 from simulator import probes
 from simulator.chains import ON_CPU
 from simulator.compute import Roofline

@@ -35,7 +35,7 @@ class Instruction:
     """What every instruction has: a lane, a kind, a label for timelines, and its buffers.
 
     It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
-    place in the lists (program.py), what the worker does (runtime/worker.py, communication.py), what that proves
+    place in the lists (assembly.py), what the worker does (runtime/worker.py, communication.py), what that proves
     (rules.py), its colour (plots.py) and, if it computes, the calls by which it is priced; a new kind of buffer also
     has its bytes (both in costs.py).
 

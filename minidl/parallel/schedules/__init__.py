@@ -1,6 +1,6 @@
 """Schedules: the order in which a stage runs the forwards and backwards of its micro-batches, a file for each family.
 
-All else (loading, sending, reducing, updating) is the same for every schedule, and is added once, in program.py.
+All else (loading, sending, reducing, updating) is the same for every schedule, and is added once, in assembly.py.
 """
 
 from minidl.parallel.schedules.gpipe import gpipe, naive
