@@ -54,6 +54,7 @@ class SpatialConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # (batch, channels, own rows, width)
         if self.group is None:
             return super().forward(x)
+        check_rows(self, x, self.rows if self.whole_input else len(self.halo.owned[self.group.rank]))
         stride, (before, beside), dilation = self.sizes
         inputs = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
         options = stride, (0, beside), dilation
@@ -89,6 +90,7 @@ class _SpatialPool(Module):
     def forward(self, x: Tensor) -> Tensor:  # (batch, channels, own rows, width)
         if self.group is None:
             return super().forward(x)
+        check_rows(self, x, len(self.halo.owned[self.group.rank]))
         rows, columns = pool_windows(
             type(self).__name__, (self.rows, x.shape[3]), self.kernel_size, self.stride, self.padding, self.dilation,
             self.ceil_mode, self.count_include_pad,
@@ -145,6 +147,12 @@ class GatherRows(Module):
 def with_halo(x: Tensor, group: ProcessGroup, halo: Halo) -> Tensor:
     """The rows of images (batch, channels, own rows, width) that this rank needs: x itself where each rank has its."""
     return x if halo.needed == halo.owned else channels_last(ExchangeHalo(group, halo), x)
+
+
+def check_rows(layer: Module, x: Tensor, rows: int) -> None:
+    """ValueError unless images x (batch, channels, height, width) have as many rows as this rank's part has."""
+    if x.ndim != 4 or x.shape[2] != rows:
+        raise ValueError(f"{type(layer).__name__} needs images (batch, channels, {rows}, width), not shape {x.shape}")
 
 
 def parts_for(layer: Module, what: str, rows: int, group: ProcessGroup, multiple: int = 1) -> tuple[range, ...]:
