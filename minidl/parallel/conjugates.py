@@ -1,18 +1,17 @@
 """Collectives as ops, in conjugate pairs: the backward of one is the forward of the other.
 
 A tensor that is split over a group is either whole on every rank ("replicated"), or each rank has its slice of a
-dimension, or each has a part of a sum. These ops lead from one to the other (Shoeybi et al. 2019, "Megatron-LM", figure
-3: f and g; Korthikanti et al. 2022, figure 5: g and g bar):
+dimension, or each has a part of a sum. These ops lead from one to the other (Shoeybi et al. 2019, "Megatron-LM",
+figure 3: f and g):
 
-    op             forward                          backward
-    Replicate      whole -> whole: nothing          sums the ranks' gradients
-    AllReduce      parts of a sum -> whole: sums    nothing: every rank has the whole gradient
-    Slice          whole -> slice                   joins the ranks' gradients
-    Gather         slice -> whole: joins            this rank's slice of the gradient, which every rank has whole
-    ReduceScatter  parts of a sum -> slice          joins the ranks' gradients
+    op         forward                          backward
+    Replicate  whole -> whole: nothing          sums the ranks' gradients
+    AllReduce  parts of a sum -> whole: sums    nothing: every rank has the whole gradient
+    Slice      whole -> slice                   joins the ranks' gradients
+    Gather     slice -> whole: joins            this rank's slice of the gradient, which every rank has whole
 
-Gather is followed by what all ranks do alike. Where it is followed by what is split among them, each rank needs its
-slice of the sum of their gradients: layers.ColumnLinear does both, beside its products.
+Gather is followed by what all ranks do alike. The pair of Korthikanti et al. 2022, figure 5 (g and g bar), an all-gather
+whose backward scatters a sum and the other way round, is part of products that it goes on beside: see layers.py.
 """
 
 from __future__ import annotations
@@ -44,12 +43,19 @@ class Replicate(CollectiveOp):
 
 
 class AllReduce(CollectiveOp):
-    """Forward: the sum over the group. Backward: the gradient as it is, which every rank has whole."""
+    """Forward: the sum over the group. Backward: the gradient as it is, which every rank has whole.
+
+    in_place: x becomes the sum. Nobody else may need it: the op that made it does not keep it for its backward.
+    """
 
     passes_gradient = True
 
+    def __init__(self, group: ProcessGroup, in_place: bool = False):
+        super().__init__(group)
+        self.in_place = in_place
+
     def forward(self, x):
-        return self.group.all_reduce(self.kernels.copy(x))
+        return self.group.all_reduce(x if self.in_place else self.kernels.copy(x))
 
     def backward(self, grad):
         return grad
@@ -81,16 +87,6 @@ class Gather(_Along):
 
     def backward(self, grad):
         return own_slice(self.kernels, self.group, grad, self.dim)
-
-
-class ReduceScatter(_Along):
-    """Forward: this rank's slice of the sum over the group. Backward: the ranks' gradients, joined."""
-
-    def forward(self, x):  # (..., n, ...)
-        return reduce_scatter(self.kernels, self.group, x, self.dim)  # (..., n / size, ...)
-
-    def backward(self, grad):
-        return all_gather(self.kernels, self.group, grad, self.dim)
 
 
 # The same on arrays, for ops that communicate while they compute

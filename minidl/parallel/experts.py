@@ -213,7 +213,7 @@ class MixtureOfExperts(Module):
             y = ops.gelu(y, "tanh")
         y = ops.matmul(y, self.down)
         if self.tensor_group:
-            y = AllReduce(self.tensor_group)(y)
+            y = AllReduce(self.tensor_group, in_place=True)(y)
         return y if self.down_bias is None else y + self.down_bias
 
     def extra_repr(self):

@@ -14,10 +14,8 @@ from minidl.nn.parameter import Parameter
 from minidl.ops.embedding import Embedding
 from minidl.ops.matmul import Linear
 from minidl.parallel.conjugates import (
-    AllReduce,
     CollectiveOp,
     Gather,
-    ReduceScatter,
     all_gather,
     all_gather_meanwhile,
     reduce_scatter,
@@ -94,11 +92,15 @@ class RowLinear(CollectiveOp, Linear):
 
 
 class VocabularyEmbedding(CollectiveOp, Embedding):
-    """Rows of a table of which each rank has a slice (rows / size, width): zeros where another rank has the row."""
+    """Rows of a table of which each rank has a slice (rows / size, width): the sum of what the ranks have of them.
 
-    def __init__(self, group: ProcessGroup):
+    A rank has zeros where another one has the row. by_sequence: each gets its slice (batch, sequence / size, width) of
+    the sum alone.
+    """
+
+    def __init__(self, group: ProcessGroup, by_sequence: bool):
         super().__init__(group)
-        self.padding = None
+        self.padding, self.by_sequence = None, by_sequence
 
     def forward(self, indices, weight):
         k, rows = self.kernels, weight.shape[0]
@@ -106,11 +108,14 @@ class VocabularyEmbedding(CollectiveOp, Embedding):
         local = k.subtract(indices, self.group.rank * rows)
         here = k.logical_and(k.greater_equal(local, 0), k.less(local, rows))
         self.here = k.reshape(here, (*indices.shape, 1))
-        found = Embedding.forward(self, k.where(here, local, 0), weight)
-        return k.masked(found, self.here)
+        found = k.masked(Embedding.forward(self, k.where(here, local, 0), weight), self.here)
+        return reduce_scatter(k, self.group, found, SEQUENCE) if self.by_sequence else self.group.all_reduce(found)
 
     def backward(self, grad):
-        return Embedding.backward(self, self.kernels.masked(grad, self.here))
+        k = self.kernels
+        if self.by_sequence:
+            grad = all_gather(k, self.group, grad, SEQUENCE)
+        return Embedding.backward(self, k.masked(grad, self.here))
 
 
 class SequenceParallelDropout(nn.Dropout):
@@ -214,8 +219,7 @@ class VocabularyParallelEmbedding(Module):
             return ops.embedding(indices, self.weight)
         if self.sequence_parallel:
             check_divisible(type(self).__name__, "sequence", indices.shape[SEQUENCE], self.group)
-        part = VocabularyEmbedding(self.group)(indices, self.weight)
-        return ReduceScatter(self.group, SEQUENCE)(part) if self.sequence_parallel else AllReduce(self.group)(part)
+        return VocabularyEmbedding(self.group, self.sequence_parallel)(indices, self.weight)
 
     def extra_repr(self):
         return f"{self.rows}, {self.width}, ranks={self.group.size if self.group else 1}"
