@@ -10,8 +10,8 @@ figure 3: f and g):
     Slice      whole -> slice                   joins the ranks' gradients
     Gather     slice -> whole: joins            this rank's slice of the gradient, which every rank has whole
 
-Gather is followed by what all ranks do alike. The pair of Korthikanti et al. 2022, figure 5 (g and g bar), an all-gather
-whose backward scatters a sum and the other way round, is part of products that it goes on beside: see layers.py.
+Gather is followed by what all ranks do alike. An all-gather whose backward scatters a sum, and the other way round
+(Korthikanti et al. 2022, figure 5: g and g bar), are part of the products that they go on beside: see layers.py.
 """
 
 from __future__ import annotations
