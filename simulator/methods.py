@@ -83,7 +83,7 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
     known = {method.name: method for method in METHODS}
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown method {name!r}: there are {', '.join(known)}")
+            raise ValueError(f"unknown method {name!r}: there are {'; '.join(known)}")
         if names.count(name) > 1:
             raise ValueError(f"the method {name} is given twice")
     return [known[name] for name in names] if names else list(METHODS)
@@ -229,7 +229,7 @@ METHODS = (
         "Shoeybi et al. 2019", "inputs come split, as from a layer split by columns", split="inner",
     ),
     _perceptron(
-        "product: grid", "each worker has a block of every matrix; panels are broadcast along rows and columns",
+        "product: summa", "each worker has a block of every matrix; panels are broadcast along rows and columns",
         "van de Geijn and Watts 1997, SUMMA", "workers are many: the more there are, the less each sends",
         split="summa",
     ),

@@ -24,12 +24,13 @@ class ImageLayers:
     each has some of the samples. "space": some rows of every image. "output": some channels of a convolution's result,
     which are gathered after pooling, before the next needs them all. "input": some channels of what a convolution
     takes, and of the sum the channels that it needs for the next; one whose channels do not divide, as three colours,
-    is not split. Whatever the split, blocks and parameters are the same. ValueError for an unknown split.
+    is not split. Whatever the split, blocks and parameters are the same. ValueError for an unknown split, and for
+    channels or rows that cannot be shared.
     """
 
     def __init__(self, mesh: Mesh | None, split: str, channels: int, size: int):
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+            raise ValueError(f"a convolutional network has no split {split!r}: choose one of {', '.join(SPLITS)}")
         self.group, self.split = useful(mesh.group("tensor") if mesh else None), split
         self.channels, self.rows = channels, size
         self.whole = True  # whether every rank has all samples, rows and channels of what the next layer takes

@@ -245,7 +245,8 @@ class ProcessGroup(ABC):
     def scatter(self, x=None, src: int = 0, async_op: bool = False):
         """This rank's part, along dimension 0, of the `x` of rank `src`, as a new tensor; the others need give none.
 
-        Where the ranks do not divide dimension 0, the first of them get one row more, as `np.array_split` cuts.
+        A rank that gives none gets a Tensor. Where the ranks do not divide dimension 0, the first of them get one row
+        more, as `np.array_split` cuts.
         """
         if self._member(src) == self.rank or x is not None:
             check_rows("scatter", x, self.size)

@@ -161,7 +161,7 @@ def parts_for(layer: Module, what: str, rows: int, group: ProcessGroup, multiple
     ValueError, which names the layer and the axis, if a rank would have none.
     """
     if rows // multiple < group.size:
-        times = f" × {multiple}" if multiple > 1 else ""
+        times = f" × {multiple} (a window of the pool)" if multiple > 1 else ""
         raise ValueError(f"{type(layer).__name__}: its {what} have {rows} rows, they need {group}{times} at least")
     return parts(rows, group.size, multiple)
 

@@ -31,7 +31,10 @@ from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
 OPTIMIZER = "adam"
-SMALLER = "More --pipeline, --tensor or --micro-batches hold less, or --sharding optimizer."
+SMALLER = (
+    "More --pipeline, --tensor, --context, --expert or --micro-batches hold less, or --sequence-parallel, --recompute "
+    "or --sharding optimizer, as far as the model has them."
+)
 DESCRIPTION = """\
 Predict one training step of a model on a cluster: its time and where that goes,
 what a device holds in memory, and for what all of this is predicted.

@@ -67,5 +67,5 @@ def test_a_rank_holds_its_channels_alone(split):
 
 
 def test_a_split_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="unknown split 'rows': choose one of batch, output, input, space"):
+    with pytest.raises(ValueError, match="no split 'rows': choose one of batch, output, input, space"):
         models.cnn(split="rows")

@@ -147,7 +147,9 @@ def test_a_convolution_may_cut_its_rows_between_the_windows_of_a_pool():
     assert_as_whole(2, (pooled, (2, 3, 13, 7)))
     *_, pool, _ = pooled(Mesh({"tensor": 2}).group("tensor"))
     assert pool.halo.owned == pool.halo.needed  # and needs nothing of its neighbour
-    with pytest.raises(ValueError, match="its results have 13 rows, they need tensor=4 × 4 at least"):
+    with pytest.raises(
+        ValueError, match=r"its results have 13 rows, they need tensor=4 × 4 \(a window of the pool\) at least"
+    ):
         SpatialConv2d(3, 4, 3, 13, Mesh({"tensor": 4}).group("tensor"), padding=1, pool=4)
 
 

@@ -71,7 +71,11 @@ REFUSED = [  # a builder, the fields of a plan, and what is said
     (mlp("rows"), {"tensor": 3}, "dimension 0 of shape (32, 64) is not divisible by tensor=3"),
     (mlp("summa", (64, 13)), {"tensor": 4}, "out_features=13 is not divisible by 2: tensor=4 is a grid of 2 × 2"),
     (mlp("summa"), {"tensor": 4, "data": 32}, "dimension 0 of shape (1, 64) is not divisible by 2 (tensor as 2 × 2"),
-    (cnn("space"), {"tensor": 4}, "SpatialConv2d: its results have 4 rows, they need tensor=4 × 2 at least"),
+    (
+        cnn("space"),
+        {"tensor": 4},
+        "SpatialConv2d: its results have 4 rows, they need tensor=4 × 2 (a window of the pool) at least",
+    ),
     (cnn("output", widths=(6, 8, 8)), {"tensor": 4}, "out_channels=6 is not divisible by tensor=4"),
     (cnn("input", widths=(6, 6, 6)), {"tensor": 4}, "tensor=4, but no layer of the model communicates over that axis"),
     (cnn("batch"), {"tensor": 3}, "a micro-batch of 32 samples is not divisible by tensor=3, which share it"),

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from minidl.parallel.mesh import AXES
 from simulator.compare import MEASURES, WAS_BUSY, Comparison
 from simulator.figures import MARKERS, comparison_figure
 from tests.simulator.comparisons import PLANS, tiny_comparison
@@ -95,3 +96,7 @@ def test_the_memory_of_the_fullest_worker_is_cut_by_what_it_holds(comparison):
     ends = [max(bar.get_x() + bar.get_width() for bar in bars) for bars in zip(*memory.containers, strict=True)]
     assert ends == pytest.approx([row.simulated_memory_bytes for row in comparison.rows])
     assert len(ends) == len(PLANS)
+
+
+def test_every_axis_of_a_mesh_has_a_marker():
+    assert {*AXES, "several axes"} == set(MARKERS)
