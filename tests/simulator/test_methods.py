@@ -129,7 +129,7 @@ def test_the_markdown_table_has_a_line_for_each_method(on_cluster):
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("methods --method nothing", "unknown method 'nothing': there are data, "),
+        ("methods --method nothing", "unknown method 'nothing': there are data; "),
         ("methods --method data --method data", "the method data is given twice"),
         ("methods --workers 999", "this machine has .* cores"),
         ("methods --trace data", "say where to with --out"),
