@@ -49,7 +49,7 @@ FIRST_TRAINED = st.sampled_from([0, 0, 0, 1, 5, BLOCKS])
 
 
 @given(PLANS, st.booleans(), st.booleans(), FIRST_TRAINED)
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_every_plan_passes_with_parameters_of_every_kind(plan, clip, norms, first_trained):
     program = split_program(plan, clip, norms, first_trained)
     check(program)

@@ -133,8 +133,9 @@ def _watch() -> int | None:
     None where the system cannot tell that a process which is none of ours has ended.
     """
     machine, watch = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED), None
-    ranks = machine.allgather((_name(), str(os.getpid())))
-    if machine.rank == 0 and hasattr(os, "pidfd_open"):
+    pipe, _ = os.pipe()  # both ends stay open as long as this process lives
+    ranks = machine.allgather((_name(), str(os.getpid()), str(pipe)))
+    if machine.rank == 0 and os.path.isdir("/proc/self/fd"):
         arguments = [os.uname().nodename, *(text for rank in ranks for text in rank)]
         command = [sys.executable, "-I", "-S", mpi_watch.__file__, *arguments]
         # In a session of its own, or mpiexec would end it together with the rank that started it

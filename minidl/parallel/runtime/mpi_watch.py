@@ -1,7 +1,9 @@
 """A process beside the ranks of one machine that says which of them died first; mpiexec only kills the others.
 
-Run as a script, with the machine and the ranks' names and process ids as arguments. It ends when a rank has died, or a
-byte comes on its standard input. It imports little, as every run waits for it to end.
+Run as a script, with as arguments the machine and, of each rank, its name, its process id and the number of a file
+descriptor there: of a pipe to which the rank alone can write. The kernel closes that as early as the connection by which
+mpiexec notices that a rank is gone, and so before the others are killed. It ends when a rank has died, or a byte comes on
+its standard input. It imports little, as every run waits for it to end.
 """
 
 import os
@@ -11,10 +13,10 @@ import sys
 
 def main(machine: str, *arguments: str) -> None:
     poll, ranks, died = select.poll(), {}, []
-    for name, pid in zip(arguments[::2], arguments[1::2], strict=True):
+    for name, pid, pipe in zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
         try:
-            ranks[os.pidfd_open(int(pid))] = f"{name} (process {pid})"
-        except ProcessLookupError:
+            ranks[os.open(f"/proc/{pid}/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK)] = f"{name} (process {pid})"
+        except FileNotFoundError:
             died.append(f"{name} (process {pid})")
     for descriptor in (0, *ranks):
         poll.register(descriptor, select.POLLIN)
