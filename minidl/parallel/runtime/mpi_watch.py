@@ -1,9 +1,9 @@
 """A process beside the ranks of one machine that says which of them died first; mpiexec only kills the others.
 
 Run as a script, with as arguments the machine and, of each rank, its name, its process id and the number of a file
-descriptor there: of a pipe to which the rank alone can write. The kernel closes that as early as the connection by which
-mpiexec notices that a rank is gone, and so before the others are killed. It ends when a rank has died, or a byte comes on
-its standard input. It imports little, as every run waits for it to end.
+descriptor there: of a pipe to which the rank alone can write. The kernel closes that as early as the connection by
+which mpiexec notices that a rank is gone, and so before the others are killed. It ends when a rank has died, or a byte
+comes on its standard input. It imports little, as every run waits for it to end.
 """
 
 import os
