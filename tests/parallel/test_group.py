@@ -205,7 +205,8 @@ def asynchronous(group, in_a_row=2000):
 
 @pytest.mark.parametrize("ranks", RANKS)
 def test_handles_can_be_waited_for_in_any_order_and_thousands_follow_one_another(ranks):
-    launch(asynchronous, ranks, timeout=60)
+    in_a_row = {"in_a_row": 200} if ranks > 2 else {}  # more ranks than cores take turns at each
+    launch(asynchronous, ranks, kwargs=in_a_row, timeout=60)
 
 
 def messages(group):
