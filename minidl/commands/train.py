@@ -25,6 +25,7 @@ from minidl.commands.arguments import (
 from minidl.commands.driver import Outcome
 from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.own import HELP, blamed, model_name
+from minidl.commands.pictures import drawn
 from minidl.commands.plans import add_plan_options, chosen_plan, crowding
 from minidl.commands.tasks import SOURCES, Task, task
 from minidl.data.batches import batches_per_epoch
@@ -174,20 +175,20 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         elif result.save_error is not None:
             raise result.save_error
 
-    def draw(path: Path) -> None:
+    def figure():
         from minidl import plots  # loaded late: matplotlib takes as long as the rest
 
         last = result.trace.steps()[-1]
         where = " · cuda" if chosen.device == "cuda" else ""
         title = f"{chosen.model} · {plan}{where}: step {last.events[0].step}, measured, {duration(last.step_seconds)}"
-        plots.save(plots.timeline_figure([(title, last)]), path)
+        return plots.timeline_figure([(title, last)])
 
     facts = summary(chosen, lr, result, asked)
     return Outcome(
         files=[
             (chosen.save, save),
             (chosen.trace, result.trace.save),
-            (chosen.timeline, draw),
+            *drawn(figure, chosen.timeline),
             (chosen.json, facts),
         ],
         show=lambda console: show(console, chosen, result),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
-from minidl.commands.arguments import check_device, check_writable, made_folder
+from minidl.commands.arguments import check_device, check_writable
 from minidl.commands.driver import Outcome
 from minidl.commands.own import model_name
+from minidl.commands.pictures import drawn, pictures
 from minidl.commands.plans import fields_in_words
 from minidl.commands.progress import Tell, progress
-from minidl.files import PICTURES
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
@@ -82,37 +81,27 @@ def run(options, console: Console) -> Outcome:
     check_device(options.device)
     check_measurable(options.device)
     chosen = experiments(options.model, options.plan, options.quick, options.device)
-    out = made_folder(options.out)
-    pictures = [out / f"compare{ending}" for ending in PICTURES]
-    rows = out / "compare.json"
-    check_writable(rows, *pictures)
+    paths, rows = pictures(options.out, "compare"), options.out / "compare.json"
+    check_writable(rows, *paths)
     began = time.monotonic()
     profiles = (experiment.profile(plan, options.device) for experiment in chosen for plan in experiment.plans)
     effort = quick(profiles, options.device) if options.quick else FULL
     with progress() as tell, forkserver():
         # matplotlib takes as long to load as what the fork server imports meanwhile; nothing is timed yet
-        from minidl import plots
         from simulator import figures
 
         found = fitting_calibration(options.refresh, tell, effort, options.device)
         result = compare(found, tell, chosen, QUICK_ROUNDS if options.quick else ROUNDS)
-    traces = [(out / file, trace.save) for file, trace in result.traces().items()]
-
-    @cache
-    def figure():
-        return figures.comparison_figure(result)
-
-    def draw(path: Path) -> None:
-        plots.save(figure(), path)
+    traces = [(options.out / file, trace.save) for file, trace in result.traces().items()]
 
     def show(console: Console) -> None:
         show_comparison(result, console)
         if options.plan and all(plan.workers > 1 for plan in options.plan):
             console.print("One worker, to which speedups refer, was added to the plans.")
-        console.print(f"{', '.join(map(str, (*pictures, rows)))} and {len(traces)} traces (trace-*.json)"
+        console.print(f"{', '.join(map(str, (*paths, rows)))} and {len(traces)} traces (trace-*.json)"
                       f" after {time.monotonic() - began:.0f} s", highlight=False)  # fmt: skip
 
-    return Outcome([(rows, result.as_dict()), *traces, *((path, draw) for path in pictures)], show)
+    return Outcome([(rows, result.as_dict()), *traces, *drawn(lambda: figures.comparison_figure(result), *paths)], show)
 
 
 def fitting_calibration(refresh: bool, tell: Tell, effort: Effort, device: str = "cpu") -> Calibration:

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +15,10 @@ from rich.table import Table
 
 from minidl import files
 from minidl.bench.machine import cores
-from minidl.commands.arguments import Refused, check_writable, count, made_folder, print_table
+from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.pictures import drawn, pictures
 from minidl.commands.progress import progress
-from minidl.files import PICTURES
 from minidl.parallel import forkserver
 from minidl.trace import Trace
 from minidl.units import counted, duration, scaled
@@ -96,10 +96,10 @@ def run(options, console: Console) -> Outcome:
     if options.method and left_out:
         name, why = next(iter(left_out.items()))
         raise Refused(f"{name}: {why}")
-    drawn = _drawn(options, methods)
-    pictures = [made_folder(options.out) / f"methods{ending}" for ending in PICTURES] if options.out else []
-    steps = {name: options.out / f"step-{re.sub('[^a-z0-9]+', '-', name)}.png" for name in drawn}
-    check_writable(options.json, options.markdown, *pictures, *steps.values())
+    traced = _traced(options, methods)
+    overview = pictures(options.out, "methods") if options.out else []
+    steps = {name: options.out / f"step-{re.sub('[^a-z0-9]+', '-', name)}.png" for name in traced}
+    check_writable(options.json, options.markdown, *overview, *steps.values())
 
     with progress() as tell:
         if here:
@@ -109,22 +109,16 @@ def run(options, console: Console) -> Outcome:
             rows, simulated_traces = zip(*simulated(methods, options.workers, cluster), strict=True)
             traces, machine, busy = [(trace,) for trace in simulated_traces], cluster.size, False
 
-    @cache
     def figure():
         from simulator.method_figure import method_figure  # loaded late: matplotlib takes as long as the rest
 
         return method_figure(rows, machine)
 
-    def draw(path: Path) -> None:
-        from minidl import plots
-
-        plots.save(figure(), path)
-
     def show(console: Console) -> None:
         _show(rows, machine, left_out, console)
         if busy:
             console.print(WAS_BUSY)
-        written = [*filter(None, [options.json, options.markdown]), *pictures]
+        written = [*filter(None, [options.json, options.markdown]), *overview]
         more = f" and {counted(len(steps), 'step')} (step-*.png)" if steps else ""
         if written:
             console.print(", ".join(map(str, written)) + more, highlight=False)
@@ -136,12 +130,12 @@ def run(options, console: Console) -> Outcome:
     }  # fmt: skip
     return Outcome([
         (options.json, document), (options.markdown, lambda path: files.write(path, markdown(rows, machine))),
-        *((path, draw) for path in pictures),
-        *((path, partial(_draw_step, name, by_name[name])) for name, path in steps.items()),
+        *drawn(figure, *overview),
+        *(file for name, path in steps.items() for file in drawn(partial(_step_figure, name, by_name[name]), path)),
     ], show)  # fmt: skip
 
 
-def _drawn(options, methods: list[Method]) -> list[str]:
+def _traced(options, methods: list[Method]) -> list[str]:
     """The names of the methods of which a step is drawn. Refused for others than those that are run."""
     if options.trace and not options.out:
         raise Refused("--trace draws a step: say where to with --out DIR")
@@ -169,12 +163,12 @@ def _measured(options, methods: list[Method], tell) -> tuple[list[Row], list[tup
     return rows, traces, in_words(comparison.machine), comparison.busy
 
 
-def _draw_step(name: str, traces: tuple[Trace, ...], path: Path) -> None:
+def _step_figure(name: str, traces: tuple[Trace, ...]):
     """A usual step of each trace, one above the other, on one axis of time."""
     from minidl import plots
 
     titles = [f"{name}, {trace.kind}: {duration(trace.step_seconds)} a step" for trace in traces]
-    plots.save(plots.timeline_figure(list(zip(titles, map(usual_step, traces), strict=True))), path)
+    return plots.timeline_figure(list(zip(titles, map(usual_step, traces), strict=True)))
 
 
 def markdown(rows: Sequence[Row], machine: str) -> str:

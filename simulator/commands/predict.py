@@ -16,6 +16,7 @@ from minidl.commands.arguments import Refused, amount, check_writable, count, pi
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.own import HELP, OwnModel, blamed, model_name
+from minidl.commands.pictures import drawn
 from minidl.commands.plans import add_plan_options, chosen_plan, crowding
 from minidl.commands.progress import progress
 from minidl.display import fact_table
@@ -113,12 +114,12 @@ def run(options, console: Console) -> Outcome:
     rows = list(report.rows(p, options.tokens))
     title = report.title(p, options.model)
 
-    def draw(path: Path) -> None:
+    def figure():
         from minidl import plots  # loaded late: matplotlib takes as long as the rest
 
         drawn = len(p.trace.ranks)
         others = f"; {drawn} of {plan.workers:,} ranks: the others do the same" if drawn < plan.workers else ""
-        plots.save(plots.timeline_figure([(title + others, p.trace)]), path)
+        return plots.timeline_figure([(title + others, p.trace)])
 
     def show(console: Console) -> None:
         console.print(Text(title, style="bold"))
@@ -131,7 +132,7 @@ def run(options, console: Console) -> Outcome:
     files = (
         (options.json, _document(options.model, p, options.tokens) if options.json else {}),
         (options.trace, p.trace.save),
-        (options.timeline, draw),
+        *drawn(figure, options.timeline),
     )
     return Outcome(files, show, code=0 if p.fits else 1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from minidl.bench.machine import cores
-from minidl.commands.arguments import check_writable, count, made_folder, print_table
+from minidl.commands.arguments import check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.pictures import drawn, pictures
 from minidl.commands.plans import crowding
 from minidl.commands.progress import progress
-from minidl.files import PICTURES
 from minidl.units import scaled
 from simulator.calibrate import calibration
 from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
@@ -75,8 +74,8 @@ def run(options, console: Console) -> Outcome:
         (options.size, SIZES), (options.workers, WORKERS)
     ))  # fmt: skip
     check_sizes(sizes, workers)
-    pictures = [made_folder(options.out) / f"products{ending}" for ending in PICTURES]
-    check_writable(options.json, *pictures)
+    paths = pictures(options.out, "products")
+    check_writable(options.json, *paths)
     with progress() as tell:
         if options.cluster == THIS_MACHINE:
             cluster = calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
@@ -85,23 +84,17 @@ def run(options, console: Console) -> Outcome:
             cluster = Cluster.load(options.cluster, devices=max(workers))
             rows = products(sizes, workers, cluster, 0, tell)
 
-    @cache
     def figure():
         from simulator.product_figure import product_figure  # loaded late: matplotlib takes as long as the rest
 
         return product_figure(rows, cluster)
 
-    def draw(path: Path) -> None:
-        from minidl import plots
-
-        plots.save(figure(), path)
-
     def show(console: Console) -> None:
         _show(rows, cluster, console)
-        console.print(", ".join(map(str, (*filter(None, [options.json]), *pictures))), highlight=False)
+        console.print(", ".join(map(str, (*filter(None, [options.json]), *paths))), highlight=False)
 
     document = {"cluster": cluster.name, "rows": [asdict(row) for row in rows]}
-    return Outcome([(options.json, document), *((path, draw) for path in pictures)], show)
+    return Outcome([(options.json, document), *drawn(figure, *paths)], show)
 
 
 def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
