@@ -7,21 +7,20 @@ compute instructions, as the worker does.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection
-from functools import partial
 
 from minidl.checks import check_count
 from minidl.parallel import instructions as I
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Compiled, Lanes
 from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
 from simulator.clock import Clock, SharedCores
-from simulator.prices import Prices, Segment
-from simulator.waiting import Action, Begun, Meeting, Stream
+from simulator.inside_layers import InsideLayers
+from simulator.prices import Prices
+from simulator.waiting import Action, Meeting, Stream
 
 TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
 
@@ -166,73 +165,7 @@ class Engine:
 
             stream.acquire(run_whole)
         else:
-            segments = deque(self.prices.segments(rank.number, instruction))
-            stream.acquire(lambda: self.run_segments(rank, stream, instruction, segments))
-
-    def run_segments(
-        self, rank: Rank, stream: Stream, instruction: Instruction, segments: deque[Segment], since: float | None = None
-    ) -> None:
-        """Kernels and collectives inside layers, in turn; the rank keeps its stream throughout.
-
-        since: when the kernels began that the next ones go on from, where nothing has interrupted them.
-        """
-        if not segments:
-            self.finish(rank, stream, instruction)
-            return
-        segment, start = segments.popleft(), self.clock.now
-        call, step = segment.collective, rank.lanes[COMPUTE].step
-
-        def record(start: float) -> None:
-            self.records.append((rank.number, COMPUTE, step, start, instruction, call, self.clock.now))
-
-        def go_on(since: float | None = None) -> None:
-            self.run_segments(rank, stream, instruction, segments, since)
-
-        def done() -> None:
-            record(start)
-            go_on()
-
-        def computed() -> None:
-            began = start if since is None else since
-            if segments and self.goes_by(segments[0]):
-                go_on(began)
-            else:
-                record(began)
-                go_on()
-
-        if call is None:
-            self.work(rank, segment.seconds, segment.contention, computed)
-            return
-        if call.phase == "wait":
-            rank.begun.pop((call.axes, call.number)).wait(start, go_on)
-            return
-        begun = Begun(at_wait=self.cores is not None, record=record)
-        if call.phase == "start":
-            rank.begun[call.axes, call.number] = begun
-        if call.name == "send" and self.cores:  # the sender copies at once, and waits for nobody
-            begun.has_ended = True
-            self.work(rank, segment.seconds, segment.contention, done)
-            return
-        share = partial(self.share_in_layer, rank, segment)
-        self.meet(rank, "layers", call.axes, lambda meeting: begun.work(lambda: share(meeting)), begun.end)
-        if call.phase == "start":
-            go_on(since)
-        else:
-            begun.wait(start, go_on)
-
-    def goes_by(self, segment: Segment) -> bool:
-        """Whether it does not interrupt the kernels: a collective is only begun."""
-        call = segment.collective
-        return call is not None and call.phase == "start" and not (call.name == "send" and self.cores)
-
-    def share_in_layer(self, rank: Rank, segment: Segment, meeting: Meeting) -> None:
-        """A rank's part of the work of a collective inside a layer, one after the other."""
-
-        def worked() -> None:
-            rank.in_layers.release()
-            self.leave(meeting)
-
-        rank.in_layers.acquire(lambda: self.work(rank, segment.seconds, segment.contention, worked))
+            stream.acquire(InsideLayers(self, rank, stream, instruction).go_on)
 
     # Communication
 

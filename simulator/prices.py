@@ -10,7 +10,7 @@ from minidl.kernels.meta import KernelCall
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
 from simulator.hardware import Cluster

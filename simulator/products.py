@@ -17,7 +17,7 @@ from minidl.data import ArrayDataset
 from minidl.nn import init
 from minidl.nn.cut import Cut
 from minidl.parallel import Mesh, Plan, forkserver, train
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, cut
 from minidl.parallel.products import RowsLinear, SummaLinear, grid_groups, squarest
 from minidl.tensor import Op, Tensor

@@ -15,7 +15,7 @@ from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layout import USUAL, Reduction
 from minidl.parallel.mesh import REPLICAS
 from minidl.storage import on_meta, storages

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import HazardError, Lane, Lanes
 from minidl.parallel.meetings import Meetings, Members

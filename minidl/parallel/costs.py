@@ -16,7 +16,7 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import BlockProfile, Call, Kept, ParameterProfile
 from minidl.parallel.blocks import several
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Buffer, Instruction
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout, flat_elements, parts

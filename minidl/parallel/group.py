@@ -7,18 +7,14 @@ going on with other work in between.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minidl.creation import shape_of
 from minidl.kernels import for_device
-from minidl.kernels.meta import MetaArray
 from minidl.parallel.collective_arguments import (
     check_array,
     check_out,
@@ -29,82 +25,10 @@ from minidl.parallel.collective_arguments import (
     row_elements,
     split_sizes,
 )
+from minidl.parallel.handle import Handle, Steps, as_given
 from minidl.tensor import Tensor
 
-Steps = Generator[None, None, object]  # yields while waiting; returns the collective's result
 SAME = object()  # a result is of the kind that was brought
-
-
-@dataclass(frozen=True, slots=True)
-class CollectiveCall:
-    """One collective of the ranks along `axes`. nbytes: the whole tensor's, before or after, the larger.
-
-    phase: "" where the caller waits for it at once; "start" where it goes on beside what follows, and "wait" where it
-    is waited for. number: by which the two are known as one.
-    """
-
-    name: str
-    axes: tuple[str, ...]
-    size: int
-    nbytes: int
-    phase: Literal["", "start", "wait"] = ""
-    number: int = 0
-
-
-class Handle:
-    """A collective under way. `wait()` gives its result; `poll()` brings it on as far as it goes without waiting.
-
-    Both raise what went wrong in it. matched: when all of its ranks had come. stopped: since when its caller waits for
-    it, or else does something for it (time.perf_counter). async_op: it was asked for so.
-    """
-
-    __slots__ = (
-        "group", "name", "x", "nbytes", "steps", "matched", "stopped", "done", "result", "error", "async_op", "number",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, group: ProcessGroup, name: str, x, nbytes: int, steps: Steps, async_op: bool):
-        self.group, self.name, self.x, self.nbytes, self.steps = group, name, x, nbytes, steps
-        self.matched = self.stopped = time.perf_counter()
-        self.done, self.result, self.error = False, None, None
-        self.async_op, self.number, self.waiting = async_op, 0, False
-
-    def poll(self) -> bool:
-        """True once the collective is finished."""
-        if not self.done:
-            self.group.progress()
-        if self.error is not None:
-            raise self.error
-        return self.done
-
-    def wait(self):
-        self.stopped, self.waiting = time.perf_counter(), True
-        while not self.done:
-            self.group.pause()
-        self.poll()
-        if self.group.on_wait is not None:
-            self.group.on_wait(self)
-        return self.result
-
-    def advance(self) -> bool:
-        """Go on as far as it goes without waiting; true if that is the end. For the group, which knows the order."""
-        if not self.waiting:
-            self.stopped = time.perf_counter()
-        try:
-            next(self.steps)
-            return False
-        except StopIteration as finished:
-            self.result, self.matched = _as_given(self.x, finished.value), self.group.matched
-            if self.group.on_collective is not None:
-                self.group.on_collective(self)
-        except Exception as error:
-            self.error = error
-        self.done = True
-        return True
-
-    @property
-    def call(self) -> CollectiveCall:
-        return CollectiveCall(self.name, self.group.axes, self.group.size, self.nbytes)
 
 
 class ProcessGroup(ABC):
@@ -293,7 +217,7 @@ class ProcessGroup(ABC):
             check_array(name, x)
         array, given = _array(x), x if given is SAME else given
         if not (async_op or self.in_flight or self.on_collective):
-            return _as_given(given, self._finish(self._steps(name, array, *arguments)))
+            return as_given(given, self._finish(self._steps(name, array, *arguments)))
         nbytes = 0 if array is None else array.nbytes
         if rows is not None:
             nbytes = max(nbytes, rows * row_elements(array) * array.dtype.itemsize)
@@ -344,13 +268,6 @@ def in_words(axes: tuple, size: int) -> str:
     """Axes, and the ranks along them, as a plan says it."""
     named = " × ".join(map(str, axes)) or "ranks"
     return f"{named}={size}" if all(isinstance(axis, str) for axis in axes) else f"{size} ({named})"
-
-
-def _as_given(x, result):
-    """The result as the caller gave `x`: a Tensor for a Tensor (or for nothing), `x` itself where it was changed."""
-    if result is None or result is x or (isinstance(x, Tensor) and result is x.data):
-        return x
-    return result if isinstance(x, (np.ndarray, MetaArray)) else Tensor(result)
 
 
 def _array(x):

@@ -8,7 +8,8 @@ from itertools import count
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.collective_arguments import split_sizes
-from minidl.parallel.group import Handle, ProcessGroup
+from minidl.parallel.group import ProcessGroup
+from minidl.parallel.handle import Handle
 
 
 class MetaGroup(ProcessGroup):

@@ -19,7 +19,8 @@ from minidl.parallel import blocks
 from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.blocks import several
-from minidl.parallel.group import CollectiveCall, in_words
+from minidl.parallel.group import in_words
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import REPLICAS, Mesh

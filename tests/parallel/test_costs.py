@@ -14,7 +14,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.assembly import training_program
 from minidl.parallel.costs import Costs, part_of
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import SHARE_ELEMENTS, Layout, parts
 from minidl.parallel.prepare import prepare

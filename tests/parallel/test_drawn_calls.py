@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel import launch
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.meta_group import MetaGroup
 from tests.parallel.drawn_calls import calls, make
 

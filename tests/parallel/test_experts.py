@@ -12,7 +12,7 @@ from minidl.kernels.meta import KernelCall
 from minidl.nn.cut import join
 from minidl.parallel import Mesh, launch
 from minidl.parallel.experts import MixtureOfExperts
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.profile import build_on_meta
 from tests.models.oracle import assert_equals_torch
 

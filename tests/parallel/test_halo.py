@@ -10,7 +10,7 @@ import minidl
 from minidl import nn
 from minidl.kernels import meta
 from minidl.parallel import Mesh, launch
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.profile import build_on_meta
 from minidl.parallel.spatial import GatherRows, SpatialAvgPool2d, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.uneven import parts

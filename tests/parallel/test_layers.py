@@ -10,7 +10,7 @@ from minidl import nn
 from minidl.kernels import meta
 from minidl.nn.cut import join
 from minidl.parallel import Mesh, blocks, launch
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.profile import build_on_meta
 

@@ -10,7 +10,7 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.models.mlp import SPLITS
 from minidl.nn.cut import join
 from minidl.parallel import Mesh, Plan, launch, train
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear
 from minidl.parallel.mesh import Grid
 from minidl.parallel.products import (

@@ -4,7 +4,7 @@ from minidl import models, nn, optim
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import Mesh
 from minidl.parallel.block_profile import flops
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.profile import build_on_meta, profile_chain
 
 B = 32

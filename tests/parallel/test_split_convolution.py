@@ -17,7 +17,7 @@ from minidl.parallel.convolution import (
     GatherChannels,
     RowParallelConv2d,
 )
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.profile import build_on_meta
 from tests.parallel.split_images import assert_as_whole
 

@@ -6,7 +6,7 @@ import pytest
 
 from minidl import models
 from minidl.parallel import Plan, check
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.trace import COLLECTIVES, COMPUTE
 from simulator import Cluster, simulate
 from simulator.engine import Engine

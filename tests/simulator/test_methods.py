@@ -7,7 +7,7 @@ import pytest
 
 from minidl.events import COMPUTE, Event
 from minidl.parallel import Plan
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.trace import Trace
 from simulator.__main__ import main
 from simulator.commands.methods import markdown

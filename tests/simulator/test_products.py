@@ -9,7 +9,7 @@ import pytest
 from minidl.events import COLLECTIVES, COMPUTE, Event
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
-from minidl.parallel.group import CollectiveCall
+from minidl.parallel.handle import CollectiveCall
 from minidl.trace import Trace
 from simulator.__main__ import main
 from simulator.hardware import Cluster

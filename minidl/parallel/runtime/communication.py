@@ -16,7 +16,7 @@ from minidl.kernels import for_array
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
-from minidl.parallel.group import Handle, Steps
+from minidl.parallel.handle import Handle, Steps
 
 if TYPE_CHECKING:
     from minidl.parallel.runtime.worker import Worker

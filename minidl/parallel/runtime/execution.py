@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.parallel.group import Steps
+from minidl.parallel.handle import Steps
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Compiled, Lane, Lanes
 from minidl.trace import COLLECTIVES, MESSAGES

@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 
 from minidl.arena import LINE
-from minidl.parallel.group import ProcessGroup, Steps
+from minidl.parallel.group import ProcessGroup
+from minidl.parallel.handle import Steps
 from minidl.parallel.runtime.announcements import NUMBER_BITS
 from minidl.parallel.runtime.channel import HEADER, Channel, channel_bytes
 from minidl.parallel.runtime.process import GROUPS, Process, has_returned

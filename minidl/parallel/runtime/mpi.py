@@ -16,7 +16,8 @@ import numpy as np
 from mpi4py import MPI
 
 from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
-from minidl.parallel.group import ProcessGroup, Steps
+from minidl.parallel.group import ProcessGroup
+from minidl.parallel.handle import Steps
 from minidl.parallel.runtime.announcements import Call, described, digest, with_sizes
 from minidl.parallel.runtime.channel import HEADER, header, read_header
 

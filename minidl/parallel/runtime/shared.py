@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
-from minidl.parallel.group import Steps
+from minidl.parallel.handle import Steps
 from minidl.parallel.layout import share_elements
 from minidl.parallel.runtime.announcements import NUMBER_BITS, with_sizes
 from minidl.parallel.runtime.channel import HEADER, header, read_header

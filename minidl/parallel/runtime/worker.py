@@ -19,7 +19,7 @@ from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
-from minidl.parallel.group import Handle
+from minidl.parallel.handle import Handle
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Compiled, Lane
 from minidl.parallel.mesh import Mesh
