@@ -39,11 +39,7 @@ def sent_bytes(call: CollectiveCall) -> float:
 
 
 def traffic(program: Program, scale: float = 1.0) -> Traffic:
-    """That of the rank that sends most. scale: bytes of a number in the precision of training, relative to float32.
-
-    Of ranks that share layers the first stands for all, as it does for costs: of images that are split by rows the
-    others, but for the last, have two neighbours and send as much again.
-    """
+    """That of the rank that sends most. scale: bytes of a number in the precision of training, relative to float32."""
     ranks = program.plan.mesh(0).ranks("pipeline")  # those of one stage do alike
     return max((_of_rank(program, rank, scale) for rank in ranks), key=lambda found: found.total)
 

@@ -31,7 +31,7 @@ FLOPS_PER_BYTE = 20  # an AVX-512 core's 235 GFLOP/s over its 12 GB/s of memory
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a plan makes of a model: the chain on meta as the first rank has it, its costs, and the programs.
+    """What a plan makes of a model: the chain on meta as a rank has it that stands for all, its costs, the programs.
 
     costs: has the profile of a micro-batch, and the layout, which says what is trained at all.
     """
@@ -70,7 +70,7 @@ def prepare(
     Nothing is allocated. Raises ValueError for what does not fit together.
     """
     plan.check_batch(batch_size)
-    model = build_on_meta(build, plan.mesh(0), dtype)
+    model = build_on_meta(build, plan.mesh(_busiest_rank(plan)), dtype)
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
     if example is not None:
         arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
@@ -97,6 +97,12 @@ def prepare(
     _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)
     return Prepared(model, costs, training, evaluation_program(plan, cuts, profile.statistics, costs))
+
+
+def _busiest_rank(plan: Plan) -> int:
+    """Of the ranks that share layers one in the middle: it exchanges halos with two others, a first one with one."""
+    ranks = plan.mesh(0).ranks("tensor")
+    return ranks[1] if len(ranks) > 2 else ranks[0]
 
 
 def _parts(plan: Plan, x: MetaArray, y: MetaArray) -> tuple[MetaArray, MetaArray]:

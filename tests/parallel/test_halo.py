@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 import minidl
 from minidl import nn
 from minidl.kernels import meta
-from minidl.parallel import Mesh, launch
+from minidl.parallel import Mesh, Plan, launch
 from minidl.parallel.handle import CollectiveCall
+from minidl.parallel.prepare import prepare
 from minidl.parallel.profile import build_on_meta
 from minidl.parallel.spatial import GatherRows, SpatialAvgPool2d, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.uneven import parts
@@ -188,3 +189,21 @@ def test_on_meta_the_exchange_of_halos_records_the_messages_of_the_first_rank():
     assert [(c.name, c.nbytes) for c in found] == forward + backward
     assert [c.phase for c in found if c.name != "all_gather"] == ["start"] * 5  # messages go on beside kernels
     assert {c.axes for c in found} == {("tensor",)}
+
+
+@pytest.mark.parametrize(("ranks", "neighbours"), [(2, 1), (3, 2), (4, 2)])
+def test_a_plan_is_priced_as_a_rank_that_has_as_many_neighbours_as_any(ranks, neighbours):
+    def build(mesh):
+        group = mesh.group("tensor")
+        layers = [
+            SpatialConv2d(3, 4, 3, 12, group, padding=1, whole_input=True),
+            SpatialConv2d(4, 2, 3, 12, group, padding=1),
+        ]
+        return nn.Sequential(*layers, GatherRows(12, group), nn.Flatten(), nn.Linear(2 * 12 * 5, 10))
+
+    example = np.zeros((2, 3, 12, 5), "float32"), np.zeros(2, "int64")
+    profile = prepare(build, Plan(tensor=ranks), 2, example=example).profile
+    calls = [c for block in profile.blocks for c in (*block.forward, *block.backward) if isinstance(c, CollectiveCall)]
+    halo, gradient = (2 * 5 * channels * 4 for channels in (4, 2))  # bytes of a row, in the second convolution
+    sent = [c.nbytes for c in calls if c.name == "send" and c.phase != "wait"]
+    assert sent == neighbours * [halo] + neighbours * [gradient]
