@@ -9,9 +9,9 @@ from numbers import Integral, Real
 import numpy as np
 
 from minidl import kernels, random
-from minidl.checks import check_int
 from minidl.tensor import Tensor, bool_, default_device, dtype_of, float32, float64, int64
 from minidl.tree import leaves
+from minidl.validation import check_int
 
 
 def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = None) -> Tensor:

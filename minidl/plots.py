@@ -16,14 +16,14 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from minidl.checks import check_count, check_positive
 from minidl.events import COMMUNICATION_LANES, COPY, Event
 from minidl.files import check_picture, replacing
-from minidl.parallel.check import Slot, check
+from minidl.parallel.checker import Slot, check
 from minidl.parallel.memory import memory_over_step
 from minidl.parallel.program import Program
 from minidl.trace import Trace
 from minidl.units import duration, scaled, time_unit
+from minidl.validation import check_count, check_positive
 
 COLOURS = {
     "forward": "#4c8fbd", "backward": "#e3a53c", "backward of weights": "#8c6bb1", "recomputation": "#35978f",

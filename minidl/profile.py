@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from rich.status import Status
 
 from minidl import random
-from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.display import Displayed
 from minidl.kernels import for_array
@@ -28,6 +27,7 @@ from minidl.parallel.runtime.device import device_of_rank
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor, device
+from minidl.validation import check_count
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,7 +12,7 @@ from minidl import files, json_files
 from minidl.caches import cache_folder
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import launch
-from minidl.parallel.profile import ChainProfile
+from minidl.parallel.chain_profile import ChainProfile
 from simulator import probes, schema
 from simulator.compute import as_computed, timed_as
 from simulator.devices import DEVICES

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from minidl.checks import check_count
 from minidl.parallel import instructions as I
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
@@ -17,6 +16,7 @@ from minidl.parallel.machine import Compiled, Lanes
 from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
+from minidl.validation import check_count
 from simulator.clock import Clock, SharedCores
 from simulator.inside_layers import InsideLayers
 from simulator.prices import Prices

@@ -15,8 +15,8 @@ from minidl.commands.own import blamed
 from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
 from minidl.parallel import Plan
+from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import ChainProfile
 from simulator.devices import DEVICES
 
 WARM_UP = 2  # steps of each run that are not timed

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minidl.checks import check_count
 from minidl.display import Displayed, facts
 from minidl.units import counted, scaled
+from minidl.validation import check_count
 from simulator import schema
 from simulator.compute import BYTES, Compute, Roofline
 from simulator.network import Link, Links, Network

@@ -16,7 +16,7 @@ from minidl import data, models
 from minidl.data import Dataset
 from minidl.nn import Sequential
 from minidl.parallel import Mesh, Plan
-from minidl.parallel.profile import build_on_meta, loss_of
+from minidl.parallel.chain_profile import build_on_meta, loss_of
 from minidl.trace import Trace
 from simulator.compare import Comparison, predicted
 from simulator.experiments import Experiment

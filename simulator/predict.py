@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minidl.checks import check_positive
 from minidl.display import Displayed, facts
 from minidl.nn.module import Module
-from minidl.parallel.arguments import check_builder, check_loss
 from minidl.parallel.block_profile import flops
-from minidl.parallel.check import check
+from minidl.parallel.chain_profile import ChainProfile, sequence_length
+from minidl.parallel.checker import check
+from minidl.parallel.contracts import check_builder, check_loss
 from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import ChainProfile, sequence_length
 from minidl.parallel.program import Program
 from minidl.parallel.result import Throughput
 from minidl.trace import Trace
 from minidl.units import duration
+from minidl.validation import check_positive
 from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.prices import Prices

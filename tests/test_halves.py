@@ -13,7 +13,7 @@ from minidl.models import builder
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import flops
 from minidl.parallel.blocks import recompute_attention
-from minidl.parallel.profile import chain_of
+from minidl.parallel.chain_profile import chain_of
 from minidl.storage import on_meta
 from minidl.tensor import Op
 

@@ -10,7 +10,7 @@ from minidl import models, nn, optim
 from minidl.kernels.meta import MetaArray
 from minidl.parallel import Mesh
 from minidl.parallel.block_profile import flops
-from minidl.parallel.profile import build_on_meta, profile_chain
+from minidl.parallel.chain_profile import build_on_meta, profile_chain
 from minidl.profile import profile
 
 COUNTS = ("parameters", "forward_flops", "backward_flops", "forward_bytes", "backward_bytes")

@@ -21,8 +21,8 @@ from minidl.models.catalog import Builder
 from minidl.nn.losses import Loss, NLLLoss
 from minidl.nn.module import Module
 from minidl.parallel import Plan
-from minidl.parallel.arguments import check_builder, check_dataset, check_loss
-from minidl.parallel.profile import build_on_meta, loss_of
+from minidl.parallel.chain_profile import build_on_meta, loss_of
+from minidl.parallel.contracts import check_builder, check_dataset, check_loss
 from minidl.processes import WorkerError
 from minidl.tensor import Tensor, device, float32
 from minidl.units import counted

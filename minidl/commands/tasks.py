@@ -11,7 +11,7 @@ from minidl.commands.arguments import Refused
 from minidl.commands.own import OwnModel, blamed
 from minidl.models.catalog import Builder
 from minidl.parallel import Plan
-from minidl.parallel.profile import build_on_meta, loss_of
+from minidl.parallel.chain_profile import build_on_meta, loss_of
 
 Pair = tuple[data.Dataset, data.Dataset]  # to train on, to test on
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from minidl import processes
 from minidl.arena import Arena
-from minidl.checks import check_count
 from minidl.creation import tensor
 from minidl.data.batches import batches, batches_per_epoch, epoch_order
 from minidl.data.datasets import Dataset
@@ -21,6 +20,7 @@ from minidl.kernels import for_device
 from minidl.ops.shape import pin_memory
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
+from minidl.validation import check_count
 
 
 class DataLoader:

@@ -6,11 +6,11 @@ Its options make of it Mixtral (Jiang et al. 2024), but for the slots: Mixtral's
 from functools import partial
 
 from minidl import nn
-from minidl.checks import check_count
 from minidl.creation import zeros
 from minidl.models.gpt import GPTBlock, gpt
 from minidl.nn.losses.loss import check_range
 from minidl.parallel.experts import MixtureOfExperts
+from minidl.validation import check_count
 
 
 class BalancedEmbedding(nn.Module):

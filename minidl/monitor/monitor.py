@@ -9,9 +9,9 @@ from os import PathLike
 import numpy as np
 from rich.console import Console
 
-from minidl.checks import check_count
 from minidl.monitor.files import CSVFile, JSONLinesFile
 from minidl.monitor.terminal import Terminal, error_console
+from minidl.validation import check_count
 
 NO_NAME = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, halves of characters, line breaks
 

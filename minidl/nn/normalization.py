@@ -1,11 +1,11 @@
 """Normalisation layers, with PyTorch's names and arguments."""
 
 from minidl import ops
-from minidl.checks import check_positive
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.tensor import Tensor
+from minidl.validation import check_positive
 
 
 def _weight_and_bias(shape, weight: bool, bias: bool) -> tuple[Parameter | None, Parameter | None]:

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.checks import check_int
 from minidl.kernels import shapes
 from minidl.ops.choice import maximum, minimum
 from minidl.ops.indexing import gather
 from minidl.ops.shape import along_a_dim, normalize_dim, one_dim, reduced_dims, reshape
 from minidl.tensor import Op, Tensor
+from minidl.validation import check_int
 
 
 class ValuesIndices(NamedTuple):

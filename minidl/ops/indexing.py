@@ -6,11 +6,11 @@ from reprlib import repr
 
 import numpy as np
 
-from minidl.checks import check_int
 from minidl.kernels import BY_ARRAY
 from minidl.ops.shape import cast, expand, normalize_dim, reshape, vector
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
+from minidl.validation import check_int
 
 
 class Index(Op):

@@ -6,12 +6,12 @@ from numbers import Integral
 
 import numpy as np
 
-from minidl.checks import check_int
 from minidl.creation import sizes
 from minidl.ops.indexing import Index, index_select
 from minidl.ops.promotion import promoted
 from minidl.ops.shape import expand, flatten, normalize_dim, reshape, unsqueeze
 from minidl.tensor import Op, Tensor
+from minidl.validation import check_int
 
 
 class Concatenate(Op):

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from minidl.checks import check_int
 from minidl.ops.indexing import Index, IndexGrad
 from minidl.ops.shape import along_a_dim, normalize_dim, permute, several_dims
 from minidl.taped import taped
 from minidl.tensor import Op, Tensor
+from minidl.validation import check_int
 
 
 class Pad(Op):

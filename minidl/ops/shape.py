@@ -8,9 +8,9 @@ from itertools import chain
 import numpy as np
 
 from minidl import kernels as _kernels
-from minidl.checks import check_int
 from minidl.creation import sizes
 from minidl.tensor import DTYPES, Op, Tensor, dtype_of
+from minidl.validation import check_int
 
 
 def unbroadcast(kernels, grad, shape):

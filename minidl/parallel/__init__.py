@@ -1,7 +1,7 @@
 """How training is spread over workers: a Plan becomes a Program, which is checked, run, simulated and drawn."""
 
 from minidl.forkserver import forkserver
-from minidl.parallel.check import ProgramError, check
+from minidl.parallel.checker import ProgramError, check
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan

@@ -13,8 +13,8 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
-from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
+from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layout import USUAL, Reduction
 from minidl.parallel.mesh import REPLICAS

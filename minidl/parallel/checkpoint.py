@@ -9,12 +9,12 @@ from os import PathLike
 from pathlib import Path
 
 from minidl import io
-from minidl.checks import check_count
 from minidl.nn.module import Module
-from minidl.parallel.arguments import make_optimizer
+from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.plan import Plan
 from minidl.parallel.rank_state import RankState, merge
 from minidl.ranks import leads
+from minidl.validation import check_count
 
 KIND = "minidl checkpoint 1"
 UNWRITABLE = (OSError, ValueError, TypeError)  # what `minidl.save` raises

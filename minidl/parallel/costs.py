@@ -16,13 +16,13 @@ from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import BlockProfile, Call, Kept, ParameterProfile
 from minidl.parallel.blocks import several
+from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout, flat_elements, parts
 from minidl.parallel.mesh import REPLICAS, Axis
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile
 
 FLOAT64 = 8  # bytes of the sums that ranks reduce
 
@@ -41,7 +41,7 @@ class Costs:
 
     def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
         self.plan, self.layout, self.profile = plan, layout, profile
-        self._bytes: dict[Buffer, dict[Hashable, int]] = {}
+        self._bytes: dict[BufferName, dict[Hashable, int]] = {}
         self._details: dict[tuple[int, Instruction, float], Details] = {}
         self._apart = {holder for apart in layout.apart for holder in apart.holders}
 
@@ -138,13 +138,13 @@ class Costs:
 
     # Bytes
 
-    def bytes_of(self, buffer: Buffer) -> dict[Hashable, int]:
+    def bytes_of(self, buffer: BufferName) -> dict[Hashable, int]:
         """The storages in which a buffer lies, and the bytes of each; what two buffers share has the same key."""
         if buffer not in self._bytes:
             self._bytes[buffer] = BYTES[buffer.holds](self, buffer)
         return self._bytes[buffer]
 
-    def is_full_precision(self, buffer: Buffer) -> bool:
+    def is_full_precision(self, buffer: BufferName) -> bool:
         """Whether it is the same in training of lower precision: whole numbers, statistics, sums, what updates keep."""
         if buffer.holds == "activation" and self._end(buffer.chunk, buffer.bucket) == 0:
             return self.profile.input.dtype.kind in "iu"
@@ -187,7 +187,7 @@ class Costs:
         ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
         return min(start for start, _ in ranges), max(end for _, end in ranges) - 1
 
-    def _moved(self, b: Buffer) -> int:
+    def _moved(self, b: BufferName) -> int:
         """Of a view of a larger storage a message has the view alone; of parameters a gather has those trained."""
         if b.holds == "parameters":
             return sum(self._flat(b).values())
@@ -196,13 +196,13 @@ class Costs:
             return sum(a.nbytes for a in arrays if b.holds == "activation" or a.dtype.kind == "f")
         return sum(self.bytes_of(b).values())
 
-    def _activation(self, b: Buffer) -> dict[Hashable, int]:
+    def _activation(self, b: BufferName) -> dict[Hashable, int]:
         place, found = self._end(b.chunk, b.bucket), {}
         for which in range(len(self._arrays(place))):
             found |= self._border(b, place, which)
         return found
 
-    def _border(self, b: Buffer, place: int, which: int) -> dict[Hashable, int]:
+    def _border(self, b: BufferName, place: int, which: int) -> dict[Hashable, int]:
         """An array that block `place` of the chain takes: that of a block before, where those between give views."""
         start = self.layout.chunks[b.chunk][0]
         while place > start and (before := self.profile.blocks[place - 1].passed[which]) is not None:
@@ -211,16 +211,16 @@ class Costs:
         nbytes = array.nbytes if place == start else array.storage.nbytes  # what a chunk is given has no gaps
         return {("activation", b.chunk, b.micro_batch, place, which): nbytes}
 
-    def _output_gradient(self, b: Buffer) -> dict[Hashable, int]:
+    def _output_gradient(self, b: BufferName) -> dict[Hashable, int]:
         return {b: self._moved(b)}
 
-    def _saved(self, b: Buffer) -> dict[Hashable, int]:
+    def _saved(self, b: BufferName) -> dict[Hashable, int]:
         return self._kept(b, lambda block: block.saved)
 
-    def _later(self, b: Buffer) -> dict[Hashable, int]:
+    def _later(self, b: BufferName) -> dict[Hashable, int]:
         return self._kept(b, lambda block: block.later)
 
-    def _kept(self, b: Buffer, kept: Callable[[BlockProfile], Kept]) -> dict[Hashable, int]:
+    def _kept(self, b: BufferName, kept: Callable[[BlockProfile], Kept]) -> dict[Hashable, int]:
         found: dict[Hashable, int] = {}
         start, end = self.layout.buckets[b.chunk][b.bucket]
         for place in range(max(start, self.layout.first_trained), end):
@@ -232,26 +232,26 @@ class Costs:
                     found[b.chunk, b.micro_batch, place, name] = nbytes
         return found
 
-    def _parameters(self, b: Buffer) -> dict[Hashable, int]:
+    def _parameters(self, b: BufferName) -> dict[Hashable, int]:
         held = self._bucket(b.chunk, b.bucket)
         if self._shards(b.chunk, b.bucket) > 1 and self.layout.is_trained(b.chunk, b.bucket):
             return self._flat(b) | {(b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
         return {b: sum(p.nbytes for p in held)}
 
-    def _flat(self, b: Buffer) -> dict[Hashable, int]:
+    def _flat(self, b: BufferName) -> dict[Hashable, int]:
         """The flat array that holds the trained parameters of a bucket, or their gradients."""
         parameters = [p for p in self._bucket(b.chunk, b.bucket) if p.trained]
         elements = sum(p.elements for p in parameters)
         item = sum(p.nbytes for p in parameters) // max(elements, 1)
         return {b: item * flat_elements(elements, self._shards(b.chunk, b.bucket))}
 
-    def _state(self, b: Buffer) -> dict[Hashable, int]:
+    def _state(self, b: BufferName) -> dict[Hashable, int]:
         return {b: round(sum(p.state_bytes * part for p, part in self._share(b.chunk, b.bucket, share=0)))}
 
-    def _statistics(self, b: Buffer) -> dict[Hashable, int]:
+    def _statistics(self, b: BufferName) -> dict[Hashable, int]:
         return {b: sum(block.statistics_bytes for block in self.profile.blocks[slice(*self.layout.chunks[b.chunk])])}
 
-    def _norms(self, b: Buffer) -> dict[Hashable, int]:
+    def _norms(self, b: BufferName) -> dict[Hashable, int]:
         return {b: FLOAT64 * sum(p.squares for p in self._bucket(b.chunk, b.bucket))}
 
     def _end(self, chunk: int, bucket: int) -> int:
@@ -293,7 +293,7 @@ CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call
     I.EndEvaluation: lambda costs, i: [],
 }
 
-BYTES: dict[str, Callable[[Costs, Buffer], dict[Hashable, int]]] = {
+BYTES: dict[str, Callable[[Costs, BufferName], dict[Hashable, int]]] = {
     "parameters": Costs._parameters,
     "state": Costs._state,
     "statistics": Costs._statistics,

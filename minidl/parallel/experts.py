@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 from minidl import ops
-from minidl.checks import check_positive
 from minidl.creation import arange, full, tensor
 from minidl.nn import init
 from minidl.nn.cut import Cut
@@ -21,6 +20,7 @@ from minidl.parallel.group import ProcessGroup
 from minidl.parallel.layers import SEQUENCE, check_divisible, useful
 from minidl.parallel.uneven import sizes_everywhere
 from minidl.tensor import Op, Tensor
+from minidl.validation import check_positive
 
 EXPERTS = ("gelu", "swiglu")
 

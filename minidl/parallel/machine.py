@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from minidl.parallel.instructions.buffers import Buffer
+from minidl.parallel.instructions.buffers import BufferName
 from minidl.parallel.instructions.instruction import Instruction
 
 
@@ -46,7 +46,7 @@ class _Use:
         self.readers: Counts = {}
 
 
-def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buffer]) -> Compiled:
+def compile_list(instructions: Sequence[Instruction], persistent: Collection[BufferName]) -> Compiled:
     """The lanes of a list that repeats. persistent: the buffers that are there before it, and must be after it.
 
     HazardError names the first instruction that is wrong.
@@ -54,7 +54,7 @@ def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buf
     uses = {buffer: _Use(True) for buffer in persistent}
     counts: Counter[str] = Counter()
     waits: list[tuple[Instruction, Counts]] = []
-    of_step_before: list[tuple[Counts, Buffer, bool]] = []  # whether for its readers, too
+    of_step_before: list[tuple[Counts, BufferName, bool]] = []  # whether for its readers, too
     for i in instructions:
         lane, after = i.lane, {}
         counts[lane] = count = counts[lane] + 1

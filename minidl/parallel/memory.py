@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from minidl.parallel.costs import Costs
-from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.program import Program
 
 SHOWN_AS = {"parameters": "parameters", "statistics": "parameters", "gradients": "gradients", "state": "optimizer"}
@@ -68,7 +68,7 @@ class _Held:
         self.known: dict[Hashable, tuple[str, float]] = {}  # storage -> its kind and bytes
         self.nbytes: Counter[str] = Counter()  # kind -> bytes
 
-    def add(self, buffers: Iterable[Buffer]) -> None:
+    def add(self, buffers: Iterable[BufferName]) -> None:
         for buffer in buffers:
             scale = 1.0 if self.costs.is_full_precision(buffer) else self.scale
             for storage, nbytes in self.costs.bytes_of(buffer).items():
@@ -77,7 +77,7 @@ class _Held:
                     self.known[storage] = kind, held = SHOWN_AS.get(buffer.holds, OTHERS), nbytes * scale
                     self.nbytes[kind] += held
 
-    def drop(self, buffers: Iterable[Buffer]) -> None:
+    def drop(self, buffers: Iterable[BufferName]) -> None:
         for buffer in buffers:
             for storage in self.costs.bytes_of(buffer):
                 self.users[storage] -= 1

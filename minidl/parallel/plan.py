@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import check_count, check_positive
 from minidl.display import Displayed
 from minidl.parallel.mesh import AXES, REPLICAS, SAMPLES, Connect, Mesh
 from minidl.parallel.schedules import SCHEDULES
+from minidl.validation import check_count, check_positive
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -14,11 +14,11 @@ from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
+from minidl.parallel.chain_profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
 from minidl.parallel.costs import Costs
 from minidl.parallel.layout import Layout, layout
 from minidl.parallel.mesh import Mesh, axis_name
 from minidl.parallel.plan import Plan
-from minidl.parallel.profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
 from minidl.parallel.program import Program
 from minidl.parallel.sequence import part
 from minidl.tensor import Tensor

@@ -83,7 +83,7 @@ class Program(Displayed):
             self._ranks[rank] = self._original[rank] if self._original is not None else self._make(self.plan.mesh(rank))
         return self._ranks[rank]
 
-    def persistent(self, rank: int) -> frozenset[B.Buffer]:
+    def persistent(self, rank: int) -> frozenset[B.BufferName]:
         """The buffers of `rank` that stay from step to step."""
         stage = self.plan.mesh(rank).coordinate("pipeline")
         kept = (held(*place) for place in self.layout.places(stage) for held in (B.parameters, B.state))

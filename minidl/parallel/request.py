@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.checks import check_count, check_positive
 from minidl.data.batches import batches_per_epoch, split_batch
 from minidl.files import check_writable
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel import blocks
-from minidl.parallel.arguments import check_builder, check_dataset, check_loss
+from minidl.parallel.chain_profile import chain_of
+from minidl.parallel.contracts import check_builder, check_dataset, check_loss
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import Builder
-from minidl.parallel.profile import chain_of
 from minidl.tensor import dtype_of
+from minidl.validation import check_count, check_positive
 
 
 @dataclass(kw_only=True)

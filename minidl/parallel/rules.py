@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minidl.parallel import instructions as I
-from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.tags import MEASURED, REDUCED, Brought, Facts, ProgramError, RankTags, Sum, Tag, Tags, Version
@@ -91,7 +91,7 @@ def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> T
 
 
 def _add_gradients(
-    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Callable[..., Buffer]
+    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Callable[..., BufferName]
 ) -> Tags:
     """The gradients of parameters, made of what was `kept` of a micro-batch, of which nothing is left.
 
@@ -178,7 +178,7 @@ def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Inst
 # What several rules ask
 
 
-def _whole(rank: RankTags, i: Instruction, parameters: Buffer) -> Version:
+def _whole(rank: RankTags, i: Instruction, parameters: BufferName) -> Version:
     version = rank.tags[parameters]
     if not version.whole:
         raise ProgramError(f"rank {rank.number}: {i} takes {parameters}, of which this replica has its share alone")
@@ -234,7 +234,7 @@ def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
             raise ProgramError(f"rank {rank.number}: {i} needs {buffer} {needed}, and they are {rank.tags[buffer]}")
 
 
-def _check_whole(facts: Facts, rank: RankTags, buffer: Buffer) -> None:
+def _check_whole(facts: Facts, rank: RankTags, buffer: BufferName) -> None:
     samples, needed = rank.tags[buffer].samples, facts.needed(buffer)
     if samples != needed:
         lost, twice = needed - samples, samples - needed

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
-from minidl.parallel.instructions import Buffer
+from minidl.parallel.instructions import BufferName
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Apart, Layout
 from minidl.parallel.machine import Lanes
@@ -73,7 +73,7 @@ class Brought:
         return total
 
 
-Tags = dict[Buffer, object]  # of what is written; what is left out has a tag that says nothing
+Tags = dict[BufferName, object]  # of what is written; what is left out has a tag that says nothing
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Facts:
         replicas = {mesh.replica for mesh in self.meshes}
         return Counter((replica, m) for replica in replicas for m in range(self.plan.micro_batches))
 
-    def needed(self, buffer: Buffer) -> Counter:
+    def needed(self, buffer: BufferName) -> Counter:
         """The samples that gradients or losses must have in them."""
         return self.needed_apart[buffer.bucket] if buffer.chunk == APART else self.batch
 
@@ -143,7 +143,7 @@ class RankTags:
         self.number, self.mesh, self.lanes = rank, program.plan.mesh(rank), Lanes({})
         replica = self.mesh.replica
         starts = {"parameters": Version(0, True), "statistics": replica, "state": None}  # statistics: whose they are
-        self.tags: dict[Buffer, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
+        self.tags: dict[BufferName, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 

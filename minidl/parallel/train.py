@@ -7,12 +7,12 @@ from os import PathLike
 
 import numpy as np
 
-from minidl.parallel.arguments import callback_list
-from minidl.parallel.check import check
+from minidl.parallel.chain_profile import sequence_length
+from minidl.parallel.checker import check
 from minidl.parallel.checkpoint import CheckpointFile, describe, steps_done
+from minidl.parallel.contracts import callback_list
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import Builder, Prepared, prepare
-from minidl.parallel.profile import sequence_length
 from minidl.parallel.rank_state import RankState, whole_model
 from minidl.parallel.request import Request
 from minidl.parallel.result import Run, StepRecord

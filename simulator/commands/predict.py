@@ -21,9 +21,9 @@ from minidl.commands.plans import add_plan_options, chosen_plan, crowding
 from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.catalog import BUILDERS
+from minidl.parallel.chain_profile import sequence_length
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import sequence_length
 from minidl.units import DAY, counted
 from simulator import report
 from simulator.calibrate import calibration

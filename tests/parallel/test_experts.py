@@ -11,9 +11,9 @@ from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall
 from minidl.nn.cut import join
 from minidl.parallel import Mesh, launch
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.experts import MixtureOfExperts
 from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.profile import build_on_meta
 from tests.models.oracle import assert_equals_torch
 
 pytestmark = pytest.mark.usefixtures("warm_workers")

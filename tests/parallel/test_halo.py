@@ -10,9 +10,9 @@ import minidl
 from minidl import nn
 from minidl.kernels import meta
 from minidl.parallel import Mesh, Plan, launch
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import build_on_meta
 from minidl.parallel.spatial import GatherRows, SpatialAvgPool2d, SpatialConv2d, SpatialMaxPool2d
 from minidl.parallel.uneven import parts
 from tests.parallel.split_images import assert_as_whole

@@ -10,9 +10,9 @@ from minidl import nn
 from minidl.kernels import meta
 from minidl.nn.cut import join
 from minidl.parallel import Mesh, blocks, launch
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
-from minidl.parallel.profile import build_on_meta
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 

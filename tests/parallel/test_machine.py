@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.assembly import training_program
-from minidl.parallel.instructions import Buffer
+from minidl.parallel.instructions import BufferName
 from minidl.parallel.instructions.instruction import Touched
 from minidl.parallel.layout import layout
 from minidl.parallel.machine import Entry, HazardError, Lanes, compile_list
 from minidl.trace import COLLECTIVES, COMPUTE
 
-X, Y, Z = [Buffer(holds) for holds in "xyz"]
+X, Y, Z = [BufferName(holds) for holds in "xyz"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,8 +137,8 @@ def test_a_buffer_that_an_instruction_both_writes_and_frees_is_refused():
 
 
 def test_a_buffer_is_named_by_what_it_holds_and_where():
-    assert str(Buffer("saved", 1, 0, 2)) == "saved of chunk 1, micro-batch 0, bucket 2"
-    assert str(Buffer("target", micro_batch=3)) == "target of micro-batch 3"
+    assert str(BufferName("saved", 1, 0, 2)) == "saved of chunk 1, micro-batch 0, bucket 2"
+    assert str(BufferName("target", micro_batch=3)) == "target of micro-batch 3"
 
 
 # Lanes
@@ -224,7 +224,7 @@ def by_lanes(schedule, persistent, steps, choose):
 @st.composite
 def legal_lists(draw):
     """(list, persistent buffers): every instruction reads, changes, frees or makes some of four buffers."""
-    names = [Buffer(holds) for holds in "wxyz"]
+    names = [BufferName(holds) for holds in "wxyz"]
     persistent = draw(st.sets(st.sampled_from(names)))
     lanes = st.sampled_from("ABC")
     held, instructions = set(persistent), []

@@ -8,8 +8,8 @@ import pytest
 import minidl
 from minidl import data, nn, optim
 from minidl.parallel import Mesh, Plan, launch, train
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.normalization import SyncBatchNorm
-from minidl.parallel.profile import build_on_meta
 from simulator import Cluster, simulate
 
 pytestmark = pytest.mark.usefixtures("warm_workers")

@@ -10,6 +10,7 @@ import minidl
 from minidl import nn
 from minidl.kernels import meta
 from minidl.parallel import Mesh, launch
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.convolution import (
     BatchParallelConv2d,
     ColumnParallelConv2d,
@@ -18,7 +19,6 @@ from minidl.parallel.convolution import (
     RowParallelConv2d,
 )
 from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.profile import build_on_meta
 from tests.parallel.split_images import assert_as_whole
 
 pytestmark = pytest.mark.usefixtures("warm_workers")

@@ -9,7 +9,7 @@ from minidl import models
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
-from minidl.parallel.check import ProgramError
+from minidl.parallel.checker import ProgramError
 from minidl.parallel.machine import HazardError
 from minidl.parallel.program import Program, RankProgram
 from simulator import Cluster, simulate

@@ -11,8 +11,8 @@ import pytest
 from minidl import models, nn, optim
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.chain_profile import build_on_meta
 from minidl.parallel.prepare import prepare
-from minidl.parallel.profile import build_on_meta
 from minidl.plots import timeline_figure
 from minidl.trace import COLLECTIVES, Event, Trace
 from minidl.units import duration

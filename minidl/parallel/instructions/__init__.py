@@ -1,6 +1,6 @@
 """The vocabulary of a Program: one step of one rank, as plain data; a docstring each. Buffers are what it is about."""
 
-from minidl.parallel.instructions.buffers import Buffer
+from minidl.parallel.instructions.buffers import BufferName
 from minidl.parallel.instructions.communication import (
     BroadcastStatistics,
     GatherParameters,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 APART = -1  # in place of a chunk: the number beside it is not that of a bucket but of a layout.Apart
 
 
-class Buffer(NamedTuple):
+class BufferName(NamedTuple):
     """A storage: what it holds, and of which chunk, micro-batch and bucket; None where it is not of a certain one."""
 
     holds: str
@@ -39,24 +39,24 @@ named = lru_cache(1 << 16)  # lists name the same buffers again and again
 
 
 @named
-def parameters(chunk: int, bucket: int) -> Buffer:
-    return Buffer("parameters", chunk, bucket=bucket)
+def parameters(chunk: int, bucket: int) -> BufferName:
+    return BufferName("parameters", chunk, bucket=bucket)
 
 
 @named
-def state(chunk: int, bucket: int) -> Buffer:
+def state(chunk: int, bucket: int) -> BufferName:
     """What the optimizer keeps of these parameters."""
-    return Buffer("state", chunk, bucket=bucket)
+    return BufferName("state", chunk, bucket=bucket)
 
 
 @named
-def statistics(chunk: int) -> Buffer:
+def statistics(chunk: int) -> BufferName:
     """What forward changes: running means and the like."""
-    return Buffer("statistics", chunk)
+    return BufferName("statistics", chunk)
 
 
 @named
-def each(named: Callable[[int, int], Buffer], chunk: int, buckets: Iterable[int]) -> tuple[Buffer, ...]:
+def each(named: Callable[[int, int], BufferName], chunk: int, buckets: Iterable[int]) -> tuple[BufferName, ...]:
     """What `named(chunk, bucket)` is of each of these buckets."""
     return tuple(named(chunk, bucket) for bucket in buckets)
 
@@ -65,52 +65,52 @@ def each(named: Callable[[int, int], Buffer], chunk: int, buckets: Iterable[int]
 
 
 @named
-def activation(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+def activation(chunk: int, micro_batch: int, bucket: int) -> BufferName:
     """The output of a bucket; that of bucket -1 is the input of the chunk."""
-    return Buffer("activation", chunk, micro_batch, bucket)
+    return BufferName("activation", chunk, micro_batch, bucket)
 
 
 @named
-def saved(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+def saved(chunk: int, micro_batch: int, bucket: int) -> BufferName:
     """What the forward of a bucket keeps for its backward."""
-    return Buffer("saved", chunk, micro_batch, bucket)
+    return BufferName("saved", chunk, micro_batch, bucket)
 
 
 @named
-def later(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+def later(chunk: int, micro_batch: int, bucket: int) -> BufferName:
     """What the first half of a backward leaves for the second, to make the gradients of parameters of."""
-    return Buffer("later", chunk, micro_batch, bucket)
+    return BufferName("later", chunk, micro_batch, bucket)
 
 
 @named
-def output_gradient(chunk: int, micro_batch: int, bucket: int) -> Buffer:
+def output_gradient(chunk: int, micro_batch: int, bucket: int) -> BufferName:
     """The gradient with respect to the output of a bucket; for bucket -1, to the input of the chunk."""
-    return Buffer("output gradient", chunk, micro_batch, bucket)
+    return BufferName("output gradient", chunk, micro_batch, bucket)
 
 
 @named
-def gradients(chunk: int, bucket: int) -> Buffer:
+def gradients(chunk: int, bucket: int) -> BufferName:
     """The gradients of the parameters of a bucket, accumulated and reduced in place."""
-    return Buffer("gradients", chunk, bucket=bucket)
+    return BufferName("gradients", chunk, bucket=bucket)
 
 
 @named
-def target(micro_batch: int) -> Buffer:
+def target(micro_batch: int) -> BufferName:
     """The labels."""
-    return Buffer("target", micro_batch=micro_batch)
+    return BufferName("target", micro_batch=micro_batch)
 
 
 @named
-def loss(micro_batch: int) -> Buffer:
+def loss(micro_batch: int) -> BufferName:
     """Sum and weight of the loss and, in evaluation, how many answers are right, and of how many."""
-    return Buffer("loss", micro_batch=micro_batch)
+    return BufferName("loss", micro_batch=micro_batch)
 
 
 @named
-def norms(chunk: int, bucket: int) -> Buffer:
+def norms(chunk: int, bucket: int) -> BufferName:
     """Of parameters, and of what the optimizer makes of them, squared."""
-    return Buffer("norms", chunk, bucket=bucket)
+    return BufferName("norms", chunk, bucket=bucket)
 
 
-TOTAL = Buffer("total")  # of the losses of the global batch
-NORM = Buffer("norm")  # of the whole gradient, squared
+TOTAL = BufferName("total")  # of the losses of the global batch
+NORM = BufferName("norm")  # of the whole gradient, squared

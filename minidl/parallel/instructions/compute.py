@@ -49,7 +49,7 @@ class ThroughBuckets(Instruction):
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
-    def each(self, named: Callable[[int, int], B.Buffer]) -> tuple[B.Buffer, ...]:
+    def each(self, named: Callable[[int, int], B.BufferName]) -> tuple[B.BufferName, ...]:
         """What `named(chunk, bucket)` is of each bucket, and of what is apart."""
         return (*B.each(named, self.chunk, self.buckets), *B.each(named, B.APART, self.apart))
 
@@ -247,23 +247,23 @@ class EndEvaluation(Instruction):
         return Touched(reads=[B.TOTAL], frees=[B.TOTAL])
 
 
-def _way_back(i: Backward | BackwardInput) -> tuple[list[B.Buffer], list[B.Buffer]]:
+def _way_back(i: Backward | BackwardInput) -> tuple[list[B.BufferName], list[B.BufferName]]:
     """What a gradient uses up on its way through the buckets, and what it becomes where somebody waits for that."""
     chunk, m = i.chunk, i.micro_batch
     used_up = [B.output_gradient(chunk, m, i.last), *(B.saved(chunk, m, b) for b in i.buckets)]
     return used_up, [B.output_gradient(chunk, m, i.first - 1)] * i.gives_gradient
 
 
-def _added_to(i: Backward | BackwardWeights) -> list[B.Buffer]:
+def _added_to(i: Backward | BackwardWeights) -> list[B.BufferName]:
     """The gradients that are there already."""
     apart = tuple(n for n in i.apart if n not in i.new_apart)
     return [*B.each(B.gradients, i.chunk, i.buckets) * i.accumulates, *B.each(B.gradients, B.APART, apart)]
 
 
-def _gradients(buckets, clip: bool) -> list[B.Buffer]:
+def _gradients(buckets, clip: bool) -> list[B.BufferName]:
     """What says by which gradient a parameter is updated."""
     return [*(B.gradients(*place) for place in buckets), B.TOTAL, *[B.NORM] * clip]
 
 
-def _parameters(buckets) -> list[B.Buffer]:
+def _parameters(buckets) -> list[B.BufferName]:
     return [B.parameters(*place) for place in buckets]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from minidl.parallel.instructions.buffers import Buffer
+from minidl.parallel.instructions.buffers import BufferName
 from minidl.parallel.mesh import Axis
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 
@@ -25,9 +25,9 @@ class Touched(NamedTuple):
     What it reads and writes, it changes in place.
     """
 
-    reads: Iterable[Buffer] = ()
-    writes: Iterable[Buffer] = ()
-    frees: Iterable[Buffer] = ()
+    reads: Iterable[BufferName] = ()
+    writes: Iterable[BufferName] = ()
+    frees: Iterable[BufferName] = ()
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Instruction:
     label: ClassVar[str] = ""
     uses_up: ClassVar[bool] = False
     slots: ClassVar[int] = 0
-    reads: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
-    writes: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
-    frees: tuple[Buffer, ...] = field(init=False, repr=False, compare=False)
+    reads: tuple[BufferName, ...] = field(init=False, repr=False, compare=False)
+    writes: tuple[BufferName, ...] = field(init=False, repr=False, compare=False)
+    frees: tuple[BufferName, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         for name, buffers in zip(Touched._fields, self.touches(), strict=True):
@@ -99,7 +99,7 @@ class Send(Message):
     to: int
 
     @property
-    def payload(self) -> tuple[Buffer, ...]:
+    def payload(self) -> tuple[BufferName, ...]:
         """What it moves."""
         return self.reads
 
@@ -111,7 +111,7 @@ class Receive(Message):
     source: int
 
     @property
-    def payload(self) -> tuple[Buffer, ...]:
+    def payload(self) -> tuple[BufferName, ...]:
         return self.writes
 
 
@@ -123,5 +123,5 @@ class Collective(Instruction):
     collective: ClassVar[str]
 
     @property
-    def payload(self) -> tuple[Buffer, ...]:
+    def payload(self) -> tuple[BufferName, ...]:
         return self.writes

@@ -14,7 +14,6 @@ import cloudpickle
 
 from minidl import packing, processes
 from minidl.arena import Arena
-from minidl.checks import check_count, check_positive
 from minidl.parallel.runtime.hang_alarm import HangAlarm
 from minidl.parallel.runtime.logs import LogRelay
 from minidl.parallel.runtime.logs import levels as log_levels
@@ -22,6 +21,7 @@ from minidl.parallel.runtime.process import LEAST_ROW_BYTES, Status, tell_abort,
 from minidl.parallel.runtime.stopping import Stopping, ask_to_stop
 from minidl.processes import ChildProcess, WorkerError
 from minidl.ranks import rank_and_size
+from minidl.validation import check_count, check_positive
 
 ABORT_SECONDS = 0.1  # for a worker that waits for one that failed to raise Aborted, before it is killed
 DRAIN_SECONDS = 0.1  # for what the others have sent when one fails

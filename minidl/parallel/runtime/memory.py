@@ -11,7 +11,7 @@ import numpy as np
 from minidl.kernels import BY_ARRAY
 from minidl.optim import Optimizer
 from minidl.parallel.blocks import several
-from minidl.parallel.instructions import Buffer, Instruction
+from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.runtime.stage import Stage
 from minidl.storage import storages
 
@@ -30,7 +30,7 @@ class HighWater:
         self._now = 0
         self._hold(self, storages(self._resident()))
 
-    def look(self, i: Instruction, buffers: Mapping[Buffer, object]) -> None:
+    def look(self, i: Instruction, buffers: Mapping[BufferName, object]) -> None:
         """Look at what an instruction has read and written: arrays, and lists of what blocks keep, which is used up."""
         for buffer in (*i.reads, *i.writes):
             value = buffers.get(buffer)

@@ -18,12 +18,12 @@ from minidl.data.batches import batch_indices, batches, batches_per_epoch, epoch
 from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
 from minidl.parallel import rank_state
-from minidl.parallel.arguments import make_optimizer
 from minidl.parallel.blocks import recompute_attention
+from minidl.parallel.chain_profile import chain_of
+from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import AXES, SAMPLES, Axis, Mesh
-from minidl.parallel.profile import chain_of
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
 from minidl.parallel.request import Request

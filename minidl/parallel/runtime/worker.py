@@ -50,7 +50,7 @@ class Worker:
         self.device, self._now = device, device.now
         self.seed, self.clip_norm, self._tell = seed, clip_norm, mesh.world.tell
         self.positions = positions
-        self.buffers: dict[B.Buffer, object] = {}
+        self.buffers: dict[B.BufferName, object] = {}
         self.events: list[tuple] = []
         self.memory: HighWater | None = None
         self.totals: Totals | None = None

@@ -16,9 +16,9 @@ from minidl.nn.losses import CrossEntropyLoss, Loss
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
-from minidl.parallel.arguments import check_builder
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.blocks import several
+from minidl.parallel.contracts import check_builder
 from minidl.parallel.group import in_words
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layout import USUAL, Apart, Reduction

@@ -4,8 +4,8 @@ from minidl import models, nn, optim
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import Mesh
 from minidl.parallel.block_profile import flops
+from minidl.parallel.chain_profile import build_on_meta, profile_chain
 from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.profile import build_on_meta, profile_chain
 
 B = 32
 

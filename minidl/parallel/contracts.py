@@ -1,4 +1,4 @@
-"""What is refused at the door, before a process starts: one sentence that says what was given and what is needed."""
+"""What a builder, a data set, a loss, callbacks and an optimizer must be: refused at the door, in one sentence."""
 
 from collections.abc import Callable, Iterable
 
