@@ -20,9 +20,10 @@ from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions.buffers import APART
-from minidl.parallel.layout import Layout, flat_elements, parts
+from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import REPLICAS, Axis
 from minidl.parallel.plan import Plan
+from minidl.parallel.shares import flat_elements, parts
 
 FLOAT64 = 8  # bytes of the sums that ranks reduce
 

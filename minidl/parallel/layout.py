@@ -1,17 +1,17 @@
-"""Cutting a chain of blocks: into chunks of about equal cost, and a chunk's blocks into buckets of parameters."""
+"""Layout: where the blocks of a chain are, in which chunk, bucket and stage, and what is reduced over which ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.mesh import REPLICAS, Axis
+from minidl.parallel.partition import Range, buckets, partition
 from minidl.parallel.plan import Plan
 
-Range = tuple[int, int]  # first block, and the one after the last
 Holders = tuple[tuple[int, int], ...]  # blocks that hold a parameter, in order, and its place among those of each
 
 
@@ -146,78 +146,6 @@ class Layout:
     def wants_gradient(self, chunk: int) -> bool:
         """Whether anything before `chunk` waits for the gradient of its input."""
         return self.chunks[chunk][0] > self.first_trained
-
-
-def partition(costs: Sequence[float], runs: int) -> tuple[Range, ...]:
-    """Cut a chain of blocks into so many runs such that the costliest run is as cheap as possible."""
-    prefix = [0.0, *accumulate(costs)]
-    low, high = max(max(costs), prefix[-1] / runs), prefix[-1]
-    for _ in range(50):  # bisection: the limit is then exact to 2^-50 of the total
-        middle = (low + high) / 2
-        if len(_fill(prefix, runs, middle)) <= runs:
-            high = middle
-        else:
-            low = middle
-    return tuple(_fill(prefix, runs, high))
-
-
-def _fill(prefix: Sequence[float], count: int, limit: float) -> list[Range]:
-    """Runs filled up to `limit`, but leaving a block for each of those to come; too many if the limit is too low."""
-    blocks, runs, start = len(prefix) - 1, [], 0
-    for end in range(1, blocks + 1):
-        to_come = count - len(runs) - 1
-        full = end < blocks and prefix[end + 1] - prefix[start] > limit
-        if end == blocks or full or blocks - end <= to_come:
-            runs.append((start, end))
-            start = end
-    return runs
-
-
-def buckets(parameter_bytes: Sequence[int], chunk: Range, bucket_bytes: float) -> tuple[Range, ...]:
-    """Cut the blocks of `chunk` into runs of at least `bucket_bytes` of parameters, from the last block back.
-
-    Backward begins at the last block, so the last bucket is ready first; the first takes what is left over.
-    """
-    runs, end, size = [], chunk[1], 0
-    for block in range(chunk[1] - 1, chunk[0] - 1, -1):
-        size += parameter_bytes[block]
-        if size >= bucket_bytes and any(parameter_bytes[chunk[0] : block]):
-            runs.append((block, end))
-            end, size = block, 0
-    runs.append((chunk[0], end))
-    return tuple(reversed(runs))
-
-
-SHARE_ELEMENTS = 16  # of which a share is a multiple: a cache line of float32
-
-
-def share_elements(elements: int, shares: int) -> int:
-    """The elements of each of `shares` equal shares that together hold `elements`; the last ones may be empty.
-
-    With one share, too, whole cache lines.
-    """
-    return -(-elements // (shares * SHARE_ELEMENTS)) * SHARE_ELEMENTS
-
-
-def flat_elements(elements: int, shares: int) -> int:
-    """The elements of a flat buffer for `elements` that is cut into `shares` equal shares."""
-    return shares * share_elements(elements, shares)
-
-
-def share_of(elements: int, share: int, shares: int) -> slice:
-    """Where `share` lies in a flat buffer for `elements`."""
-    length = share_elements(elements, shares)
-    return slice(share * length, (share + 1) * length)
-
-
-def parts(sizes: Sequence[int], share: int, shares: int) -> list[slice]:
-    """Of arrays with these sizes, one after the other in a flat buffer, the elements that belong to `share`."""
-    own, found, start = share_of(sum(sizes), share, shares), [], 0
-    for size in sizes:
-        low, high = (min(max(0, border - start), size) for border in (own.start, own.stop))
-        found.append(slice(low, high))
-        start += size
-    return found
 
 
 def layout(

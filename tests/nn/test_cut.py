@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.nn.cut import Cut, join
-from minidl.parallel.layout import parts as shares_of
+from minidl.parallel.shares import parts as shares_of
 
 
 @st.composite

@@ -16,8 +16,9 @@ from minidl.parallel.assembly import training_program
 from minidl.parallel.costs import Costs, part_of
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.layout import SHARE_ELEMENTS, Layout, parts
+from minidl.parallel.layout import Layout
 from minidl.parallel.prepare import prepare
+from minidl.parallel.shares import SHARE_ELEMENTS, parts
 
 SAMPLES = 4  # of a micro-batch
 EXAMPLE = MetaArray((1, 8, 8), "float32"), MetaArray((1,), "int64")

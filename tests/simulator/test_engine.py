@@ -12,8 +12,8 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.collectives import ring_all_reduce_cost
 from minidl.parallel.costs import part_of
-from minidl.parallel.layout import parts
 from minidl.parallel.prepare import prepare
+from minidl.parallel.shares import parts
 from minidl.trace import COLLECTIVES, COMPUTE
 from simulator import simulate
 from tests.simulator.hand_made import PerCall, cluster, links, roofline, run

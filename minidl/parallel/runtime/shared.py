@@ -10,10 +10,10 @@ import numpy as np
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
 from minidl.parallel.handle import Steps
-from minidl.parallel.layout import share_elements
 from minidl.parallel.runtime.announcements import NUMBER_BITS, with_sizes
 from minidl.parallel.runtime.channel import HEADER, header, read_header
 from minidl.parallel.runtime.meeting_group import MeetingGroup
+from minidl.parallel.shares import share_elements
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 

@@ -16,9 +16,10 @@ from minidl.nn.parameter import Buffer, Parameter
 from minidl.parallel.block_profile import reduction_of
 from minidl.parallel.chain_profile import chain_of
 from minidl.parallel.instructions.buffers import APART
-from minidl.parallel.layout import Layout, flat_elements, parts, share_of
+from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import Plan
+from minidl.parallel.shares import flat_elements, parts, share_of
 
 
 @dataclass(frozen=True)
