@@ -71,9 +71,12 @@ class Arena:
         return block.view(dtype).reshape(shape)
 
     def offset_in(self, row: int, x: np.ndarray) -> int | None:
-        """Where in `row` the contiguous array `x` lies; None if it lies elsewhere or is not contiguous."""
-        offset = x.__array_interface__["data"][0] - self._address - row * self.row_bytes
-        return offset if 0 <= offset < self.row_bytes and x.flags.c_contiguous else None
+        """Where the contiguous array `x` lies, from the start of `row`: negative in rows before.
+
+        None if it does not lie in the arena or is not contiguous.
+        """
+        offset = x.__array_interface__["data"][0] - self._address
+        return offset - row * self.row_bytes if 0 <= offset < self.map.size() and x.flags.c_contiguous else None
 
 
 class Heap:

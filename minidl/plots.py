@@ -30,7 +30,7 @@ COLOURS = {
     "update": "#5aa469", "loss, other": "#a0a0a0", "communication": "#d9534f", "copy": "#8c564b",
 }  # fmt: skip
 KINDS = {"F": "forward", "infer": "forward", "B": "backward", "W": "backward of weights", "R": "recomputation",
-         "update": "update", "measure": "update"}  # label of an instruction -> what it is drawn as  # fmt: skip
+         "update": "update", "measure": "update", "add": "update"}  # label -> what it is drawn as  # fmt: skip
 MEMORY = {"parameters": "#4c8fbd", "gradients": "#e3a53c", "optimizer": "#5aa469", "activations": "#8c6bb1"}
 COMPUTED, MOVED, COPIED = (-0.4, 0.5), (0.14, 0.22), (0.38, 0.14)  # top and height of bars, around a rank's row
 LATER_CHUNK = "lighter: a later chunk of the rank"

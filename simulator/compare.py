@@ -22,7 +22,7 @@ RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the pre
 
 WAS_BUSY = "Other programs kept this machine busy: the comparison says little; run it again."
 MEASURES = {  # what table and picture show, by name
-    "plan": "×4: in 4 micro-batches; sharded: each replica updates its share",
+    "plan": "×4: in 4 micro-batches; ZeRO-1: each replica updates its share",
     "speedup": "the step time of one worker over that of the plan",
     "step time": "of one training step, the median of a run",
     "error": "of the simulated step time, against the measured one",

@@ -76,11 +76,12 @@ class Parameter(Stored):
 
     gradient_buffer: an array in which the gradient must lie (in shared memory, say), None for anywhere.
     updated: the part that the optimizer of this rank updates and has a state of: `cut`, or some elements of that.
+    share: flat arrays in which the values and the gradient of those elements lie; None where that is all of it.
     summed_over: axes of the mesh over which the gradient must be summed though every rank there has the same part: each
     has used it on other data, as on its slice of a sequence.
     """
 
-    __slots__ = ("gradient_buffer", "updated", "summed_over")
+    __slots__ = ("gradient_buffer", "updated", "share", "summed_over")
 
     def __init__(
         self,
@@ -94,12 +95,17 @@ class Parameter(Stored):
             raise TypeError(f"Parameter: requires_grad={requires_grad!r} is no bool; say init=… for a recipe")
         super().__init__(shape, init=init, dtype=dtype)
         self.requires_grad_(requires_grad)
-        self.gradient_buffer, self.updated, self.summed_over = None, self.cut, ()
+        self.gradient_buffer, self.updated, self.share, self.summed_over = None, self.cut, None, ()
 
-    def updated_part(self, array):
-        """Of an array as large as what this rank holds, the values or the gradient: what is updated, a flat view."""
-        flat, elements = self.kernels.reshape(array, (-1,)), self.updated.elements
-        return flat if elements is None else flat[elements.start : elements.stop]
+    @property
+    def updated_values(self):
+        """The values that are updated here, flat."""
+        return self.kernels.reshape(self.data, (-1,)) if self.share is None else self.share[0]
+
+    @property
+    def updated_gradient(self):
+        """The gradient of these values, flat."""
+        return self.kernels.reshape(self.grad.data, (-1,)) if self.share is None else self.share[1]
 
     def gradient_destination(self):
         return self.gradient_buffer if self.grad is None else None

@@ -126,7 +126,7 @@ class Optimizer:
                 continue
             if parameter.grad.shape != parameter.shape:
                 raise ValueError(f"parameter {i} has shape {parameter.shape}, its gradient {parameter.grad.shape}")
-            p, gradient = (parameter.updated_part(array) for array in (parameter.data, parameter.grad.data))
+            p, gradient = parameter.updated_values, parameter.updated_gradient
             if p.size:
                 state = self.state[parameter]
                 for key, value in state.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from minidl.parallel import instructions as I
@@ -14,6 +15,7 @@ from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program, RankProgram
 from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
+from minidl.parallel.slots import Place, sharded, slots
 
 if TYPE_CHECKING:
     from minidl.parallel.costs import Costs
@@ -29,7 +31,8 @@ def training_program(
 
     def make(mesh: Mesh) -> RankProgram:
         rank = _Rank(plan, layout, mesh)
-        step = (rank.passes(), rank.reduce_tied(), rank.reduce_loss(), rank.update(clip, norms), rank.gather())
+        passes = just_in_time(rank.add_shares(rank.passes()), rank.gather)
+        step = (passes, rank.reduce_tied(), rank.reduce_loss(), rank.update(clip, norms), rank.gather_updated())
         return RankProgram((), tuple(chain(*step)), ())
 
     return Program(plan, layout, make, True, costs)
@@ -40,7 +43,7 @@ def evaluation_program(plan: Plan, layout: Layout, statistics: bool = False, cos
 
     def make(mesh: Mesh) -> RankProgram:
         rank = _Rank(plan, layout, mesh)
-        step = (rank.infer(), rank.reduce_loss(), (I.EndEvaluation(),))
+        step = (just_in_time(rank.infer(), rank.gather), rank.reduce_loss(), (I.EndEvaluation(),))
         return RankProgram(tuple(rank.broadcast() if statistics else ()), tuple(chain(*step)), ())
 
     return Program(plan, layout, make, False, costs)
@@ -56,7 +59,12 @@ class _Rank:
         self.last_chunk = len(layout.chunks) - 1
         self.recomputes = plan.recompute == "full"
         self.trained = layout.trained(self.stage)
-        self.sharded = tuple(place for place in self.trained if plan.shards(layout.reduction(*place).replicas) > 1)
+        self.sharded = sharded(plan, layout, self.stage)
+        of_stage = slots(plan, layout, self.stage)
+        self.local = {place: B.local_gradients(self.stage, slot) for place, slot in of_stage.items()}
+        self.gathered = {place: B.gathered(self.stage, slot) for place, slot in of_stage.items()}
+        if plan.sharding != "parameters":
+            self.gathered = {}
         self.apart_so_far: set[int] = set()  # what is apart and has a gradient in this step
         self._peers: dict[int, int] = {}
 
@@ -83,9 +91,10 @@ class _Rank:
 
     def forward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)
-        # Bucket by bucket where parameters were just updated, so that the later ones are gathered meanwhile.
-        cuts = [(b, b) for b in range(last + 1)] if self.sharded and first_of_step else [(0, last)]
-        run = [I.Forward(chunk, m, *cut, trained.start, self.recomputes, apart=self.apart(chunk, *cut)) for cut in cuts]
+        # Bucket by bucket where parameters are gathered or were just updated: the later ones are gathered meanwhile.
+        by_bucket = self.gathered or (self.sharded and first_of_step)
+        cuts = [(b, b) for b in range(last + 1)] if by_bucket else [(0, last)]
+        run = [I.Forward(chunk, m, *cut, trained.start, self.recomputes, **self.held(chunk, *cut)) for cut in cuts]
         yield from self.between(chunk, m, run, I.Loss(chunk, m, last, bool(trained)))
 
     def infer(self) -> Iterator[Instruction]:
@@ -93,7 +102,8 @@ class _Rank:
         for kind, chunk, m in self.order():
             if kind == FORWARD:
                 last = self.layout.last_bucket(chunk)
-                run = [I.Infer(chunk, m, 0, last, apart=self.apart(chunk, 0, last))]
+                cuts = [(b, b) for b in range(last + 1)] if self.gathered else [(0, last)]
+                run = [I.Infer(chunk, m, *cut, **self.held(chunk, *cut)) for cut in cuts]
                 yield from self.between(chunk, m, run, I.Score(chunk, m, last))
 
     def between(self, chunk: int, m: int, run: list[Instruction], loss: Instruction) -> Iterator[Instruction]:
@@ -111,88 +121,124 @@ class _Rank:
             yield loss
 
     def backward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
-        gives, reduces = self.layout.wants_gradient(chunk), last_of_step and self.reduces(chunk)
+        gives, reduces = self.layout.wants_gradient(chunk), self.reduces(chunk, last_of_step)
         # Bucket by bucket, so that each is reduced while the blocks before it still go backward. Where the rank before
-        # waits for the gradient, that goes first; the reductions then fill the pipeline's drain.
-        reduces_between = reduces and not gives
+        # waits for the gradient, that goes first, if gradients may wait; the reductions then fill the pipeline's drain.
+        reduces_between = reduces and (bool(self.local) or not gives)
         for first, last, gives_gradient in self.cuts(chunk, reduces_between):
             yield from self.prepare_backward(chunk, m, last)
-            apart = self.apart_gradients(chunk, first, last)
-            yield I.Backward(chunk, m, first, last, not first_of_step, gives_gradient, **apart)
+            found = self.gradients(chunk, first, last, first_of_step)
+            yield I.Backward(chunk, m, first, last, gives_gradient=gives_gradient, **found)
             if reduces_between:
-                yield from self.reductions(chunk, first)
+                yield from self.reductions(chunk, first, last_of_step)
         yield from self.send_gradient(chunk, m)
-        if reduces and gives:
+        if reduces and not reduces_between:
             for b in reversed(self.layout.trained_buckets(chunk)):
-                yield from self.reductions(chunk, b)
+                yield from self.reductions(chunk, b, last_of_step)
 
     def backward_input(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         for first, last, gives_gradient in self.cuts(chunk):
             yield from self.prepare_backward(chunk, m, last)
-            yield I.BackwardInput(chunk, m, first, last, gives_gradient, apart=self.apart(chunk, first, last))
+            yield I.BackwardInput(chunk, m, first, last, gives_gradient, **self.held(chunk, first, last))
         yield from self.send_gradient(chunk, m)
 
     def cuts(self, chunk: int, by_bucket: bool = False) -> Iterator[tuple[int, int, bool]]:
         """Runs of buckets that go backward at once, last one first, and whether each gives the gradient of its input.
 
-        by_bucket: one at a time, as they go where each is computed again before.
+        by_bucket: one at a time, as they go where each is computed again or gathered before.
         """
         trained, gives = self.layout.trained_buckets(chunk), self.layout.wants_gradient(chunk)
-        if by_bucket or self.recomputes:
+        if by_bucket or self.recomputes or self.gathered:
             return ((b, b, gives or b > trained[0]) for b in reversed(trained))
         return iter([(trained[0], trained[-1], gives)])
 
     def prepare_backward(self, chunk: int, m: int, bucket: int) -> Iterator[Instruction]:
         """What comes before the backward of `bucket` and those before it: it is computed again; its gradient comes."""
         if self.recomputes:
-            yield I.Recompute(chunk, m, bucket, bucket, apart=self.apart(chunk, bucket, bucket))
+            yield I.Recompute(chunk, m, bucket, bucket, **self.held(chunk, bucket, bucket))
         if bucket == self.layout.last_bucket(chunk) and chunk < self.last_chunk:
             yield I.RecvGradient(chunk, m, bucket, self.peer(chunk + 1), tuple_of=self.layout.tuples[chunk + 1])
 
     def backward_weights(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         trained = self.layout.trained_buckets(chunk)
-        if not (last_of_step and self.reduces(chunk)):
-            apart = self.apart_gradients(chunk, trained[0], trained[-1])
-            yield I.BackwardWeights(chunk, m, trained[0], trained[-1], not first_of_step, **apart)
+        if not self.reduces(chunk, last_of_step):
+            found = self.gradients(chunk, trained[0], trained[-1], first_of_step, weights=True)
+            yield I.BackwardWeights(chunk, m, trained[0], trained[-1], **found)
             return
         for b in reversed(trained):
-            yield I.BackwardWeights(chunk, m, b, b, not first_of_step, **self.apart_gradients(chunk, b, b))
-            yield from self.reductions(chunk, b)
+            yield I.BackwardWeights(chunk, m, b, b, **self.gradients(chunk, b, b, first_of_step, weights=True))
+            yield from self.reductions(chunk, b, last_of_step)
 
     def send_gradient(self, chunk: int, m: int) -> Iterator[Instruction]:
         if self.layout.wants_gradient(chunk):
             yield I.SendGradient(chunk, m, self.peer(chunk - 1), tuple_of=self.layout.tuples[chunk])
 
-    def apart(self, chunk: int, first: int, last: int) -> tuple[int, ...]:
-        return self.layout.apart_in(chunk, range(first, last + 1))
+    def held(self, chunk: int, first: int, last: int, trained: bool = False) -> dict[str, tuple]:
+        """What buckets have that is apart, and which parameters are gathered for them."""
+        apart = self.layout.apart_in(chunk, range(first, last + 1), trained)
+        places = (*((chunk, b) for b in range(first, last + 1)), *((B.APART, n) for n in apart))
+        return {"apart": apart, "gathered": _chosen(self.gathered, places)}
 
-    def apart_gradients(self, chunk: int, first: int, last: int) -> dict[str, tuple[int, ...]]:
-        """What is apart to whose gradients a backward adds, and of it that which has none before."""
-        apart = self.layout.apart_in(chunk, range(first, last + 1), trained=True)
-        new = tuple(n for n in apart if n not in self.apart_so_far)
+    def gradients(
+        self, chunk: int, first: int, last: int, first_of_step: bool, weights: bool = False
+    ) -> dict[str, tuple | bool]:
+        """Where a backward finds the gradients of which parameters, and which of these are the first."""
+        found = self.held(chunk, first, last, trained=True)
+        places = (*((chunk, b) for b in range(first, last + 1)), *((B.APART, n) for n in found["apart"]))
+        local = _chosen(self.local, places)
+        new = tuple(n for n in found["apart"] if n not in self.apart_so_far or (B.APART, n) in self.local)
         self.apart_so_far.update(new)
-        return {"apart": apart, "new_apart": new}
+        if weights:
+            found["gathered"] = ()  # gradients of weights need no weights
+        return {**found, "new_apart": new, "local": local, "accumulates": not first_of_step and not local}
 
     def own_apart(self, chunk: int, bucket: int) -> tuple[int, ...]:
         """What is apart of this bucket alone: it is reduced with it; what several blocks hold comes at the end."""
         apart = self.layout.apart_in(chunk, range(bucket, bucket + 1), trained=True)
         return tuple(n for n in apart if not self.layout.apart[n].tied)
 
-    def reduces(self, chunk: int) -> bool:
-        """Whether gradients of the chunk are reduced after its last backward."""
+    def reduces(self, chunk: int, last_of_step: bool) -> bool:
+        """Whether gradients of the chunk are reduced after a backward: after its last one, or after each."""
+        if not last_of_step:
+            return bool(self.local)
         apart = (n for b in self.layout.trained_buckets(chunk) for n in self.own_apart(chunk, b))
         return bool(self.plan.spread(REPLICAS)) or any(self.layout.apart[n].reduction.also for n in apart)
 
-    def reductions(self, chunk: int, bucket: int) -> Iterator[Instruction]:
-        """Of the gradients of a bucket: first over ranks of one replica where that is apart, then over the replicas."""
-        if chunk == B.APART and self.layout.apart[bucket].reduction.also:
-            yield I.SumParts(bucket, self.layout.apart[bucket].reduction.also)
-        if axes := self.plan.spread(self.layout.reduction(chunk, bucket).replicas):
-            kind = I.ReduceScatterGradients if (chunk, bucket) in self.sharded else I.ReduceGradients
-            yield kind(chunk, bucket, axes)
+    def reductions(self, chunk: int, bucket: int, last_of_step: bool = True) -> Iterator[Instruction]:
+        """Of the gradients of a bucket: first over ranks of one replica where that is apart, then over the replicas.
+
+        Before the last backward of the step only those that may not wait for it.
+        """
+        slot = self.local.get((chunk, bucket))
+        if slot or last_of_step:
+            if chunk == B.APART and self.layout.apart[bucket].reduction.also:
+                yield I.SumParts(bucket, self.layout.apart[bucket].reduction.also, slot=slot)
+            if axes := self.replicas(chunk, bucket):
+                kind = I.ReduceScatterGradients if (chunk, bucket) in self.sharded else I.ReduceGradients
+                yield kind(chunk, bucket, axes, slot=slot)
         if chunk != B.APART:
             for n in self.own_apart(chunk, bucket):
-                yield from self.reductions(B.APART, n)
+                yield from self.reductions(B.APART, n, last_of_step)
+
+    def replicas(self, chunk: int, bucket: int) -> tuple[str, ...]:
+        """The axes along which ranks hold the same parameters of a bucket."""
+        return self.plan.spread(self.layout.reduction(chunk, bucket).replicas)
+
+    def add_shares(self, step: Iterable[Instruction]) -> Iterator[Instruction]:
+        """`step`, in which what was reduced of one micro-batch is added up when its slot is needed again.
+
+        So compute goes on meanwhile.
+        """
+        reduced: dict[B.BufferName, I.AddShare] = {}
+        begun: set[Place] = set()
+        for i in step:
+            yield from (reduced.pop(slot) for slot in i.writes if slot in reduced)
+            yield i
+            if isinstance(i, I.ReduceScatterGradients) and i.slot:
+                place = i.chunk, i.bucket
+                reduced[i.slot] = I.AddShare(*place, i.slot, accumulates=place in begun)
+                begun.add(place)
+        yield from reduced.values()
 
     def reduce_tied(self) -> Iterator[Instruction]:
         """The gradients of what several blocks hold are summed over their stages, and then reduced."""
@@ -215,16 +261,51 @@ class _Rank:
             yield I.ReduceParameterNorms(self.trained, self.plan.parted)
         yield I.OptimizerStep(self.trained, clip, norms, self.sharded)
 
-    def gather(self) -> Iterator[Instruction]:
+    def gather(self, place: Place) -> Instruction:
+        return I.GatherParameters(*place, self.replicas(*place), slot=self.gathered.get(place))
+
+    def gather_updated(self) -> Iterator[Instruction]:
         """In the next forward's order: it reads what these write, and so waits for each (machine.py)."""
-        for place in sorted(self.sharded):
-            yield I.GatherParameters(*place, self.plan.spread(self.layout.reduction(*place).replicas))
+        return map(self.gather, sorted(set(self.sharded) - self.gathered.keys()))
 
     def broadcast(self) -> Iterator[Instruction]:
         """The statistics of the first replica, for all."""
         if axes := self.plan.spread(REPLICAS):
             for chunk in self.chunks:
                 yield I.BroadcastStatistics(chunk, axes)
+
+
+def just_in_time(step: Iterable[Instruction], gather: Callable[[Place], Instruction]) -> Iterator[Instruction]:
+    """`step`, in which parameters are gathered before whatever needs them in a slot.
+
+    The next ones come one use ahead, where their slots are free: while this one computes.
+    """
+    step = list(step)
+    uses = deque(i for i in step if isinstance(i, I.ThroughBuckets) and i.gathered)
+    held: dict[B.BufferName, Place] = {}
+
+    def missing(use: I.ThroughBuckets) -> list[tuple[Place, B.BufferName]]:
+        return [(place, slot) for place, slot in use.gathered if held.get(slot) != place]
+
+    def gathered(places: list[tuple[Place, B.BufferName]]) -> Iterator[Instruction]:
+        for place, slot in places:
+            held[slot] = place
+            yield gather(place)
+
+    for i in step:
+        if uses and uses[0] is i:
+            uses.popleft()
+            yield from gathered(missing(i))
+            ahead = next(filter(None, map(missing, islice(uses, 2))), [])  # a backward has what its Recompute has
+            if not any(slot in held for _, slot in ahead):
+                yield from gathered(ahead)
+        yield i
+        for buffer in i.frees:
+            held.pop(buffer, None)
+
+
+def _chosen(slots: dict[Place, B.BufferName], places: Iterable[Place]) -> tuple[tuple[Place, B.BufferName], ...]:
+    return tuple((place, slots[place]) for place in places if place in slots)
 
 
 PASSES: dict[str, Callable[[_Rank, int, int, bool, bool], Iterator[Instruction]]] = {

@@ -98,7 +98,10 @@ class _Checker:
         # The ranks of a stage have equal lists but for their peers: where there are many, one of each stage will do.
         every = program.edited or program.world_size <= EVERY_RANK
         chosen = range(program.world_size) if every else program.representatives()
-        self.ranks = {rank: RankTags(program, rank) for rank in chosen}
+        statistics = bool(program.costs and program.costs.profile.statistics)
+        meshes = tuple(program.plan.mesh(rank) for rank in chosen)
+        self.facts = Facts(program.plan, program.layout, meshes, statistics)
+        self.ranks = {rank: RankTags(program, self.facts, rank) for rank in chosen}
         self.members = Members(program.plan, self.ranks)
         axes = program.costs.layer_axes() if program.costs else []
         self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
@@ -108,9 +111,6 @@ class _Checker:
         self.meetings: Meetings = Meetings()
         self.awake: deque[RankTags] = deque()  # who may be able to start something
         self.todo: deque[Callable[[], None]] = deque()  # what they waited for has come
-        statistics = bool(program.costs and program.costs.profile.statistics)
-        meshes = tuple(rank.mesh for rank in self.ranks.values())
-        self.facts = Facts(program.plan, program.layout, meshes, statistics)
 
     def run(self) -> Report:
         self.run_part("prologue")
@@ -248,12 +248,13 @@ class _Checker:
             raise ProgramError(f"never received: {', '.join(unread)}")
 
     def check_updates(self, rank: RankTags) -> None:
-        """Every parameter that is trained has had one update, and every replica has all of it, for the next step."""
+        """Every parameter that is trained has had one update; every replica has all of it, or its share as before."""
         parameters = [buffer for buffer in rank.tags if buffer.holds == "parameters"]
         for buffer in sorted(parameters, key=lambda buffer: (buffer.chunk, buffer.bucket)):
             version = rank.tags[buffer]
             trained = self.program.trains and self.program.layout.is_trained(buffer.chunk, buffer.bucket)
-            if version != (expected := Version(int(trained), True)):
+            whole = (buffer.chunk, buffer.bucket) not in self.facts.dropped
+            if version != (expected := Version(int(trained), whole)):
                 done = "updates" if version.updates != expected.updates else "gathers"
                 raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
 from minidl.events import Details
+from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import BlockProfile, Call, Kept, ParameterProfile
@@ -19,11 +21,12 @@ from minidl.parallel.blocks import several
 from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import BufferName, Instruction
-from minidl.parallel.instructions.buffers import APART
+from minidl.parallel.instructions.buffers import APART, GATHERED, LOCAL
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import REPLICAS, Axis
 from minidl.parallel.plan import Plan
 from minidl.parallel.shares import flat_elements, parts
+from minidl.parallel.slots import slots
 
 FLOAT64 = 8  # bytes of the sums that ranks reduce
 
@@ -94,6 +97,13 @@ class Costs:
     def _backward_weights(self, i: I.BackwardWeights) -> list[Sequence[Call]]:
         blocks = reversed(list(self._blocks(i.chunk, i.buckets)))
         return [block.accumulate_weights if i.accumulates else block.backward_weights for block in blocks]
+
+    def _add_share(self, i: I.AddShare) -> list[Sequence[Call]]:
+        """One kernel on this replica's share of the bucket."""
+        share = self._flat((i.chunk, i.bucket), share=True)
+        with meta.record() as calls:
+            (meta.accumulate if i.accumulates else meta.assign)(share, share)
+        return [calls]
 
     def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
         return [self._updated(i.buckets, lambda parameter: parameter.measure)]
@@ -181,17 +191,20 @@ class Costs:
 
     def _touched_blocks(self, i: Instruction) -> tuple[int, int] | None:
         """The first and the last block whose parameters or gradients it touches, where these are of one chunk."""
-        places = {(b.chunk, b.bucket) for b in (*i.reads, *i.writes) if b.holds in ("parameters", "gradients")}
-        places = {(chunk, bucket) for chunk, bucket in places if chunk != APART}
+        if isinstance(i, I.ThroughBuckets):
+            places = {(i.chunk, b) for b in i.buckets}
+        else:
+            named = {(b.chunk, b.bucket) for b in (*i.reads, *i.writes) if b.holds in ("parameters", "gradients")}
+            places = {(chunk, bucket) for chunk, bucket in named if chunk != APART}
         if len({chunk for chunk, _ in places}) != 1:
             return None
         ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
         return min(start for start, _ in ranges), max(end for _, end in ranges) - 1
 
     def _moved(self, b: BufferName) -> int:
-        """Of a view of a larger storage a message has the view alone; of parameters a gather has those trained."""
-        if b.holds == "parameters":
-            return sum(self._flat(b).values())
+        """Of a view of a larger storage a message has the view alone; of what is sharded a collective has the whole."""
+        if b.holds in ("parameters", "gradients"):
+            return self._flat((b.chunk, b.bucket)).nbytes
         if b.holds in ("activation", "output gradient"):
             arrays = self._arrays(self._end(b.chunk, b.bucket))
             return sum(a.nbytes for a in arrays if b.holds == "activation" or a.dtype.kind == "f")
@@ -234,17 +247,37 @@ class Costs:
         return found
 
     def _parameters(self, b: BufferName) -> dict[Hashable, int]:
-        held = self._bucket(b.chunk, b.bucket)
-        if self._shards(b.chunk, b.bucket) > 1 and self.layout.is_trained(b.chunk, b.bucket):
-            return self._flat(b) | {(b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
+        held, place = self._bucket(b.chunk, b.bucket), (b.chunk, b.bucket)
+        if self._shards(*place) > 1 and self.layout.is_trained(*place):
+            dropped = self.plan.sharding == "parameters" and place in self._slots
+            flat = self._flat(place, share=dropped)
+            return {b: flat.nbytes, (b, "frozen"): sum(p.nbytes for p in held if not p.trained)}
         return {b: sum(p.nbytes for p in held)}
 
-    def _flat(self, b: BufferName) -> dict[Hashable, int]:
-        """The flat array that holds the trained parameters of a bucket, or their gradients."""
-        parameters = [p for p in self._bucket(b.chunk, b.bucket) if p.trained]
+    def _gradients(self, b: BufferName) -> dict[Hashable, int]:
+        place = b.chunk, b.bucket
+        return {b: self._flat(place, share=place in self._slots).nbytes}
+
+    def _slot(self, b: BufferName) -> dict[Hashable, int]:
+        """A slot has room for the largest bucket that comes there."""
+        stage, slot = b.chunk, b.bucket
+        come = (place for place in self.layout.places(stage) if self._slots.get(place) == slot)
+        return {b: max(self._flat(place).nbytes for place in come)}
+
+    @cached_property
+    def _slots(self) -> dict[tuple[int, int], int]:
+        """Of the buckets of all stages: no two stages have the same one, but for ties, which have no slot."""
+        found: dict[tuple[int, int], int] = {}
+        for stage in range(len(self.layout.stages)):
+            found |= slots(self.plan, self.layout, stage)
+        return found
+
+    def _flat(self, place: tuple[int, int], share: bool = False) -> MetaArray:
+        """The flat array that holds the trained parameters of a bucket, or their gradients; or a replica's share."""
+        parameters, shards = [p for p in self._bucket(*place) if p.trained], self._shards(*place)
         elements = sum(p.elements for p in parameters)
         item = sum(p.nbytes for p in parameters) // max(elements, 1)
-        return {b: item * flat_elements(elements, self._shards(b.chunk, b.bucket))}
+        return MetaArray((flat_elements(elements, shards) // (shards if share else 1),), f"float{8 * (item or 4)}")
 
     def _state(self, b: BufferName) -> dict[Hashable, int]:
         return {b: round(sum(p.state_bytes * part for p, part in self._share(b.chunk, b.bucket, share=0)))}
@@ -289,6 +322,7 @@ CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call
     I.Backward: Costs._backward,
     I.BackwardInput: Costs._backward_input,
     I.BackwardWeights: Costs._backward_weights,
+    I.AddShare: Costs._add_share,
     I.MeasureParameters: Costs._measure,
     I.OptimizerStep: Costs._update,
     I.EndEvaluation: lambda costs, i: [],
@@ -302,7 +336,9 @@ BYTES: dict[str, Callable[[Costs, BufferName], dict[Hashable, int]]] = {
     "saved": Costs._saved,
     "later": Costs._later,
     "output gradient": Costs._output_gradient,
-    "gradients": Costs._flat,
+    "gradients": Costs._gradients,
+    GATHERED: Costs._slot,
+    LOCAL: Costs._slot,
     "target": lambda costs, b: {b: costs.profile.target.nbytes},
     "loss": lambda costs, b: {},  # numbers, no array
     "total": lambda costs, b: {b: FLOAT64 * len(Totals._fields)},

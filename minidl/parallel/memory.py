@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from minidl.parallel.costs import Costs
 from minidl.parallel.instructions import BufferName, Instruction
+from minidl.parallel.instructions.buffers import GATHERED, LOCAL
 from minidl.parallel.program import Program
 
-SHOWN_AS = {"parameters": "parameters", "statistics": "parameters", "gradients": "gradients", "state": "optimizer"}
+SHOWN_AS = {
+    "parameters": "parameters", GATHERED: "parameters", "statistics": "parameters", "gradients": "gradients",
+    LOCAL: "gradients", "state": "optimizer",
+}  # fmt: skip
 OTHERS = "activations"
 
 
@@ -36,15 +40,17 @@ def peak_memory(program: Program, rank: int, scale: float = 1.0) -> Memory:
 def memory_over_step(program: Program, rank: int, scale: float = 1.0) -> Iterator[tuple[Instruction, Memory]]:
     """What `rank` holds after each instruction of a step, before it frees what it has not used up, in the list's order.
 
-    The step follows others: gradients have had their memory since the first. What lies in one storage counts once, and
-    what a kernel makes and drops does not. Messages that come before their place in the list are not counted early.
+    The step follows others: gradients and slots have had their memory since the first. What lies in one storage counts
+    once, and what a kernel makes and drops does not. Messages that come before their place in the list are not counted
+    early.
 
     scale: bytes of an activation, gradient or parameter relative to float32. Below 1, training is in mixed precision:
     the optimizer also keeps a float32 master of what it updates (Micikevicius et al. 2018, section 3.1; sharded:
     Rajbhandari et al. 2020, figure 1).
     """
     step = program[rank].step
-    resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds == "gradients"}
+    kept = "gradients", GATHERED, LOCAL
+    resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
     held = _Held(program.costs, scale)
     held.add(resident)
     if scale < 1:

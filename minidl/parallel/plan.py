@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TRUTHS = {"true": True, "false": False}
 RECOMPUTATIONS = ("none", "selective", "full")
-SHARDINGS = ("none", "optimizer")
+SHARDINGS = ("none", "optimizer", "gradients", "parameters")
 
 
 def _field(default: int | float | str | bool, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -51,9 +51,11 @@ class Plan(Displayed):
         ("selective"; Korthikanti et al. 2022, section 5), or all but the input of each bucket ("full"; Chen et al.
         2016).
     bucket_mb: gradients are reduced over the replicas in buckets of about this many MiB (Li et al. 2020, section 4.2).
-    sharding: what the replicas share among them instead of each having all of it: "none", or the state of the
-        "optimizer", each replica updating its part of the parameters (Rajbhandari et al. 2020, ZeRO stage 1). One
-        replica has nothing to share.
+    sharding: what the replicas share among them instead of each having all of it (Rajbhandari et al. 2020, ZeRO):
+        "none"; the state of the "optimizer", each replica updating its share of the parameters (stage 1); the
+        "gradients" as well, reduced after every micro-batch (stage 2); or the "parameters" too, gathered bucket by
+        bucket just before each forward and each backward, and dropped after it (stage 3; FSDP). One replica has nothing
+        to share; parameters that several blocks hold are whole on all replicas.
     sequence_parallel: between the layers that the tensor ranks share, each has its slice of every sequence instead of
         all of it (Korthikanti et al. 2022, section 4.2.2).
 
@@ -185,12 +187,12 @@ class Plan(Displayed):
         return Text(str(self))
 
     def __str__(self) -> str:
-        return self._in_words("sharded optimizer", ", {} micro-batches")
+        return self._in_words(f"sharded {self.sharding}", ", {} micro-batches")
 
     @property
     def label(self) -> str:
         """As `str` in fewer characters, for a table: "×4" are 4 micro-batches."""
-        return self._in_words("sharded", " ×{}")
+        return self._in_words(f"ZeRO-{SHARDINGS.index(self.sharding)}", " ×{}")
 
     def _in_words(self, sharded: str, micro_batches: str) -> str:
         text = " × ".join(f"{axis} {size}" for axis, size in self.axes.items()) or "one worker"

@@ -21,7 +21,7 @@ from minidl.tensor import Tensor
 class RankState:
     """The parts of parameters, of buffers, and of the optimizer's state that a rank holds after `step` steps.
 
-    What several replicas have alike is with the first of them alone: parameters, and a state that is not sharded.
+    What several replicas have alike is with the first of them alone: parameters and a state that are not sharded.
     """
 
     step: int
@@ -33,13 +33,15 @@ class RankState:
 
 def take(step: int, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) -> RankState:
     """What this rank holds now, on the host, where nothing is copied that lies there."""
-    held = [p for p in stage.counted if stage.is_first(p, REPLICAS, whole=True)]
+    whole = [p for p in stage.counted if p not in stage.dropped and stage.is_first(p, REPLICAS, whole=True)]
+    shares = [p for p in stage.counted if p in stage.dropped and stage.is_first(p, REPLICAS)]
+    held = [*((p, p.numpy(), p.cut) for p in whole), *((p, _on_host(p.share[0]), p.updated) for p in shares)]
     updated = [p for p in stage.counted if stage.is_first(p, REPLICAS)] if optimizer else []
     states = ((p, optimizer.state[p]) for p in updated)
     return RankState(
         step,
         mesh.replica,
-        {name: (p.numpy(), p.cut) for p in held for name in stage.names(p)},
+        {name: part for p, *part in held for name in stage.names(p)},
         {buffer.name: (buffer.numpy(), buffer.cut) for buffer in stage.buffers},
         {p.name: ({key: _on_host(value) for key, value in state.items()}, p.updated) for p, state in states},
     )
@@ -53,7 +55,10 @@ def restore(saved: dict, stage: Stage, optimizer: Optimizer | None, mesh: Mesh) 
     replicas, replica = [saved["model"], *saved["replicas"]], mesh.replica
     buffers = replicas[replica if replica < len(replicas) else 0]
     for p in stage.parameters:
-        _write(p, saved["model"])
+        if p in stage.dropped:
+            p.kernels.assign(p.share[0], _part(p, saved["model"][p.name].numpy()))
+        else:
+            _write(p, saved["model"])
     for buffer in stage.buffers:
         _write(buffer, buffers)
     for p in optimizer.parameters if optimizer else ():

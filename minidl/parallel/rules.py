@@ -13,7 +13,19 @@ from minidl.parallel import instructions as I
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.buffers import APART
-from minidl.parallel.tags import MEASURED, REDUCED, Brought, Facts, ProgramError, RankTags, Sum, Tag, Tags, Version
+from minidl.parallel.tags import (
+    MEASURED,
+    REDUCED,
+    Brought,
+    Facts,
+    Gathered,
+    ProgramError,
+    RankTags,
+    Sum,
+    Tag,
+    Tags,
+    Version,
+)
 
 # Rules for what computes: of a rank and an instruction, to the tags of what is written
 
@@ -33,7 +45,7 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     tags: Tags = {B.activation(i.chunk, i.micro_batch, i.last): tag._replace(blocks=buckets[i.last][1])}
     tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
     for b in i.buckets:
-        version = _whole(rank, i, B.parameters(i.chunk, b))
+        version = _whole(rank, i, (i.chunk, b))
         kept = B.saved(i.chunk, i.micro_batch, b)
         before = tag._replace(blocks=buckets[b][0])
         if kept in i.writes:
@@ -51,7 +63,7 @@ def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
     rank.keep(i)
     _check_apart(facts, rank, i)
-    return {i.writes[0]: (tag, _whole(rank, i, B.parameters(i.chunk, i.first)))}
+    return {i.writes[0]: (tag, _whole(rank, i, (i.chunk, i.first)))}
 
 
 def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
@@ -84,7 +96,7 @@ def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> T
         saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
         if gradient != saved._replace(blocks=buckets[b][1]):
             raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
-        if version != _whole(rank, i, B.parameters(i.chunk, b)):
+        if version != _whole(rank, i, (i.chunk, b)):
             raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
         gradient = saved
     return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
@@ -99,20 +111,34 @@ def _add_gradients(
     """
     _check_apart(facts, rank, i)
     tags: Tags = {}
+    lie, slots = dict(zip(i.places, i.gradients, strict=True)), dict(i.local)
     for b in i.buckets:
         saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
-        so_far = rank.tags[B.gradients(i.chunk, b)] if i.accumulates else Sum(Counter())
+        place = i.chunk, b
+        gradients = lie[place]
+        so_far = rank.tags[gradients] if i.accumulates else Sum(Counter(), place=place if place in slots else None)
         so_far.samples[saved.samples] += 1
-        tags[B.gradients(i.chunk, b)] = so_far
+        tags[gradients] = so_far
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True):
-            gradients = B.gradients(APART, n)
+            place = APART, n
+            gradients = lie[place]
             known = gradients in tags or n not in i.new_apart
-            so_far = tags.get(gradients, rank.tags.get(gradients)) if known else Sum(Counter())
+            new = Sum(Counter(), place=place if place in slots else None)
+            so_far = tags.get(gradients, rank.tags.get(gradients)) if known else new
             so_far.samples.update(facts.found(n, rank.mesh, saved.samples, i.chunk, b))
             tags[gradients] = so_far
         rank.live[i.chunk, i.micro_batch] -= 1
     rank.live = +rank.live  # without those of which nothing is left
     return tags
+
+
+def _add_share(facts: Facts, rank: RankTags, i: I.AddShare) -> Tags:
+    """A share of what all replicas have found of a micro-batch, added to those of the micro-batches before."""
+    found = rank.tags[i.slot]
+    if found.place != (i.chunk, i.bucket) or found.whole:
+        raise ProgramError(f"rank {rank.number}: {i} needs a share of what is reduced of that bucket, not {found}")
+    before = rank.tags[B.gradients(i.chunk, i.bucket)].samples if i.accumulates else Counter()
+    return {B.gradients(i.chunk, i.bucket): Sum(before + found.samples, whole=False)}
 
 
 def _measure(facts: Facts, rank: RankTags, i: I.MeasureParameters) -> Tags:
@@ -139,8 +165,16 @@ def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
 
 
 def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> Tags:
+    return {buffer: Sum(Counter(brought.samples)) for buffer in i.writes}  # a copy of its own, to be added to
+
+
+def _reduce_gradients(facts: Facts, rank: RankTags, i: I.ReduceGradients | I.SumParts, brought: Brought) -> Tags:
+    place = (APART, i.apart) if isinstance(i, I.SumParts) else (i.chunk, i.bucket)
+    places = {tag.place for tag in brought.tags}
+    if places != {place if i.slot else None}:
+        raise ProgramError(f"rank {rank.number}: {i} finds there those of other buckets, {places}")
     whole = not isinstance(i, I.ReduceScatterGradients)
-    return {buffer: Sum(Counter(brought.samples), whole) for buffer in i.writes}  # a copy of its own, to be added to
+    return {buffer: Sum(Counter(brought.samples), whole, place if i.slot else None) for buffer in i.writes}
 
 
 def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
@@ -150,7 +184,8 @@ def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brough
     versions = set(brought.tags)
     if len(versions) > 1 or any(version.whole for version in versions):
         raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")
-    return {buffer: Version(versions.pop().updates, True) for buffer in i.writes}
+    version = Version(versions.pop().updates, True)
+    return {buffer: Gathered((i.chunk, i.bucket), version) if i.slot else version for buffer in i.writes}
 
 
 def _broadcast(facts: Facts, rank: RankTags, i: I.BroadcastStatistics, brought: Brought) -> Tags:
@@ -178,10 +213,19 @@ def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Inst
 # What several rules ask
 
 
-def _whole(rank: RankTags, i: Instruction, parameters: BufferName) -> Version:
-    version = rank.tags[parameters]
+def _whole(rank: RankTags, i: I.ThroughBuckets, place: tuple[int, int]) -> Version:
+    """The version of the parameters of a bucket, which must be there whole: in a slot, if it says so."""
+    slot = dict(i.gathered).get(place)
+    version = rank.tags[slot or B.parameters(*place)]
+    if slot:
+        if version.place != place:
+            raise ProgramError(
+                f"rank {rank.number}: {i} takes {B.parameters(*place)}, and {slot} has {B.parameters(*version.place)}"
+            )
+        return version.version
     if not version.whole:
-        raise ProgramError(f"rank {rank.number}: {i} takes {parameters}, of which this replica has its share alone")
+        taken = B.parameters(*place)
+        raise ProgramError(f"rank {rank.number}: {i} takes {taken}, of which this replica has its share alone")
     return version
 
 
@@ -191,9 +235,9 @@ def _check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
     held = facts.layout.apart_in(i.chunk, i.buckets, trained=adds)
     if i.apart != held:
         raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
-    for buffer in i.reads:
-        if buffer.holds == "parameters" and buffer.chunk == APART:
-            _whole(rank, i, buffer)
+    if not isinstance(i, I.BackwardWeights):  # which reads none
+        for n in i.apart:
+            _whole(rank, i, (APART, n))
 
 
 def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
@@ -253,15 +297,16 @@ COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], 
     I.Backward: _backward,
     I.BackwardInput: _backward_input,
     I.BackwardWeights: _backward_weights,
+    I.AddShare: _add_share,
     I.MeasureParameters: _measure,
     I.OptimizerStep: _update,
     I.EndEvaluation: _end_evaluation,
 }
 
 COLLECTIVE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction, Brought], Tags]] = {
-    I.ReduceGradients: _reduce,
-    I.ReduceScatterGradients: _reduce,
-    I.SumParts: _reduce,
+    I.ReduceGradients: _reduce_gradients,
+    I.ReduceScatterGradients: _reduce_gradients,
+    I.SumParts: _reduce_gradients,
     I.ReduceLoss: _reduce,
     I.GatherParameters: _gather,
     I.BroadcastStatistics: _broadcast,

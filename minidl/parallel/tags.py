@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import BufferName
+from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Apart, Layout
 from minidl.parallel.machine import Lanes
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
+from minidl.parallel.slots import slots
 
 
 class ProgramError(ValueError):
@@ -44,15 +46,23 @@ class Version(NamedTuple):
     whole: bool
 
 
+class Gathered(NamedTuple):
+    """What parameters in a slot stand for: those of one bucket, whole."""
+
+    place: tuple[int, int]
+    version: Version
+
+
 class Sum(NamedTuple):
     """What losses and gradients stand for: how often each sample is in them. whole: this is no share of the sum.
 
-    A sample is (replica, micro-batch); in gradients of what is apart (replica, micro-batch, block, part), the last one
-    the place of the rank that found this part of it.
+    place: in a slot, the bucket whose gradients these are. A sample is (replica, micro-batch); in gradients of what is
+    apart (replica, micro-batch, block, part), the last one the place of the rank that found this part of it.
     """
 
     samples: Counter
     whole: bool = True
+    place: tuple[int, int] | None = None
 
 
 MEASURED, REDUCED = "measured", "reduced"  # what norms are: of this rank's parts alone, or of whole parameters
@@ -88,6 +98,13 @@ class Facts:
     layout: Layout
     meshes: tuple[Mesh, ...]
     statistics: bool
+
+    @cached_property
+    def dropped(self) -> frozenset[tuple[int, int]]:
+        """The buckets of all stages of which a rank has its share alone, but where they are gathered."""
+        if self.plan.sharding != "parameters":
+            return frozenset()
+        return frozenset(place for n in range(len(self.layout.stages)) for place in slots(self.plan, self.layout, n))
 
     @cached_property
     def batch(self) -> Counter:
@@ -139,11 +156,13 @@ def _part(mesh: Mesh, apart: Apart) -> tuple[int, ...]:
 class RankTags:
     """One rank as far as it has come: its lanes, and the tag of each buffer that exists."""
 
-    def __init__(self, program: Program, rank: int):
+    def __init__(self, program: Program, facts: Facts, rank: int):
         self.number, self.mesh, self.lanes = rank, program.plan.mesh(rank), Lanes({})
         replica = self.mesh.replica
         starts = {"parameters": Version(0, True), "statistics": replica, "state": None}  # statistics: whose they are
         self.tags: dict[BufferName, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
+        for place in facts.dropped.intersection(program.layout.places(self.mesh.coordinate("pipeline"))):
+            self.tags[B.parameters(*place)] = Version(0, False)
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 

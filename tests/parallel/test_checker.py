@@ -13,6 +13,7 @@ from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.costs import BYTES, CALLS
 from minidl.parallel.instructions.instruction import KINDS, Collective, Receive, Send
 from minidl.parallel.layout import layout
+from minidl.parallel.plan import SHARDINGS
 from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.worker import COMPUTE_HANDLERS
@@ -29,10 +30,10 @@ MATRIX = plans(
     schedule=SCHEDULES,
     chunks=(1, 2),
     recompute=("none", "full"),
-    sharding=("none", "optimizer"),
+    sharding=SHARDINGS,
 )
 MATRIX = [plan for plan in MATRIX if plan.data > 1 or plan.sharding == "none"]
-SOME = MATRIX[14::31]
+SOME = MATRIX[::29]
 
 SOME_OR_ALL = pytest.mark.parametrize(
     "matrix", [pytest.param(SOME, id="some"), pytest.param(MATRIX, id="all", marks=pytest.mark.slow)]
@@ -109,6 +110,14 @@ SMALL = [  # and whether gradients are clipped, and updates take norms
     (Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, recompute="full"), False, False),
     (Plan(pipeline=2, micro_batches=2, schedule="zero-bubble", recompute="full"), False, False),
     (Plan(data=2, sharding="optimizer", recompute="full"), False, False),
+    (Plan(data=2, sharding="gradients"), True, True),
+    (Plan(data=2, pipeline=2, micro_batches=2, sharding="gradients"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, schedule="zero-bubble", sharding="gradients"), False, False),
+    (Plan(data=2, micro_batches=3, sharding="parameters"), True, True),
+    (Plan(data=2, pipeline=2, micro_batches=2, sharding="parameters"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, sharding="parameters"), False, False),
+    (Plan(data=2, pipeline=2, micro_batches=2, schedule="zero-bubble", sharding="parameters"), False, False),
+    (Plan(data=2, micro_batches=2, sharding="parameters", recompute="full"), False, False),
 ]
 SMALL_IDS = [f"{plan}{', clip' * clip}{', norms' * norms}" for plan, clip, norms in SMALL]
 
@@ -175,7 +184,7 @@ def test_doing_any_instruction_twice_is_caught(plan, clip, norms):
 
 def test_every_instruction_is_known_to_all_who_run_it():
     kinds = {k for k in vars(I).values() if isinstance(k, type) and issubclass(k, I.Instruction)}
-    kinds -= {I.Instruction, I.ThroughBuckets}
+    kinds -= {I.Instruction, I.ThroughBuckets, I.GivesGradients}
     compute = {k for k in kinds if k.lane == COMPUTE}
     assert {k.kind for k in kinds} == set(KINDS)
     assert compute == {k for k in kinds if k.kind == "compute"}

@@ -11,6 +11,7 @@ from minidl import data, models, nn, optim
 from minidl.parallel import Plan, train
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 from minidl.parallel.mesh import Mesh
+from minidl.parallel.plan import SHARDINGS
 from tests.parallel import covering
 from tests.parallel.covering import assert_same, case_id, cases_of, cover, difference, fields, meetings
 
@@ -57,7 +58,7 @@ OPTIONS = {
     "schedule": ("1f1b", "gpipe", "naive", "interleaved", "zero-bubble"),
     "chunks": (1, 2),
     "recompute": ("none", "full"),
-    "sharding": ("none", "optimizer"),
+    "sharding": SHARDINGS,
     "momentum": (0.9, 0.0),
     "dropout": (0.2, 0.0),
     "dtype": ("float64", "float32"),
@@ -192,11 +193,12 @@ def test_a_batch_without_any_label_that_counts_changes_nothing():
 @pytest.mark.parametrize("plan", [Plan(data=3), Plan(data=2, pipeline=2, micro_batches=2)], ids=str)
 def test_an_optimizer_with_state_is_the_same_when_its_replicas_share_it(plan):
     options = dict(optimizer=lambda p: optim.AdamW(p, lr=0.01), loss=nn.CrossEntropyLoss(), batch_size=348, steps=STEPS)
-    whole, shared = (
+    whole, *shared = (
         train(perceptron(0.2), DIGITS, replace(plan, sharding=sharding, bucket_mb=0.004), dtype="float64", **options)
-        for sharding in ("none", "optimizer")
+        for sharding in SHARDINGS
     )
-    assert_same(shared, whole, 1e-12)
+    for one in shared:
+        assert_same(one, whole, 1e-12)
 
 
 @pytest.mark.parametrize("cls", [optim.LARS, optim.LAMB])
@@ -213,6 +215,8 @@ def test_the_norms_of_parameters_are_those_of_the_whole_wherever_the_parts_lie(c
         Plan(data=4, sharding="optimizer"),
         Plan(data=2, tensor=2, sharding="optimizer"),
         Plan(data=2, tensor=2, pipeline=2, sharding="optimizer"),
+        Plan(data=2, tensor=2, micro_batches=2, sharding="gradients"),
+        Plan(data=2, pipeline=2, sharding="parameters"),
     ):
         assert_same(train(perceptron(0.2), DIGITS, replace(plan, bucket_mb=0.001), **options), expected, 1e-10)
 

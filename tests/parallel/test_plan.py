@@ -97,7 +97,7 @@ def test_every_field_refuses_what_it_cannot_be(field):
     ("plan", "label"),
     [
         (Plan(), "one worker"),
-        (Plan(data=2, sharding="optimizer"), "data 2, sharded"),
+        (Plan(data=2, sharding="optimizer"), "data 2, ZeRO-1"),
         (Plan(data=2, pipeline=2, micro_batches=4, schedule="gpipe"), "pipeline 2 × data 2, gpipe ×4"),
         (
             Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2),

@@ -72,6 +72,7 @@ PLANS = [
     Plan(),
     Plan(micro_batches=2),
     Plan(data=2, micro_batches=2, sharding="optimizer"),
+    Plan(data=2, micro_batches=2, sharding="parameters"),
     Plan(pipeline=2, micro_batches=2),
     Plan(pipeline=2, micro_batches=2, schedule="interleaved", chunks=2),
     Plan(pipeline=2, micro_batches=4, schedule="zero-bubble"),

@@ -85,6 +85,8 @@ PLANS = (
     Plan(data=2, sharding="optimizer", micro_batches=2),
     Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
     Plan(data=2, tensor=2, sharding="optimizer", bucket_mb=0.004),
+    Plan(data=2, micro_batches=2, sharding="gradients", bucket_mb=0.004),
+    Plan(data=2, pipeline=2, sharding="parameters", bucket_mb=0.004),
     Plan(data=3, bucket_mb=0.004),
 )
 OPTIMIZERS = {
@@ -123,6 +125,7 @@ SEQUENCES = (
 EXPERTS = (
     Plan(),
     Plan(data=2, expert=2, sharding="optimizer", bucket_mb=0.001),
+    Plan(data=2, expert=2, sharding="parameters", bucket_mb=0.001),
     Plan(tensor=2, expert=2, sequence_parallel=True),
     Plan(expert=4, sharding="optimizer"),
     Plan(pipeline=2, expert=2, micro_batches=2),

@@ -9,7 +9,7 @@ from minidl import data, models, nn, optim
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.plan import RECOMPUTATIONS
+from minidl.parallel.plan import RECOMPUTATIONS, SHARDINGS
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.schedules import SCHEDULES
 from simulator import simulate
@@ -26,7 +26,7 @@ def perceptron(mesh):
     return models.mlp((64, 256, 256, 256, 10), mesh)
 
 
-SIZES = dict(data=(1, 2), pipeline=(1, 2), tensor=(1, 2), micro_batches=(1, 2, 4), sharding=("none", "optimizer"))
+SIZES = dict(data=(1, 2), pipeline=(1, 2), tensor=(1, 2), micro_batches=(1, 2, 4), sharding=SHARDINGS)
 MATRIX = [
     plan
     for plan in plans(schedule=SCHEDULES, chunks=(1, 2), recompute=("none", "full"), **SIZES)
@@ -49,6 +49,10 @@ QUICK = (
     Plan(pipeline=2, micro_batches=4, schedule="zero-bubble"),
     Plan(tensor=2, micro_batches=2, schedule="zero-bubble", recompute="full"),
     Plan(data=2, micro_batches=2, recompute="full", sharding="optimizer"),
+    Plan(data=2, micro_batches=2, sharding="gradients"),
+    Plan(data=2, micro_batches=2, sharding="parameters"),
+    Plan(data=2, pipeline=2, micro_batches=4, schedule="interleaved", chunks=2, sharding="parameters"),
+    Plan(data=2, micro_batches=2, recompute="full", sharding="parameters"),
 )
 QUICK_WITH_ADAM = (Plan(), Plan(data=2, micro_batches=2, sharding="optimizer"), Plan(tensor=2, micro_batches=2))
 assert {*QUICK, *QUICK_WITH_ADAM} <= {*MATRIX}
@@ -101,6 +105,7 @@ def adapter(mesh):
         (frozen, Plan()),
         (frozen, Plan(data=2)),
         (frozen, Plan(data=2, sharding="optimizer")),
+        (frozen, Plan(data=2, sharding="parameters", bucket_mb=0.01)),
         (frozen, Plan(pipeline=2, micro_batches=2)),
     ],
     ids=lambda value: name(value),
@@ -140,6 +145,8 @@ OTHER_MODELS = [
     (gpt, Tokens(), Plan()),
     (gpt, Tokens(), Plan(tensor=2, micro_batches=2)),
     (gpt, Tokens(), Plan(data=2, sharding="optimizer")),
+    (gpt, Tokens(), Plan(data=2, micro_batches=2, sharding="gradients", bucket_mb=0.01)),
+    (gpt, Tokens(), Plan(data=2, micro_batches=2, sharding="parameters", bucket_mb=0.01)),
     (gpt, Tokens(), Plan(pipeline=2, micro_batches=4, schedule="gpipe")),
     (lstm, TRAIN, Plan()),
     (lstm, TRAIN, Plan(data=2, micro_batches=2)),

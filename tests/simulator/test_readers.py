@@ -45,6 +45,8 @@ CASES = [
     (CNN, Plan(data=2, pipeline=2, micro_batches=2)),
     slow(MLP, Plan(data=3, sharding="optimizer")),
     (MLP, Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="optimizer")),
+    (MLP, Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="gradients")),
+    (MLP, Plan(data=2, micro_batches=2, bucket_mb=0.004, sharding="parameters")),
     (MLP, Plan(pipeline=2, micro_batches=4, schedule="interleaved", chunks=2)),
     slow(MLP, Plan(data=2, pipeline=2, micro_batches=2, schedule="interleaved", chunks=2, sharding="optimizer")),
     slow(MLP, Plan(pipeline=2, micro_batches=2, schedule="gpipe", chunks=2)),
@@ -131,6 +133,8 @@ def test_collectives_inside_layers_cut_the_instruction_in_both_traces():
     "plan",
     [
         Plan(data=2, bucket_mb=0.004, sharding="optimizer"),
+        Plan(data=2, bucket_mb=0.004, sharding="gradients"),
+        Plan(data=2, bucket_mb=0.004, sharding="parameters"),
         Plan(data=2, pipeline=2, micro_batches=2, bucket_mb=0.004, sharding="optimizer"),
     ],
     ids=str,

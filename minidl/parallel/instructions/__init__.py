@@ -16,11 +16,13 @@ from minidl.parallel.instructions.communication import (
     SumParts,
 )
 from minidl.parallel.instructions.compute import (
+    AddShare,
     Backward,
     BackwardInput,
     BackwardWeights,
     EndEvaluation,
     Forward,
+    GivesGradients,
     Infer,
     LoadInput,
     LoadTarget,

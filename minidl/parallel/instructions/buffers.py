@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 APART = -1  # in place of a chunk: the number beside it is not that of a bucket but of a layout.Apart
+GATHERED, LOCAL = "gathered parameters", "local gradients"  # what lies in slots (slots.py)
 
 
 class BufferName(NamedTuple):
@@ -22,6 +23,8 @@ class BufferName(NamedTuple):
     bucket: int | None = None
 
     def __str__(self) -> str:
+        if self.holds in (GATHERED, LOCAL):
+            return f"slot {self.bucket} for {self.holds}"
         if self.chunk == APART:
             return f"{self.holds} of what is apart, {self.bucket}"
         if self.bucket == -1:
@@ -92,6 +95,18 @@ def output_gradient(chunk: int, micro_batch: int, bucket: int) -> BufferName:
 def gradients(chunk: int, bucket: int) -> BufferName:
     """The gradients of the parameters of a bucket, accumulated and reduced in place."""
     return BufferName("gradients", chunk, bucket=bucket)
+
+
+@named
+def gathered(stage: int, slot: int) -> BufferName:
+    """Whole parameters of one bucket at a time, collected from the replicas, each of which holds a share."""
+    return BufferName(GATHERED, stage, bucket=slot)
+
+
+@named
+def local_gradients(stage: int, slot: int) -> BufferName:
+    """The gradients of one bucket at a time that this replica has found of one micro-batch; then the share reduced."""
+    return BufferName(LOCAL, stage, bucket=slot)
 
 
 @named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from minidl.parallel.instructions import buffers as B
@@ -71,11 +71,13 @@ class ReduceGradients(Collective):
     """Sum the gradients of one bucket of `chunk` over its replicas, the ranks along `axes`, in place.
 
     It may start as soon as the backward of the bucket's blocks is done, while earlier blocks still compute theirs.
+    slot: where the gradients lie if they are those of one micro-batch.
     """
 
     chunk: int
     bucket: int
     axes: tuple[str, ...] = ("data",)
+    slot: B.BufferName | None = field(default=None, kw_only=True, repr=False)
     collective = "all_reduce"
     label = "reduce"
 
@@ -83,8 +85,12 @@ class ReduceGradients(Collective):
     def name(self):
         return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
 
+    @property
+    def payload(self):
+        return (B.gradients(self.chunk, self.bucket),)
+
     def touches(self):
-        gradients = (B.gradients(self.chunk, self.bucket),)
+        gradients = (self.slot or B.gradients(self.chunk, self.bucket),)
         return Touched(reads=gradients, writes=gradients)
 
 
@@ -101,10 +107,12 @@ class SumParts(Collective):
     """Sum the gradients of what is `apart` over ranks of one replica that each have a part of them, in place.
 
     These are the stages that hold a parameter, ("pipeline", stages), or ranks that work on parts of the same samples.
+    slot: as for ReduceGradients.
     """
 
     apart: int
     axes: tuple[Axis, ...]
+    slot: B.BufferName | None = field(default=None, kw_only=True, repr=False)
     collective = "all_reduce"
     label = "sum parts"
 
@@ -112,18 +120,26 @@ class SumParts(Collective):
     def name(self):
         return f"{self.label} {self.apart}"
 
+    @property
+    def payload(self):
+        return (B.gradients(B.APART, self.apart),)
+
     def touches(self):
-        gradients = (B.gradients(B.APART, self.apart),)
+        gradients = (self.slot or B.gradients(B.APART, self.apart),)
         return Touched(reads=gradients, writes=gradients)
 
 
 @dataclass(frozen=True)
 class GatherParameters(Collective):
-    """Collect the parameters of one bucket of `chunk` from its replicas, each of which has updated its share."""
+    """Collect the parameters of one bucket of `chunk` from its replicas, each of which has updated its share.
+
+    slot: where they lie whole until they are dropped; without one they are kept where the share lies.
+    """
 
     chunk: int
     bucket: int
     axes: tuple[str, ...] = ("data",)
+    slot: B.BufferName | None = field(default=None, kw_only=True, repr=False)
     collective = "all_gather"
     label = "gather"
 
@@ -131,9 +147,13 @@ class GatherParameters(Collective):
     def name(self):
         return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
 
+    @property
+    def payload(self):
+        return (B.parameters(self.chunk, self.bucket),)
+
     def touches(self):
-        parameters = (B.parameters(self.chunk, self.bucket),)
-        return Touched(reads=parameters, writes=parameters)
+        share = B.parameters(self.chunk, self.bucket)
+        return Touched(reads=[share], writes=[self.slot or share])
 
 
 @dataclass(frozen=True)

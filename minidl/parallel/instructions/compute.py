@@ -32,11 +32,15 @@ class LoadTarget(Instruction):
         return Touched(writes=[B.target(self.micro_batch)])
 
 
+Slots = tuple[tuple[tuple[int, int], B.BufferName], ...]  # of buckets, each with the buffer in which it lies for now
+
+
 @dataclass(frozen=True)
 class ThroughBuckets(Instruction):
     """A micro-batch goes through the buckets first to last of a chunk.
 
-    apart: the numbers of what blocks of these buckets hold that is apart (layout.Apart).
+    apart: the numbers of what blocks of these buckets hold that is apart (layout.Apart). gathered: of those of both
+    that replicas hold in shares, where each lies whole; what was gathered is dropped after.
     """
 
     chunk: int
@@ -44,14 +48,25 @@ class ThroughBuckets(Instruction):
     first: int
     last: int
     apart: tuple[int, ...] = field(default=(), kw_only=True)
+    gathered: Slots = field(default=(), kw_only=True, repr=False)
 
     @cached_property
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
-    def each(self, named: Callable[[int, int], B.BufferName]) -> tuple[B.BufferName, ...]:
-        """What `named(chunk, bucket)` is of each bucket, and of what is apart."""
-        return (*B.each(named, self.chunk, self.buckets), *B.each(named, B.APART, self.apart))
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """The buckets as pairs (chunk, bucket), and as pairs (APART, number) what is apart."""
+        return (*((self.chunk, b) for b in self.buckets), *((B.APART, n) for n in self.apart))
+
+    @cached_property
+    def parameters(self) -> tuple[B.BufferName, ...]:
+        """Where those of each place lie whole."""
+        return _lie(self.places, B.parameters, self.gathered)
+
+    @property
+    def dropped(self) -> tuple[B.BufferName, ...]:
+        return tuple(slot for _, slot in self.gathered)
 
 
 @dataclass(frozen=True)
@@ -76,9 +91,9 @@ class Forward(ThroughBuckets):
         else:
             kept = [B.saved(chunk, m, b) for b in trained]
         return Touched(
-            reads=[x, *self.each(B.parameters), statistics],
+            reads=[x, *self.parameters, statistics],
             writes=[B.activation(chunk, m, self.last), *kept, statistics],
-            frees=[x] * (not self.recomputed or self.first < self.trained),
+            frees=[*[x] * (not self.recomputed or self.first < self.trained), *self.dropped],
         )
 
 
@@ -86,7 +101,8 @@ class Forward(ThroughBuckets):
 class Recompute(ThroughBuckets):
     """Run a bucket, the first and the last, forward once more on the input that was kept, for what backward needs.
 
-    Random numbers are the same again; running statistics stay as they are.
+    Random numbers are the same again; running statistics stay as they are. What was gathered stays for the backward
+    that follows.
     """
 
     label, slots = "R", 1
@@ -94,7 +110,7 @@ class Recompute(ThroughBuckets):
     def touches(self):
         x = B.activation(self.chunk, self.micro_batch, self.first - 1)
         saved = B.saved(self.chunk, self.micro_batch, self.first)
-        return Touched(reads=[x, *self.each(B.parameters)], writes=[saved], frees=[x])
+        return Touched(reads=[x, *self.parameters], writes=[saved], frees=[x])
 
 
 @dataclass(frozen=True)
@@ -105,8 +121,8 @@ class Infer(ThroughBuckets):
 
     def touches(self):
         chunk, x = self.chunk, B.activation(self.chunk, self.micro_batch, self.first - 1)
-        model = [*self.each(B.parameters), B.statistics(chunk)]
-        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last)], [x])
+        model = [*self.parameters, B.statistics(chunk)]
+        return Touched([x, *model], [B.activation(chunk, self.micro_batch, self.last)], [x, *self.dropped])
 
 
 @dataclass(frozen=True)
@@ -143,25 +159,46 @@ class Score(Instruction):
 
 
 @dataclass(frozen=True)
-class Backward(ThroughBuckets):
-    """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
+class GivesGradients(ThroughBuckets):
+    """What it finds are gradients of parameters.
 
-    accumulates: adds to the gradients that are there; else they are the first of the step. apart: what of that is
-    trained; new_apart: of it that whose gradients are the first. gives_gradient: somebody waits for the gradient of
-    what the first bucket takes.
+    accumulates: they are added to those that are there; else they are the first. apart: what of that is trained;
+    new_apart: of it that whose gradients are the first. local: of the places whose gradients are reduced after every
+    micro-batch, in which slot they lie until then; they are always the first there.
     """
 
     accumulates: bool
     new_apart: tuple[int, ...] = field(default=(), kw_only=True)
+    local: Slots = field(default=(), kw_only=True, repr=False)
+
+    @cached_property
+    def gradients(self) -> tuple[B.BufferName, ...]:
+        """Where those of each place lie."""
+        return _lie(self.places, B.gradients, self.local)
+
+    @property
+    def added_to(self) -> tuple[B.BufferName, ...]:
+        """The gradients that are there already."""
+        apart = tuple(n for n in self.apart if n not in self.new_apart)
+        return (*B.each(B.gradients, self.chunk, self.buckets) * self.accumulates, *B.each(B.gradients, B.APART, apart))
+
+
+@dataclass(frozen=True)
+class Backward(GivesGradients):
+    """Bring the gradient of `micro_batch` back through the buckets first to last (last one first) of `chunk`.
+
+    gives_gradient: somebody waits for the gradient of what the first bucket takes.
+    """
+
     gives_gradient: bool
     label, uses_up, slots = "B", True, 2
 
     def touches(self):
         used_up, given = _way_back(self)
         return Touched(
-            reads=[*used_up, *self.each(B.parameters), *_added_to(self)],
-            writes=[*given, *self.each(B.gradients)],
-            frees=used_up,
+            reads=[*used_up, *self.parameters, *self.added_to],
+            writes=[*given, *self.gradients],
+            frees=[*used_up, *self.dropped],
         )
 
 
@@ -178,26 +215,39 @@ class BackwardInput(ThroughBuckets):
     def touches(self):
         used_up, given = _way_back(self)
         return Touched(
-            reads=[*used_up, *self.each(B.parameters)],
+            reads=[*used_up, *self.parameters],
             writes=[*given, *(B.later(self.chunk, self.micro_batch, b) for b in self.buckets)],
-            frees=used_up,
+            frees=[*used_up, *self.dropped],
         )
 
 
 @dataclass(frozen=True)
-class BackwardWeights(ThroughBuckets):
-    """The second half of a Backward: the gradients of the parameters. Nobody waits for them until the reduction.
+class BackwardWeights(GivesGradients):
+    """The second half of a Backward: the gradients of the parameters. Nobody waits for them until the reduction."""
 
-    accumulates, new_apart: as for Backward.
-    """
-
-    accumulates: bool
-    new_apart: tuple[int, ...] = field(default=(), kw_only=True)
     label, uses_up, slots = "W", True, 1
 
     def touches(self):
         used_up = [B.later(self.chunk, self.micro_batch, b) for b in self.buckets]
-        return Touched([*used_up, *_added_to(self)], self.each(B.gradients), used_up)
+        return Touched([*used_up, *self.added_to], self.gradients, used_up)
+
+
+@dataclass(frozen=True)
+class AddShare(Instruction):
+    """Add this replica's share of the reduced gradients of one micro-batch, which lie in a slot, to those before.
+
+    accumulates: else they are the first of the step. The slot is free then.
+    """
+
+    chunk: int
+    bucket: int
+    slot: B.BufferName
+    accumulates: bool
+    label = "add"
+
+    def touches(self):
+        gradients = B.gradients(self.chunk, self.bucket)
+        return Touched([self.slot, *[gradients] * self.accumulates], [gradients], [self.slot])
 
 
 @dataclass(frozen=True)
@@ -254,10 +304,10 @@ def _way_back(i: Backward | BackwardInput) -> tuple[list[B.BufferName], list[B.B
     return used_up, [B.output_gradient(chunk, m, i.first - 1)] * i.gives_gradient
 
 
-def _added_to(i: Backward | BackwardWeights) -> list[B.BufferName]:
-    """The gradients that are there already."""
-    apart = tuple(n for n in i.apart if n not in i.new_apart)
-    return [*B.each(B.gradients, i.chunk, i.buckets) * i.accumulates, *B.each(B.gradients, B.APART, apart)]
+def _lie(places, named: Callable[[int, int], B.BufferName], slots: Slots) -> tuple[B.BufferName, ...]:
+    """The buffers of places: slots, or their own."""
+    lie = dict(slots)
+    return tuple(lie.get(place) or named(*place) for place in places)
 
 
 def _gradients(buckets, clip: bool) -> list[B.BufferName]:

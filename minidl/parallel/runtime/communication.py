@@ -46,7 +46,7 @@ def reduce_gradients(worker: Worker, i: I.ReduceGradients) -> Steps:
 def reduce_scatter_gradients(worker: Worker, i: I.ReduceScatterGradients) -> Steps:
     bucket, group = worker.stage.bucket(i.chunk, i.bucket), worker.mesh.group(*i.axes)
     flat = bucket.gradients
-    reduced = yield from _until_done(group.reduce_scatter(flat, out=flat[bucket.share], async_op=True))
+    reduced = yield from _until_done(group.reduce_scatter(flat, out=flat[bucket.own], async_op=True))
     return reduced.matched
 
 
@@ -58,8 +58,7 @@ def sum_parts(worker: Worker, i: I.SumParts) -> Steps:
 
 def gather_parameters(worker: Worker, i: I.GatherParameters) -> Steps:
     bucket, group = worker.stage.bucket(i.chunk, i.bucket), worker.mesh.group(*i.axes)
-    values = bucket.values
-    gathered = yield from _until_done(group.all_gather(values[bucket.share], out=values, async_op=True))
+    gathered = yield from _until_done(group.all_gather(bucket.share_values, out=bucket.values, async_op=True))
     return gathered.matched
 
 
@@ -84,7 +83,7 @@ def reduce_norm(worker: Worker, i: I.ReduceNorm) -> Steps:
     stage, axes = worker.stage, worker.stage.plan.parted  # what several ranks have, one of them counts
     parameters = (p for chunk, b in i.buckets for p in stage.bucket(chunk, b).parameters)
     held = [p for p in parameters if p.requires_grad and stage.is_first(p, axes)]
-    own = [p.updated_part(p.gradient_buffer) for p in held]
+    own = [p.updated_gradient for p in held]
     worker.norm[0] = sum(for_array(g).squared_norm(g) for g in own)
     reduced = yield from _until_done(worker.mesh.group(*i.axes).all_reduce(worker.norm, async_op=True))
     worker.buffers[i.writes[0]] = float(worker.norm[0])

@@ -62,8 +62,7 @@ class HighWater:
 
     def _resident(self) -> Iterator[np.ndarray]:
         for bucket in self.stage.buckets:
-            if bucket.gradients is not None:
-                yield bucket.gradients
+            yield from bucket.arrays
         for tensor in (*self.stage.parameters, *self.stage.buffers):
             yield tensor.data
         for state in self.optimizer.state.values() if self.optimizer else ():

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from minidl.creation import shape_of
 from minidl.kernels.cpu.blocks import compiled, use_compiled
 from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
 from minidl.parallel.handle import Steps
@@ -14,6 +15,7 @@ from minidl.parallel.runtime.announcements import NUMBER_BITS, with_sizes
 from minidl.parallel.runtime.channel import HEADER, header, read_header
 from minidl.parallel.runtime.meeting_group import MeetingGroup
 from minidl.parallel.shares import share_elements
+from minidl.tensor import Tensor
 
 BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB cache
 
@@ -23,6 +25,17 @@ class SharedMemoryGroup(MeetingGroup):
 
     def _steps(self, name, x, *arguments) -> Steps:
         return COLLECTIVES[name](self, x, *arguments)
+
+    def one_copy(self, shape, dtype="float32", device="cpu"):
+        """In the row of the first rank, which keeps it for all as long as it has the tensor."""
+        place = np.zeros(1, np.int64)
+        if self.rank == 0:
+            own = super().one_copy(shape, dtype)
+            place[0] = self.process.offset_of(own.data)
+        (offset,) = self.broadcast(place).tolist()
+        if self.rank == 0:
+            return own
+        return Tensor(self.arena.lend(self.members[0], offset, shape_of(shape), dtype, lambda _: None))
 
     def _share(self, size: int) -> tuple[int, int]:
         """The elements of a flat array that this rank reduces: whole cache lines where it can be."""

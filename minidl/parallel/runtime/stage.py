@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import chain as chain_from
 
 import numpy as np
 
@@ -19,28 +18,14 @@ from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.shares import flat_elements, parts, share_of
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Blocks of a chunk, by their places in the chain, and their parameters.
-
-    gradients: of those that are trained in one flat array, None where no gradient goes back to the bucket. values:
-    these in a flat array, None where each has its own. share: what of the flat arrays this replica updates; all of it
-    where the update is not shared.
-    """
-
-    blocks: dict[int, Module]
-    parameters: list[Parameter]
-    gradients: np.ndarray | None
-    values: np.ndarray | None
-    share: slice
+from minidl.parallel.runtime.bucket import Bucket, FlatArrays
+from minidl.parallel.slots import Place
 
 
 class Stage:
     """The chunks of the chain that a rank holds, bucket by bucket; `apart` are the buckets of what is apart.
 
+    dropped: the parameters of which this rank has its share alone, but while they are used.
     placed: of each block when it began to be made, when it was made on the host, and when it lay on its device.
     plan: says which buckets are cut into parts of equal length, of which each replica updates one. device: where its
     arrays lie.
@@ -59,15 +44,16 @@ class Stage:
         for place, block in enumerate(chain):
             for name, p in block.named_parameters(prefix[place], remove_duplicate=False):
                 self._names.setdefault(id(p), []).append(name)
-        apart: dict[int, list[Parameter]] = {}
-        for n in (number for chunk, number in layout.places(self.number) if chunk == APART):
-            first = (holders[0] for holders in layout.apart[n].parameters)
-            apart[n] = [list(chain[block].parameters())[place] for block, place in first]
-            for p in apart[n]:
-                if p.device == "meta":  # drawn by its first name, also where another block is
-                    p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
-                    p.move(device)
-        elsewhere = {id(p) for parameters in apart.values() for p in parameters}
+        own = self._parameters(chain)
+        flat = FlatArrays(plan, layout, mesh, dtype, device, own)
+        gathered = [place for place, slot in flat.slots.items() if slot in flat.gathered]
+        self.dropped = {p for place in gathered for p in own[place] if p.requires_grad}
+        tied = [place for place in own if place[0] == APART and layout.apart[place[1]].tied]
+        for p in chain_from.from_iterable(own[place] for place in tied):
+            if p.device == "meta":  # drawn by its first name, also where another block is
+                p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
+                p.move(device)
+        self.apart = {}
         for chunk in layout.stages[self.number]:
             self.chunks[chunk] = []
             for number, bucket in enumerate(layout.buckets[chunk]):
@@ -78,39 +64,26 @@ class Stage:
                     made = time.perf_counter()
                     block.to(device)
                     self.placed[place] = start, made, time.perf_counter()
-                parameters = [p for block in blocks.values() for p in block.parameters() if id(p) not in elsewhere]
-                self.chunks[chunk].append(self._bucket((chunk, number), blocks, parameters))
-        self.apart = {}
-        for n, parameters in apart.items():
-            for p in parameters:
+                self.chunks[chunk].append(flat.bucket((chunk, number), blocks, own[chunk, number]))
+                for n in layout.apart_in(chunk, range(number, number + 1)):
+                    if (APART, n) not in tied:
+                        self.apart[n] = flat.bucket((APART, n), {}, own[APART, n])
+        for place in tied:
+            for p in own[place]:
                 p.name = self._names[id(p)][0]
-            self.apart[n] = self._bucket((APART, n), {}, parameters)
+            self.apart[place[1]] = flat.bucket(place, {}, own[place])
 
-    def _bucket(self, place: tuple[int, int], blocks: dict[int, Module], parameters: list[Parameter]) -> Bucket:
-        updated, trained = [p for p in parameters if p.requires_grad], self.layout.is_trained(*place)
-        replicas = self.plan.spread(self.layout.reduction(*place).replicas)
-        sizes, shares = [p.numel() for p in updated], self.plan.shards(replicas)
-        share = self.mesh.index(*replicas) if shares > 1 else 0
-        elements = flat_elements(sum(sizes), shares)
-        gradients, values = (self._flat(elements) if needed else None for needed in (trained, trained and shares > 1))
-        for p, place in zip(updated, _in_turn(sizes), strict=True):
-            k = p.kernels
-            if gradients is not None:
-                p.gradient_buffer = k.reshape(k.index(gradients, (place,)), p.shape)
-            if values is not None:
-                lies = k.reshape(k.index(values, (place,)), p.shape)
-                k.assign(lies, p.data)
-                p.data = lies
-        if values is not None:
-            for p, part in zip(updated, parts(sizes, share, shares), strict=True):
-                p.updated = p.cut.flat(part.start, part.stop)
-        return Bucket(blocks, parameters, gradients, values, share_of(sum(sizes), share, shares))
-
-    def _flat(self, elements: int) -> np.ndarray:
-        """A flat array for parameters, zero also where none lies."""
-        flat = self.mesh.world.empty((elements,), self.dtype, self.device)
-        flat.kernels.fill(flat.data, 0)
-        return flat.data
+    def _parameters(self, chain: list[Module]) -> dict[Place, list[Parameter]]:
+        """Those of each bucket, and of what is apart, which no bucket of a chunk has."""
+        found, elsewhere = {}, set()
+        for n in (n for chunk, n in self.layout.places(self.number) if chunk == APART):
+            first = (holders[0] for holders in self.layout.apart[n].parameters)
+            found[APART, n] = [list(chain[block].parameters())[place] for block, place in first]
+            elsewhere.update(map(id, found[APART, n]))
+        for chunk, n in (place for place in self.layout.places(self.number) if place[0] != APART):
+            held = (p for block in chain[slice(*self.layout.buckets[chunk][n])] for p in block.parameters())
+            found[chunk, n] = [p for p in held if id(p) not in elsewhere]
+        return found
 
     def bucket(self, chunk: int, number: int) -> Bucket:
         """That of a chunk, or of what is apart."""
@@ -174,9 +147,3 @@ class Stage:
     def train(self, mode: bool) -> None:
         for block in self.blocks:
             block.train(mode)
-
-
-def _in_turn(sizes: Sequence[int]) -> Iterator[slice]:
-    """The places in a flat array of arrays of these sizes, one after the other."""
-    ends = list(accumulate(sizes))
-    return (slice(end - size, end) for size, end in zip(sizes, ends, strict=True))

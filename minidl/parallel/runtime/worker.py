@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 
 from minidl import random
+from minidl.kernels import for_array
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
@@ -251,6 +252,11 @@ class Worker:
                 if p.grad is None and p.requires_grad:  # no op of this micro-batch used it
                     p.kernels.fill(p.gradient_buffer, 0)
 
+    def add_share(self, i: I.AddShare) -> None:
+        bucket = self.stage.bucket(i.chunk, i.bucket)
+        kernels, found = for_array(bucket.gradients), bucket.gradients[bucket.own]
+        (kernels.accumulate if i.accumulates else kernels.assign)(bucket.share_gradients, found)
+
     def _scale(self, i: I.MeasureParameters | I.OptimizerStep) -> float:
         """What the update multiplies the gradients by."""
         weight = self.buffers[B.TOTAL].weight
@@ -286,6 +292,7 @@ COMPUTE_HANDLERS: dict[type, Callable] = {
     I.Backward: Worker.backward,
     I.BackwardInput: Worker.backward_input,
     I.BackwardWeights: Worker.backward_weights,
+    I.AddShare: Worker.add_share,
     I.MeasureParameters: Worker.measure,
     I.OptimizerStep: Worker.update,
     I.EndEvaluation: Worker.take_totals,
