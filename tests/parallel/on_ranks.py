@@ -18,6 +18,8 @@ RANKS = 4
 PLANS = {
     "data": Plan(data=4, bucket_mb=0.001),
     "sharded": Plan(data=4, sharding="optimizer", bucket_mb=0.001),
+    "sharded gradients": Plan(data=2, pipeline=2, micro_batches=2, sharding="gradients", bucket_mb=0.001),
+    "sharded parameters": Plan(data=4, micro_batches=2, sharding="parameters", bucket_mb=0.001),
     "pipeline": Plan(pipeline=4, micro_batches=4, schedule="1f1b"),
     "tensor": Plan(tensor=4),
     "data x pipeline": Plan(data=2, pipeline=2, micro_batches=4),

@@ -82,12 +82,10 @@ def assert_close(ours, theirs):
 
 PLANS = (
     Plan(),
-    Plan(data=2, sharding="optimizer", micro_batches=2),
+    Plan(data=2, sharding="gradients", micro_batches=2, bucket_mb=0.004),
     Plan(pipeline=2, micro_batches=4, schedule="gpipe"),
     Plan(data=2, tensor=2, sharding="optimizer", bucket_mb=0.004),
-    Plan(data=2, micro_batches=2, sharding="gradients", bucket_mb=0.004),
-    Plan(data=2, pipeline=2, sharding="parameters", bucket_mb=0.004),
-    Plan(data=3, bucket_mb=0.004),
+    Plan(data=3, sharding="parameters", bucket_mb=0.004),
 )
 OPTIMIZERS = {
     "momentum": lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9),
@@ -124,7 +122,6 @@ SEQUENCES = (
 )
 EXPERTS = (
     Plan(),
-    Plan(data=2, expert=2, sharding="optimizer", bucket_mb=0.001),
     Plan(data=2, expert=2, sharding="parameters", bucket_mb=0.001),
     Plan(tensor=2, expert=2, sequence_parallel=True),
     Plan(expert=4, sharding="optimizer"),
