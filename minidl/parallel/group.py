@@ -38,8 +38,11 @@ class ProcessGroup(ABC):
     in the order in which they were sent. Tensors and plain arrays of the device are taken alike, and the same kind is
     returned. With `async_op=True` a method returns a Handle at once.
 
+    shares_memory: all ranks see the same memory, so that `one_copy` is enough for what they have alike.
     on_collective: is told the Handle of each collective that has finished. on_wait: of each that was waited for.
     """
+
+    shares_memory = False
 
     def __init__(self, rank: int, size: int, axes: tuple[str, ...] = ()):
         self.rank, self.size, self.axes = rank, size, axes

@@ -16,6 +16,7 @@ SHOWN_AS = {
     LOCAL: "gradients", "state": "optimizer",
 }  # fmt: skip
 OTHERS = "activations"
+KINDS = "parameters", "gradients", "optimizer", OTHERS
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,4 @@ class _Held:
                     self.nbytes[kind] -= held
 
     def memory(self) -> Memory:
-        return Memory(**{kind: self.nbytes[kind] for kind in (*SHOWN_AS.values(), OTHERS)})
+        return Memory(**{kind: self.nbytes[kind] for kind in KINDS})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl.display import Displayed, facts
+from minidl.parallel.memory import Memory
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
 from minidl.trace import Trace
@@ -67,11 +68,10 @@ class Run(Throughput, Displayed):
 
     batch_size: samples of a global batch. sequence: tokens of a sample, None where samples are no sequences of tokens.
     throughput: samples per second, of a step of a whole batch. first_step: that of the first entry, 0 unless the run
-    was resumed. memory_bytes: the most that any worker held in arrays for the training, looked at in the first two
-    steps: parameters, gradients, what the optimizer keeps, activations, and messages from when they come, which may be
-    before they are needed. saved_step: how many steps had been done when
-    the checkpoint was written last, None if none was. save_error: why the last one could not be written, None if it
-    was.
+    was resumed. memory: what the fullest worker held in arrays when it held most, looked at in the first two steps;
+    messages from when they come, which may be before they are needed; None if no worker could say. memory_bytes: all of
+    it. saved_step: how many steps had been done when the checkpoint was written last, None if none was. save_error: why
+    the last one could not be written, None if it was.
     """
 
     plan: Plan
@@ -83,7 +83,7 @@ class Run(Throughput, Displayed):
     evaluations: list[Evaluation]
     sequence: int | None = None
     first_step: int = 0
-    memory_bytes: int = 0
+    memory: Memory | None = None
     saved_step: int | None = None
     save_error: Exception | None = None
     _state: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
@@ -91,6 +91,10 @@ class Run(Throughput, Displayed):
     @property
     def step_seconds(self) -> float:
         return statistics.median(self.step_times) if self.step_times else math.nan
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.total if self.memory else 0
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """name -> array: the whole parameters, whatever the plan, and the buffers of the first replica."""

@@ -107,7 +107,7 @@ class Training:
             evaluations=[r.evaluation for r in records if r.evaluation],
             sequence=sequence_length(self.prepared.profile.input),
             first_step=self.job.first_step,
-            memory_bytes=max((result.memory_bytes for result in results), default=0),
+            memory=max((result.memory for result in results), key=lambda memory: memory.total, default=None),
             saved_step=checkpoint and checkpoint.saved_step,
             save_error=checkpoint and checkpoint.error,
             _state=self.state([result.state for result in results]),

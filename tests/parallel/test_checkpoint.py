@@ -58,7 +58,7 @@ RUNS = {
     "data": (Plan(data=2, bucket_mb=0.004), adam),
     "pipeline": (Plan(pipeline=2, micro_batches=2), sgd),
     "sharded": (Plan(data=3, sharding="optimizer", bucket_mb=0.004), adam),
-    "sharded parameters": (Plan(data=2, micro_batches=2, sharding="parameters", bucket_mb=0.004), adam),
+    "sharded parameters": (Plan(data=2, sharding="parameters", bucket_mb=0.004), adam),
     "tensor and data, sharded": (Plan(data=2, tensor=2, sharding="optimizer"), optim.LAMB),
 }
 

@@ -35,12 +35,6 @@ class Bucket:
     share_values: np.ndarray | None
     share_gradients: np.ndarray | None
 
-    @property
-    def arrays(self) -> Iterator[np.ndarray]:
-        """The flat arrays that there are."""
-        found = self.gradients, self.values, self.share_values, self.share_gradients
-        return (array for array in found if array is not None)
-
 
 class FlatArrays:
     """The flat arrays of a stage, and its parameters in them.
@@ -69,14 +63,14 @@ class FlatArrays:
         share = self.mesh.index(*self._replicas(place)) if shares > 1 else 0
         own, elements = share_of(sum(sizes), share, shares), flat_elements(sum(sizes), shares)
         gradients = values = share_values = share_gradients = None
-        slot, one_copy = self.slots.get(place), None
+        slot, group = self.slots.get(place), None  # group: of the replicas that have one copy of the values, or may
         if self.layout.is_trained(*place):
             gradients = self._zeros(elements) if slot is None else self.local[slot][:elements]
             if shares > 1 and slot in self.gathered:
                 values, share_values = self.gathered[slot][:elements], self._zeros(own.stop - own.start)
             elif shares > 1:
-                one_copy = self.mesh.group(*self._replicas(place))
-                values = one_copy.one_copy((elements,), self.dtype).data
+                group = self.mesh.group(*self._replicas(place))
+                values = group.one_copy((elements,), self.dtype).data
                 share_values = values[own]
             if shares > 1:
                 share_gradients = gradients[own] if slot is None else self._zeros(own.stop - own.start)
@@ -86,11 +80,11 @@ class FlatArrays:
                 p.gradient_buffer = k.reshape(k.index(gradients, (lies,)), p.shape)
             if values is not None:
                 view = k.reshape(values[lies], p.shape)
-                if one_copy is None or one_copy.rank == 0:
+                if group is None or group.rank == 0 or not group.shares_memory:
                     k.assign(view, p.data)
                 p.data = view
-        if one_copy is not None:
-            one_copy.barrier()  # the values are there for all
+        if group is not None:
+            group.barrier()  # the values are there for all
         elif share_values is not None:
             np.copyto(share_values, values[own])
         if share_values is not None:

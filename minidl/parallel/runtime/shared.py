@@ -23,6 +23,8 @@ BLOCK = 65536  # elements summed at a time: two float32 blocks fit in a 1 MiB ca
 class SharedMemoryGroup(MeetingGroup):
     """What every rank brings lies in its row of the arena, or is copied there."""
 
+    shares_memory = True
+
     def _steps(self, name, x, *arguments) -> Steps:
         return COLLECTIVES[name](self, x, *arguments)
 

@@ -23,6 +23,7 @@ from minidl.parallel.chain_profile import chain_of
 from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.losses import loss_of_output
+from minidl.parallel.memory import Memory
 from minidl.parallel.mesh import AXES, SAMPLES, Axis, Mesh
 from minidl.parallel.program import Program
 from minidl.parallel.rank_state import RankState
@@ -58,14 +59,14 @@ class Job:
 
 
 class Result(NamedTuple):
-    """What a worker returns: its events, as Worker has them; its state at the end, and the most bytes that it held.
+    """What a worker returns: its events, as Worker has them; its state at the end, and what it held at the most.
 
     records: of all steps, from the worker that reports them; none from the others.
     """
 
     events: list[Event]
     state: RankState
-    memory_bytes: int
+    memory: Memory
     records: list[StepRecord]
 
 
@@ -134,7 +135,7 @@ def run_rank(group, job: Job) -> Result:
     first, seconds = done - len(events), worker.device.seconds
     kept = (Event._make(event) for event in chain(*events, worker.events))
     kept = [e._replace(start=seconds(e.start), end=seconds(e.end)) for e in kept if e.step >= first]
-    return Result(kept, held(done), memory.nbytes, every_record)
+    return Result(kept, held(done), memory.most, every_record)
 
 
 def _make_worker(group, job: Job) -> Worker:
