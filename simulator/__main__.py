@@ -1,4 +1,4 @@
-"""The command line: python -m simulator compare | methods | predict | products | calibrate."""
+"""The command line: python -m simulator compare | methods | predict | products | sharding | calibrate."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minidl.commands.arguments import Parser, called
 from minidl.commands.driver import EXIT_CODES, answer
-from simulator.commands import calibrate, compare, methods, predict, products
+from simulator.commands import calibrate, compare, methods, predict, products, sharding
 
 
 def parser() -> Parser:
@@ -19,6 +19,7 @@ def parser() -> Parser:
     methods.add_parser(commands)
     predict.add_parser(commands)
     products.add_parser(commands)
+    sharding.add_parser(commands)
     calibrate.add_parser(commands)
     return top
 

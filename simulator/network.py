@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from minidl.parallel.collectives import COSTS
 from minidl.units import counted, duration, scaled
@@ -12,9 +12,13 @@ from simulator.compute import Points, interpolate
 
 
 class Network(Protocol):
-    """What prices communication. contention: see `Compute.price`."""
+    """What prices communication. contention: see `Compute.price`.
+
+    one_copy: ranks share memory, and what replicas have alike lies there once: to gather it moves nothing.
+    """
 
     contention: float
+    one_copy: ClassVar[bool]
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:
         """Time for which a message occupies its sender."""
@@ -58,6 +62,7 @@ class Links:
     node: Link
     network: Link
     contention: float = 1.0
+    one_copy = False
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:
         same = source // self.node_devices == to // self.node_devices
@@ -101,6 +106,7 @@ class NoNetwork:
     """What connects a single device with others: nothing. Its collectives with itself take no time."""
 
     contention: float = 1.0
+    one_copy = False
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:
         raise ValueError(f"a single device sends no message from rank {source} to {to}")
@@ -132,6 +138,7 @@ class SharedMemory:
     send: Points
     receive: Points
     contention: float = 1.0  # they were timed with the other core busy
+    one_copy = True
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:
         return interpolate(self.send, nbytes)

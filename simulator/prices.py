@@ -135,8 +135,10 @@ class Prices:
 
     def collective(self, rank: int, i: Instruction) -> tuple[float, float]:
         """(seconds, contention) of each member's share of a collective instruction."""
-        network, ranks = self.cluster.network, self.mesh(rank).ranks(*i.axes)
-        return network.collective_seconds(i.collective, ranks, self.moved_bytes(i)), network.contention
+        network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
+        if network.one_copy and isinstance(i, I.GatherParameters) and i.slot is None:
+            nbytes = 0.0
+        return network.collective_seconds(i.collective, ranks, nbytes), network.contention
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""

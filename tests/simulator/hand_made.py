@@ -39,6 +39,7 @@ class Free:
     """A network that costs nothing."""
 
     contention: float = 1.0
+    one_copy = False
 
     def send_seconds(self, source, to, nbytes):
         return 0.0

@@ -1,0 +1,104 @@
+"""`python -m simulator sharding`: what a worker holds where replicas share optimizer, gradients or parameters."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from minidl.commands.arguments import check_writable, count, print_table
+from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.pictures import drawn, pictures
+from minidl.commands.plans import crowding
+from minidl.commands.progress import progress
+from minidl.units import scaled
+from simulator.calibrate import calibration
+from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.hardware import Cluster
+from simulator.report import times
+from simulator.sharding import HIDDEN, LAYERS, MODEL, Row, sharding, states
+
+WORKERS = 4
+DESCRIPTION = f"""\
+Train a GPT with Adam on replicas that share nothing, the state of the
+optimizer, gradients too, or parameters too (ZeRO stages 1 to 3, FSDP): what the
+fullest worker holds by formula, simulated and measured, and the time of a step:
+in a table, and in sharding.png and .svg. On this machine the GPT has {LAYERS} layers
+of {HIDDEN}; on a cluster, where all is simulated, it is {MODEL}.
+"""
+EPILOG = f"""\
+examples:
+  python -m simulator sharding --workers 2 --out here
+  python -m simulator sharding --cluster dgx-a100 --workers 64 --json sharding.json
+
+{EXIT_CODES}"""
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "sharding", help="what a worker holds if replicas share optimizer, gradients, parameters: measured, simulated",
+        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--workers", type=count, default=WORKERS, metavar="N", help=f"replicas (default: {WORKERS})")
+    add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
+        help=f"what to simulate, and measure nothing: one of {clusters()}, or a TOML file (default: {THIS_MACHINE}, "
+        "which is measured)")  # fmt: skip
+    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for sharding.png and .svg (default: here)")
+    add("--json", type=Path, metavar="PATH", help="also write the numbers here")
+    parser.set_defaults(run=run)
+
+
+def run(options, console: Console) -> Outcome:
+    """Measure and simulate as asked."""
+    paths, measured = pictures(options.out, "sharding"), options.cluster == THIS_MACHINE
+    check_writable(options.json, *paths)
+    with progress() as tell:
+        if measured:
+            cluster = calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
+        else:
+            cluster = Cluster.load(options.cluster, devices=options.workers)
+        rows = sharding(options.workers, cluster, measured, tell)
+
+    def figure():
+        from simulator.sharding_figure import sharding_figure  # loaded late: matplotlib takes as long as the rest
+
+        return sharding_figure(rows, cluster)
+
+    def show(console: Console) -> None:
+        _show(rows, cluster, console)
+        console.print(", ".join(map(str, (*filter(None, [options.json]), *paths))), highlight=False)
+
+    errors = [{"simulated_error": row.simulated_error, "measured_error": row.measured_error} for row in rows]
+    document = {"cluster": cluster.name, "rows": [asdict(row) | own for row, own in zip(rows, errors, strict=True)]}
+    return Outcome([(options.json, document), *drawn(figure, *paths)], show)
+
+
+def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
+    """Bytes of the model's states by formula, and how far off the others are; what is held beside them; the step."""
+    measured = rows[0].measured is not None
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("sharding")
+    for name in ("formula", "simulated", *["measured"] * measured, "activations", "step"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        held = [f"{scaled(states(row.simulated), 'B')} ({row.simulated_error:+.1%})"]
+        if row.measured is not None:
+            held.append(f"{scaled(states(row.measured), 'B')} ({row.measured_error:+.1%})")
+        step = times(row.measured_step_seconds, row.simulated_step_seconds)
+        cells = scaled(states(row.formula), "B"), *held, scaled(row.simulated.activations, "B"), step
+        table.add_row(row.sharding, *cells)
+    print_table(console, table)
+    lines = [
+        f"{rows[0].workers} replicas on {cluster.name}: parameters, gradients and optimizer of the fullest.",
+        "formula: Rajbhandari et al. 2020, and two buckets at a time that are whole.",
+    ]
+    if measured:
+        lines.append("step: a/b: a is measured, b simulated.")
+        if cluster.processors and (crowded := crowding(rows[0].workers, cluster.processors.cores)):
+            lines.append(crowded)
+    for line in lines:
+        console.print(line, highlight=False)

@@ -1,0 +1,58 @@
+"""What replicas hold under each sharding: the figures of the paper; a simulation and a training by its formula."""
+
+import json
+
+import pytest
+
+from minidl.parallel.memory import KINDS
+from minidl.parallel.plan import SHARDINGS
+from simulator.__main__ import main
+from simulator.hardware import Cluster
+from simulator.sharding import formula, sharding, states
+from tests.simulator.hand_made import cluster
+
+FIGURE_1 = {"none": 120, "optimizer": 31.4, "gradients": 16.6, "parameters": 1.9}  # GB; Rajbhandari et al. 2020
+WITHIN = 0.05
+
+
+@pytest.mark.parametrize("name", SHARDINGS)
+def test_the_formula_gives_the_figures_of_the_paper(name):
+    """7.5 billion parameters over 64 devices, in 16 bits, with nothing whole for a moment."""
+    assert states(formula(name, 64, 7_500_000_000, 0, scale=0.5)) / 1e9 == pytest.approx(FIGURE_1[name], rel=0.02)
+
+
+@pytest.mark.parametrize("workers", [2, 8, 64])
+def test_a_simulated_worker_of_a_cluster_holds_what_the_formula_says(workers):
+    rows = sharding(workers, Cluster.load("dgx-a100", devices=workers), measured=False)
+    assert [row.sharding for row in rows] == list(SHARDINGS)
+    held = [states(row.simulated) for row in rows]
+    assert held == sorted(held, reverse=True) and len(set(held)) == len(held)
+    assert all(abs(row.simulated_error) < WITHIN and row.measured_error is None for row in rows)
+
+
+@pytest.mark.usefixtures("warm_workers")
+def test_a_trained_worker_holds_what_the_formula_says_and_exactly_what_is_simulated():
+    for row in sharding(2, cluster(cores=2), measured=True):
+        assert abs(row.simulated_error) < WITHIN and abs(row.measured_error) < WITHIN
+        assert row.measured == row.simulated
+
+
+def test_the_command_writes_table_pictures_and_numbers(tmp_path, capsys):
+    path = tmp_path / "numbers.json"
+    arguments = ["sharding", "--cluster", "dgx-a100", "--workers", "8", "--out", str(tmp_path), "--json", str(path)]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in SHARDINGS) and "8 replicas on DGX A100 cluster" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"numbers.json", "sharding.png", "sharding.svg"}
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["sharding"] for row in rows] == list(SHARDINGS)
+    for row in rows:
+        assert row["measured"] is None and row["measured_error"] is None
+        assert abs(row["simulated_error"]) < WITHIN
+        assert row["simulated"].keys() == row["formula"].keys() == {*KINDS}
+
+
+def test_wrong_arguments_of_the_command_are_refused(capsys):
+    for arguments in (["--workers", "0"], ["--cluster", "nowhere"], ["--size", "3"]):
+        assert main(["sharding", *arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
