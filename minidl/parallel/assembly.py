@@ -14,7 +14,7 @@ from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program, RankProgram
-from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
+from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, WEIGHTS, Pass, schedule_of
 from minidl.parallel.slots import Place, sharded, slots
 
 if TYPE_CHECKING:
@@ -76,9 +76,16 @@ class _Rank:
 
     def order(self) -> list[tuple[str, int, int]]:
         """What goes through which chunk when: the kind of pass, the chunk and the micro-batch."""
-        plan = self.plan
-        order = SCHEDULES[plan.schedule].order(self.stage, plan.pipeline, plan.micro_batches, len(self.chunks))
-        return [(one.kind, self.chunks[one.chunk], one.micro_batch) for one in order]
+        plan, chunks, passes = self.plan, self.chunks, []
+        for one in schedule_of(plan.schedule).order(self.stage, plan.pipeline, plan.micro_batches, len(chunks)):
+            known = isinstance(one, Pass) and one.kind in PASSES
+            if not (known and one.micro_batch in range(plan.micro_batches) and one.chunk in range(len(chunks))):
+                raise ValueError(
+                    f"schedule {plan.schedule_name} gives stage {self.stage} {one!r}: needed is a Pass of a kind in "
+                    f"{', '.join(map(repr, PASSES))}, of {plan.micro_batches} micro-batches and {len(chunks)} chunks"
+                )
+            passes.append((one.kind, chunks[one.chunk], one.micro_batch))
+        return passes
 
     def passes(self) -> Iterator[Instruction]:
         """Forwards and backwards in the schedule's order."""

@@ -32,7 +32,7 @@ def describe(model: Module, optimizer: Callable, plan: Plan, **settings) -> dict
     return {
         "kind": KIND,
         **settings,
-        "plan": asdict(plan),
+        "plan": asdict(plan) | {"schedule": plan.schedule_name},
         "optimizer": {"name": type(made).__name__, "param_groups": groups},
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.display import Displayed
 from minidl.parallel.mesh import AXES, REPLICAS, SAMPLES, Connect, Mesh
-from minidl.parallel.schedules import SCHEDULES
+from minidl.parallel.schedules import SCHEDULES, OrderOfStage, schedule_of
 from minidl.validation import check_count, check_positive
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Plan(Displayed):
     schedule: the order of forwards and backwards: "naive" (one micro-batch at a time), "gpipe" (all forwards, then all
         backwards; Huang et al. 2019), "1f1b" (one forward, one backward in turn; Narayanan et al. 2019), "interleaved"
         (1f1b between the chunks of a stage; Narayanan et al. 2021) or "zero-bubble" (1f1b whose backwards come in two
-        halves; Qi et al. 2023).
+        halves; Qi et al. 2023). Or a function of your own: of (stage, stages, micro_batches, chunks of a stage), to the
+        passes of that stage in order (`minidl.parallel.schedules.Pass`); the checker proves what it makes.
     chunks: parts of the model that each stage holds, `pipeline` apart in the chain: one with "1f1b" and "zero-bubble",
         two or more with "interleaved", whose micro-batches must be a multiple of `pipeline`.
     recompute: what is not kept from forward to backward, but computed again there: "none", the weights of attention
@@ -69,7 +70,7 @@ class Plan(Displayed):
     context: int = _field(1, "ranks that share a sequence")
     expert: int = _field(1, "ranks that share the experts")
     micro_batches: int = _field(1, "slices of a replica's batch")
-    schedule: str = _field("1f1b", "of the pipeline", tuple(SCHEDULES))
+    schedule: str | OrderOfStage = _field("1f1b", "of the pipeline", tuple(SCHEDULES))
     chunks: int = _field(1, "parts of the model that a stage holds")
     recompute: str = _field("none", "what is computed again in backward", RECOMPUTATIONS)
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
@@ -89,6 +90,8 @@ class Plan(Displayed):
                 check_positive(name, value)
                 if math.isinf(value):
                     raise ValueError(f"{name}={value} is not a finite number")
+            elif name == "schedule" and callable(value):
+                continue
             elif value not in choices:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
             object.__setattr__(self, name, kind(value))  # Python's own, of NumPy's numbers and texts, which are as good
@@ -98,7 +101,7 @@ class Plan(Displayed):
 
     def _check_schedule(self) -> None:
         """ValueError unless the schedule holds for as many stages, chunks and micro-batches."""
-        schedule, pipeline, chunks = SCHEDULES[self.schedule], self.pipeline, self.chunks
+        schedule, pipeline, chunks = schedule_of(self.schedule), self.pipeline, self.chunks
         if chunks > 1 and schedule.one_chunk:
             raise ValueError(f'schedule="{self.schedule}" runs one chunk a stage, not chunks={chunks}')
         if chunks == 1 and schedule.several_chunks:
@@ -132,6 +135,11 @@ class Plan(Displayed):
                 hint = "; fields are parted by spaces" if "," in value else ""
                 raise ValueError(f"{name}={value}: {value!r} is not a {needed}{hint}") from None
         return cls(**found)
+
+    @property
+    def schedule_name(self) -> str:
+        """Of a function its name."""
+        return getattr(self.schedule, "__name__", str(self.schedule))
 
     @property
     def axes(self) -> dict[str, int]:
@@ -178,8 +186,9 @@ class Plan(Displayed):
     def __repr__(self) -> str:
         """The call that makes it, of the fields that are not as by default."""
         given = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        changed = (f"{name}={value!r}" for name, value in given if value != getattr(type(self), name))
-        return f"Plan({', '.join(changed)})"
+        changed = ((name, value) for name, value in given if value != getattr(type(self), name))
+        shown = (f"{name}={self.schedule_name if callable(value) else repr(value)}" for name, value in changed)
+        return f"Plan({', '.join(shown)})"
 
     def __rich__(self) -> Text:
         from rich.text import Text
@@ -199,7 +208,7 @@ class Plan(Displayed):
         if self.sequence_parallel:
             text += ", sequence parallel"
         if self.pipeline > 1:
-            text += f", {self.schedule}"
+            text += f", {self.schedule_name}"
         if self.chunks > 1:
             text += f", {self.chunks} chunks"
         if self.recompute != "none":

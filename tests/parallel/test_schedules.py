@@ -2,12 +2,15 @@
 
 import itertools
 
-from minidl.parallel import Plan
+import pytest
+
+from minidl.parallel import Plan, check
 from minidl.parallel import instructions as I
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.layout import layout
-from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS
+from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS, Pass
 from tests.parallel.plans import plans
+from tests.parallel.programs import caught
 
 LETTERS = {FORWARD: "F", BACKWARD: "B", INPUT: "B", WEIGHTS: "W"}
 
@@ -191,3 +194,49 @@ def test_a_program_without_an_instruction_differs_in_that_alone():
     assert shorter[0].step == program[0].step
     assert shorter[1].step == program[1].step[:4] + program[1].step[5:]
     assert program.representatives() == (0,) and shorter.representatives() == (0, 1)
+
+
+def two_ahead(stage, stages, micro_batches, chunks):
+    """1F1B whose every stage but the last has one more micro-batch on its way."""
+    warm_up = min(stages - stage - 1 + (stage < stages - 1), micro_batches)
+    yield from (Pass(FORWARD, m) for m in range(warm_up))
+    for m in range(micro_batches):
+        yield from [Pass(FORWARD, m + warm_up)] * (m + warm_up < micro_batches)
+        yield Pass(BACKWARD, m)
+
+
+def test_a_plan_takes_an_order_of_the_users_own_and_calls_it_by_its_name():
+    plan = Plan(pipeline=3, micro_batches=4, schedule=two_ahead)
+    program = training_program(plan, layout(plan, [1.0] * 3, [2**20] * 3))
+    passes = [[i.name for i in program[rank].step if i.slots] for rank in range(3)]
+    assert passes == [
+        ["F0", "F1", "F2", "F3", "B0", "B1", "B2", "B3"],
+        ["F0", "F1", "F2", "B0", "F3", "B1", "B2", "B3"],
+        ["F0", "B0", "F1", "B1", "F2", "B2", "F3", "B3"],
+    ]
+    assert check(program).peak_micro_batches == {0: 4, 1: 3, 2: 1}
+    assert str(plan) == "pipeline 3, two_ahead, 4 micro-batches"
+    assert eval(repr(plan)) == plan and hash(plan) == hash(eval(repr(plan)))
+
+
+def test_an_order_that_leaves_out_a_backward_or_comes_too_early_is_caught():
+    def forgets(stage, stages, micro_batches, chunks):
+        yield from list(two_ahead(stage, stages, micro_batches, chunks))[: -1 if stage == 0 else None]
+
+    def backward_first(stage, stages, micro_batches, chunks):
+        passes = list(two_ahead(stage, stages, micro_batches, chunks))
+        yield from reversed(passes) if stage == 1 else passes
+
+    for order, words in (forgets, ["never"]), (backward_first, ["rank 1", "before"]):
+        plan = Plan(pipeline=3, micro_batches=4, schedule=order)
+        caught(training_program(plan, layout(plan, [1.0] * 3, [2**20] * 3)), *words)
+
+
+@pytest.mark.parametrize("wrong", [("forward", 0, 0), Pass("sideways", 0), Pass(FORWARD, 4), Pass(FORWARD, 0, 1)])
+def test_an_order_of_passes_that_do_not_exist_is_refused(wrong):
+    def mine(stage, stages, micro_batches, chunks):
+        yield wrong
+
+    plan = Plan(pipeline=2, micro_batches=4, schedule=mine)
+    with pytest.raises(ValueError, match=r"schedule mine gives stage 0 .*: needed is a Pass"):
+        _ = training_program(plan, layout(plan, [1.0] * 2, [2**20] * 2))[0]

@@ -12,6 +12,7 @@ from minidl import data, models, nn, optim
 from minidl.data.batches import batch_indices, epoch_order
 from minidl.parallel import Mesh, Plan, train
 from minidl.parallel.normalization import SyncBatchNorm
+from minidl.parallel.schedules import BACKWARD, FORWARD, Pass
 from minidl.trace import COMMUNICATION_LANES, COMPUTE, LANES, Trace
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -337,3 +338,21 @@ def test_a_wrong_argument_is_refused_in_one_sentence_before_a_process_starts(cas
     with pytest.raises((TypeError, ValueError), match=sentence) as refused:
         train(**given, batch_size=64, steps=1)
     assert "\n" not in str(refused.value)
+
+
+def test_an_order_of_the_users_own_trains_to_the_same_numbers_and_is_named_in_a_checkpoint(tmp_path):
+    def two_ahead(stage, stages, micro_batches, chunks):  # no worker could import it: it goes there by value
+        warm_up = min(2 * (stages - stage - 1), micro_batches)
+        yield from (Pass(FORWARD, m) for m in range(warm_up))
+        for m in range(micro_batches):
+            yield from [Pass(FORWARD, m + warm_up)] * (m + warm_up < micro_batches)
+            yield Pass(BACKWARD, m)
+
+    plan, path = Plan(pipeline=2, micro_batches=4, schedule=two_ahead), tmp_path / "run.safetensors"
+    result = run(plan, steps=4, save=path, evaluate=TEST)
+    np.testing.assert_allclose(result.losses, ran(PLANS[0]).losses[:4], rtol=1e-5)
+    assert [e.name for e in result.trace.steps()[-1].events if e.rank == 0 and e.name[0] in "FB"] == [
+        "F0", "F1", "F2", "B0", "F3", "B1", "B2", "B3"
+    ]  # fmt: skip
+    assert minidl.load(path)["plan"]["schedule"] == "two_ahead"
+    assert run(plan, steps=6, resume=path).losses == pytest.approx(ran(PLANS[0]).losses[4:], rel=1e-4)

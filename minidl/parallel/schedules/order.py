@@ -22,17 +22,18 @@ class Pass(NamedTuple):
 
 
 Order = Iterator[Pass]
+OrderOfStage = Callable[[int, int, int, int], Order]  # of (stage, stages, micro_batches, chunks of a stage)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """order: a function of (stage, stages, micro_batches, chunks of a stage). The rest is for which sizes it holds.
+    """An order, and for which sizes it holds.
 
     one_chunk: a stage has one chunk. several_chunks: it has more than one. whole_rounds: the micro-batches are a
     multiple of the stages.
     """
 
-    order: Callable[[int, int, int, int], Order]
+    order: OrderOfStage
     one_chunk: bool = False
     several_chunks: bool = False
     whole_rounds: bool = False
