@@ -17,7 +17,7 @@ from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
-from minidl.parallel.program import Program
+from minidl.parallel.program import Program, edited
 from minidl.parallel.result import Throughput
 from minidl.trace import Trace
 from minidl.units import duration
@@ -178,8 +178,6 @@ def simulate(
         check_loss(loss)
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm)
-    if edit is not None and not callable(edit):
-        raise TypeError(f"edit must be a function of a Program, not {edit!r}")
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
@@ -187,9 +185,7 @@ def simulate(
         model, plan, batch_size, example=example, loss=loss, optimizer=optimizer, clip=clip_norm is not None,
         flops_per_byte=cluster.compute.flops_per_byte, device=cluster.compute.device,
     )  # fmt: skip
-    program = prepared.training if edit is None else edit(prepared.training)
-    if not isinstance(program, Program):
-        raise TypeError(f"edit must be a function that returns the Program it changed, not a {type(program).__name__}")
+    program = edited(prepared.training, edit)
     check(program)
     engine = Engine(program, Prices(cluster, prepared.costs))
     engine.run()

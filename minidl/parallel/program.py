@@ -166,3 +166,15 @@ class Program(Displayed):
         from minidl.parallel.listing import listing
 
         return listing(self)
+
+
+def edited(program: Program, edit: Callable[[Program], Program] | None) -> Program:
+    """What a user's `edit` makes of a program; None leaves it as it is. TypeError unless it is a Program."""
+    if edit is None:
+        return program
+    if not callable(edit):
+        raise TypeError(f"edit must be a function of a Program, not {edit!r}")
+    made = edit(program)
+    if not isinstance(made, Program):
+        raise TypeError(f"edit must be a function that returns the Program it changed, not a {type(made).__name__}")
+    return made

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from os import PathLike
 
 from minidl.parallel.checker import check
 from minidl.parallel.contracts import callback_list
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import Builder, prepare
+from minidl.parallel.program import Program, edited
 from minidl.parallel.request import Request
 from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.training import Training
@@ -39,6 +41,7 @@ def train(
     save_complete: bool = True,
     resume: str | PathLike | None = None,
     progress: bool | None = None,
+    edit: Callable[[Program], Program] | None = None,
 ) -> Run:
     """Train the chain that `build(mesh)` returns on `dataset` for `steps` steps, spread over workers as `plan` says.
 
@@ -62,13 +65,16 @@ def train(
     a line that is gone at the end, and in a notebook, but not where another display of rich is live. True: elsewhere,
     too, in ten lines. False: nowhere.
 
+    edit: changes the program of training before it is checked and run, as for `simulate` (`Program.edit`).
+
     From the same seed, every plan gives the losses and parameters of the one-worker run, up to floating-point order.
-    Raises ValueError for arguments that do not fit together, and OSError for a file that cannot be written, before a
-    process starts; WorkerError as `launch` does. Ctrl-C, or a callback that raises an exception, ends the training
-    after the step under way: the checkpoint is written, and KeyboardInterrupt or that exception raised. Ctrl-C pressed
-    twice ends it at once. Whatever ends it, the exception carries as its `run` all there is: losses, times and
-    evaluations, and where the workers could stop after a step also the trace and the parameters. A checkpoint that
-    cannot be written is a warning; at the end of all steps it is an error.
+    Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong, and
+    OSError for a file that cannot be written, before a process starts; WorkerError as `launch` does. Ctrl-C, or a
+    callback that raises an exception, ends the training after the step under way: the checkpoint is written, and
+    KeyboardInterrupt or that exception raised. Ctrl-C pressed twice ends it at once. Whatever ends it, the exception
+    carries as its `run` all there is: losses, times and evaluations, and where the workers could stop after a step also
+    the trace and the parameters. A checkpoint that cannot be written is a warning; at the end of all steps it is an
+    error.
 
     Where mpiexec has started the ranks, each calls `train` and returns the Run; the first alone shows the progress,
     calls the callbacks and writes the file.
@@ -87,6 +93,7 @@ def train(
         clip=clip_norm is not None, dtype=request.dtype, device=request.device,
     )  # fmt: skip
     request.check_last_batches(prepared.model, prepared.profile.input)
+    prepared = replace(prepared, training=edited(prepared.training, edit))
     check(prepared.training)
     check(prepared.evaluation)
     return Training(request, prepared, callbacks).run(timeout, progress, save_complete)

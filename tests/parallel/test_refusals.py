@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidl import data, models, nn, optim
-from minidl.parallel import Plan, launch, train
+from minidl.parallel import Plan, ProgramError, launch, train
 
 
 @pytest.fixture
@@ -53,6 +53,15 @@ def tied(mesh):
 
 RUN = {"optimizer": lambda p: optim.SGD(p, lr=0.1), "loss": nn.CrossEntropyLoss(), "batch_size": 32, "steps": 3}
 WRONG_RUNS = [
+    (mlp, Plan(), {"edit": 3}, TypeError, "edit must be a function of a Program, not 3"),
+    (mlp, Plan(), {"edit": lambda program: None}, TypeError, "that returns the Program it changed, not a NoneType"),
+    (
+        mlp,
+        Plan(),
+        {"edit": lambda program: program.without(0, 1)},
+        ProgramError,
+        "reads activation of chunk 0, micro-batch 0, bucket 0",
+    ),
     (mlp, Plan(data=3), {}, ValueError, "batch_size 32 is not divisible by data=3 × micro_batches=1 (= 3)"),
     (mlp, Plan(), {"batch_size": 0}, ValueError, "batch_size=0 is not a whole number of at least 1"),
     (mlp, Plan(), {"batch_size": 2.5}, ValueError, "batch_size=2.5 is not a whole number of at least 1"),

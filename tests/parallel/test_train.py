@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -356,3 +357,19 @@ def test_an_order_of_the_users_own_trains_to_the_same_numbers_and_is_named_in_a_
     ]  # fmt: skip
     assert minidl.load(path)["plan"]["schedule"] == "two_ahead"
     assert run(plan, steps=6, resume=path).losses == pytest.approx(ran(PLANS[0]).losses[4:], rel=1e-4)
+
+
+def test_workers_run_the_program_as_it_was_edited():
+    def loads_first(program):
+        lists = {rank: program[rank] for rank in range(program.world_size)}
+        loads = {rank: [i for i in own.step if i.label == "input"] for rank, own in lists.items()}
+        others = {rank: [i for i in own.step if i.label != "input"] for rank, own in lists.items()}
+        return program.edit({rank: replace(lists[rank], step=(*loads[rank], *others[rank])) for rank in lists})
+
+    plan = PLANS[1]
+    result = run(plan, edit=loads_first)
+    assert result.losses == ran(plan).losses
+    for rank in range(plan.workers):
+        names = [e.name for e in result.trace.steps()[-1].events if e.rank == rank and e.lane == COMPUTE]
+        assert names[:3] == ["input0", "input1", "F0"]
+    assert set(result.program.edited) == {0, 1} and not ran(plan).program.edited
