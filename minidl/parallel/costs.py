@@ -57,6 +57,8 @@ class Costs:
 
     def calls_by_block(self, i: Instruction) -> list[Sequence[Call]]:
         """The same, block by block; blocks that are alike have the very same sequence of calls."""
+        if isinstance(i, I.CustomInstruction):
+            return [i.calls(self)]
         return CALLS[type(i)](self, i)
 
     def collectives(self, i: Instruction) -> Iterator[CollectiveCall]:

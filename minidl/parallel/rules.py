@@ -205,6 +205,8 @@ def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, broug
 
 def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Instruction) -> Callable:
     """The rule of an instruction, of COMPUTE_RULES or COLLECTIVE_RULES; one that writes nothing needs none."""
+    if isinstance(i, I.CustomInstruction):
+        return lambda facts, rank, i, *brought: i.prove(facts, rank, *brought)
     if i.writes and type(i) not in rules:
         raise ProgramError(f"rank {rank.number}: there is no rule by which {i} is proved")
     return rules.get(type(i), lambda *_: {})

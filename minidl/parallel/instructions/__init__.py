@@ -33,4 +33,5 @@ from minidl.parallel.instructions.compute import (
     Score,
     ThroughBuckets,
 )
-from minidl.parallel.instructions.instruction import Instruction
+from minidl.parallel.instructions.custom import CustomInstruction
+from minidl.parallel.instructions.instruction import Instruction, Touched

@@ -37,7 +37,7 @@ class Instruction:
     It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
     place in the lists (assembly.py), what the worker does (runtime/worker.py, communication.py), what that proves
     (rules.py), its colour (plots.py) and, if it computes, the calls by which it is priced; a new kind of buffer also
-    has its bytes (both in costs.py).
+    has its bytes (both in costs.py). One of a user's own says these itself (custom.py).
 
     uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there. slots: how long it
     takes where a program is drawn without clocks, all instructions of one micro-batch and chunk together.

@@ -20,7 +20,7 @@ from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
 from minidl.parallel.costs import Totals
-from minidl.parallel.handle import Handle
+from minidl.parallel.handle import Handle, Steps
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Compiled, Lane
 from minidl.parallel.mesh import Mesh
@@ -81,7 +81,7 @@ class Worker:
             self._instruction = instruction
             self._tell(instruction.name)
             self._segment = self._now()
-            COMPUTE_HANDLERS[type(instruction)](self, instruction)
+            COMPUTE_HANDLERS.get(type(instruction), _run_custom)(self, instruction)
             self._record(COMPUTE, instruction.name, self._segment, self._now(), step.number, instruction)
             self._finish(lane, instruction)
             self._communicate()
@@ -112,7 +112,8 @@ class Worker:
                         break
                     lane.begin()
                     self._tell(instruction.name)
-                    under_way = begun[lane] = instruction, COMMUNICATION_HANDLERS[type(instruction)](self, instruction)
+                    handler = COMMUNICATION_HANDLERS.get(type(instruction), _run_custom)
+                    under_way = begun[lane] = instruction, handler(self, instruction)
                 instruction, steps = under_way
                 try:
                     next(steps)
@@ -279,6 +280,10 @@ class Worker:
 
     def take_totals(self, i: I.EndEvaluation) -> None:
         self.totals = self.buffers[B.TOTAL]
+
+
+def _run_custom(worker: Worker, i: I.CustomInstruction) -> Steps | None:
+    return i.run(worker)
 
 
 COMPUTE_HANDLERS: dict[type, Callable] = {
