@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.instructions import buffers as B
+from minidl.parallel.just_in_time import added_up, just_in_time
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.plan import Plan
@@ -31,7 +31,7 @@ def training_program(
 
     def make(mesh: Mesh) -> RankProgram:
         rank = _Rank(plan, layout, mesh)
-        passes = just_in_time(rank.add_shares(rank.passes()), rank.gather)
+        passes = just_in_time(added_up(rank.passes()), rank.gather)
         step = (passes, rank.reduce_tied(), rank.reduce_loss(), rank.update(clip, norms), rank.gather_updated())
         return RankProgram((), tuple(chain(*step)), ())
 
@@ -231,22 +231,6 @@ class _Rank:
         """The axes along which ranks hold the same parameters of a bucket."""
         return self.plan.spread(self.layout.reduction(chunk, bucket).replicas)
 
-    def add_shares(self, step: Iterable[Instruction]) -> Iterator[Instruction]:
-        """`step`, in which what was reduced of one micro-batch is added up when its slot is needed again.
-
-        So compute goes on meanwhile.
-        """
-        reduced: dict[B.BufferName, I.AddShare] = {}
-        begun: set[Place] = set()
-        for i in step:
-            yield from (reduced.pop(slot) for slot in i.writes if slot in reduced)
-            yield i
-            if isinstance(i, I.ReduceScatterGradients) and i.slot:
-                place = i.chunk, i.bucket
-                reduced[i.slot] = I.AddShare(*place, i.slot, accumulates=place in begun)
-                begun.add(place)
-        yield from reduced.values()
-
     def reduce_tied(self) -> Iterator[Instruction]:
         """The gradients of what several blocks hold are summed over their stages, and then reduced."""
         for chunk, n in self.trained:
@@ -280,35 +264,6 @@ class _Rank:
         if axes := self.plan.spread(REPLICAS):
             for chunk in self.chunks:
                 yield I.BroadcastStatistics(chunk, axes)
-
-
-def just_in_time(step: Iterable[Instruction], gather: Callable[[Place], Instruction]) -> Iterator[Instruction]:
-    """`step`, in which parameters are gathered before whatever needs them in a slot.
-
-    The next ones come one use ahead, where their slots are free: while this one computes.
-    """
-    step = list(step)
-    uses = deque(i for i in step if isinstance(i, I.ThroughBuckets) and i.gathered)
-    held: dict[B.BufferName, Place] = {}
-
-    def missing(use: I.ThroughBuckets) -> list[tuple[Place, B.BufferName]]:
-        return [(place, slot) for place, slot in use.gathered if held.get(slot) != place]
-
-    def gathered(places: list[tuple[Place, B.BufferName]]) -> Iterator[Instruction]:
-        for place, slot in places:
-            held[slot] = place
-            yield gather(place)
-
-    for i in step:
-        if uses and uses[0] is i:
-            uses.popleft()
-            yield from gathered(missing(i))
-            ahead = next(filter(None, map(missing, islice(uses, 2))), [])  # a backward has what its Recompute has
-            if not any(slot in held for _, slot in ahead):
-                yield from gathered(ahead)
-        yield i
-        for buffer in i.frees:
-            held.pop(buffer, None)
 
 
 def _chosen(slots: dict[Place, B.BufferName], places: Iterable[Place]) -> tuple[tuple[Place, B.BufferName], ...]:

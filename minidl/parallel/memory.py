@@ -77,7 +77,7 @@ class _Held:
 
     def add(self, buffers: Iterable[BufferName]) -> None:
         for buffer in buffers:
-            scale = 1.0 if self.costs.is_full_precision(buffer) else self.scale
+            scale = 1.0 if self.costs.bytes.is_full_precision(buffer) else self.scale
             for storage, nbytes in self.costs.bytes_of(buffer).items():
                 self.users[storage] += 1
                 if self.users[storage] == 1:

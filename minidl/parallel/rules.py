@@ -10,6 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minidl.parallel import instructions as I
+from minidl.parallel.demands import (
+    check_apart,
+    check_buckets,
+    check_gradients,
+    check_norms,
+    check_samples,
+    whole_version,
+)
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.buffers import APART
@@ -45,7 +53,7 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     tags: Tags = {B.activation(i.chunk, i.micro_batch, i.last): tag._replace(blocks=buckets[i.last][1])}
     tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
     for b in i.buckets:
-        version = _whole(rank, i, (i.chunk, b))
+        version = whole_version(rank, i, (i.chunk, b))
         kept = B.saved(i.chunk, i.micro_batch, b)
         before = tag._replace(blocks=buckets[b][0])
         if kept in i.writes:
@@ -53,7 +61,7 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
             rank.keep(i)
         elif (x := B.activation(i.chunk, i.micro_batch, b - 1)) in i.writes:
             tags[x] = before
-    _check_apart(facts, rank, i)
+    check_apart(facts, rank, i)
     return tags
 
 
@@ -62,8 +70,8 @@ def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
     if tag.blocks != facts.layout.buckets[i.chunk][i.first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
     rank.keep(i)
-    _check_apart(facts, rank, i)
-    return {i.writes[0]: (tag, _whole(rank, i, (i.chunk, i.first)))}
+    check_apart(facts, rank, i)
+    return {i.writes[0]: (tag, whole_version(rank, i, (i.chunk, i.first)))}
 
 
 def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
@@ -79,7 +87,7 @@ def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
 
 
 def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
-    _check_apart(facts, rank, i)
+    check_apart(facts, rank, i)
     left = {B.later(i.chunk, i.micro_batch, b): rank.tags[B.saved(i.chunk, i.micro_batch, b)] for b in i.buckets}
     return _go_back(facts, rank, i) | left
 
@@ -96,7 +104,7 @@ def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> T
         saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
         if gradient != saved._replace(blocks=buckets[b][1]):
             raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
-        if version != _whole(rank, i, (i.chunk, b)):
+        if version != whole_version(rank, i, (i.chunk, b)):
             raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
         gradient = saved
     return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
@@ -109,7 +117,7 @@ def _add_gradients(
 
     Those of what is apart have each sample once for each of the blocks that give it a gradient.
     """
-    _check_apart(facts, rank, i)
+    check_apart(facts, rank, i)
     tags: Tags = {}
     lie, slots = dict(zip(i.places, i.gradients, strict=True)), dict(i.local)
     for b in i.buckets:
@@ -142,13 +150,13 @@ def _add_share(facts: Facts, rank: RankTags, i: I.AddShare) -> Tags:
 
 
 def _measure(facts: Facts, rank: RankTags, i: I.MeasureParameters) -> Tags:
-    _check_gradients(facts, rank, i)
+    check_gradients(facts, rank, i)
     return {buffer: MEASURED for buffer in i.writes if buffer.holds == "norms"}
 
 
 def _update(facts: Facts, rank: RankTags, i: I.OptimizerStep) -> Tags:
-    _check_gradients(facts, rank, i)
-    _check_norms(rank, i, REDUCED)
+    check_gradients(facts, rank, i)
+    check_norms(rank, i, REDUCED)
     return {
         buffer: Version(rank.tags[buffer].updates + 1, (buffer.chunk, buffer.bucket) not in i.sharded)
         for buffer in i.writes
@@ -157,7 +165,7 @@ def _update(facts: Facts, rank: RankTags, i: I.OptimizerStep) -> Tags:
 
 
 def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
-    _check_whole(facts, rank, B.TOTAL)
+    check_samples(facts, rank, B.TOTAL)
     return {}
 
 
@@ -193,13 +201,13 @@ def _broadcast(facts: Facts, rank: RankTags, i: I.BroadcastStatistics, brought: 
 
 
 def _reduce_norm(facts: Facts, rank: RankTags, i: I.ReduceNorm, brought: Brought) -> Tags:
-    _check_gradients(facts, rank, i)
+    check_gradients(facts, rank, i)
     return {}
 
 
 def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, brought: Brought) -> Tags:
-    _check_buckets(facts, rank, i)
-    _check_norms(rank, i, MEASURED)
+    check_buckets(facts, rank, i)
+    check_norms(rank, i, MEASURED)
     return dict.fromkeys(i.writes, REDUCED)
 
 
@@ -210,82 +218,6 @@ def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Inst
     if i.writes and type(i) not in rules:
         raise ProgramError(f"rank {rank.number}: there is no rule by which {i} is proved")
     return rules.get(type(i), lambda *_: {})
-
-
-# What several rules ask
-
-
-def _whole(rank: RankTags, i: I.ThroughBuckets, place: tuple[int, int]) -> Version:
-    """The version of the parameters of a bucket, which must be there whole: in a slot, if it says so."""
-    slot = dict(i.gathered).get(place)
-    version = rank.tags[slot or B.parameters(*place)]
-    if slot:
-        if version.place != place:
-            raise ProgramError(
-                f"rank {rank.number}: {i} takes {B.parameters(*place)}, and {slot} has {B.parameters(*version.place)}"
-            )
-        return version.version
-    if not version.whole:
-        taken = B.parameters(*place)
-        raise ProgramError(f"rank {rank.number}: {i} takes {taken}, of which this replica has its share alone")
-    return version
-
-
-def _check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
-    """It knows of what is apart in its blocks, and what it reads of that is whole."""
-    adds = any(buffer.holds == "gradients" for buffer in i.writes)
-    held = facts.layout.apart_in(i.chunk, i.buckets, trained=adds)
-    if i.apart != held:
-        raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
-    if not isinstance(i, I.BackwardWeights):  # which reads none
-        for n in i.apart:
-            _whole(rank, i, (APART, n))
-
-
-def _check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
-    """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
-    stage = rank.mesh.coordinate("pipeline")
-    trained = facts.layout.counted(stage) if isinstance(i, I.ReduceNorm) else facts.layout.trained(stage)
-    if sorted(i.buckets) != sorted(trained):
-        raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
-    if isinstance(i, I.OptimizerStep) and i.sharded != (needed := tuple(p for p in trained if _shards(facts, p) > 1)):
-        raise ProgramError(f"rank {rank.number}: {i} needs sharded={needed}: the plan is {facts.plan}")
-    if isinstance(i, I.ReduceNorm | I.ReduceParameterNorms):
-        axes = (*["pipeline"] * isinstance(i, I.ReduceNorm), *facts.plan.parted)
-        if i.axes != axes:
-            raise ProgramError(f"rank {rank.number}: {i} needs axes={axes}: the plan is {facts.plan}")
-
-
-def _check_gradients(facts: Facts, rank: RankTags, i: Instruction) -> None:
-    """The gradients of every bucket of the rank are there, with all samples in them; so is the total that it reads."""
-    _check_buckets(facts, rank, i)
-    for buffer in i.reads:
-        if buffer.holds in ("gradients", "total"):
-            _check_whole(facts, rank, buffer)
-        if buffer.holds == "gradients":
-            sharded = _shards(facts, (buffer.chunk, buffer.bucket)) > 1
-            if rank.tags[buffer].whole == sharded:
-                needs = "shares of gradients" if sharded else "whole gradients"
-                raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
-
-
-def _shards(facts: Facts, place: tuple[int, int]) -> int:
-    """Into how many shares the update of a bucket is cut."""
-    return facts.plan.shards(facts.layout.reduction(*place).replicas)
-
-
-def _check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
-    for buffer in i.reads:
-        if buffer.holds == "norms" and rank.tags[buffer] != needed:
-            raise ProgramError(f"rank {rank.number}: {i} needs {buffer} {needed}, and they are {rank.tags[buffer]}")
-
-
-def _check_whole(facts: Facts, rank: RankTags, buffer: BufferName) -> None:
-    samples, needed = rank.tags[buffer].samples, facts.needed(buffer)
-    if samples != needed:
-        lost, twice = needed - samples, samples - needed
-        what = f"lack {sorted(lost)}" if lost else f"count {sorted(twice)} more than once"
-        raise ProgramError(f"rank {rank.number}: {buffer} {what} (replica, micro-batch) of the global batch")
 
 
 COMPUTE_RULES: dict[type[Instruction], Callable[[Facts, RankTags, Instruction], Tags]] = {

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from minidl.parallel import Plan, ProgramError, check
 from minidl.parallel import instructions as I
 from minidl.parallel.assembly import evaluation_program, training_program
-from minidl.parallel.costs import BYTES, CALLS
+from minidl.parallel.buffer_bytes import BYTES
+from minidl.parallel.costs import CALLS
 from minidl.parallel.instructions.instruction import KINDS, Collective, Receive, Send
 from minidl.parallel.layout import layout
 from minidl.parallel.plan import SHARDINGS

@@ -15,8 +15,8 @@ import numpy as np
 from minidl.kernels import for_array
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
-from minidl.parallel.costs import Totals
 from minidl.parallel.handle import Handle, Steps
+from minidl.parallel.totals import Totals
 
 if TYPE_CHECKING:
     from minidl.parallel.runtime.worker import Worker

@@ -19,7 +19,6 @@ from minidl.kernels import for_array
 from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel import instructions as I
-from minidl.parallel.costs import Totals
 from minidl.parallel.handle import Handle, Steps
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.machine import Compiled, Lane
@@ -30,6 +29,7 @@ from minidl.parallel.runtime.execution import Execution, Step
 from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
 from minidl.parallel.sequence import part
+from minidl.parallel.totals import Totals
 from minidl.trace import COLLECTIVES, COMPUTE, COPY
 
 

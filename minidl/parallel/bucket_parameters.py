@@ -1,0 +1,64 @@
+"""The parameters of each bucket, by what the profile knows of them: in all, as a flat array, and a replica's share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from minidl.kernels.meta import MetaArray
+from minidl.parallel.block_profile import ParameterProfile
+from minidl.parallel.chain_profile import ChainProfile
+from minidl.parallel.instructions.buffers import APART
+from minidl.parallel.layout import Layout
+from minidl.parallel.plan import Plan
+from minidl.parallel.shares import flat_elements, parts
+from minidl.parallel.slots import Place, slots
+
+
+class BucketParameters:
+    """Those of a chain with this profile, cut as `layout` says. The worker's flat arrays have the sizes found here."""
+
+    def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
+        self.plan, self.layout, self.profile = plan, layout, profile
+        self._apart = {holder for apart in layout.apart for holder in apart.holders}
+
+    def of(self, place: Place) -> list[ParameterProfile]:
+        """The parameters of a bucket; what is apart makes one of its own."""
+        chunk, bucket = place
+        if chunk == APART:  # of several holders the last one is trained, if any is
+            last = (holders[-1] for holders in self.layout.apart[bucket].parameters)
+            return [self.profile.blocks[block].parameters[number] for block, number in last]
+        return [
+            p
+            for block in range(*self.layout.buckets[chunk][bucket])
+            for number, p in enumerate(self.profile.blocks[block].parameters)
+            if (block, number) not in self._apart
+        ]
+
+    def trained(self, place: Place) -> list[ParameterProfile]:
+        return [p for p in self.of(place) if p.trained]
+
+    def shards(self, place: Place) -> int:
+        """Into how many parts the update of a bucket is cut."""
+        return self.plan.shards(self.layout.reduction(*place).replicas)
+
+    def share(self, place: Place, share: int) -> Iterator[tuple[ParameterProfile, float]]:
+        """Each trained parameter of a bucket, and which part of it a replica updates: of 0 to 1."""
+        parameters, shards = self.trained(place), self.shards(place)
+        found = parts([p.elements for p in parameters], share % shards, shards)
+        return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
+
+    def flat(self, place: Place, share: bool = False) -> MetaArray:
+        """The flat array that holds the trained parameters of a bucket, or their gradients; or a replica's share."""
+        parameters, shards = self.trained(place), self.shards(place)
+        elements = sum(p.elements for p in parameters)
+        item = sum(p.nbytes for p in parameters) // elements if elements else 4
+        return MetaArray((flat_elements(elements, shards) // (shards if share else 1),), f"float{8 * item}")
+
+    @cached_property
+    def slots(self) -> dict[Place, int]:
+        """Of the buckets of all stages those that have slots: no two stages have the same bucket, but for ties."""
+        found: dict[Place, int] = {}
+        for stage in range(len(self.layout.stages)):
+            found |= slots(self.plan, self.layout, stage)
+        return found
