@@ -192,6 +192,17 @@ METHODS = (
         _over("data", sharding="optimizer"),
     ),
     _transformer(
+        "sharded gradients", "that, and gradients are reduced after every micro-batch, each worker keeping its share",
+        "Rajbhandari et al. 2020, ZeRO stage 2", "gradients fill the memory; with one micro-batch it sends no more",
+        _over("data", sharding="gradients", bucket_mb=0.5),
+    ),
+    _transformer(
+        "sharded parameters", "that, and parameters are gathered bucket by bucket when they are used, and dropped",
+        "Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP",
+        "the model does not fit into a worker; a half more is sent",
+        _over("data", sharding="parameters", bucket_mb=0.5),
+    ),
+    _transformer(
         "naive pipeline", "each worker has a stage of the model; one micro-batch at a time goes forward and back",
         "Huang et al. 2019, figure 2b", "the model alone does not fit: all workers but one are idle", _stages("naive"),
     ),
