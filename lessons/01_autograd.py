@@ -20,9 +20,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
-from minidl.autograd import run_backward
 from minidl.ops.arithmetic import Add
 from minidl.ops.shape import unbroadcast
+from minidl.tape import run_backward
 from minidl.units import duration
 
 # %% [markdown]
@@ -288,7 +288,7 @@ for length in 100, 100_000:
 # ## The same idea for tensors
 #
 # There a node of the graph is an `Op`, which handles a whole array, and `op.backward(grad)` takes the place of the
-# slopes. `minidl/autograd.py` saves itself the counting: every op is numbered when it is recorded, and a user is always
+# slopes. `minidl/tape.py` saves itself the counting: every op is numbered when it is recorded, and a user is always
 # recorded later than what it uses. So of the ops that have a gradient, the one recorded last waits for nobody. This is
 # the real code; find where it is taken:
 

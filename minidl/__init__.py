@@ -18,6 +18,7 @@ and these are imported when asked for:
 from minidl import autograd, cuda, data, metrics, nn, ops, optim, testing
 from minidl.creation import (
     arange,
+    device,
     empty,
     eye,
     from_numpy,
@@ -39,8 +40,11 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.dlpack import from_dlpack
+from minidl.dtypes import bool_, float32, float64, int64
+from minidl.grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.io import load, save
 from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
+from minidl.op import Op
 from minidl.ops import (
     abs,
     add,
@@ -155,19 +159,7 @@ from minidl.ops import (
 )
 from minidl.random import manual_seed
 from minidl.static import capture
-from minidl.tensor import (
-    Op,
-    Tensor,
-    bool_,
-    device,
-    enable_grad,
-    float32,
-    float64,
-    int64,
-    is_grad_enabled,
-    no_grad,
-    set_grad_enabled,
-)
+from minidl.tensor import Tensor
 
 bool = bool_
 sub, mul, div, neg, pow, clip = ops.subtract, ops.multiply, ops.divide, ops.negative, ops.power, ops.clamp

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
 
 from minidl import kernels, random
-from minidl.tensor import Tensor, bool_, default_device, dtype_of, float32, float64, int64
+from minidl.dtypes import bool_, dtype_of, float32, float64, int64
+from minidl.tensor import Tensor
 from minidl.tree import leaves
 from minidl.validation import check_int
+
+_default_device = "cpu"
+
+
+@contextmanager
+def device(name: str) -> Iterator[None]:
+    """Make new tensors on the device `name` inside the `with` block."""
+    global _default_device
+    kernels.for_device(name)
+    before, _default_device = _default_device, name
+    try:
+        yield
+    finally:
+        _default_device = before
+
+
+def default_device() -> str:
+    return _default_device
 
 
 def tensor(data, dtype=None, requires_grad: bool = False, device: str | None = None) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
+from minidl.dtypes import dtype_of
 from minidl.kernels.dlpack_kinds import CPU, CUDA, PINNED
-from minidl.tensor import Tensor, dtype_of
+from minidl.tensor import Tensor
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:

@@ -18,9 +18,9 @@ import math
 import numpy as np
 
 from minidl.creation import tensor
+from minidl.grad_mode import no_grad
 from minidl.nn.losses import CrossEntropyLoss
 from minidl.ops.losses import IGNORE_INDEX
-from minidl.tensor import no_grad
 
 AVERAGES = ("binary", "macro", "micro", "weighted", None)
 

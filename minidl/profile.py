@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.status import Status
 
 from minidl import random
-from minidl.creation import tensor
+from minidl.creation import device, tensor
 from minidl.display import Displayed
 from minidl.kernels import for_array
 from minidl.kernels.meta import KernelCall, MetaArray
@@ -26,7 +26,7 @@ from minidl.parallel.blocks import each, several
 from minidl.parallel.runtime.device import device_of_rank
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
-from minidl.tensor import Tensor, device
+from minidl.tensor import Tensor
 from minidl.validation import check_count
 
 if TYPE_CHECKING:

@@ -1,240 +1,84 @@
-"""Tensor, Op, and the tape they make.
+"""Tensor: an array that knows how it was made, and so can be differentiated.
 
-This file knows no mathematics. An `Op` is one step of a computation: it knows how to go forward and how to bring a
-gradient back. Calling an op on tensors that require a gradient links it to the nodes that made its inputs: other ops,
-or leaves. These links are the tape; `autograd.py` walks them from a result to the leaves.
+    x = minidl.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    y = (x @ w + b).sum()
+    y.backward()                                    # x.grad is now dy/dx
+
+Each operation on tensors is an `Op` (op.py). If one of its inputs requires a gradient it becomes the result's `node`,
+and holds the nodes of its inputs:
+
+    y.node = Sum  ->  Add  ->  MatMul  ->  x.node = Leaf
+
+These links are the tape. `backward` walks them from the result to the leaves (tape.py), where each op brings the
+gradient of its result back to its inputs. What the operators compute, and their derivatives, is in `ops/`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from itertools import count
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl import kernels as _kernels
+from minidl.dtypes import bool_, float32, int64
+from minidl.grad_mode import set_grad_enabled
+from minidl.hooks import RemovableHandle
+from minidl.tape import Leaf, run_backward
 
-BY_ARRAY = _kernels.BY_ARRAY
-DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int64", "bool")}
-float32, float64, int64, bool_ = DTYPES.values()
-
-_grad_enabled = True
-_default_device = "cpu"
-tick = count(1).__next__  # numbers every node of a tape, and every change in place
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Record no tape inside the `with` block, or in the function that it decorates."""
-    with set_grad_enabled(False):
-        yield
-
-
-@contextmanager
-def enable_grad() -> Iterator[None]:
-    """Record a tape inside the `with` block, even within `no_grad()`."""
-    with set_grad_enabled(True):
-        yield
-
-
-class set_grad_enabled:
-    """Record a tape from now on, or not: until the end of the `with` block, or in the function that it decorates."""
-
-    def __init__(self, enabled: bool):
-        global _grad_enabled
-        self.enabled, self.before = enabled, _grad_enabled
-        _grad_enabled = enabled
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error) -> None:
-        global _grad_enabled
-        _grad_enabled = self.before
-
-    def __call__(self, function: Callable) -> Callable:
-        self.__exit__()
-
-        @wraps(function)
-        def decorated(*args, **options):
-            with set_grad_enabled(self.enabled):
-                return function(*args, **options)
-
-        return decorated
-
-
-def is_grad_enabled() -> bool:
-    """Whether a tape is recorded now."""
-    return _grad_enabled
-
-
-@contextmanager
-def device(name: str) -> Iterator[None]:
-    """Make new tensors on the device `name` inside the `with` block."""
-    global _default_device
-    _kernels.for_device(name)
-    before, _default_device = _default_device, name
-    try:
-        yield
-    finally:
-        _default_device = before
-
-
-def default_device() -> str:
-    return _default_device
-
-
-def dtype_of(dtype) -> np.dtype:
-    """The NumPy dtype meant by a name, a NumPy type or a Python type; ValueError for one that minidl does not have."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{dtype!r} is no dtype: use {', '.join(DTYPES)}") from None
-    if found.name not in DTYPES:
-        raise ValueError(f"dtype {found.name} is not supported: use {', '.join(DTYPES)}")
-    return found
-
-
-class Op:
-    """One step of a computation, with its derivative.
-
-    A subclass writes `forward(*arrays) -> array` and `backward(grad) -> one gradient per input` (None where an input
-    has none), both on `self.kernels` and on arrays, never on tensors. Options are arguments of `__init__`;
-    `self.needs[i]` tells both whether input i wants its gradient.
-
-        class Cube(Op):
-            def forward(self, x):
-                self.x = x
-                return self.kernels.power(x, 3)
-
-            def backward(self, grad):
-                k = self.kernels
-                return k.multiply(grad, k.multiply(k.power(self.x, 2), 3))
-
-        y = Cube()(x)
-
-    What backward needs, forward keeps on `self`: an input under the name of its parameter, its result as `self.y`. So a
-    backward that is itself to be differentiated finds the tensors they belong to: `self.kernels` are then functions
-    of tensors, `grad` and what was kept are tensors. A float array computed on the way may be kept
-    too, if a method `again(self)` makes it anew from the rest.
-    """
-
-    passes_gradient = False  # backward may hand on `grad` itself or a view of it, not a new array
-    one_dtype = True  # all inputs must have the same dtype
-    once = ""  # why its backward cannot be differentiated, if so
-    splits = False  # backward finds each gradient by itself: called for some, then for the rest, it does no more work
-
-    # On the tape; a tape that was walked has no `parents` any more.
-    parents: list[Op | Leaf | None] | None = None  # the nodes of the inputs, None for one that wants no gradient
-    order = 0  # the later recorded, the smaller; leaves come after all ops
-    hooks: tuple = ()
-    kernels: Any = None
-    kept = False  # the tape is to be walked again: backward must not write to what forward kept
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        arrays, parents = [], []
-        for x in inputs:
-            arrays.append(x.data)
-            parents.append(x.node)
-        if len(arrays) > 1:
-            kind, dtype = type(arrays[0]), arrays[0].dtype
-            for array in arrays:
-                if type(array) is not kind or (self.one_dtype and array.dtype != dtype):
-                    raise mixed_inputs(type(self).__name__, inputs)
-        self.kernels = kernels = BY_ARRAY[type(arrays[0])]
-        self.needs = parents if _grad_enabled else [None] * len(parents)
-        data = self.forward(*arrays)
-        out = Tensor(data if data.shape else BY_ARRAY.get(type(data), kernels).from_scalar(data))
-        if _grad_enabled and any(parents):
-            self.parents, self.order = parents, -tick()
-            out.node = self
-        return out
-
-    def forward(self, *arrays):
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
-
-    def backward(self, grad):
-        raise NotImplementedError(f"{type(self).__name__} has no backward")
-
-    def again(self) -> None:
-        """Make anew, from the kept inputs and result, the float arrays that forward computed on the way and kept."""
-
-    def destination(self, i: int):
-        """An array in which backward may write the gradient of input i, instead of a new one; None without one."""
-        return self.parents[i].gradient_destination()
-
-    def gradient_destination(self):
-        return None
-
-
-class Leaf:
-    """Where the tape ends: hands its tensor the gradient, if that still exists."""
-
-    hooks: tuple = ()
-
-    def __init__(self, tensor: Tensor):
-        self.tensor = weakref.ref(tensor)  # the tensor holds the leaf: a circle would keep both from being freed
-        self.order = tick()
-        self.lent = False  # a backward has already written to the destination
-
-    def gradient_destination(self):
-        tensor = self.tensor()
-        if tensor is None or self.lent or self.hooks:
-            return None
-        self.lent = True
-        return tensor.gradient_destination()
-
-
-def mixed_inputs(name: str, inputs: Sequence[Tensor]) -> Exception:
-    """The error of the operation `name` for inputs on several devices or of several dtypes."""
-    if len({x.device for x in inputs}) > 1:
-        return ValueError(f"{name} needs its inputs on one device, they are on {', '.join(x.device for x in inputs)}")
-    dtypes = ", ".join(str(x.dtype) for x in inputs)
-    return TypeError(f"{name} needs inputs of one dtype, these have {dtypes}: convert with .to(dtype)")
+if TYPE_CHECKING:
+    from minidl.op import Op
 
 
 class Tensor:
     """An array that can be differentiated, made by `minidl.tensor`, `minidl.zeros` and so on, or by an op.
 
     data: the array of its device. grad: the gradient of a leaf, a Tensor, or None. node: its place on the tape, the Op
-    that made it or a Leaf; None if it requires no gradient. Operators and methods are those of `ops/methods.py`,
-    `backward` and hooks those of `autograd.py`.
+    that made it or a Leaf; None if it requires no gradient.
     """
 
     __slots__ = ("data", "grad", "node", "__weakref__")
-
-    if TYPE_CHECKING:  # what ops and autograd put here
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __getitem__(self, key: Any) -> Tensor: ...
-        def __setitem__(self, key: Any, value: Any) -> None: ...
-        def __iter__(self) -> Iterator[Tensor]: ...
-        def __neg__(self) -> Tensor: ...
-        def __add__(self, other: Any) -> Tensor: ...
-
-        __abs__ = __invert__ = __neg__
-        __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = __add__
-        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __add__
-        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
-        __and__ = __or__ = __xor__ = __rand__ = __ror__ = __rxor__ = __add__
 
     def __init__(self, data, requires_grad: bool = False):
         self.data = data
         self.grad: Tensor | None = None
         self.node: Op | Leaf | None = Leaf(self) if requires_grad else None
 
-    @property
-    def op(self) -> Op | None:
-        """The op that made this tensor; None for a leaf and for what requires no gradient."""
-        return self.node if isinstance(self.node, Op) else None
+    def backward(
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> None:
+        """Add to `grad` of every leaf the derivative of this tensor, weighted by `gradient` (1 for a scalar).
 
-    @property
-    def is_leaf(self) -> bool:
-        return self.op is None
+        The tape is consumed: arrays saved for backward are freed as they are used, unless `retain_graph`. create_graph:
+        the gradients are on a tape themselves (and the tape is retained). RuntimeError: it requires no gradient, is no
+        scalar and has no `gradient`, its tape was consumed, or what the tape needs was changed in place.
+        """
+        root = backward_root("backward()", self, gradient, create_graph)
+        with set_grad_enabled(create_graph):
+            run_backward([root], bool(retain_graph), create_graph)
+
+    if TYPE_CHECKING:
+        # The operators, and methods such as x.sum(), are functions of `ops`: ops/tensor_methods.py puts them here.
+
+        def __add__(self, other: Any) -> Tensor: ...  # x + y, and below: ops/arithmetic.py
+
+        __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __add__
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __add__
+
+        def __neg__(self) -> Tensor: ...
+        def __matmul__(self, other: Tensor) -> Tensor: ...  # x @ y: ops/matmul.py
+        def __getitem__(self, key: Any) -> Tensor: ...  # x[i, :, mask]: ops/indexing.py
+        def __setitem__(self, key: Any, value: Any) -> None: ...  # ops/in_place.py, as x += y
+
+        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __add__  # ops/comparison.py
+        __and__ = __or__ = __xor__ = __rand__ = __ror__ = __rxor__ = __add__
+        __abs__ = __invert__ = __neg__
+
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def __getattr__(self, name: str) -> Any: ...  # the methods
+
+    # On the tape
 
     @property
     def requires_grad(self) -> bool:
@@ -243,6 +87,81 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, requires_grad: bool) -> None:
         self.requires_grad_(requires_grad)
+
+    @property
+    def op(self) -> Op | None:
+        """The op that made this tensor; None for a leaf and for what requires no gradient."""
+        return None if self.node is None or type(self.node) is Leaf else self.node
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op is None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make this tensor a leaf that gets a gradient, or not; RuntimeError for integers and results of ops."""
+        if requires_grad and self.dtype.kind != "f":
+            raise RuntimeError(f"only a tensor of floats can require a gradient, not one of dtype {self.dtype}")
+        if self.op is not None:
+            if not requires_grad:
+                raise RuntimeError("the result of an op cannot be made to require no gradient: use .detach()")
+        elif requires_grad != self.requires_grad:
+            self.node = Leaf(self) if requires_grad else None
+        return self
+
+    def detach(self) -> Tensor:
+        """The same data, off the tape."""
+        return Tensor(self.data)
+
+    def accumulate_grad(self, grad, owned: bool) -> None:
+        """Add the array `grad` to this leaf's gradient; unless `owned`, others may hold it and it must be copied."""
+        kernels = self.kernels
+        if grad.shape != self.data.shape:
+            raise RuntimeError(f"a backward gave a gradient of shape {grad.shape} to a tensor of shape {self.shape}")
+        if self.grad is None:
+            self.grad = Tensor(kernels.from_scalar(grad) if owned else kernels.copy(kernels.from_scalar(grad)))
+        elif self.grad.kernels is not kernels:
+            raise ValueError(f"grad is on {self.grad.device}, the tensor on {self.device}")
+        else:
+            kernels.accumulate(self.grad.data, grad)
+
+    def gradient_destination(self):
+        """The array in which the gradient of this leaf may be written, if it has none yet; None for a new one."""
+        return None
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook(gradient)` once this tensor's gradient is complete; what it gives, unless None, replaces it."""
+        node = self.node
+        if node is None:
+            raise RuntimeError("a hook needs a tensor that requires a gradient")
+
+        def on_gradient(grad):  # an array, or a tensor if the backward is recorded
+            found = hook(grad if isinstance(grad, Tensor) else Tensor(grad))
+            if found is None:
+                return grad
+            if not isinstance(found, Tensor):
+                raise TypeError(f"a hook must give a tensor or None, not {type(found).__name__}")
+            return found if isinstance(grad, Tensor) else found.data
+
+        def remove():
+            node.hooks = tuple(h for h in node.hooks if h is not on_gradient)
+
+        node.hooks = (*node.hooks, on_gradient)
+        return RemovableHandle(remove)
+
+    def retain_grad(self) -> None:
+        """Give this tensor, the result of an op, its `grad` too when backward runs."""
+        if self.op is None:
+            return
+        here = weakref.ref(self)
+
+        def keep(gradient: Tensor) -> None:
+            tensor = here()
+            if tensor is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+        self.register_hook(keep)
+
+    # The array
 
     @property
     def kernels(self):
@@ -286,37 +205,6 @@ class Tensor:
             raise ValueError(f"item() needs a tensor with one element, this one has shape {self.shape}")
         return self.numpy().item()
 
-    def detach(self) -> Tensor:
-        """The same data, off the tape."""
-        return Tensor(self.data)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Make this tensor a leaf that gets a gradient, or not; RuntimeError for integers and results of ops."""
-        if requires_grad and self.dtype.kind != "f":
-            raise RuntimeError(f"only a tensor of floats can require a gradient, not one of dtype {self.dtype}")
-        if self.op is not None:
-            if not requires_grad:
-                raise RuntimeError("the result of an op cannot be made to require no gradient: use .detach()")
-        elif requires_grad != self.requires_grad:
-            self.node = Leaf(self) if requires_grad else None
-        return self
-
-    def accumulate_grad(self, grad, owned: bool) -> None:
-        """Add the array `grad` to this leaf's gradient; unless `owned`, others may hold it and it must be copied."""
-        kernels = self.kernels
-        if grad.shape != self.data.shape:
-            raise RuntimeError(f"a backward gave a gradient of shape {grad.shape} to a tensor of shape {self.shape}")
-        if self.grad is None:
-            self.grad = Tensor(kernels.from_scalar(grad) if owned else kernels.copy(kernels.from_scalar(grad)))
-        elif self.grad.kernels is not kernels:
-            raise ValueError(f"grad is on {self.grad.device}, the tensor on {self.device}")
-        else:
-            kernels.accumulate(self.grad.data, grad)
-
-    def gradient_destination(self):
-        """The array in which the gradient of this leaf may be written, if it has none yet; None for a new one."""
-        return None
-
     def __bool__(self) -> bool:
         return bool(self.item())
 
@@ -352,3 +240,18 @@ class Tensor:
             state["data"] = _kernels.for_device(device).array(state["data"], state["data"].dtype)
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def backward_root(name: str, x: Tensor, gradient: Tensor | None, graph: bool) -> tuple[Op | Leaf, Any]:
+    """Where `name` starts to walk the tape: the node of `x` and its gradient, an array, or a tensor if `graph`."""
+    if x.node is None:
+        raise RuntimeError(f"{name} needs a tensor that requires a gradient: none of its inputs does")
+    if gradient is None:
+        if x.numel() != 1:
+            raise RuntimeError(f"{name} of a tensor of shape {x.shape} needs gradient=, only a scalar has none")
+        gradient = Tensor(x.kernels.full(x.shape, 1, x.dtype))
+    elif gradient.device != x.device:
+        raise ValueError(f"gradient is on {gradient.device}, the tensor on {x.device}")
+    elif gradient.shape != x.shape:
+        raise ValueError(f"gradient has shape {gradient.shape}, the tensor {x.shape}")
+    return x.node, gradient if graph else gradient.data

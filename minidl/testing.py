@@ -6,7 +6,9 @@ import numpy as np
 
 from minidl.autograd import grad
 from minidl.creation import tensor
-from minidl.tensor import Tensor, enable_grad, float64, no_grad
+from minidl.dtypes import float64
+from minidl.grad_mode import enable_grad, no_grad
+from minidl.tensor import Tensor
 
 
 def gradcheck(function: Callable, *inputs, eps: float = 1e-6, tolerance: float = 1e-6, fast_mode: bool = False) -> None:

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from minidl import kernels, nn, optim
+from minidl.creation import device
 from minidl.kernels import meta
 from minidl.kernels.algorithms import COMPILED_FROM
 from minidl.kernels.meta import MetaArray
@@ -16,9 +17,10 @@ from minidl.models.gpt import gpt
 from minidl.models.lstm import lstm_classifier
 from minidl.models.vae import vae
 from minidl.nn.module import Module
+from minidl.op import Op
 from minidl.parallel import blocks
 from minidl.parallel.experts import MixtureOfExperts
-from minidl.tensor import Op, Tensor, device
+from minidl.tensor import Tensor
 from simulator.compute import as_computed, timed_as
 
 FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once

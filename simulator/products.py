@@ -16,11 +16,12 @@ from minidl import nn, ops, optim
 from minidl.data import ArrayDataset
 from minidl.nn import init
 from minidl.nn.cut import Cut
+from minidl.op import Op
 from minidl.parallel import Mesh, Plan, forkserver, train
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, cut
 from minidl.parallel.products import RowsLinear, SummaLinear, grid_groups, squarest
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.trace import Trace
 from minidl.units import counted
 from simulator.hardware import Cluster

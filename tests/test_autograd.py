@@ -56,7 +56,7 @@ def test_an_op_of_ones_own_is_differentiated_twice():
     gradgradcheck(lambda x: Cube()(x), np.array([1.0, -2.0]))
 
 
-def test_an_op_that_keeps_what_it_computed_on_the_way_must_compute_it_again():
+def test_an_op_that_saves_what_it_computed_on_the_way_must_recompute_it():
     class Kept(Cube):
         def forward(self, x):
             self.square = self.kernels.multiply(x, x)
@@ -65,18 +65,18 @@ def test_an_op_that_keeps_what_it_computed_on_the_way_must_compute_it_again():
         def backward(self, grad):
             return self.kernels.multiply(grad, self.kernels.multiply(self.square, 3))
 
-    class Again(Kept):
+    class Recomputed(Kept):
         def forward(self, x):
             self.x = x
             return super().forward(x)
 
-        def again(self):
+        def recompute_saved(self):
             self.square = self.kernels.multiply(self.x, self.x)
 
     gradcheck(lambda x: Kept()(x), np.array([1.0, -2.0]))
-    with pytest.raises(RuntimeError, match=r"Kept keeps square.* needs a method again\(\)"):
+    with pytest.raises(RuntimeError, match=r"Kept saves square.* needs a method recompute_saved\(\)"):
         gradgradcheck(lambda x: Kept()(x), np.array([1.0, -2.0]))
-    gradgradcheck(lambda x: Again()(x), np.array([1.0, -2.0]))
+    gradgradcheck(lambda x: Recomputed()(x), np.array([1.0, -2.0]))
 
 
 @pytest.mark.parametrize("fast_mode", [False, True])

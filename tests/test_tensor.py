@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import minidl
-from minidl.autograd import tape
+from minidl.tape import recorded_ops
 
 
 def test_the_example_of_the_design_works():
@@ -88,9 +88,9 @@ def test_no_grad_records_no_tape():
 
 def test_the_tape_keeps_only_what_backward_needs():
     x, w = minidl.ones(4, 3), minidl.ones(2, 3).requires_grad_()
-    (op,) = tape([minidl.ops.linear(x, w).op])
+    (op,) = recorded_ops([minidl.ops.linear(x, w).op])
     assert op.x is x.data and op.weight is None  # x wants no gradient, so the weight is not needed
-    (op,) = tape([(w * 2.0).op])
+    (op,) = recorded_ops([(w * 2.0).op])
     assert op.a is None
 
 

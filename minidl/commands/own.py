@@ -15,8 +15,9 @@ import cloudpickle
 import numpy as np
 
 from minidl.commands.arguments import Refused
-from minidl.creation import tensor
+from minidl.creation import device, tensor
 from minidl.data import ArrayDataset, Dataset, Subset, digits
+from minidl.dtypes import float32
 from minidl.models.catalog import Builder
 from minidl.nn.losses import Loss, NLLLoss
 from minidl.nn.module import Module
@@ -24,7 +25,7 @@ from minidl.parallel import Plan
 from minidl.parallel.chain_profile import build_on_meta, loss_of
 from minidl.parallel.contracts import check_builder, check_dataset, check_loss
 from minidl.processes import WorkerError
-from minidl.tensor import Tensor, device, float32
+from minidl.tensor import Tensor
 from minidl.units import counted
 
 HELP = """\

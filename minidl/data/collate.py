@@ -6,7 +6,8 @@ from numbers import Number
 import numpy as np
 
 from minidl.creation import tensor
-from minidl.tensor import Tensor, float32, float64
+from minidl.dtypes import float32, float64
+from minidl.tensor import Tensor
 from minidl.tree import sequence_like
 
 KINDS = (dict, (tuple, list), (str, bytes), (np.ndarray, Tensor), (Number, np.generic))

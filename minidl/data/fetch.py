@@ -7,7 +7,8 @@ import numpy as np
 from minidl import random
 from minidl.data.collate import default_collate
 from minidl.data.datasets import Dataset, set_epoch
-from minidl.tensor import Tensor, dtype_of
+from minidl.dtypes import dtype_of
+from minidl.tensor import Tensor
 from minidl.tree import leaves, map_leaves
 
 

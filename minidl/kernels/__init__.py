@@ -5,9 +5,10 @@ type of its arrays, so one op serves every device. A new device is a new module 
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,32 @@ def for_device(name: str) -> ModuleType:
     return BY_DEVICE[name]
 
 
+class Interposed:
+    """The kernels of a device with something in between: each is what `replace(name, kernel)` gives.
+
+    It stands wherever a module of kernels does. Constants, such as DEVICE, go through `replace` as functions do.
+    """
+
+    def __init__(self, kernels: ModuleType, replace: Callable[[str, Any], Any]):
+        self._kernels, self._replace = kernels, replace
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._replace(name, getattr(self._kernels, name))
+        setattr(self, name, found)  # the next look-up comes here no more
+        return found
+
+
+@contextmanager
+def interposed(array_type: type, replace: Callable[[str, Any], Any]) -> Iterator[None]:
+    """In the `with` block ops on arrays of `array_type` run on what `replace(name, kernel)` gives for their kernels."""
+    kernels = BY_ARRAY[array_type]
+    BY_ARRAY[array_type] = BY_DEVICE[kernels.DEVICE] = Interposed(kernels, replace)
+    try:
+        yield
+    finally:
+        BY_ARRAY[array_type] = BY_DEVICE[kernels.DEVICE] = kernels
+
+
 @contextmanager
 def predicting(device: str) -> Iterator[None]:
     """In the `with` block meta attends as "cpu" or "cuda" does: in tiles, of which no weights are kept, or not.
@@ -47,11 +74,9 @@ def predicting(device: str) -> Iterator[None]:
     """
     if device not in WIDEST_IN_TILES:
         raise ValueError(f"device {device!r} cannot be predicted: there are {' and '.join(WIDEST_IN_TILES)}")
-    before, meta.WIDEST_IN_TILES = meta.WIDEST_IN_TILES, WIDEST_IN_TILES[device]
-    try:
+    widest = WIDEST_IN_TILES[device]
+    with interposed(meta.MetaArray, lambda name, kernel: widest if name == "WIDEST_IN_TILES" else kernel):
         yield
-    finally:
-        meta.WIDEST_IN_TILES = before
 
 
 def _load_cuda() -> None:

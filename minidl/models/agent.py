@@ -14,8 +14,8 @@ import numpy as np
 
 from minidl import nn, ops
 from minidl.creation import arange, tensor, zeros
+from minidl.grad_mode import no_grad
 from minidl.optim import Optimizer
-from minidl.tensor import no_grad
 
 
 class Environment(Protocol):

@@ -5,14 +5,13 @@ from functools import partial
 import numpy as np
 
 from minidl import nn, ops, random
-from minidl.creation import arange, tensor, zeros_like
+from minidl.creation import arange, default_device, tensor, zeros_like
 from minidl.models.attention import SelfAttention
 from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward
 from minidl.models.gpt import check_sizes
 from minidl.ops.losses import IGNORE_INDEX
 from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding
-from minidl.tensor import default_device
 
 STD = 0.02  # of the embeddings at the start: the paper's published code
 EPS = 1e-12  # of the normalisations, likewise

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from minidl import random
-from minidl.creation import tensor, zeros
-from minidl.tensor import Tensor, default_device, float32, int64
+from minidl.creation import default_device, tensor, zeros
+from minidl.dtypes import float32, int64
+from minidl.tensor import Tensor
 
 Example = Callable[[int], tuple[Tensor, Tensor]]
 

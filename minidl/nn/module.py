@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import random
-from minidl.autograd import RemovableHandle
+from minidl.dtypes import DTYPES, dtype_of
+from minidl.hooks import RemovableHandle
 from minidl.kernels import for_device
 from minidl.nn.cut import Cut
 from minidl.nn.parameter import Buffer, Parameter, Stored
-from minidl.tensor import DTYPES, Tensor, dtype_of
+from minidl.tensor import Tensor
 
 
 class IncompatibleKeys(NamedTuple):

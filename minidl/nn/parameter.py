@@ -6,9 +6,11 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl import random
+from minidl.creation import default_device
+from minidl.dtypes import dtype_of, float32
 from minidl.nn.cut import Cut
 from minidl.nn.init import Recipe
-from minidl.tensor import Tensor, default_device, dtype_of, float32
+from minidl.tensor import Tensor
 
 
 class Stored(Tensor):

@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterable
 
 from minidl.creation import tensor
+from minidl.dtypes import float32
+from minidl.grad_mode import no_grad
 from minidl.kernels import for_array
-from minidl.tensor import Tensor, float32, no_grad
+from minidl.tensor import Tensor
 
 
 def get_total_norm(

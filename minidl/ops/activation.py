@@ -2,13 +2,14 @@
 
 import math
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply, negative
 from minidl.ops.choice import where
 from minidl.ops.elementwise import erf, exp
 from minidl.ops.promotion import floating
 from minidl.ops.shape import reshape, unbroadcast
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
 
@@ -24,7 +25,7 @@ class ReLU(Op):
         return self.kernels.relu_grad(grad, self.y)
 
 
-@taped
+@tensor_kernel
 def relu_grad(grad, y):
     return where(y <= 0, 0.0, grad)
 
@@ -143,7 +144,7 @@ class GELU(Op):
         return self.kernels.gelu_grad(grad, self.x, self.approximate)
 
 
-@taped
+@tensor_kernel
 def gelu_grad(grad, x, approximate):
     if approximate == "tanh":  # 0.5 (1 + tanh u) = sigmoid(2u)
         s = sigmoid(x * (GELU_LINEAR * (1 + 0.044715 * x * x)))
@@ -177,13 +178,13 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return ELU(alpha)(x)
 
 
-@taped
+@tensor_kernel
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return Tanh()(floating(x))
 
 
-@taped
+@tensor_kernel
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return Sigmoid()(floating(x))

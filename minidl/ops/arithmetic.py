@@ -2,40 +2,12 @@
 
 from numbers import Real
 
+from minidl.dtypes import float32, int64
+from minidl.op import Op
+from minidl.ops.broadcast import Broadcast
 from minidl.ops.promotion import floating, one_device, pair
 from minidl.ops.shape import cast, unbroadcast
-from minidl.tensor import BY_ARRAY, Op, Tensor, float32, int64, is_grad_enabled, tick
-
-
-class Broadcast(Op):
-    """An elementwise op of two operands that broadcast; either may be a number.
-
-    The smallest and most frequent ops, so what Op.__call__ does for any inputs is written out for two.
-    """
-
-    def __call__(self, a, b) -> Tensor:
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-            a, b = pair(self.name, a, b)
-        x, y = a.data, b.data
-        if x.dtype is not y.dtype or type(x) is not type(y):
-            one_device(self.name, a, b)
-            a, b = pair(self.name, a, b)
-            x, y = a.data, b.data
-        self.kernels = kernels = BY_ARRAY[type(x)]
-        self.needs = parents = [a.node, b.node]
-        try:
-            data = self.forward(x, y)
-        except ValueError:
-            raise ValueError(f"{self.name}: shapes {x.shape} and {y.shape} do not broadcast") from None
-        out = Tensor(data if data.shape else kernels.from_scalar(data))
-        if is_grad_enabled() and any(parents):
-            self.parents, self.order = parents, -tick()
-            out.node = self
-        return out
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__.lower()
+from minidl.tensor import Tensor
 
 
 class Add(Broadcast):

@@ -4,14 +4,15 @@ import math
 
 import numpy as np
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.arithmetic import add, multiply
 from minidl.ops.choice import where
 from minidl.ops.dropout import check_fraction
 from minidl.ops.reduction import amax, sum
 from minidl.ops.shape import reshape, unbroadcast, unsqueeze
 from minidl.ops.softmax import softmax
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Attention(Op):
@@ -38,7 +39,7 @@ class Attention(Op):
         self.weights = None if self.recompute else weights
         return kernels.matmul(dropped, v)
 
-    def again(self):  # the weights serve backward, whether forward had them or not
+    def recompute_saved(self):  # the weights serve backward, whether forward had them or not
         self.weights, self.log_sum_exp = self._weigh(), None
 
     def _weigh(self):
@@ -76,7 +77,7 @@ class PackedAttention(Op):
         self.weights = None if self.recompute else weights
         return join_heads(kernels, kernels.matmul(weights, unpack(kernels, qkv)[2]))
 
-    def again(self):
+    def recompute_saved(self):
         self.weights, self.log_sum_exp = self._weigh(), None
 
     def _weigh(self):
@@ -139,7 +140,7 @@ def attend_grad(kernels, grad, q, k, v, weights, scale, kept=None, dropout=0.0):
     return kernels.matmul(grad_scores, k), kernels.matmul(kernels.swap_last(grad_scores), q), grad_v, grad_scores
 
 
-@taped
+@tensor_kernel
 def attention_weights(scores, scale, is_causal):
     scores = multiply(scores, scale)
     if is_causal:
@@ -149,7 +150,7 @@ def attention_weights(scores, scale, is_causal):
     return where(seen, softmax(where(seen, scores, 0.0), -1), 0.0)
 
 
-@taped
+@tensor_kernel
 def attention_weights_grad(grad, weights, scale):
     along = multiply(grad, weights)
     return multiply(add(along, multiply(weights, -sum(along, -1, True))), scale)

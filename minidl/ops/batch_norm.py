@@ -2,9 +2,10 @@
 
 import math
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.normalization import apply, check_channels
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class BatchNorm(Op):
@@ -28,7 +29,7 @@ class BatchNorm(Op):
         self.find_statistics()
         self.inverse = self.kernels.power(self.kernels.add(self.variance, self.eps), -0.5)
 
-    def again(self):
+    def recompute_saved(self):
         self._prepare()
 
     def backward(self, grad):
@@ -70,21 +71,21 @@ class FixedBatchNorm(Op):
 # Kernels on tensors
 
 
-@taped
+@tensor_kernel
 def channel_moments(x):
     dims = _all_but_channels(x)
     apart = x - x.mean(dims, keepdim=True)
     return x.mean(dims), (apart * apart).mean(dims)
 
 
-@taped
+@tensor_kernel
 def batch_norm_sums(grad, x, mean, inverse):
     dims, column = _all_but_channels(x), _column(x.shape)
     normal = (x - mean.reshape(column)) * inverse.reshape(column)
     return grad.sum(dims), (grad * normal).sum(dims)
 
 
-@taped
+@tensor_kernel
 def batch_norm_grad(grad, x, mean, inverse, weight, total, along, count):
     column = _column(x.shape)
     scale = inverse if weight is None else inverse * weight

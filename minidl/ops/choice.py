@@ -3,9 +3,10 @@
 from numbers import Real
 
 from minidl.creation import tensor
+from minidl.op import Op
 from minidl.ops.promotion import floating, pair
 from minidl.ops.shape import cast, unbroadcast
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Where(Op):

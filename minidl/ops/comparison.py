@@ -1,8 +1,9 @@
 """Comparisons and logic, elementwise with broadcasting; they give bool tensors and have no derivative."""
 
+from minidl.dtypes import bool_
 from minidl.ops.promotion import one_device, pair
 from minidl.ops.shape import cast
-from minidl.tensor import Tensor, bool_
+from minidl.tensor import Tensor
 
 
 def _compare(name, kernel, a, b):

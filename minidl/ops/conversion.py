@@ -3,9 +3,10 @@
 import operator
 from collections.abc import Iterator
 
+from minidl.dtypes import bool_, float32, float64, int64
 from minidl.ops.joining import unbind
 from minidl.ops.shape import cast, normalize_dim
-from minidl.tensor import Tensor, bool_, float32, float64, int64
+from minidl.tensor import Tensor
 
 
 def double(x: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ two: so the three ops here can be differentiated as often as one likes.
 
 from collections.abc import Callable
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.arithmetic import add
 from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.indexing import getitem
 from minidl.ops.rearranging import pad
 from minidl.ops.reduction import sum
 from minidl.ops.shape import reshape
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Conv2d(Op):
@@ -22,7 +23,7 @@ class Conv2d(Op):
     x is meant with its padding; s is the stride, d the dilation. With groups, c runs over the channels of o's group.
     """
 
-    splits = True
+    splits_backward = True
 
     def __init__(self, stride, padding, dilation, groups: int):
         self.options = stride, padding, dilation, groups
@@ -93,7 +94,7 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     return convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
-@taped
+@tensor_kernel
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """x (batch, c, height, width), weight (o, c / groups, *kernel size), bias (o,) -> (batch, o, *out_size).
 
@@ -105,19 +106,19 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
     return convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
-@taped
+@tensor_kernel
 def conv2d_grad_input(grad, weight, x_shape, *options):
     """The gradient of conv2d by its input, differentiable in both arguments."""
     return Conv2dGradInput(x_shape, *options)(grad, weight)
 
 
-@taped
+@tensor_kernel
 def conv2d_grad_weight(grad, x, weight_shape, *options):
     """The gradient of conv2d by its weight, differentiable in both arguments."""
     return Conv2dGradWeight(weight_shape, *options)(grad, x)
 
 
-@taped
+@tensor_kernel
 def channel_sums(x):
     """x (n, c, height, width) -> (c,)."""
     return sum(x, (0, 2, 3))

@@ -1,9 +1,10 @@
 """Dropout."""
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply
 from minidl.ops.shape import cast
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Dropout(Op):
@@ -21,7 +22,7 @@ class Dropout(Op):
         return self.kernels.dropout_grad(grad, self.mask, self.p)
 
 
-@taped
+@tensor_kernel
 def dropout_grad(grad, mask, p):
     return multiply(multiply(grad, cast(mask, grad.dtype)), 1 / (1 - p))
 

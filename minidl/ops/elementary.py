@@ -1,9 +1,9 @@
 """The elementary kernels on tensors: what most backwards are written in, so that they can be differentiated again."""
 
+from minidl.double_backward import tensor_kernel
 from minidl.ops import arithmetic, choice, comparison, elementwise, extremes, joining, reduction, shape
 from minidl.ops.indexing import Index
 from minidl.ops.matmul import MatMul, linear
-from minidl.taped import taped
 
 for _function in (
     arithmetic.add, arithmetic.subtract, arithmetic.multiply, arithmetic.divide, arithmetic.negative, arithmetic.power,
@@ -12,71 +12,71 @@ for _function in (
     comparison.isnan, comparison.logical_not, comparison.logical_or, comparison.logical_and,
     extremes.argmax, shape.cast, linear,
 ):  # fmt: skip
-    taped(_function)
-taped(comparison.eq, "equal")
-taped(comparison.ne, "not_equal")
-taped(comparison.gt, "greater")
-taped(comparison.ge, "greater_equal")
-taped(comparison.lt, "less")
-taped(comparison.le, "less_equal")
-taped(elementwise.abs, "absolute")
+    tensor_kernel(_function)
+tensor_kernel(comparison.eq, "equal")
+tensor_kernel(comparison.ne, "not_equal")
+tensor_kernel(comparison.gt, "greater")
+tensor_kernel(comparison.ge, "greater_equal")
+tensor_kernel(comparison.lt, "less")
+tensor_kernel(comparison.le, "less_equal")
+tensor_kernel(elementwise.abs, "absolute")
 
 
-@taped
+@tensor_kernel
 def masked(x, mask):
     return choice.where(mask, x, 0.0)
 
 
-@taped
+@tensor_kernel
 def sum(x, dim, keepdim):
     return reduction.Sum(dim, keepdim)(x)
 
 
-@taped
+@tensor_kernel
 def max(x, dim, keepdim):
     return extremes.Extreme("max", dim, keepdim)(x)
 
 
-@taped
+@tensor_kernel
 def min(x, dim, keepdim):
     return extremes.Extreme("min", dim, keepdim)(x)
 
 
-@taped
+@tensor_kernel
 def copy(x):
     return x
 
 
-@taped
+@tensor_kernel
 def reshape(x, new_shape):
     return shape.reshape(x, new_shape)
 
 
-@taped
+@tensor_kernel
 def permute(x, dims):
     return shape.permute(x, dims)
 
 
-@taped
+@tensor_kernel
 def swap_last(x):
     return shape.transpose(x, -1, -2)
 
 
-@taped
+@tensor_kernel
 def broadcast_to(x, new_shape):
     return shape.Expand(tuple(new_shape))(x)
 
 
-@taped
+@tensor_kernel
 def concatenate(tensors, dim):
     return joining.cat(tensors, dim)
 
 
-@taped
+@tensor_kernel
 def slice_last(x, start, length):
     return Index((..., slice(start, start + length)))(x)
 
 
-@taped
+@tensor_kernel
 def matmul(a, b, out=None):
     return MatMul()(a, b)

@@ -2,8 +2,9 @@
 
 import math
 
+from minidl.op import Op
 from minidl.ops.promotion import floating
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Exp(Op):

@@ -1,7 +1,8 @@
 """Looking up rows of a table."""
 
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
+from minidl.tensor import Tensor
 
 
 class Embedding(Op):
@@ -41,7 +42,7 @@ class EmbeddingGrad(Op):
         return self.kernels.embedding(grad, self.indices), None
 
 
-@taped
+@tensor_kernel
 def embedding_grad(grad, indices, rows):
     return EmbeddingGrad(rows)(grad, indices)
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.kernels import shapes
+from minidl.op import Op
 from minidl.ops.choice import maximum, minimum
 from minidl.ops.indexing import gather
 from minidl.ops.shape import along_a_dim, normalize_dim, one_dim, reduced_dims, reshape
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.validation import check_int
 
 

@@ -6,11 +6,12 @@ a tape that needs what was overwritten refuses to go backward (`autograd.changed
 
 from collections.abc import Callable
 
-from minidl.autograd import changed
+from minidl.grad_mode import is_grad_enabled, no_grad
+from minidl.mutation import changed
 from minidl.ops import arithmetic
 from minidl.ops.indexing import index_keys
 from minidl.ops.shape import cast, to
-from minidl.tensor import Tensor, is_grad_enabled, no_grad
+from minidl.tensor import Tensor
 
 
 def _recorded(values) -> bool:

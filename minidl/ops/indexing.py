@@ -6,10 +6,11 @@ from reprlib import repr
 
 import numpy as np
 
+from minidl.double_backward import tensor_kernel
 from minidl.kernels import BY_ARRAY
+from minidl.op import Op
 from minidl.ops.shape import cast, expand, normalize_dim, reshape, vector
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.validation import check_int
 
 
@@ -72,19 +73,19 @@ class IndexAdd(Op):
         return grad, self.kernels.index(grad, self.key)
 
 
-@taped
+@tensor_kernel
 def index(x, key):
     """x[key], differentiable in x."""
     return Index(key)(x)
 
 
-@taped
+@tensor_kernel
 def index_grad(grad, key, shape):
     """The transpose of index, differentiable in grad."""
     return IndexGrad(key, shape)(grad)
 
 
-@taped
+@tensor_kernel
 def index_put(x, key, values):
     """x with values at key, differentiable in both."""
     return IndexPut(key)(x, values)

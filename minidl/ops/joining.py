@@ -7,10 +7,11 @@ from numbers import Integral
 import numpy as np
 
 from minidl.creation import sizes
+from minidl.op import Op
 from minidl.ops.indexing import Index, index_select
 from minidl.ops.promotion import promoted
 from minidl.ops.shape import expand, flatten, normalize_dim, reshape, unsqueeze
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.validation import check_int
 
 

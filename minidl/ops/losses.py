@@ -1,13 +1,15 @@
 """What losses are made of, where a chain of simpler ops would overflow, or be slow."""
 
 from minidl.creation import arange, ones
+from minidl.double_backward import tensor_kernel
+from minidl.mutation import tick
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply, subtract
 from minidl.ops.choice import where
 from minidl.ops.comparison import eq, ne
 from minidl.ops.shape import cast, reshape, unsqueeze
 from minidl.ops.softmax import Softmax
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor, tick
+from minidl.tensor import Tensor
 
 IGNORE_INDEX = -100  # PyTorch's default for targets that do not count
 
@@ -27,10 +29,10 @@ class CrossEntropy(Op):
         return loss
 
     def backward(self, grad):
-        k, reuse = self.kernels, not self.kept
+        k, reuse = self.kernels, not self.retained
         return k.cross_entropy_grad(grad, self.probabilities, self.target, self.ignore_index, reuse), None
 
-    def again(self):
+    def recompute_saved(self):
         """The probabilities are the softmax of the logits, which are not kept: the tape knows the op that made them."""
         softmax = Softmax(1)
         softmax.kernels, softmax.y = self.probabilities.kernels, self.probabilities.data
@@ -40,7 +42,7 @@ class CrossEntropy(Op):
         self.probabilities.node = softmax
 
 
-@taped
+@tensor_kernel
 def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     each = ones(target.shape, dtype=grad.dtype, device=grad.device)
     one_hot = pick_grad(each, target, probabilities.shape[1], ignore_index)
@@ -64,7 +66,7 @@ class Pick(Op):
         return self.kernels.pick_grad(grad, self.target, self.classes, self.ignore_index), None
 
 
-@taped
+@tensor_kernel
 def pick_grad(grad, target, classes, ignore_index):
     """A product with the rows' one-hot targets."""
     places = eq(unsqueeze(target, 1), arange(classes, device=target.device))  # (rows, classes)

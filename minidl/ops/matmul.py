@@ -2,15 +2,16 @@
 
 import math
 
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply
 from minidl.ops.shape import reshape, unbroadcast
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class MatMul(Op):
     """C[..., m, n] = A[..., m, k] @ B[..., k, n]; leading dimensions broadcast."""
 
-    splits = True
+    splits_backward = True
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
@@ -28,7 +29,7 @@ class MatMul(Op):
 class Linear(Op):
     """y[..., out] = x[..., in] @ weight[out, in]^T + bias[out]."""
 
-    splits = True
+    splits_backward = True
 
     def forward(self, x, weight, bias=None):
         self.shape = weight.shape

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.promotion import check_floats
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class LayerNorm(Op):
@@ -20,7 +21,7 @@ class LayerNorm(Op):
         y, self.mean, self.inverse = k.layer_norm(self._rows(x), _flat(k, weight), _flat(k, bias), self.eps)
         return k.reshape(y, x.shape)
 
-    def again(self):
+    def recompute_saved(self):
         self.mean, self.inverse = _mean_and_inverse(self.kernels, self._rows(self.x), self.eps)
 
     def backward(self, grad):
@@ -42,7 +43,7 @@ class RMSNorm(LayerNorm):
         y, self.inverse = k.rms_norm(self._rows(x), _flat(k, weight), self.eps)
         return k.reshape(y, x.shape)
 
-    def again(self):
+    def recompute_saved(self):
         k, x = self.kernels, self._rows(self.x)
         square = k.divide(k.sum(k.multiply(x, x), 1, True), x.shape[1])
         self.inverse = k.power(k.add(square, self.eps), -0.5)
@@ -65,7 +66,7 @@ class GroupNorm(Op):
         y, self.mean, self.inverse = self.kernels.group_norm(x, self.groups, weight, bias, self.eps)
         return y
 
-    def again(self):
+    def recompute_saved(self):
         k, shape = self.kernels, (self.x.shape[0], self.groups)
         rows = k.reshape(self.x, (math.prod(shape), math.prod(self.x.shape[1:]) // self.groups))
         self.mean, self.inverse = (k.reshape(s, shape) for s in _mean_and_inverse(k, rows, self.eps))
@@ -86,7 +87,7 @@ def _mean_and_inverse(k, rows, eps):
     return mean, k.power(k.add(variance, eps), -0.5)
 
 
-@taped
+@tensor_kernel
 def layer_norm_grad(grad, x, mean, inverse, weight):
     normal = (x - mean) * inverse
     scaled = grad if weight is None else grad * weight
@@ -95,7 +96,7 @@ def layer_norm_grad(grad, x, mean, inverse, weight):
     return grad_x, (grad * normal).sum(0), grad.sum(0)
 
 
-@taped
+@tensor_kernel
 def rms_norm_grad(grad, x, inverse, weight):
     normal = x * inverse
     scaled = grad if weight is None else grad * weight
@@ -103,7 +104,7 @@ def rms_norm_grad(grad, x, inverse, weight):
     return (scaled - normal * along) * inverse, (grad * normal).sum(0)
 
 
-@taped
+@tensor_kernel
 def group_norm_grad(grad, x, mean, inverse, weight):
     (n, channels), groups = x.shape[:2], mean.shape[1]
     shape = n, groups, channels // groups, math.prod(x.shape[2:])

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from minidl.double_backward import tensor_kernel
 from minidl.kernels.windows import Windows, adaptive, regular
+from minidl.op import Op
 from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.promotion import check_floats
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class MaxPool2d(Op):
@@ -82,17 +83,17 @@ class AvgPool2dGrad(Op):
         return self.kernels.avg_pool2d(grad, *self.windows)
 
 
-@taped
+@tensor_kernel
 def max_pool2d_grad(grad, which, rows, columns):
     return MaxPool2dGrad(rows, columns)(grad, which)
 
 
-@taped
+@tensor_kernel
 def max_pool2d_take(x, which, rows, columns):
     return MaxPool2dTake(rows, columns)(x, which)
 
 
-@taped
+@tensor_kernel
 def avg_pool2d_grad(grad, rows, columns):
     return AvgPool2dGrad(rows, columns)(grad)
 

@@ -9,8 +9,10 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from minidl.dtypes import bool_, float32, float64, int64
+from minidl.op import mixed_inputs
 from minidl.ops.shape import cast
-from minidl.tensor import Tensor, bool_, float32, float64, int64, mixed_inputs
+from minidl.tensor import Tensor
 
 RANKS = {dtype: rank for rank, dtype in enumerate((bool_, int64, float32, float64))}
 KINDS = "bif"

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.indexing import Index, IndexGrad
 from minidl.ops.shape import along_a_dim, normalize_dim, permute, several_dims
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.validation import check_int
 
 
@@ -110,7 +111,7 @@ def flip(x: Tensor, *dims) -> Tensor:
     return Flip(several_dims(dims[0] if len(dims) == 1 else dims, x.shape))(x)
 
 
-taped(flip)
+tensor_kernel(flip)
 
 
 def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
@@ -125,7 +126,7 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
     return Roll(shifts, dims)(x)
 
 
-taped(roll)
+tensor_kernel(roll)
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:

@@ -4,13 +4,14 @@ The sizes are PyTorch's, time first: x (time, batch, inputs), w_ih (gates * widt
 b_ih and b_hh (gates * width,), states (batch, width), each y (time, batch, width).
 """
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.activation import relu, sigmoid, tanh
 from minidl.ops.arithmetic import add
 from minidl.ops.joining import cat, split, stack
 from minidl.ops.matmul import linear
 from minidl.ops.shape import cast, reshape
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 # The cells: one step
 
@@ -82,7 +83,7 @@ class RNN(Recurrent):
         return grads[: len(self.needs)]
 
 
-@taped
+@tensor_kernel
 def rnn_grad(grad, x, w_ih, w_hh, h0, y, nonlinearity, need_x):
     inner, carried = [], 0
     for t in reversed(range(len(y))):
@@ -102,7 +103,7 @@ class LSTM(Recurrent):
         self.y, self.cells = k.lstm(self.gates, w_hh, bias, h0, c0)
         return self.y
 
-    def again(self):
+    def recompute_saved(self):
         k = self.kernels
         inner = k.add(k.add(k.linear(self.x, self.w_ih, None), k.linear(self.before(), self.w_hh, None)), self.bias)
         width = self.y.shape[2]
@@ -122,7 +123,7 @@ class LSTM(Recurrent):
         return grads[: len(self.needs)]
 
 
-@taped
+@tensor_kernel
 def lstm_grad(grad, x, w_ih, w_hh, h0, c0, y, gates, cells, need_x):
     inner, carried, grad_cell = [], 0, grad[-1]
     for t in reversed(range(len(gates))):
@@ -147,7 +148,7 @@ class GRU(Recurrent):
         self.y, self.parts = k.gru(self.gates, w_hh, b_hh, h0)
         return self.y
 
-    def again(self):
+    def recompute_saved(self):
         k, width = self.kernels, self.y.shape[2]
         from_x, from_h = k.linear(self.x, self.w_ih, self.b_ih), k.linear(self.before(), self.w_hh, self.b_hh)
         self.parts = k.slice_last(from_h, 2 * width, width)
@@ -162,7 +163,7 @@ class GRU(Recurrent):
         return grads[: len(self.needs)]
 
 
-@taped
+@tensor_kernel
 def gru_grad(grad, x, w_ih, w_hh, h0, y, gates, parts, need_x):
     from_x, from_h, carried = [], [], 0
     for t in reversed(range(len(y))):

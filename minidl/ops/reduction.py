@@ -6,15 +6,16 @@ from numbers import Real
 import numpy as np
 
 from minidl.creation import tensor
+from minidl.double_backward import tensor_kernel
 from minidl.kernels import shapes
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply
 from minidl.ops.choice import where
 from minidl.ops.elementwise import abs, exp, log
 from minidl.ops.extremes import amax, amin
 from minidl.ops.promotion import check_floats, floating
 from minidl.ops.shape import along_a_dim, expand, movedim, normalize_dim, one_dim, reduced_dims, reshape, unsqueeze
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Sum(Op):
@@ -102,7 +103,7 @@ class Prod(Op):
         return k.prod_grad(k.reshape(grad, shapes.reduced(self.x.shape, self.dim, True)), self.x, self.dim)
 
 
-@taped
+@tensor_kernel
 def prod_grad(grad, x, dim):
     """grad times the product of all other elements along `dim`, differentiable in both."""
     n, last = x.shape[dim], movedim(x, dim, -1)
@@ -261,7 +262,7 @@ def all(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = Fal
     return Tensor(x.kernels.all(x.data, reduced_dims(dim, x.shape), keepdim))
 
 
-@taped
+@tensor_kernel
 @along_a_dim
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """Running sums along `dim`: element i is the sum of the elements up to i; integers and bools give int64."""

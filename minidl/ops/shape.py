@@ -9,7 +9,9 @@ import numpy as np
 
 from minidl import kernels as _kernels
 from minidl.creation import sizes
-from minidl.tensor import DTYPES, Op, Tensor, dtype_of
+from minidl.dtypes import DTYPES, dtype_of
+from minidl.op import Op
+from minidl.tensor import Tensor
 from minidl.validation import check_int
 
 

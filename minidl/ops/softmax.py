@@ -1,11 +1,12 @@
 """Softmax and its logarithm."""
 
+from minidl.double_backward import tensor_kernel
+from minidl.op import Op
 from minidl.ops.arithmetic import multiply, subtract
 from minidl.ops.elementwise import exp
 from minidl.ops.reduction import sum
 from minidl.ops.shape import along_a_dim, normalize_dim
-from minidl.taped import taped
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 
 class Softmax(Op):
@@ -22,7 +23,7 @@ class Softmax(Op):
         return self.kernels.softmax_grad(grad, self.y, self.dim)
 
 
-@taped
+@tensor_kernel
 def softmax_grad(grad, y, dim):
     return multiply(y, subtract(grad, sum(multiply(grad, y), dim, True)))
 
@@ -41,7 +42,7 @@ class LogSoftmax(Op):
         return self.kernels.log_softmax_grad(grad, self.y, self.dim)
 
 
-@taped
+@tensor_kernel
 def log_softmax_grad(grad, y, dim):
     return subtract(grad, multiply(exp(y), sum(grad, dim, True)))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from minidl.autograd import changed
 from minidl.kernels import beside
+from minidl.mutation import changed
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import check_state, names_of

@@ -8,10 +8,11 @@ from numbers import Number
 
 import numpy as np
 
-from minidl.autograd import changed
+from minidl.grad_mode import enable_grad
 from minidl.kernels import BY_ARRAY, beside, for_array
+from minidl.mutation import changed
 from minidl.nn.parameter import Parameter
-from minidl.tensor import Tensor, enable_grad
+from minidl.tensor import Tensor
 
 NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr", "by_hand"}  # of a group; the rates are those of `rates`
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
-from minidl.autograd import run_backward, tape
-from minidl.halves import Left, backward_inputs, backward_leaves
+from minidl.grad_mode import no_grad
 from minidl.kernels import BY_ARRAY
 from minidl.nn.module import Module
+from minidl.op import Op
+from minidl.split_backward import Left, backward_inputs, backward_weights
 from minidl.storage import Array
-from minidl.tensor import Leaf, Op, Tensor, no_grad
+from minidl.tape import Leaf, recorded_ops, run_backward
+from minidl.tensor import Tensor
 
 
 class _Input(Tensor):
@@ -82,7 +84,7 @@ class SavedBlock:
 
     def arrays(self) -> Iterator[Array]:
         """Those that the tape keeps."""
-        return chain.from_iterable(map(_arrays_in, tape([op for op in self.roots if isinstance(op, Op)])))
+        return chain.from_iterable(map(_arrays_in, recorded_ops([op for op in self.roots if isinstance(op, Op)])))
 
 
 class LaterBlock:
@@ -95,7 +97,7 @@ class LaterBlock:
 
     def backward_weights(self) -> None:
         """Add to the block's parameters their gradients."""
-        backward_leaves(self.left)
+        backward_weights(self.left)
 
     def arrays(self) -> Iterator[Array]:
         """Those that are kept for it."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from minidl.creation import device
 from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.nn.containers import Sequential
@@ -26,7 +27,6 @@ from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.normalization import SyncBatchNorm
 from minidl.storage import placement
-from minidl.tensor import device
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
+from minidl.op import Op
 from minidl.parallel.group import ProcessGroup
-from minidl.tensor import Op
 
 
 class CollectiveOp(Op):
     """An op that communicates within `group`."""
 
-    once = "its collectives are on no tape"
+    once_differentiable = "its collectives are on no tape"
 
     def __init__(self, group: ProcessGroup):
         self.group = group

@@ -10,12 +10,13 @@ from functools import partial
 from minidl import nn, ops
 from minidl.nn.cut import Cut
 from minidl.nn.module import Module
+from minidl.op import Op
 from minidl.ops.convolution import Conv2d, convolve
 from minidl.parallel.conjugates import CollectiveOp, Gather, Slice, all_gather, reduce_scatter
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.layers import check_divisible, cut, summed_over, useful
 from minidl.parallel.uneven import GatherUnevenly, SliceUnevenly
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # the order of dimensions with channels last, and that from there back
 

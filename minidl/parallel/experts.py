@@ -15,11 +15,12 @@ from minidl.nn.cut import Cut
 from minidl.nn.layers import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
+from minidl.op import Op
 from minidl.parallel.conjugates import AllReduce, CollectiveOp, Gather, Replicate, Slice
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.layers import SEQUENCE, check_divisible, useful
 from minidl.parallel.uneven import sizes_everywhere
-from minidl.tensor import Op, Tensor
+from minidl.tensor import Tensor
 from minidl.validation import check_positive
 
 EXPERTS = ("gelu", "swiglu")
@@ -49,7 +50,7 @@ class SumRows(Op):
     the two exchanged, and no two writes meet.
     """
 
-    once = "its indices stay with the op"
+    once_differentiable = "its indices stay with the op"
 
     def __init__(self, index: Tensor, back: Tensor):
         self.index, self.back = index.data, back.data

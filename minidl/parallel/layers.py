@@ -73,7 +73,7 @@ class RowLinear(CollectiveOp, Linear):
     def __init__(self, group: ProcessGroup, by_sequence: bool):
         super().__init__(group)
         self.by_sequence = by_sequence
-        self.splits = not by_sequence  # else each half of backward would gather the gradient
+        self.splits_backward = not by_sequence  # else each half of backward would gather the gradient
 
     def forward(self, x, weight, bias=None):
         k = self.kernels

@@ -11,7 +11,7 @@ from minidl.tensor import Tensor
 class GatheredBatchNorm(BatchNormOp):
     """Batch norm by the statistics of all ranks of `group`."""
 
-    once = CollectiveOp.once
+    once_differentiable = CollectiveOp.once_differentiable
 
     def __init__(self, eps: float, group: ProcessGroup):
         super().__init__(eps)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import optim
+from minidl.creation import device as default_device
 from minidl.kernels import predicting
 from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
@@ -22,7 +23,6 @@ from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
 from minidl.parallel.sequence import part
 from minidl.tensor import Tensor
-from minidl.tensor import device as default_device
 
 Builder = Callable[[Mesh], Module]
 

@@ -38,7 +38,7 @@ class Summa(CollectiveOp):
     that of weight along its grid column, and each rank adds up the products of what comes by.
     """
 
-    splits = True
+    splits_backward = True
 
     def __init__(self, row: ProcessGroup, column: ProcessGroup):
         self.row, self.column = row, column

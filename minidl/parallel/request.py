@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.data.batches import batches_per_epoch, split_batch
+from minidl.dtypes import dtype_of
 from minidl.files import check_writable
 from minidl.kernels import for_device
 from minidl.kernels.meta import MetaArray
@@ -19,7 +20,6 @@ from minidl.parallel.chain_profile import chain_of
 from minidl.parallel.contracts import check_builder, check_dataset, check_loss
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import Builder
-from minidl.tensor import dtype_of
 from minidl.validation import check_count, check_positive
 
 

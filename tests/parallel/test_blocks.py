@@ -7,10 +7,10 @@ import minidl
 from minidl import models, nn, ops
 from minidl.kernels.meta import MetaArray, convolution
 from minidl.models import builder
+from minidl.op import Op
 from minidl.parallel import blocks
 from minidl.parallel.chain_profile import chain_of, loss_of
 from minidl.storage import on_meta, placement, storage, storages
-from minidl.tensor import Op
 
 
 def run(block, x, wants_grad):

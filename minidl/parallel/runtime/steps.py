@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import io
+from minidl.creation import device as default_device
 from minidl.data.batches import batch_indices, batches, batches_per_epoch, epoch_order, split_batch
 from minidl.data.datasets import set_epoch
 from minidl.optim.lr_scheduler import LRScheduler
@@ -35,7 +36,6 @@ from minidl.parallel.runtime.memory import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
 from minidl.parallel.sequence import positions
-from minidl.tensor import device as default_device
 from minidl.trace import Event
 
 REPORT_SECONDS = 0.05  # between two reports of a worker to the launcher

@@ -10,12 +10,12 @@ import minidl
 from minidl import models, nn
 from minidl.kernels import meta
 from minidl.models import builder
+from minidl.op import Op
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import flops
 from minidl.parallel.blocks import recompute_attention
 from minidl.parallel.chain_profile import chain_of
 from minidl.storage import on_meta
-from minidl.tensor import Op
 
 
 def draw(*shape, dtype=np.float32):
@@ -247,13 +247,13 @@ class InPlace(Op):
             values = (self.x * grad).sum(0)
             grad_weight = values if grad_weight is None else grad_weight
             grad_weight[...] = values
-        if not self.kept:
+        if not self.retained:
             self.x[...] = np.nan
         return grad_x, grad_weight
 
 
 class InPlaceInParts(InPlace):
-    splits = True
+    splits_backward = True
 
 
 class Scaled(nn.Module):
