@@ -23,10 +23,11 @@ def gradcheck(function: Callable, *inputs, eps: float = 1e-6, tolerance: float =
     outputs = _outputs(function(*tensors))
     weights = _weights(outputs)
     differentiable = [x for x in tensors if x.requires_grad]
-    taped = [(out, tensor(weight)) for out, weight in zip(outputs, weights, strict=True) if out.requires_grad]
+    differentiated = [(out, tensor(weight)) for out, weight in zip(outputs, weights, strict=True) if out.requires_grad]
     found = iter([None] * len(differentiable))
-    if taped:
-        found = iter(grad([x for x, _ in taped], differentiable, [weight for _, weight in taped], allow_unused=True))
+    if differentiated:
+        outs, out_weights = zip(*differentiated, strict=True)
+        found = iter(grad(outs, differentiable, out_weights, allow_unused=True))
 
     def value() -> float:
         with no_grad():

@@ -175,27 +175,18 @@ def _array_type(device: str) -> type:
 def _spied(array_type: type, clock: Callable[[], Any]) -> Iterator[list[tuple[str, Any, Any]]]:
     """Collect (kernel, clock before, clock after) of every call that ops make for arrays of `array_type`."""
     calls: list[tuple[str, Any, Any]] = []
-    original = kernels.BY_ARRAY[array_type]
 
-    class Spy:
-        """The kernels, each of which notes its calls."""
+    def spy(name, kernel):
+        if not callable(kernel):
+            return kernel
 
-        def __getattr__(self, name):
-            kernel = getattr(original, name)
-            if not callable(kernel):
-                return kernel
+        def timed(*arguments):
+            before = clock()
+            result = kernel(*arguments)
+            calls.append((name, before, clock()))
+            return result
 
-            def timed(*arguments):
-                before = clock()
-                result = kernel(*arguments)
-                calls.append((name, before, clock()))
-                return result
+        return timed
 
-            setattr(self, name, timed)
-            return timed
-
-    kernels.BY_ARRAY[array_type] = Spy()
-    try:
+    with kernels.interposed(array_type, spy):
         yield calls
-    finally:
-        kernels.BY_ARRAY[array_type] = original

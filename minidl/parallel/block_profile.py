@@ -271,4 +271,4 @@ def flops(calls: Sequence[Call]) -> int:
 
 def _model_flops(calls: Sequence[Call]) -> int:
     """Without what a kernel computes again."""
-    return sum(c.flops - c.again for c in calls if isinstance(c, KernelCall))
+    return sum(c.flops - c.recomputed for c in calls if isinstance(c, KernelCall))

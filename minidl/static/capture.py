@@ -9,8 +9,7 @@ from functools import wraps
 
 import numpy as np
 
-from minidl import kernels as _kernels
-from minidl.kernels import cpu
+from minidl.kernels import interposed
 from minidl.kernels.cpu import updates
 from minidl.nn.module import Module
 from minidl.static.graph import Graph, Node, Value
@@ -53,9 +52,7 @@ def capture(function: Callable, *example: Tensor) -> Graph:
 
 
 class Recorder:
-    """Kernels of the CPU that note their calls. An array is known by its identity; all are kept alive meanwhile."""
-
-    DEVICE = "cpu"
+    """Notes the calls of the CPU's kernels. An array is known by its identity; all are kept alive meanwhile."""
 
     def __init__(self):
         self.values: list[Value] = []
@@ -67,19 +64,18 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Stand in for the kernels of the CPU inside the `with` block, and be told of the calls of modules."""
+        """Be told of the calls of the CPU's kernels, and of modules, inside the `with` block."""
         original = Module.__call__
 
         def told(module, *inputs, **options):
             with self._inside(module):
                 return original(module, *inputs, **options)
 
+        Module.__call__ = told
         try:
-            _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = self
-            Module.__call__ = told
-            yield
+            with interposed(np.ndarray, self._noted):
+                yield
         finally:
-            _kernels.BY_DEVICE["cpu"] = _kernels.BY_ARRAY[np.ndarray] = cpu
             Module.__call__ = original
 
     @contextmanager
@@ -96,8 +92,8 @@ class Recorder:
             self._modules.pop()
             self.scope = before
 
-    def __getattr__(self, name: str):
-        kernel = getattr(cpu, name)
+    def _noted(self, name: str, kernel):
+        """The kernel of that name, whose calls become nodes."""
         if not callable(kernel):
             return kernel
         if name in updates.__all__:
@@ -119,7 +115,6 @@ class Recorder:
             self.nodes.append(Node(name, kernel, places, written, several, self.scope))
             return result
 
-        setattr(self, name, noted)
         return noted
 
     def input(self, array) -> int:

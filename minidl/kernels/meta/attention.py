@@ -39,6 +39,6 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
     needed = weights * (4 * (width + values) + 5)
     grad_q = result(
         "attention_grad", (grad, q, k, v, out, log_sum_exp), (*heads, *q.shape[-2:]), q.dtype, flops=flops,
-        shapes=(product,), also_written=(grad_k, grad_v), kind="product", again=flops - needed,
+        shapes=(product,), also_written=(grad_k, grad_v), kind="product", recomputed=flops - needed,
     )  # fmt: skip
     return grad_q, grad_k, grad_v

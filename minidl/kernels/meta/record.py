@@ -52,7 +52,7 @@ class KernelCall:
         A gradient is of its kernel's kind, unless it is added up by indices.
     dtype: of the result. options: a convolution's stride, padding, dilation and groups. algorithm: of a convolution,
     "winograd", "direct" or "windows", as minidl.kernels.algorithms chooses for the CPU; "" where there is no choice.
-    again: of the FLOPs those of what forward had computed but not kept.
+    recomputed: of the FLOPs those of what forward had computed but not kept.
     """
 
     name: str
@@ -64,7 +64,7 @@ class KernelCall:
     bytes_written: int
     options: tuple = ()
     algorithm: str = ""
-    again: int = 0
+    recomputed: int = 0
 
 
 _profile: list | None = None
@@ -89,7 +89,7 @@ def note(call) -> None:
 
 def result(
     name, inputs, shape, dtype, flops_per_element=1, flops=None, shapes=None, read=None, also_written=(), options=(),
-    strides=None, kind="elementwise", algorithm="", again=0,
+    strides=None, kind="elementwise", algorithm="", recomputed=0,
 ):  # fmt: skip
     """A new array, and the record of the kernel that fills it (and `also_written`) from `inputs`."""
     out = MetaArray(tuple(shape), dtype, strides=strides)
@@ -100,7 +100,7 @@ def result(
             read = sum(x.nbytes for x in inputs)
         shapes = shapes or (*(x.shape for x in inputs), out.shape)
         written = out.nbytes + sum(x.nbytes for x in also_written)
-        call = KernelCall(name, kind, shapes, out.dtype.name, flops, read, written, options, algorithm, again)
+        call = KernelCall(name, kind, shapes, out.dtype.name, flops, read, written, options, algorithm, recomputed)
         _profile.append(call)
     return out
 
