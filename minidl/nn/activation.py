@@ -1,29 +1,40 @@
 """The activation functions as layers."""
 
+from collections.abc import Callable
+
 from minidl import ops
 from minidl.nn.init import constant
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.tensor import Tensor
 
 
-class ReLU(Module):
-    """max(x, 0)."""
+class Activation(Module):
+    """A subclass names the function of which it is the layer, and the attributes that are its options, in order."""
+
+    function: Callable[..., Tensor]
+    options: tuple[str, ...] = ()
 
     def forward(self, x):
-        return ops.relu(x)
+        return self.function(x, *[getattr(self, name) for name in self.options])
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
 
 
-class LeakyReLU(Module):
+class ReLU(Activation):
+    """max(x, 0)."""
+
+    function = staticmethod(ops.relu)
+
+
+class LeakyReLU(Activation):
     """x where it is positive, elsewhere negative_slope * x."""
+
+    function, options = staticmethod(ops.leaky_relu), ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01):
         self.negative_slope = negative_slope
-
-    def forward(self, x):
-        return ops.leaky_relu(x, self.negative_slope)
-
-    def extra_repr(self):
-        return f"negative_slope={self.negative_slope}"
 
 
 class PReLU(Module):
@@ -42,101 +53,73 @@ class PReLU(Module):
         return f"num_parameters={self.weight.shape[0]}"
 
 
-class ELU(Module):
+class ELU(Activation):
     """x where it is positive, elsewhere alpha * (e^x - 1)."""
+
+    function, options = staticmethod(ops.elu), ("alpha",)
 
     def __init__(self, alpha: float = 1.0):
         self.alpha = alpha
 
-    def forward(self, x):
-        return ops.elu(x, self.alpha)
 
-    def extra_repr(self):
-        return f"alpha={self.alpha}"
-
-
-class GELU(Module):
+class GELU(Activation):
     """x times the normal distribution function of x; approximate: "none" or "tanh"."""
+
+    function, options = staticmethod(ops.gelu), ("approximate",)
 
     def __init__(self, approximate: str = "none"):
         self.approximate = approximate
 
-    def forward(self, x):
-        return ops.gelu(x, self.approximate)
 
-    def extra_repr(self):
-        return f"approximate={self.approximate!r}"
-
-
-class SiLU(Module):
+class SiLU(Activation):
     """x / (1 + exp(-x)), also called swish."""
 
-    def forward(self, x):
-        return ops.silu(x)
+    function = staticmethod(ops.silu)
 
 
-class Mish(Module):
+class Mish(Activation):
     """x tanh(softplus(x))."""
 
-    def forward(self, x):
-        return ops.mish(x)
+    function = staticmethod(ops.mish)
 
 
-class Sigmoid(Module):
+class Sigmoid(Activation):
     """1 / (1 + exp(-x))."""
 
-    def forward(self, x):
-        return ops.sigmoid(x)
+    function = staticmethod(ops.sigmoid)
 
 
-class LogSigmoid(Module):
+class LogSigmoid(Activation):
     """log(1 / (1 + exp(-x)))."""
 
-    def forward(self, x):
-        return ops.logsigmoid(x)
+    function = staticmethod(ops.logsigmoid)
 
 
-class Tanh(Module):
+class Tanh(Activation):
     """The hyperbolic tangent."""
 
-    def forward(self, x):
-        return ops.tanh(x)
+    function = staticmethod(ops.tanh)
 
 
-class Softplus(Module):
+class Softplus(Activation):
     """log(1 + exp(beta x)) / beta; x itself where beta x is above the threshold."""
+
+    function, options = staticmethod(ops.softplus), ("beta", "threshold")
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         self.beta, self.threshold = beta, threshold
 
-    def forward(self, x):
-        return ops.softplus(x, self.beta, self.threshold)
 
-    def extra_repr(self):
-        return f"beta={self.beta}, threshold={self.threshold}"
-
-
-class Softmax(Module):
+class Softmax(Activation):
     """exp(x) / sum(exp(x)) along `dim`."""
 
+    function, options = staticmethod(ops.softmax), ("dim",)
+
     def __init__(self, dim: int):
         self.dim = dim
 
-    def forward(self, x):
-        return ops.softmax(x, self.dim)
 
-    def extra_repr(self):
-        return f"dim={self.dim}"
-
-
-class LogSoftmax(Module):
+class LogSoftmax(Softmax):
     """The logarithm of Softmax along `dim`."""
 
-    def __init__(self, dim: int):
-        self.dim = dim
-
-    def forward(self, x):
-        return ops.log_softmax(x, self.dim)
-
-    def extra_repr(self):
-        return f"dim={self.dim}"
+    function = staticmethod(ops.log_softmax)

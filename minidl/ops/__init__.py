@@ -5,7 +5,7 @@ An op touches arrays only through `self.kernels`, so it runs on every device.
 
 from minidl.ops import elementary as _elementary  # noqa: F401  makes backwards differentiable
 from minidl.ops import in_place as _in_place  # noqa: F401  puts x += y, x[i] = y and the like on Tensor
-from minidl.ops import methods as _methods  # noqa: F401  puts the operators on Tensor
+from minidl.ops import tensor_methods as _tensor_methods  # noqa: F401  puts the operators on Tensor
 from minidl.ops.activation import (
     elu,
     gelu,

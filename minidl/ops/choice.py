@@ -27,31 +27,25 @@ class Where(Op):
 class Maximum(Op):
     """The larger of a and b, elementwise; where they are equal each gets half of the gradient."""
 
+    kernel, loses, wins = "maximum", "less", "greater"
+
     def forward(self, a, b):
         self.a, self.b = a, b
-        return self.kernels.maximum(a, b)
+        return getattr(self.kernels, self.kernel)(a, b)
 
     def backward(self, grad):
-        return _shared(self.kernels, grad, self.a, self.b, self.kernels.less, self.kernels.greater)
+        k, a, b = self.kernels, self.a, self.b
+        equal = k.cast(k.equal(a, b), grad.dtype)
+        grad = k.multiply(grad, k.subtract(1, k.multiply(equal, 0.5)))
+        a_loses, b_loses = getattr(k, self.loses)(a, b), getattr(k, self.wins)(a, b)  # NaN does not lose
+        grad_a, grad_b = k.masked(grad, k.logical_not(a_loses)), k.masked(grad, k.logical_not(b_loses))
+        return unbroadcast(k, grad_a, a.shape), unbroadcast(k, grad_b, b.shape)
 
 
-class Minimum(Op):
+class Minimum(Maximum):
     """The smaller of a and b, elementwise; where they are equal each gets half of the gradient."""
 
-    def forward(self, a, b):
-        self.a, self.b = a, b
-        return self.kernels.minimum(a, b)
-
-    def backward(self, grad):
-        return _shared(self.kernels, grad, self.a, self.b, self.kernels.greater, self.kernels.less)
-
-
-def _shared(k, grad, a, b, a_loses, b_loses):
-    """The gradients of a and b: the winner's is `grad`, half of it for each where they are equal. NaN does not lose."""
-    equal = k.cast(k.equal(a, b), grad.dtype)
-    grad = k.multiply(grad, k.subtract(1, k.multiply(equal, 0.5)))
-    grad_a, grad_b = (k.masked(grad, k.logical_not(loses(a, b))) for loses in (a_loses, b_loses))
-    return unbroadcast(k, grad_a, a.shape), unbroadcast(k, grad_b, b.shape)
+    kernel, loses, wins = "minimum", "greater", "less"
 
 
 class Clamp(Op):
@@ -74,27 +68,23 @@ class Clamp(Op):
 class ClampMin(Op):
     """The larger of x and `low`, elementwise; where they are equal x has the gradient, where one is NaN neither."""
 
-    def forward(self, x, low):
-        self.x, self.low = x, low
-        return self.kernels.maximum(x, low)
+    kernel, inside, outside = "maximum", "greater_equal", "less"
+
+    def forward(self, x, bound):
+        self.x, self.bound = x, bound
+        return getattr(self.kernels, self.kernel)(x, bound)
 
     def backward(self, grad):
-        k, x, low = self.kernels, self.x, self.low
-        grad_x, grad_low = k.masked(grad, k.greater_equal(x, low)), k.masked(grad, k.less(x, low))
-        return unbroadcast(k, grad_x, x.shape), unbroadcast(k, grad_low, low.shape)
+        k, x, bound = self.kernels, self.x, self.bound
+        grad_x = k.masked(grad, getattr(k, self.inside)(x, bound))
+        grad_bound = k.masked(grad, getattr(k, self.outside)(x, bound))
+        return unbroadcast(k, grad_x, x.shape), unbroadcast(k, grad_bound, bound.shape)
 
 
-class ClampMax(Op):
+class ClampMax(ClampMin):
     """The smaller of x and `high`, elementwise; where they are equal x has the gradient, where one is NaN neither."""
 
-    def forward(self, x, high):
-        self.x, self.high = x, high
-        return self.kernels.minimum(x, high)
-
-    def backward(self, grad):
-        k, x, high = self.kernels, self.x, self.high
-        grad_x, grad_high = k.masked(grad, k.less_equal(x, high)), k.masked(grad, k.greater(x, high))
-        return unbroadcast(k, grad_x, x.shape), unbroadcast(k, grad_high, high.shape)
+    kernel, inside, outside = "minimum", "less_equal", "greater"
 
 
 def where(condition: Tensor, a, b) -> Tensor:

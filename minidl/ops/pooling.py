@@ -10,11 +10,15 @@ from minidl.ops.promotion import check_floats
 from minidl.tensor import Tensor
 
 
-class MaxPool2d(Op):
-    """The largest element of each window; of equal ones the first gets the gradient."""
+class Pool(Op):
+    """An op on the windows of images."""
 
     def __init__(self, rows: Windows, columns: Windows):
         self.windows = rows, columns
+
+
+class MaxPool2d(Pool):
+    """The largest element of each window; of equal ones the first gets the gradient."""
 
     def forward(self, x):
         y, which = self.kernels.max_pool2d(x, *self.windows)
@@ -25,13 +29,10 @@ class MaxPool2d(Op):
         return self.kernels.max_pool2d_grad(grad, self.which, *self.windows)
 
 
-class MaxPool2dGrad(Op):
+class MaxPool2dGrad(Pool):
     """Each element of `grad` at the place `which` of its window, zero elsewhere: what the max pool's gradient is."""
 
     one_dtype = False
-
-    def __init__(self, rows: Windows, columns: Windows):
-        self.windows = rows, columns
 
     def forward(self, grad, which):
         self.which = which
@@ -41,13 +42,10 @@ class MaxPool2dGrad(Op):
         return self.kernels.max_pool2d_take(grad, self.which, *self.windows), None
 
 
-class MaxPool2dTake(Op):
+class MaxPool2dTake(Pool):
     """The element at the place `which` of each window: the transpose of MaxPool2dGrad."""
 
     one_dtype = False
-
-    def __init__(self, rows: Windows, columns: Windows):
-        self.windows = rows, columns
 
     def forward(self, x, which):
         self.which = which
@@ -57,11 +55,8 @@ class MaxPool2dTake(Op):
         return self.kernels.max_pool2d_grad(grad, self.which, *self.windows), None
 
 
-class AvgPool2d(Op):
+class AvgPool2d(Pool):
     """The sum of each window over a divisor."""
-
-    def __init__(self, rows: Windows, columns: Windows):
-        self.windows = rows, columns
 
     def forward(self, x):
         return self.kernels.avg_pool2d(x, *self.windows)
@@ -70,17 +65,10 @@ class AvgPool2d(Op):
         return self.kernels.avg_pool2d_grad(grad, *self.windows)
 
 
-class AvgPool2dGrad(Op):
+class AvgPool2dGrad(Pool):
     """Each element of `grad` over a divisor, summed into all elements of its window: the transpose of AvgPool2d."""
 
-    def __init__(self, rows: Windows, columns: Windows):
-        self.windows = rows, columns
-
-    def forward(self, grad):
-        return self.kernels.avg_pool2d_grad(grad, *self.windows)
-
-    def backward(self, grad):
-        return self.kernels.avg_pool2d(grad, *self.windows)
+    forward, backward = AvgPool2d.backward, AvgPool2d.forward
 
 
 @tensor_kernel

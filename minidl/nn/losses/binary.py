@@ -1,12 +1,16 @@
-"""Losses of yes or no: each element has a target from 0 to 1. Weight: one an element, whatever the class weights."""
+"""Losses of yes or no: each element has a target from 0 to 1, and counts as one whatever the class weights."""
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
+from minidl.nn.losses.loss import ElementwiseLoss, check_range, constant
 from minidl.tensor import Tensor
 
 
-class _Weighted(Loss):
+class _Weighted(ElementwiseLoss):
     """A loss whose elements have factors, which broadcast to them."""
+
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.keep("weight", weight)
 
     def _factor(self, name: str, elements: Tensor) -> Tensor | None:
         """The option `name` for these elements; ValueError if it would make more of them."""
@@ -28,13 +32,8 @@ class BCELoss(_Weighted):
     weight: a factor on the elements, which broadcasts to them. ValueError if a p is not within [0, 1].
     """
 
-    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean"):
-        super().__init__(reduction=reduction)
-        self.keep("weight", weight)
-
-    def elements_and_weight(self, output, target):
-        check_same_shape(self, output, target)
-        return self._weighted(ops.binary_cross_entropy(output, target)), float(output.numel())
+    def elements(self, output, target):
+        return self._weighted(ops.binary_cross_entropy(output, target))
 
 
 class BCEWithLogitsLoss(_Weighted):
@@ -44,17 +43,15 @@ class BCEWithLogitsLoss(_Weighted):
     """
 
     def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean", pos_weight: Tensor | None = None):
-        super().__init__(reduction=reduction)
-        self.keep("weight", weight)
+        super().__init__(weight, reduction=reduction)
         self.keep("pos_weight", pos_weight)
 
-    def elements_and_weight(self, output, target):
-        check_same_shape(self, output, target)
+    def elements(self, output, target):
         elements = _bce_with_logits(output, target, self._factor("pos_weight", output))
-        return self._weighted(elements), float(output.numel())
+        return self._weighted(elements)
 
 
-class FocalLoss(Loss):
+class FocalLoss(ElementwiseLoss):
     """-alpha_t (1 - p_t)^gamma log p_t of logits, p_t being the probability given to what the target, 0 or 1, says.
 
     The sigmoid form of Lin et al. 2017 ("Focal Loss for Dense Object Detection", equation 5), as
@@ -68,14 +65,13 @@ class FocalLoss(Loss):
         check_range(self, "gamma", gamma)
         self.alpha, self.gamma = alpha, gamma
 
-    def elements_and_weight(self, output, target):
-        check_same_shape(self, output, target)
+    def elements(self, output, target):
         p = ops.sigmoid(output)
         missed = p * (1 - target) + (1 - p) * target  # 1 - p_t
         elements = _bce_with_logits(output, target, None) * missed**self.gamma
         if self.alpha != -1:
             elements = elements * (self.alpha * target + (1 - self.alpha) * (1 - target))
-        return elements, float(output.numel())
+        return elements
 
 
 def _bce_with_logits(logits: Tensor, target: Tensor, pos_weight: Tensor | None) -> Tensor:

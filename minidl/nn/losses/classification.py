@@ -7,7 +7,7 @@ them; `dim=1` takes PyTorch's layout. For (batch, classes) both are the same.
 from copy import copy
 
 from minidl import ops
-from minidl.nn.losses.loss import Loss, check_range, check_same_shape, constant
+from minidl.nn.losses.loss import ElementwiseLoss, Loss, check_range, constant
 from minidl.ops.losses import IGNORE_INDEX
 from minidl.tensor import Tensor
 
@@ -170,7 +170,7 @@ class CrossEntropyLoss(NLLLoss):
         return ", ".join([*filter(None, [super().extra_repr()]), *smoothing])
 
 
-class KLDivLoss(Loss):
+class KLDivLoss(ElementwiseLoss):
     """target (log target - output), elementwise: the divergence of the target from an output of log-probabilities.
 
     target: probabilities, or their logarithms with log_target. The reduction "batchmean" is the one that gives the
@@ -183,12 +183,14 @@ class KLDivLoss(Loss):
         super().__init__(reduction=reduction)
         self.log_target = log_target
 
-    def elements_and_weight(self, output, target):
-        check_same_shape(self, output, target)
+    def elements(self, output, target):
         if self.log_target:
-            elements = ops.exp(target) * (target - output)
-        else:  # 0 log 0 is 0
-            logarithm = ops.log(ops.where(target == 0, 1.0, target))
-            elements = target * logarithm - target * output
-        batch = output.shape[0] if output.ndim else 1
-        return elements, float(batch if self.reduction == "batchmean" else output.numel())
+            return ops.exp(target) * (target - output)
+        logarithm = ops.log(ops.where(target == 0, 1.0, target))  # 0 log 0 is 0
+        return target * logarithm - target * output
+
+    def elements_and_weight(self, output, target):
+        elements, weight = super().elements_and_weight(output, target)
+        if self.reduction == "batchmean":
+            weight = float(output.shape[0] if output.ndim else 1)
+        return elements, weight

@@ -67,8 +67,23 @@ class Loss(Module):
         return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
 
 
+class ElementwiseLoss(Loss):
+    """A loss of each element of an output and a target of one shape: a subclass writes `elements`.
+
+    Weight: one an element. ValueError for two shapes: broadcasting a target is nearly always a mistake.
+    """
+
+    def elements(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each element."""
+        raise NotImplementedError(f"{type(self).__name__} has no elements")
+
+    def elements_and_weight(self, output, target):
+        check_same_shape(self, output, target)
+        return self.elements(output, target), float(output.numel())
+
+
 def check_same_shape(loss: Loss, output: Tensor, target: Tensor) -> None:
-    """ValueError unless both have one shape: broadcasting a target is nearly always a mistake."""
+    """ValueError unless both have one shape."""
     if output.shape != target.shape:
         raise ValueError(f"{type(loss).__name__}: the output has shape {output.shape}, the target {target.shape}")
 

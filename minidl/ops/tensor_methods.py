@@ -1,5 +1,7 @@
 """The operators and methods of Tensor: importing this module puts them there, so tensor.py need not know the ops."""
 
+from collections.abc import Callable
+
 from minidl.ops import (
     activation,
     arithmetic,
@@ -19,37 +21,29 @@ from minidl.ops import (
 from minidl.tensor import Tensor
 
 OPERATORS = {
-    "__add__": arithmetic.add,
-    "__radd__": lambda x, other: arithmetic.add(other, x),
-    "__sub__": arithmetic.subtract,
-    "__rsub__": lambda x, other: arithmetic.subtract(other, x),
-    "__mul__": arithmetic.multiply,
-    "__rmul__": lambda x, other: arithmetic.multiply(other, x),
-    "__truediv__": arithmetic.divide,
-    "__rtruediv__": lambda x, other: arithmetic.divide(other, x),
-    "__neg__": arithmetic.negative,
-    "__pow__": arithmetic.power,
-    "__rpow__": lambda x, other: arithmetic.power(other, x),
-    "__matmul__": matmul.matmul,
-    "__getitem__": indexing.getitem,
-    "__abs__": elementwise.abs,
-    "__floordiv__": arithmetic.floor_divide,
-    "__rfloordiv__": lambda x, other: arithmetic.floor_divide(other, x),
-    "__mod__": arithmetic.remainder,
-    "__rmod__": lambda x, other: arithmetic.remainder(other, x),
-    "__eq__": comparison.eq,
-    "__ne__": comparison.ne,
-    "__gt__": comparison.gt,
-    "__ge__": comparison.ge,
-    "__lt__": comparison.lt,
-    "__le__": comparison.le,
-    "__invert__": comparison.bitwise_not,
-    "__and__": comparison.bitwise_and,
-    "__rand__": lambda x, other: comparison.bitwise_and(other, x),
-    "__or__": comparison.bitwise_or,
-    "__ror__": lambda x, other: comparison.bitwise_or(other, x),
-    "__xor__": comparison.bitwise_xor,
-    "__rxor__": lambda x, other: comparison.bitwise_xor(other, x),
+    "neg": arithmetic.negative,
+    "abs": elementwise.abs,
+    "invert": comparison.bitwise_not,
+    "matmul": matmul.matmul,
+    "getitem": indexing.getitem,
+    "eq": comparison.eq,
+    "ne": comparison.ne,
+    "gt": comparison.gt,
+    "ge": comparison.ge,
+    "lt": comparison.lt,
+    "le": comparison.le,
+}
+OPERATORS_WITH_NUMBERS = {  # a number may stand on either side
+    "add": arithmetic.add,
+    "sub": arithmetic.subtract,
+    "mul": arithmetic.multiply,
+    "truediv": arithmetic.divide,
+    "floordiv": arithmetic.floor_divide,
+    "mod": arithmetic.remainder,
+    "pow": arithmetic.power,
+    "and": comparison.bitwise_and,
+    "or": comparison.bitwise_or,
+    "xor": comparison.bitwise_xor,
 }
 
 METHODS = [
@@ -80,8 +74,15 @@ METHODS = [
     conversion.__format__,
 ]  # fmt: skip
 
-for _name, _function in OPERATORS.items():
-    setattr(Tensor, _name, _function)
+
+def _reflected(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, other: function(other, x)
+
+
+for _name, _function in (OPERATORS | OPERATORS_WITH_NUMBERS).items():
+    setattr(Tensor, f"__{_name}__", _function)
+for _name, _function in OPERATORS_WITH_NUMBERS.items():
+    setattr(Tensor, f"__r{_name}__", _reflected(_function))
 for _function in METHODS:
     setattr(Tensor, _function.__name__, _function)
 Tensor.sub = arithmetic.subtract
