@@ -1,4 +1,4 @@
-"""A captured graph computes what the function computes, counts what meta counts, and its buffers never overlap."""
+"""A captured graph computes what the function computes, counts what meta counts, and plans its memory without overlaps."""
 
 import tracemalloc
 
@@ -13,7 +13,7 @@ import minidl
 from minidl import autograd, models, nn, optim
 from minidl.kernels import meta
 from minidl.static.draw import Place, blocks, curve
-from minidl.static.plan import Buffer, plan
+from minidl.static.memory_planning import Lifetime, assign_offsets
 
 
 @pytest.mark.parametrize(("name", "function", "makers"), [(n, f, m) for n, f, *m in CASES], ids=NAMES)
@@ -263,16 +263,16 @@ def test_inputs_unlike_the_example_are_refused():
         graph(minidl.zeros(3), minidl.zeros(3))
 
 
-buffers = st.builds(
-    lambda nbytes, first, length: Buffer(nbytes, first, first + length),
+lifetimes = st.builds(
+    lambda nbytes, first, length: Lifetime(nbytes, first, first + length),
     st.integers(1, 1000), st.integers(0, 20), st.integers(0, 8),
 )  # fmt: skip
 
 
-@given(st.lists(buffers, max_size=20))
-def test_buffers_that_live_at_the_same_time_never_overlap(found):
-    offsets, block = plan(found)
-    spans = [(offset, offset + buffer.nbytes) for offset, buffer in zip(offsets, found, strict=True)]
+@given(st.lists(lifetimes, max_size=20))
+def test_results_that_are_needed_at_the_same_time_never_overlap(found):
+    offsets, block = assign_offsets(found)
+    spans = [(offset, offset + result.nbytes) for offset, result in zip(offsets, found, strict=True)]
     assert all(end <= block for _, end in spans)
     for i, a in enumerate(found):
         for j, b in enumerate(found[:i]):
@@ -280,6 +280,6 @@ def test_buffers_that_live_at_the_same_time_never_overlap(found):
                 assert spans[i][1] <= spans[j][0] or spans[j][1] <= spans[i][0]
 
 
-def test_a_chain_of_equal_buffers_needs_two():
-    chain = [Buffer(64, i, i + 1) for i in range(10)]
-    assert plan(chain)[1] == 2 * 64
+def test_a_chain_of_equal_results_needs_memory_for_two():
+    chain = [Lifetime(64, i, i + 1) for i in range(10)]
+    assert assign_offsets(chain)[1] == 2 * 64

@@ -77,9 +77,7 @@ def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False):
 
     Of equal elements along `dim` the first is taken, and alone gets the gradient; over all elements they share it.
     """
-    if isinstance(dim, Tensor):
-        return maximum(x, dim)
-    return amax(x) if dim is None else _along("max", argmax, x, dim, keepdim)
+    return _extreme("max", maximum, argmax, x, dim, keepdim)
 
 
 def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False):
@@ -87,9 +85,21 @@ def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False):
 
     Of equal elements along `dim` the first is taken, and alone gets the gradient; over all elements they share it.
     """
+    return _extreme("min", minimum, argmin, x, dim, keepdim)
+
+
+def _extreme(kernel, of_two, place, x, dim, keepdim):
+    """`max` or `min`; of_two: the function of two tensors. place: that which finds the index."""
     if isinstance(dim, Tensor):
-        return minimum(x, dim)
-    return amin(x) if dim is None else _along("min", argmin, x, dim, keepdim)
+        return of_two(x, dim)
+    if dim is None:
+        return Extreme(kernel, _dims_of_some(f"a{kernel}", x, None), False)(x)
+    dim = one_dim(dim, x.shape)
+    if dim is None:  # x has no dimensions
+        return ValuesIndices(Extreme(kernel, (), keepdim)(x), place(x))
+    index = place(x, dim, keepdim=True)
+    values = ExtremeAt(kernel, dim, keepdim)(x, index)
+    return ValuesIndices(values, index if keepdim else reshape(index, values.shape))
 
 
 def _dims_of_some(name: str, x: Tensor, dim) -> tuple[int, ...]:
@@ -100,15 +110,6 @@ def _dims_of_some(name: str, x: Tensor, dim) -> tuple[int, ...]:
             f"{name} over dims {dims} of a tensor of shape {x.shape}: there are no elements to choose from"
         )
     return dims
-
-
-def _along(kernel, place, x, dim, keepdim):
-    dim = one_dim(dim, x.shape)
-    if dim is None:
-        return ValuesIndices(Extreme(kernel, (), keepdim)(x), place(x))
-    index = place(x, dim, keepdim=True)
-    values = ExtremeAt(kernel, dim, keepdim)(x, index)
-    return ValuesIndices(values, index if keepdim else reshape(index, values.shape))
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -122,12 +123,8 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 
 def _place(kernel, x, dim, keepdim):
-    k = x.kernels
-    dim = one_dim(dim, x.shape)
+    k, dim = x.kernels, one_dim(dim, x.shape)
     _dims_of_some(kernel, x, dim)
-    if dim is None:
-        index = getattr(k, kernel)(x.data, None)
-        return Tensor(k.reshape(index, (1,) * x.ndim) if keepdim else index)
     index = getattr(k, kernel)(x.data, dim)
     return Tensor(k.reshape(index, shapes.reduced(x.shape, dim, True)) if keepdim else index)
 

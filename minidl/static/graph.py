@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.kernels import cpu, meta
 from minidl.kernels.meta import KernelCall, MetaArray
-from minidl.static.plan import Buffer, plan
+from minidl.static.memory_planning import Lifetime, assign_offsets
 from minidl.tensor import Tensor
 from minidl.tree import map_leaves
 
@@ -69,7 +69,7 @@ class Graph:
         self.name, self.values, self.nodes = name, values, nodes
         self.inputs, self.outputs, self.structure = list(range(inputs)), outputs, structure
         self.last_use, self.sources = self._last_uses(), self._sources()
-        self._place_buffers()
+        self._plan_memory()
         self._prepare()
         for value in values:  # the arrays of the example are needed no more, only their shapes
             if value.kind != "constant" and isinstance(value.example, np.ndarray | np.generic):
@@ -131,10 +131,10 @@ class Graph:
             maker |= dict.fromkeys(node.results, i)
         return found
 
-    def _place_buffers(self) -> None:
+    def _plan_memory(self) -> None:
         """Give the results of kernels that take `out` places in one block of memory."""
         outside = {self._owner(i) for i, v in enumerate(self.values) if v.is_array and v.kind != "result"}
-        seen, nodes, buffers = set(outside), [], []
+        seen, nodes, lifetimes = set(outside), [], []
         for i, node in enumerate(self.nodes):
             for place in node.results:
                 owner, array = self._owner(place), self.values[place].example
@@ -144,9 +144,9 @@ class Graph:
                 inside = self.last_use[owner] < len(self.nodes)
                 if inside and node.takes_out and array.ndim and array.flags.c_contiguous:
                     nodes.append(i)
-                    buffers.append(Buffer(array.nbytes, i, self.last_use[owner]))
-        offsets, self.planned_bytes = plan(buffers)
-        self.unplanned_bytes = sum(buffer.nbytes for buffer in buffers)
+                    lifetimes.append(Lifetime(array.nbytes, i, self.last_use[owner]))
+        offsets, self.planned_bytes = assign_offsets(lifetimes)
+        self.unplanned_bytes = sum(result.nbytes for result in lifetimes)
         self._block = np.empty(self.planned_bytes, np.uint8)
         self._out = {}
         for i, offset in zip(nodes, offsets, strict=True):
