@@ -34,7 +34,7 @@ def run_backward(
     wanted: nodes; their gradients are put there, and no leaf gets one.
     """
     pending = total_by_node(roots)  # gradients of nodes whose turn is still to come
-    shared = set(pending)  # nodes whose pending gradient others may hold too
+    shared = set(pending)  # leaves must copy these nodes' gradients: others may hold them too
     ready = [(node.order, node) for node in pending]
     heapify(ready)
     while ready:
@@ -59,7 +59,7 @@ def run_backward(
             else:
                 pending[parent] = g
                 heappush(ready, (parent.order, parent))
-                if passes_gradient:
+                if passes_gradient and type(parent) is Leaf:
                     shared.add(parent)
 
 
@@ -71,18 +71,13 @@ def through_hooks(node: Op | Leaf, grad):
 
 
 def input_gradients(op: Op, grad, keep: bool = False, graph: bool = False) -> tuple:
-    """The gradient of each input of `op`, from that of its result. What the op keeps is freed unless `keep` or `graph`.
+    """The gradient of each input of `op`, from that of its result. What the op saved is freed unless `keep` or `graph`.
 
-    RuntimeError: it was freed before, what it keeps was changed in place, or `op.backward` does not fit its inputs.
+    RuntimeError: it was freed before, or changed in place, or `op.backward` does not fit the op's inputs.
     """
     parents = op.parents
-    if parents is None:
-        raise RuntimeError(
-            "backward() a second time through the same tape: its arrays are freed; run forward again, or say "
-            "retain_graph=True the first time"
-        )
-    if mutation.newest > -op.order:
-        mutation.refuse_changed(op)
+    if parents is None or mutation.newest > -op.order:
+        _refuse_freed_or_changed(op)
     if graph:
         grads = op.on_tensors().backward(grad)
     else:
@@ -96,6 +91,15 @@ def input_gradients(op: Op, grad, keep: bool = False, graph: bool = False) -> tu
     if len(grads) != len(parents):
         raise RuntimeError(f"{type(op).__name__}: {len(parents)} inputs, but backward gave {len(grads)} gradients")
     return grads
+
+
+def _refuse_freed_or_changed(op: Op) -> None:
+    if op.parents is None:
+        raise RuntimeError(
+            "backward() a second time through the same tape: its arrays are freed; run forward again, or say "
+            "retain_graph=True the first time"
+        )
+    mutation.refuse_changed(op)
 
 
 def total_by_node(gradients: Iterable[tuple[Op | Leaf, Any]]) -> dict[Op | Leaf, Any]:

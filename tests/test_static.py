@@ -1,4 +1,4 @@
-"""A captured graph computes what the function computes, counts what meta counts, and plans its memory without overlaps."""
+"""A captured graph computes what the function computes, counts what meta counts, and plans memory without overlaps."""
 
 import tracemalloc
 
