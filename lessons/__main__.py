@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lessons import check, notebook, progress, run
-from lessons.catalog import lesson, lessons
+from lessons import notebook, run, work
+from lessons.lesson import lesson, lessons
+from lessons.verdict import report, verdict_on
 from minidl.commands.arguments import Parser, called, check_writable, made_folder, print_table
 from minidl.commands.driver import Outcome, answer
 
@@ -100,10 +101,10 @@ def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
     every = lessons().values()
     for each in every:
         minutes = f"{each.minutes} + {each.exercise_minutes} min"
-        table.add_row(str(each.number), each.title, minutes, progress.describe(each, Path()))
+        table.add_row(str(each.number), each.title, minutes, work.describe(each, Path()))
     reading, writing = sum(each.minutes for each in every), sum(each.exercise_minutes for each in every)
     exercises = sum(len(each.exercises()) for each in every)
-    right = sum(progress.right(each, Path()) or 0 for each in every)
+    right = sum(work.right(each, Path()) or 0 for each in every)
 
     def show(console: Console) -> None:
         print_table(console, table)
@@ -123,21 +124,21 @@ def run_lesson(chosen: argparse.Namespace, console: Console) -> Outcome:
 
 def start_exercises(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    target = progress.start(about, made_folder(chosen.out))
+    target = work.start(about, made_folder(chosen.out))
     names = ", ".join(f"{exercise.name}()" for exercise in about.exercises())
     return _said(f"{target} is yours: write {names}; then `python -m lessons check {about.number}`.")
 
 
 def check_work(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    file = check.read_work(about, chosen.file)
+    file = work.find(about, chosen.file)
     check_writable(chosen.json)
     verdicts = []
     for exercise in about.exercises():
         with console.status(f"checking {exercise.name}()"):
-            verdicts.append(check.check(about, file, exercise))
-    kept = progress.remember(about, file, passed=[v.exercise for v in verdicts if v.passed])
-    report = check.report(about, file, verdicts)
+            verdicts.append(verdict_on(about, file, exercise))
+    kept = work.remember(about, file, passed=[v.exercise for v in verdicts if v.passed])
+    document = report(about, file, verdicts)
 
     def show(console: Console) -> None:
         for verdict in verdicts:
@@ -146,21 +147,21 @@ def check_work(chosen: argparse.Namespace, console: Console) -> Outcome:
         if not kept:
             _say(console, f"{file.parent} cannot be written: `list` will not remember this check.")
 
-    return Outcome([(chosen.json, report)], show, 0 if report["passed"] else 1)
+    return Outcome([(chosen.json, document)], show, 0 if document["passed"] else 1)
 
 
 def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
     about = lesson(chosen.lesson)
-    file = check.read_work(about, chosen.file)
+    file = work.find(about, chosen.file)
     for exercise in about.exercises():
         with console.status(f"checking {exercise.name}()"):
-            verdict = check.check(about, file, exercise)
+            verdict = verdict_on(about, file, exercise)
         if verdict.passed:
             continue
-        hints = progress.recall(about, file)["hints"]
+        hints = work.recall(about, file)["hints"]
         number = min(hints.get(exercise.name, 0), len(exercise.hints) - 1)
         said = [f"{exercise.name}(), hint {number + 1} of {len(exercise.hints)}: {exercise.hints[number]}"]
-        if not progress.remember(about, file, hints=hints | {exercise.name: number + 1}):
+        if not work.remember(about, file, hints=hints | {exercise.name: number + 1}):
             said.append(f"{file.parent} cannot be written: the next `hint` will give this hint again.")
         return _said(*said)
     return _said("All exercises are right: nothing to hint at.")

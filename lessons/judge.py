@@ -1,4 +1,4 @@
-"""The process in which one answer runs, with its limits; `lessons.check` starts it.
+"""The process in which one answer runs, with its limits; `lessons.verdict` starts it.
 
 It sends two messages: one when the libraries are loaded and the clock may start, then the verdict as JSON, {"passed",
 "mistake", "message"}. It ends when the other side of the connection is closed.
@@ -15,9 +15,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from lessons.catalog import load
 from lessons.exercise import Exercise, Foul, Mistake
-from lessons.rules import in_force
+from lessons.lesson import load
+from lessons.replacements import replacements
 from minidl.messages import Messages
 from minidl.processes import WorkerError
 from minidl.spawn import end_with
@@ -58,7 +58,7 @@ class Answer:
 
 def judge(exercise: Exercise, path: Path) -> dict:
     """Load the learner's file and check one exercise of it: the verdict, as it is sent."""
-    with in_force(exercise) as asked_for_depth:
+    with replacements(exercise) as asked_for_depth:
         return _judge(exercise, path, asked_for_depth)
 
 

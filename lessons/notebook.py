@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from lessons.catalog import Lesson
-from lessons.progress import new_file
+from lessons.lesson import Lesson
+from lessons.work import new_file
 
 INSTALL = "pip install '.[notebooks]'"  # in the folder of minidl's source
 
 
 def write(lesson: Lesson, folder: Path) -> Path:
-    """Put the lesson into `folder` as a notebook. ImportError without jupytext; Refused as `progress.start`."""
+    """Put the lesson into `folder` as a notebook. ImportError without jupytext; Refused as `work.start`."""
     try:
         import jupytext
     except ImportError:

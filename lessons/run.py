@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.syntax import Syntax
 
-from lessons.catalog import Lesson
+from lessons.lesson import Lesson
 from lessons.percent import read_cells
 from minidl import files
 from minidl.commands.arguments import Refused

@@ -21,7 +21,7 @@ from minidl import spawn
 from minidl.messages import Messages
 from minidl.streams import fill_standard_streams
 
-IMPORTED = ("minidl.data.worker", "minidl.models", "minidl.parallel.runtime.child")
+IMPORTED = ("minidl.data.loader_worker", "minidl.models", "minidl.parallel.runtime.child")
 
 _server: ForkServer | None = None  # the one by which this process has its processes started
 

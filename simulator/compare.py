@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from minidl.commands.own import blamed
+from minidl.commands.own_model import blamed
 from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
 from simulator.calibrate import drift

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import models, nn, optim
 from minidl.commands.arguments import Refused
-from minidl.commands.own import blamed
+from minidl.commands.own_model import blamed
 from minidl.commands.tasks import SOURCES, task
 from minidl.data import Dataset, digits
 from minidl.parallel import Plan
@@ -82,7 +82,8 @@ def experiments(
     Without plans: under those of DEVICES that the model can be trained under. Without names: on the perceptron and,
     unless there are plans or it is to be quick, on a convolutional network. ValueError if a model cannot be trained by
     one worker or under a plan that is given, if something is given twice, or if a plan has several workers on a device
-    for one. Refused if a file of the user's is not as `minidl.commands.own` says, or its code raises an error then.
+    for one. Refused if a file of the user's is not as `minidl.commands.own_model` says, or its code raises an error
+    then.
     """
     _check_distinct("model", names)
     _check_distinct("plan", plans)

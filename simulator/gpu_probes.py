@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from minidl import kernels
-from minidl.bench.on_gpu import mean_seconds
+from minidl.bench.gpu_timing import mean_seconds
 from simulator.compute import SMALL
 
 POOL, PLACES = 256 << 20, 16  # bytes of operands, more than the caches of a GPU; places in which these lie

@@ -19,7 +19,7 @@ import numpy as np
 
 from minidl import cuda, data, nn, optim
 from minidl.arena import memory_bytes
-from minidl.bench.machine import BLAS_VARIABLES, machine
+from minidl.bench.host import BLAS_VARIABLES, machine
 from minidl.parallel import Plan, forkserver, launch, train
 from minidl.units import counted
 from simulator import kernel_probes, probes

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from minidl.bench.cuda import KernelRow, StepRow
+from minidl.bench.gpu import KernelRow, StepRow
 from minidl.commands.bench_cuda import show
 
 

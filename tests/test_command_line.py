@@ -20,12 +20,12 @@ import pytest
 import minidl
 from minidl import data, models, nn, optim
 from minidl.__main__ import main
-from minidl.bench import machine, parallel, train
+from minidl.bench import host, training_steps, two_workers
 from minidl.commands import bench_parallel
 from minidl.commands.arguments import Parser, Refused, check_writable, write_json
 from minidl.commands.driver import Outcome, answer
 from minidl.commands.optimizers import OPTIMIZERS
-from minidl.monitor.files import CSVFile
+from minidl.monitor.log_files import CSVFile
 from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation
 from minidl.plots import timeline_figure
@@ -334,17 +334,17 @@ def test_a_file_that_cannot_be_written_in_the_end_costs_no_other_and_no_table(fo
 RUNS = {  # what makes each command fast
     "train": (["train", "--steps", "1"], {"minidl.commands.train.train": lambda *_, **__: trained()}),
     "profile": (["profile", "mlp-digits", "--no-time"], {}),
-    "bench parallel": (["bench", "parallel"], {"minidl.bench.parallel.measure": lambda *_: PARALLEL}),
+    "bench parallel": (["bench", "parallel"], {"minidl.bench.two_workers.measure": lambda *_: PARALLEL}),
     "bench train": (
         ["bench", "train"],
         {
-            "minidl.bench.train.measure": lambda *_: [train.Row("W5", 1, 1.0)],
-            "minidl.bench.train.start_up": lambda: train.StartUp(1.0, 2.0),
-            "minidl.bench.train.blas": list,
+            "minidl.bench.training_steps.measure": lambda *_: [training_steps.Row("W5", 1, 1.0)],
+            "minidl.bench.training_steps.start_up": lambda: training_steps.StartUp(1.0, 2.0),
+            "minidl.bench.training_steps.blas": list,
         },
     ),
 }
-PARALLEL = parallel.Results([], [parallel.Speedup("SGD", 1, 1, 1)], parallel.Collectives(1, 1, 1, 1), [])
+PARALLEL = two_workers.Results([], [two_workers.Speedup("SGD", 1, 1, 1)], two_workers.Collectives(1, 1, 1, 1), [])
 
 
 @cache
@@ -398,7 +398,7 @@ def test_python_itself_ends_quietly_where_nothing_can_be_printed(folder):
 def test_no_word_is_lost_on_a_narrow_terminal(folder, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(parallel, "measure", lambda *_: PARALLEL)
+    monkeypatch.setattr(two_workers, "measure", lambda *_: PARALLEL)
     assert main(["bench", "parallel"]) == 0
     said = capsys.readouterr().out.split()
     for words in ("two workers, SGD", "all-reduce : memcpy, 1 MiB", "1 s : 1 s a step"):
@@ -543,9 +543,9 @@ def test_a_model_too_large_to_be_measured_is_refused_with_what_it_needs_and_what
 
 
 def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatch):
-    small = {what: replace(case, steps=2, batch_size=2) for what, case in parallel.COMPARED.items()}
-    monkeypatch.setattr(parallel, "COMPARED", small)
-    monkeypatch.setattr(parallel, "BLOCKS", 3)
+    small = {what: replace(case, steps=2, batch_size=2) for what, case in two_workers.COMPARED.items()}
+    monkeypatch.setattr(two_workers, "COMPARED", small)
+    monkeypatch.setattr(two_workers, "BLOCKS", 3)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert main(["bench", "parallel", "--rounds", "1", "--json", "bench.json"]) == 0
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
@@ -570,7 +570,7 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
     for trace in result["traces"]:
         assert set(trace) == {"model", "events_per_step", "event_seconds", "step_seconds", "share"}
         assert 0 < trace["share"] < 1 and trace["events_per_step"] >= 5
-    assert [speedup["what"] for speedup in result["speedups"]] == list(parallel.COMPARED)
+    assert [speedup["what"] for speedup in result["speedups"]] == list(two_workers.COMPARED)
     for speedup in result["speedups"]:
         assert set(speedup) == {"what", "one_worker_seconds", "two_workers_seconds", "ratio"}
         assert speedup["ratio"] == pytest.approx(speedup["one_worker_seconds"] / speedup["two_workers_seconds"])
@@ -580,8 +580,8 @@ def test_bench_parallel_prints_ratios_and_writes_them(folder, capsys, monkeypatc
 def test_bench_train_measures_each_side_and_writes_the_rows(folder, other, capsys, monkeypatch):
     if other:
         pytest.importorskip(other, reason="to compare with PyTorch, it must be installed")
-    monkeypatch.setattr(train, "BLOCK_SECONDS", 0.01)
-    monkeypatch.setattr(train, "STARTS", 1)
+    monkeypatch.setattr(training_steps, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(training_steps, "STARTS", 1)
     monkeypatch.setenv("COLUMNS", "120")
     versus = ["--vs", other] if other else []
     chosen = ["--workloads", "W5", "--threads", "1", "--rounds", "1", "--json", "bench.json"]
@@ -599,31 +599,34 @@ def test_bench_train_measures_each_side_and_writes_the_rows(folder, other, capsy
 
 
 def test_a_side_that_dies_is_named(monkeypatch):
-    with train.Side("ours", "W9", 1) as side, pytest.raises(RuntimeError, match="the process of ours W9 ended"):
+    with (
+        training_steps.Side("ours", "W9", 1) as side,
+        pytest.raises(RuntimeError, match="the process of ours W9 ended"),
+    ):
         side.run(1)
 
 
 def test_a_comparison_needs_pytorch(capsys, monkeypatch):
-    monkeypatch.setattr(train, "has_torch", lambda: False)
+    monkeypatch.setattr(training_steps, "has_torch", lambda: False)
     assert main(["bench", "train", "--vs", "torch"]) == 2
     assert "needs PyTorch: pip install torch" in capsys.readouterr().err
 
 
 def test_bench_says_when_the_machine_cannot_answer(capsys, monkeypatch):
-    found = parallel.Results([], [parallel.Speedup("SGD", 1, 1, 1)], parallel.Collectives(1, 1, 1, 1), [])
-    monkeypatch.setattr(parallel, "measure", lambda *_: found)
-    monkeypatch.setattr(machine, "cores", lambda: 1)
+    found = two_workers.Results([], [two_workers.Speedup("SGD", 1, 1, 1)], two_workers.Collectives(1, 1, 1, 1), [])
+    monkeypatch.setattr(two_workers, "measure", lambda *_: found)
+    monkeypatch.setattr(host, "cores", lambda: 1)
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0, 0))
     assert main(["bench", "parallel"]) == 0
     text = capsys.readouterr().out
     assert "Fewer than 2 cores" in text and "Load average 1.5" in text
-    assert bench_parallel.document(machine.machine(), 1, found)["oversubscribed"]
+    assert bench_parallel.document(host.machine(), 1, found)["oversubscribed"]
 
 
 def test_blas_is_unrestricted_only_inside(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
-    with pytest.raises(KeyError), machine.unrestricted_blas():
+    with pytest.raises(KeyError), host.unrestricted_blas():
         assert "OPENBLAS_CORETYPE" not in os.environ
         raise KeyError
     assert os.environ["OPENBLAS_CORETYPE"] == "Haswell" and "OPENBLAS_L2_SIZE" not in os.environ

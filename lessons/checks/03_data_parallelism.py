@@ -6,7 +6,7 @@ import operator
 import numpy as np
 
 from lessons.exercise import Exercise, Mistake, number, numbers
-from lessons.launches import Launches
+from lessons.watched_launch import WatchedLaunch
 from minidl.parallel import forkserver
 
 
@@ -45,7 +45,7 @@ def _explain_average(result, gradients, sizes):
     raise Mistake("value", f"{case}: it is not the gradient of the whole batch.")
 
 
-LAUNCHES = Launches()
+LAUNCH = WatchedLaunch()
 
 
 def check_parallel_gradient(parallel_gradient):
@@ -53,7 +53,7 @@ def check_parallel_gradient(parallel_gradient):
     x, y, w = generator.normal(size=(7, 4)), generator.normal(size=7), generator.normal(size=4)
     with forkserver():
         for workers in 2, 3:
-            LAUNCHES.workers = 0
+            LAUNCH.workers = 0
             result = parallel_gradient(x.copy(), y.copy(), w.copy(), workers)
             _explain_launch(workers, result)
             for rank, gradient in enumerate(result):
@@ -61,19 +61,19 @@ def check_parallel_gradient(parallel_gradient):
 
 
 def _explain_launch(workers, result):
-    if not LAUNCHES.workers:
+    if not LAUNCH.workers:
         raise Mistake(
             "no launch",
             "It starts no workers: `launch(work, workers)` of minidl.parallel does, and gives a list of what "
             "`work(group)` returned in each.",
         )
-    if LAUNCHES.workers != workers:
+    if LAUNCH.workers != workers:
         raise Mistake(
             "workers",
-            f"It launches {LAUNCHES.workers} worker(s) where {workers} are asked for: the argument `workers` says "
+            f"It launches {LAUNCH.workers} worker(s) where {workers} are asked for: the argument `workers` says "
             "how many.",
         )
-    for rank, returned in enumerate(LAUNCHES.returned):
+    for rank, returned in enumerate(LAUNCH.returned):
         if returned is None:
             raise Mistake(
                 "worker without return",
@@ -88,7 +88,7 @@ def _explain_launch(workers, result):
 
 
 def _explain_gradient(who, gradient, rank, x, y, w):
-    workers = LAUNCHES.workers
+    workers = LAUNCH.workers
     own = np.array_split(np.arange(len(x)), workers)
     sums = [_sum_gradient(x[part], y[part], w) for part in own]
     means = [total / len(part) for total, part in zip(sums, own, strict=True)]
@@ -100,7 +100,7 @@ def _explain_gradient(who, gradient, rank, x, y, w):
     if gradient.shape != w.shape:
         raise Mistake("shape", f"{who} returns something of shape {gradient.shape}; w has shape {w.shape}.")
     if near(means[rank], sums[rank], sums[rank] / len(x)):
-        if "all_reduce" in LAUNCHES.collectives[rank]:
+        if "all_reduce" in LAUNCH.collectives[rank]:
             raise Mistake(
                 "not what was reduced",
                 f"{who} returns the gradient of its own part, which it had before the all-reduce; return what "
@@ -110,13 +110,13 @@ def _explain_gradient(who, gradient, rank, x, y, w):
             "not reduced",
             f"{who} returns the gradient of its own part: the workers must add theirs up with `group.all_reduce`.",
         )
-    if not all("all_reduce" in names for names in LAUNCHES.collectives):
+    if not all("all_reduce" in names for names in LAUNCH.collectives):
         raise Mistake(
             "other way",
             f"{who} does not call `group.all_reduce`, by which the workers are to add up the gradients of their "
             "own parts.",
         )
-    given = [np.concatenate([np.ravel(array) for array in arrays]) for arrays in LAUNCHES.given]
+    given = [np.concatenate([np.ravel(array) for array in arrays]) for arrays in LAUNCH.given]
     if all(np.array_equal(arrays, given[0]) for arrays in given):
         raise Mistake(
             "whole batch",
@@ -246,7 +246,7 @@ EXERCISES = [
         "The gradient of a mean over k samples, times k, is a sum over samples; sums may be added.",
         "sum(size * gradient for ...) / sum(sizes)")),
     Exercise("parallel_gradient", check_parallel_gradient, returns="the list that `launch` gives", seconds=60,
-             stand_ins={"minidl.parallel.launch": LAUNCHES.stand_in}, hints=(
+             stand_ins={"minidl.parallel.launch": LAUNCH.stand_in}, hints=(
         "`launch(work, workers)` runs your function `work(group)` in each worker; `group.rank` says which one it is. "
         "Write `work` inside parallel_gradient, so that it sees x, y and w.",
         "The gradient of a mean over k samples, times k, is a sum over samples. The workers' sums may be added, which "

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import minidl
-from minidl.bench.machine import machine
+from minidl.bench.host import machine
 from minidl.commands.arguments import Refused, check_writable, print_table
 from minidl.commands.driver import Outcome
 from minidl.commands.progress import progress
@@ -40,19 +40,19 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     check_writable(chosen.json)
     if why := missing():
         raise Refused(f"bench cuda: {why}")
-    from minidl.bench import cuda  # and with it Numba and the GPU
+    from minidl.bench import gpu  # and with it Numba and the GPU
 
     name = minidl.cuda.get_device_name()
     scale = EMULATED_SCALE if name == "emulated" else 1
     with progress() as tell:
         tell("launches")
-        launch = cuda.launch_seconds(1000 // scale)
-        copy = cuda.copy_bandwidth(max(1 << 12, (1 << 28) // scale**2))
-        rows = cuda.measure_kernels(scale, copy, tell)
+        launch = gpu.launch_seconds(1000 // scale)
+        copy = gpu.copy_bandwidth(max(1 << 12, (1 << 28) // scale**2))
+        rows = gpu.measure_kernels(scale, copy, tell)
         steps = []
-        for workload in cuda.STEPS if scale == 1 else ():
+        for workload in gpu.STEPS if scale == 1 else ():
             tell(f"{workload}, a training step")
-            steps.append(replace(cuda.measure_step(workload), torch_ms=cuda.torch_step_ms(workload)))
+            steps.append(replace(gpu.measure_step(workload), torch_ms=gpu.torch_step_ms(workload)))
     document = {
         "benchmark": "cuda",
         "machine": machine() | {"gpu": name},
@@ -60,7 +60,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
         "copy_bytes_per_second": copy,
         "kernels": [asdict(row) for row in rows],
         "steps": [asdict(row) for row in steps],
-        "step_targets": cuda.STEP_TARGETS,
+        "step_targets": gpu.STEP_TARGETS,
     }
     return Outcome([(chosen.json, document)], lambda console: show(console, document, rows, steps))
 

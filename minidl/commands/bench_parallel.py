@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from minidl.bench import parallel
-from minidl.bench.machine import BLAS_VARIABLES, machine
+from minidl.bench import two_workers
+from minidl.bench.host import BLAS_VARIABLES, machine
 from minidl.commands.arguments import check_writable, count, print_table
 from minidl.commands.driver import Outcome
 from minidl.commands.progress import progress
@@ -19,7 +19,7 @@ BUSY = 0.3  # load average of the last minute from which a benchmark is not to b
 PARALLEL = f"""\
 What parallel training gains and costs on this machine, in about two minutes:
   two workers against one: the step of a perceptron 784-1024-1024-10 under data parallelism, global batch
-    {parallel.BATCH_SIZE}, synthetic data, one BLAS thread for each worker; each updates
+    {two_workers.BATCH_SIZE}, synthetic data, one BLAS thread for each worker; each updates
     its half of the parameters or, unsharded, all of them
   the same of a GPT whose layers two workers share, with and without slices of the sequence between them, and of
     a convolutional network whose images they share
@@ -45,14 +45,14 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Measure."""
     check_writable(chosen.json)
     here = machine()
-    done, total = itertools.count(), parallel.parts(chosen.rounds)
+    done, total = itertools.count(), two_workers.parts(chosen.rounds)
     with progress() as tell:
-        results = parallel.measure(chosen.rounds, lambda what: tell(what, next(done), total))
+        results = two_workers.measure(chosen.rounds, lambda what: tell(what, next(done), total))
     files = [(chosen.json, document(here, chosen.rounds, results))]
     return Outcome(files, lambda console: show(console, here, results))
 
 
-def show(console: Console, here: dict[str, object], results: parallel.Results) -> None:
+def show(console: Console, here: dict[str, object], results: two_workers.Results) -> None:
     """The machine and a table."""
     console.print(
         f"{here['processor']}, {here['cores']} cores; Python {here['python']}, NumPy {here['numpy']}", highlight=False
@@ -68,7 +68,7 @@ def show(console: Console, here: dict[str, object], results: parallel.Results) -
         )
     if here["cores"] < 2:
         console.print("Fewer than 2 cores: two workers share one, and the ratios say nothing about parallel training.")
-    collectives, targets = results.collectives, parallel.TARGETS
+    collectives, targets = results.collectives, two_workers.TARGETS
     table = Table("", "ratio", "wanted", "times", box=None, header_style="bold", pad_edge=False)
     for speedup in results.speedups:
         table.add_row(
@@ -88,14 +88,14 @@ def show(console: Console, here: dict[str, object], results: parallel.Results) -
     print_table(console, table)
 
 
-def document(here: dict[str, object], rounds: int, results: parallel.Results) -> dict[str, object]:
+def document(here: dict[str, object], rounds: int, results: two_workers.Results) -> dict[str, object]:
     """What --json writes; times in seconds."""
     return {
         "benchmark": "parallel",
         "machine": here | {"blas": results.blas},
         "oversubscribed": here["cores"] < 2,
         "rounds": rounds,
-        "targets": parallel.TARGETS,
+        "targets": two_workers.TARGETS,
         "speedups": [asdict(speedup) for speedup in results.speedups],
         "collectives": asdict(results.collectives),
         "traces": [asdict(trace) | {"share": trace.share} for trace in results.traces],

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from minidl.bench import train
-from minidl.bench.machine import BLAS_VARIABLES, machine
+from minidl.bench import training_steps
+from minidl.bench.host import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
 from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import Outcome
@@ -45,23 +45,25 @@ def add_parser(benchmarks) -> None:
 def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Measure."""
     check_writable(chosen.json)
-    if chosen.vs and not train.has_torch():
+    if chosen.vs and not training_steps.has_torch():
         raise Refused("--vs torch needs PyTorch: pip install torch==2.13.0")
-    here = machine() | {"blas": train.blas()}
+    here = machine() | {"blas": training_steps.blas()}
     done, total = itertools.count(), len(chosen.workloads) * len(chosen.threads) + 1
     with progress() as tell:
 
         def report(what: str) -> None:
             tell(what, next(done), total)
 
-        rows = train.measure(chosen.workloads, chosen.threads, chosen.rounds, bool(chosen.vs), report)
+        rows = training_steps.measure(chosen.workloads, chosen.threads, chosen.rounds, bool(chosen.vs), report)
         report("starting processes")
-        start = train.start_up()
+        start = training_steps.start_up()
     files = [(chosen.json, document(here, chosen.rounds, rows, start))]
     return Outcome(files, lambda console: show(console, here, rows, start))
 
 
-def show(console: Console, here: dict[str, object], rows: list[train.Row], start: train.StartUp) -> None:
+def show(
+    console: Console, here: dict[str, object], rows: list[training_steps.Row], start: training_steps.StartUp
+) -> None:
     """The machine and a table."""
     libraries = ", ".join("{name} {version} for {architecture}".format(**library) for library in here["blas"])
     console.print(
@@ -77,26 +79,29 @@ def show(console: Console, here: dict[str, object], rows: list[train.Row], start
         table.add_row(
             row.workload, str(row.threads), f"{row.ours_ms:.3g} ms",
             *(("", "", "") if row.ratio is None else (
-                f"{row.torch_ms:.3g} ms", f"{row.ratio:.2f}", f"≤ {train.TARGETS[row.workload]}")),
+                f"{row.torch_ms:.3g} ms", f"{row.ratio:.2f}", f"≤ {training_steps.TARGETS[row.workload]}")),
             *(("", "") if row.tuned_ratio is None else (f"{row.tuned_ms:.3g} ms", f"{row.tuned_ratio:.2f}")),
             memory,
         )  # fmt: skip
     print_table(console, table)
     console.print(
-        f"A fresh process has imported minidl after {start.import_seconds:.2f} s (wanted ≤ {train.IMPORT_TARGET}) and "
-        f"made the second step of W1 after {start.second_step_seconds:.2f} s (wanted ≤ {train.SECOND_STEP_TARGET}).",
+        f"A fresh process has imported minidl after {start.import_seconds:.2f} s (wanted ≤ "
+        f"{training_steps.IMPORT_TARGET}) and made the second step of W1 after {start.second_step_seconds:.2f} s "
+        f"(wanted ≤ {training_steps.SECOND_STEP_TARGET}).",
         highlight=False,
     )
 
 
-def document(here: dict[str, object], rounds: int, rows: list[train.Row], start: train.StartUp) -> dict[str, object]:
+def document(
+    here: dict[str, object], rounds: int, rows: list[training_steps.Row], start: training_steps.StartUp
+) -> dict[str, object]:
     """What --json writes; milliseconds, seconds and megabytes, as the names say."""
     return {
         "benchmark": "train",
         "machine": here,
         "rounds": rounds,
-        "targets": train.TARGETS,
-        "memory_targets": train.MEMORY_TARGETS,
+        "targets": training_steps.TARGETS,
+        "memory_targets": training_steps.MEMORY_TARGETS,
         "rows": [asdict(row) for row in rows],
         "start_up": asdict(start),
     }

@@ -8,8 +8,8 @@ import numpy as np
 
 from minidl import data, models, nn
 from minidl.commands.arguments import Refused
-from minidl.commands.own import OwnModel, blamed
-from minidl.models.catalog import Builder
+from minidl.commands.own_model import OwnModel, blamed
+from minidl.models.builders import Builder
 from minidl.parallel import Plan
 from minidl.parallel.chain_profile import build_on_meta, loss_of
 

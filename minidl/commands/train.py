@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import minidl
-from minidl.bench.machine import cores
+from minidl.bench.host import cores
 from minidl.commands.arguments import (
     Refused,
     check_device,
@@ -24,9 +24,9 @@ from minidl.commands.arguments import (
 )
 from minidl.commands.driver import Outcome
 from minidl.commands.optimizers import OPTIMIZERS
-from minidl.commands.own import HELP, blamed, model_name
+from minidl.commands.own_model import HELP, blamed, model_name
 from minidl.commands.pictures import drawn
-from minidl.commands.plans import add_plan_options, chosen_plan, crowding
+from minidl.commands.plan_options import add_plan_options, chosen_plan, crowding
 from minidl.commands.tasks import SOURCES, Task, task
 from minidl.data.batches import batches_per_epoch
 from minidl.monitor import Monitor

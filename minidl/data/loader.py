@@ -14,8 +14,8 @@ from minidl.creation import tensor
 from minidl.data.batches import batches, batches_per_epoch, epoch_order
 from minidl.data.datasets import Dataset
 from minidl.data.fetch import Fetcher
+from minidl.data.loader_worker import LoaderWorker
 from minidl.data.snapshot import Snapshot
-from minidl.data.worker import LoaderWorker
 from minidl.kernels import for_device
 from minidl.ops.shape import pin_memory
 from minidl.tensor import Tensor

@@ -8,7 +8,7 @@ function that makes it.
 from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
 from minidl.models.bert import bert
-from minidl.models.catalog import BUILDERS, builder
+from minidl.models.builders import BUILDERS, builder
 from minidl.models.cnn import cifar_cnn, cnn
 from minidl.models.gpt import gpt
 from minidl.models.inception import inception

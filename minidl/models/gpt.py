@@ -9,7 +9,7 @@ from minidl.creation import tensor
 from minidl.models.attention import GroupedQueryAttention, SelfAttention, positions_here
 from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward, GatedFeedForward
-from minidl.models.sharing import Sharing
+from minidl.models.transformer_groups import TransformerGroups
 from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
@@ -25,17 +25,17 @@ class GPTEmbedding(nn.Module):
     sequence: the longest one, to which learned embeddings of the positions are added; None for none.
     """
 
-    def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None, sharing: Sharing):
-        self.sharing = sharing
-        self.token = VocabularyParallelEmbedding(vocabulary, hidden, sharing.tensor, STD, sharing.sequence_parallel)
-        self.position = sharing.on_slices(nn.Embedding(sequence, hidden, std=STD)) if sequence else None
-        self.dropout = sharing.dropout(dropout)
+    def __init__(self, vocabulary: int, hidden: int, dropout: float, sequence: int | None, groups: TransformerGroups):
+        self.groups = groups
+        self.token = VocabularyParallelEmbedding(vocabulary, hidden, groups.tensor, STD, groups.sequence_parallel)
+        self.position = groups.on_slices(nn.Embedding(sequence, hidden, std=STD)) if sequence else None
+        self.dropout = groups.dropout(dropout)
 
     def forward(self, indices):
         x = self.token(indices)
         if self.position is not None:
-            place = positions_here(indices.shape[1], self.sharing.context)
-            x = x + self.position(tensor(self.sharing.slice_of(place), device=indices.device))
+            place = positions_here(indices.shape[1], self.groups.context)
+            x = x + self.position(tensor(self.groups.slice_of(place), device=indices.device))
         return self.dropout(x)
 
 
@@ -86,10 +86,10 @@ def gpt(
     where the sizes do not divide.
     """
     kv_heads, inner = heads if kv_heads is None else kv_heads, 4 * hidden if inner is None else inner
-    sharing = Sharing.of(mesh)
-    group = sharing.tensor
+    groups = TransformerGroups.of(mesh)
+    group = groups.tensor
     check_sizes("gpt", hidden, heads, kv_heads, inner, vocabulary, group.size if group else 1)
-    sharing.check_sequence("gpt", sequence)
+    groups.check_sequence("gpt", sequence)
     for what, given, choices in (
         ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
     ):  # fmt: skip
@@ -97,22 +97,22 @@ def gpt(
             raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
 
     def make_norm() -> nn.Module:
-        return sharing.on_slices(nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS))
+        return groups.on_slices(nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS))
 
     def make_attention() -> nn.Module:
         if positions == "learned" and kv_heads == heads:
-            return SelfAttention(hidden, heads, True, bias, *sharing)
+            return SelfAttention(hidden, heads, True, bias, *groups)
         base = rotary_base if positions == "rotary" else None
-        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, *sharing)
+        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, *groups)
 
     def make_block() -> GPTBlock:
         make_feed_forward = FeedForward if feed_forward == "gelu" else GatedFeedForward
-        inner_layers = make_feed_forward(hidden, inner, bias, group, sharing.sequence_parallel)
-        return GPTBlock(make_norm(), make_attention(), make_norm(), inner_layers, sharing.dropout(dropout))
+        inner_layers = make_feed_forward(hidden, inner, bias, group, groups.sequence_parallel)
+        return GPTBlock(make_norm(), make_attention(), make_norm(), inner_layers, groups.dropout(dropout))
 
-    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None, sharing)
+    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None, groups)
     blocks = [make_block() for _ in range(layers)]
-    linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, sequence_parallel=sharing.sequence_parallel)
+    linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, sequence_parallel=groups.sequence_parallel)
     if tied:
         linear.weight = embedding.token.weight
     model = nn.Sequential(embedding, *blocks, GPTHead(make_norm(), linear))

@@ -9,7 +9,7 @@ from os import PathLike
 import numpy as np
 from rich.console import Console
 
-from minidl.monitor.files import CSVFile, JSONLinesFile
+from minidl.monitor.log_files import CSVFile, JSONLinesFile
 from minidl.monitor.terminal import Terminal, error_console
 from minidl.validation import check_count
 

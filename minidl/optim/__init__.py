@@ -1,6 +1,6 @@
 """Optimizers, with PyTorch's names and arguments, and schedules of the learning rate."""
 
-from minidl.optim import lr_scheduler, schedules
+from minidl.optim import lr_scheduler, lr_schedules
 from minidl.optim.adadelta import Adadelta
 from minidl.optim.adagrad import Adagrad
 from minidl.optim.adam import Adam, AdamW, NAdam

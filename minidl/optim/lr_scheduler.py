@@ -1,22 +1,22 @@
-"""PyTorch's schedulers: each sets the learning rates of an optimizer by a schedule of `schedules`.
+"""PyTorch's schedulers: each sets the learning rates of an optimizer by a schedule of `lr_schedules`.
 
 A scheduler sets the rates of step 0 when it is made; `step()` after each step (or epoch, as you count) sets the next.
 Several on one optimizer multiply, whichever is stepped first: a warm-up and a decay, say. In PyTorch those that have no
 recursive form (LambdaLR, CosineAnnealingWarmRestarts, SequentialLR where its next part begins) overwrite what the
 others did; here they multiply like the rest. One that is stepped no more keeps its last factor, as in PyTorch:
 `optimizer.schedulers.clear()` before another course is begun from the base rates. From a rate that is set by hand, and
-from that of a group that is added later, all go on in proportion (see `rates`).
+from that of a group that is added later, all go on in proportion (see `learning_rates`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minidl.optim import schedules
+from minidl.optim import lr_schedules
+from minidl.optim.learning_rates import check_each, check_optimizer, of_group, set_rates, take_in
+from minidl.optim.lr_schedules import Schedule
 from minidl.optim.optimizer import Optimizer, check_state
 from minidl.optim.plateau import ReduceLROnPlateau
-from minidl.optim.rates import check_each, check_optimizer, of_group, set_rates, take_in
-from minidl.optim.schedules import Schedule
 
 
 class LRScheduler:
@@ -67,7 +67,7 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict:
-        """{"last_epoch": step, "base_lrs": [of each group], "by_hand": [the factor set by hand, see `rates`]}."""
+        """{"last_epoch": step, "base_lrs": [of each group], "by_hand": [the factor, see `learning_rates`]}."""
         take_in(self.optimizer)
         by_hand = [group["by_hand"] for group in self.optimizer.param_groups]
         return {"last_epoch": self.last_epoch, "base_lrs": self.base_lrs, "by_hand": by_hand}
@@ -98,21 +98,21 @@ class StepLR(LRScheduler):
     """Times gamma after every `step_size` steps."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
-        super().__init__(optimizer, schedules.step_decay(step_size, gamma))
+        super().__init__(optimizer, lr_schedules.step_decay(step_size, gamma))
 
 
 class MultiStepLR(LRScheduler):
     """Times gamma at each of the steps `milestones`."""
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1):
-        super().__init__(optimizer, schedules.multi_step(milestones, gamma))
+        super().__init__(optimizer, lr_schedules.multi_step(milestones, gamma))
 
 
 class ExponentialLR(LRScheduler):
     """Times gamma after every step."""
 
     def __init__(self, optimizer: Optimizer, gamma: float):
-        super().__init__(optimizer, schedules.exponential(gamma))
+        super().__init__(optimizer, lr_schedules.exponential(gamma))
 
 
 class LinearLR(LRScheduler):
@@ -121,14 +121,14 @@ class LinearLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
     ):
-        super().__init__(optimizer, schedules.linear(start_factor, end_factor, total_iters))
+        super().__init__(optimizer, lr_schedules.linear(start_factor, end_factor, total_iters))
 
 
 class PolynomialLR(LRScheduler):
     """(1 - step / total_iters)^power."""
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0):
-        super().__init__(optimizer, schedules.polynomial(total_iters, power))
+        super().__init__(optimizer, lr_schedules.polynomial(total_iters, power))
 
 
 class _Cosine(LRScheduler):
@@ -149,14 +149,14 @@ class CosineAnnealingLR(_Cosine):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
-        super().__init__(optimizer, schedules.cosine(T_max), eta_min)
+        super().__init__(optimizer, lr_schedules.cosine(T_max), eta_min)
 
 
 class CosineAnnealingWarmRestarts(_Cosine):
     """Cosines down to the rate eta_min: over T_0 steps, then over T_mult as many, and so on."""
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0):
-        super().__init__(optimizer, schedules.cosine_restarts(T_0, T_mult), eta_min)
+        super().__init__(optimizer, lr_schedules.cosine_restarts(T_0, T_mult), eta_min)
 
 
 class OneCycleLR(LRScheduler):
@@ -186,7 +186,7 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
-        cycle = schedules.one_cycle(total_steps, pct_start, div_factor, final_div_factor, anneal_strategy)
+        cycle = lr_schedules.one_cycle(total_steps, pct_start, div_factor, final_div_factor, anneal_strategy)
         check_each("rates max_lr", max_lr, len(optimizer.param_groups))
         first = [of_group(max_lr, i) / div_factor for i in range(len(optimizer.param_groups))]
         for group, rate in zip(optimizer.param_groups, first, strict=True):
@@ -211,8 +211,8 @@ class SequentialLR(LRScheduler):
             if part.optimizer is not optimizer:
                 raise ValueError("SequentialLR needs schedulers of the optimizer that it is given")
         # The part at a step, and that part's own step.
-        self._place = schedules.sequence([lambda step, part=part: (part, step) for part in self._parts], milestones)
-        super().__init__(optimizer, schedules.constant())
+        self._place = lr_schedules.sequence([lambda step, part=part: (part, step) for part in self._parts], milestones)
+        super().__init__(optimizer, lr_schedules.constant())
 
     def scheduled(self, rate, group, step):
         part, own_step = self._place(step)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from minidl.optim.learning_rates import check_each, check_optimizer, of_group
 from minidl.optim.optimizer import Optimizer, check_state, require
-from minidl.optim.rates import check_each, check_optimizer, of_group
 
 
 class ReduceLROnPlateau:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from minidl.commands.arguments import check_device, check_writable
 from minidl.commands.driver import Outcome
-from minidl.commands.own import model_name
+from minidl.commands.own_model import model_name
 from minidl.commands.pictures import drawn, pictures
-from minidl.commands.plans import fields_in_words
+from minidl.commands.plan_options import fields_in_words
 from minidl.commands.progress import Tell, progress
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick

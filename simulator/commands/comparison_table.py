@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minidl.commands.arguments import print_table
-from minidl.commands.plans import crowding
+from minidl.commands.plan_options import crowding
 from minidl.parallel import Plan
 from minidl.units import scaled
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row

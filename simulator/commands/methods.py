@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from minidl import files
-from minidl.bench.machine import cores
+from minidl.bench.host import cores
 from minidl.commands.arguments import Refused, check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.pictures import drawn, pictures

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from minidl import models
-from minidl.bench.machine import cores
+from minidl.bench.host import cores
 from minidl.commands.arguments import Refused, amount, check_writable, count, picture, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
-from minidl.commands.own import HELP, OwnModel, blamed, model_name
+from minidl.commands.own_model import HELP, OwnModel, blamed, model_name
 from minidl.commands.pictures import drawn
-from minidl.commands.plans import add_plan_options, chosen_plan, crowding
+from minidl.commands.plan_options import add_plan_options, chosen_plan, crowding
 from minidl.commands.progress import progress
 from minidl.display import fact_table
-from minidl.models.catalog import BUILDERS
+from minidl.models.builders import BUILDERS
 from minidl.parallel.chain_profile import sequence_length
 from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minidl.bench.machine import cores
+from minidl.bench.host import cores
 from minidl.commands.arguments import check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.pictures import drawn, pictures
-from minidl.commands.plans import crowding
+from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress
 from minidl.units import scaled
 from simulator.calibrate import calibration

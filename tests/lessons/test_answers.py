@@ -6,9 +6,9 @@ from types import FunctionType
 
 import pytest
 
-from lessons.catalog import lessons, load
-from lessons.check import Verdict, check
 from lessons.judge import judge
+from lessons.lesson import lessons, load
+from lessons.verdict import Verdict, verdict_on
 
 STYLES = Path(__file__).with_name("styles.py")
 
@@ -51,7 +51,7 @@ def ids(cases):
 @pytest.mark.parametrize(("lesson", "name"), RIGHT, ids=ids(RIGHT))
 def test_the_reference_answer_is_accepted(lesson, name, tmp_path):
     exercise, file = work(lesson, name, tmp_path, lesson.answer_path)
-    verdict = check(lesson, file, exercise)
+    verdict = verdict_on(lesson, file, exercise)
     assert verdict.passed, verdict.message
 
 
@@ -60,7 +60,7 @@ def test_a_known_mistake_is_named(lesson, name, tmp_path):
     mistake = name.split("__")[1].replace("_", " ")
     exercise, file = work(lesson, name, tmp_path, lesson.answer_path)
     if mistake in ("time", "memory"):
-        verdict = check(lesson, file, replace(exercise, seconds=1) if mistake == "time" else exercise)
+        verdict = verdict_on(lesson, file, replace(exercise, seconds=1) if mistake == "time" else exercise)
     else:
         verdict = verdict_here(exercise, file)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message

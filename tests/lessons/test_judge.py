@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lessons.catalog import Lesson, lesson
-from lessons.check import check
 from lessons.exercise import Exercise
+from lessons.lesson import Lesson, lesson
+from lessons.verdict import verdict_on
 from tests.leftovers import until
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -32,7 +32,7 @@ def verdict(tmp_path, monkeypatch):
     def judge(body, seconds=10):
         file = tmp_path / "work.py"
         file.write_text(f"def answer():\n    {body}\n")
-        return check(lesson("1"), file, Exercise("answer", None, (), None, seconds))
+        return verdict_on(lesson("1"), file, Exercise("answer", None, (), None, seconds))
 
     return judge
 

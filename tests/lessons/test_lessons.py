@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lessons.__main__ import main
-from lessons.catalog import lessons
+from lessons.lesson import lessons
 from lessons.percent import read_cells
 from simulator.calibrate import cache_path
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lessons.catalog import lessons
+from lessons.lesson import lessons
 from lessons.percent import read_cells
 
 TEXT = """\

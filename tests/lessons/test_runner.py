@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lessons import progress
+from lessons import work
 from lessons.__main__ import main
-from lessons.catalog import Lesson, lesson, lessons
-from lessons.check import Verdict
+from lessons.lesson import Lesson, lesson, lessons
 from lessons.percent import read_cells
 from lessons.run import run
+from lessons.verdict import Verdict
 from minidl.commands.arguments import Refused
 from tests.leftovers import children
 from tests.terminals import BROKEN, CODES, printed_on
@@ -163,13 +163,13 @@ def test_a_check_leaves_the_file_alone_whatever_its_name_and_adds_only_its_memor
     file = folder / "mine.txt"
     file.write_text(lesson("1").answer_path.read_text())
     assert main(["check", "1", "mine.txt"]) == 0
-    assert {path.name for path in folder.iterdir()} == {"mine.txt", progress.STATE_NAME}
+    assert {path.name for path in folder.iterdir()} == {"mine.txt", work.STATE_NAME}
     assert file.read_text() == lesson("1").answer_path.read_text()
 
 
 def test_a_corrupt_memory_is_forgotten(folder, capsys):
     main(["start", "1"])
-    digest = progress._digest(folder / "lesson_01_autograd.py")
+    digest = work._digest(folder / "lesson_01_autograd.py")
 
     def state(digest, passed):
         facts = {"digest": digest, "hints": {"divide": "x", "tanh": -1, "dot": True}, "passed": passed}
@@ -179,12 +179,12 @@ def test_a_corrupt_memory_is_forgotten(folder, capsys):
         "{", "[]", "[" * 100_000, "\x80", "9" * 5000, '{"01_autograd": 3}', '{"01_autograd": {"hints": []}}',
         state(digest + 1, ["divide"]), state(digest, 1),
     ):  # fmt: skip
-        (folder / progress.STATE_NAME).write_text(text)
+        (folder / work.STATE_NAME).write_text(text)
         assert main(["list"]) == 0
         assert "not checked yet" in capsys.readouterr().out
-        found = progress.recall(lesson("1"), folder / "lesson_01_autograd.py")
+        found = work.recall(lesson("1"), folder / "lesson_01_autograd.py")
         assert found == {"hints": {}}
-    (folder / progress.STATE_NAME).write_text(state(digest, [3, []]))
+    (folder / work.STATE_NAME).write_text(state(digest, [3, []]))
     assert main(["list"]) == 0 and "0 of " in capsys.readouterr().out
 
 
@@ -208,10 +208,12 @@ def test_what_a_command_does_is_kept_whatever_becomes_of_the_terminal(folder, ca
     assert code("start", "1") == CODES[kind] and (folder / "lesson_01_autograd.py").exists()
     assert code("list") == CODES[kind]
     capsys.readouterr()
-    monkeypatch.setattr("lessons.check.check", lambda lesson, file, exercise: Verdict(exercise.name, False, "m", "×"))
+    monkeypatch.setattr(
+        "lessons.__main__.verdict_on", lambda lesson, file, exercise: Verdict(exercise.name, False, "m", "×")
+    )
     assert code("check", "1", "--json", "verdicts.json") == 1
     assert json.loads((folder / "verdicts.json").read_text())["passed"] is False
-    assert code("hint", "1") == CODES[kind] and "hint" in (folder / progress.STATE_NAME).read_text()
+    assert code("hint", "1") == CODES[kind] and "hint" in (folder / work.STATE_NAME).read_text()
     line = "lessons: cannot write the output: No space left on device\n" if kind == "full disk" else ""
     assert capsys.readouterr().err == 2 * line
 

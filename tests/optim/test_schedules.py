@@ -8,7 +8,7 @@ from optim_cases import parameter
 
 import minidl
 from minidl import optim
-from minidl.optim import lr_scheduler, schedules
+from minidl.optim import lr_scheduler, lr_schedules
 
 STEPS = 120
 SCHEDULERS = [
@@ -119,28 +119,30 @@ def test_training_resumed_from_saved_state_goes_on_with_the_same_rates():
 
 
 def test_the_schedules_follow_their_curves():
-    decay = schedules.step_decay(10, 0.5)
+    decay = lr_schedules.step_decay(10, 0.5)
     assert [decay(s) for s in (0, 9, 10, 25)] == [1, 1, 0.5, 0.25]
-    curve = schedules.warmup_cosine(10, 110, final=0.1)
+    curve = lr_schedules.warmup_cosine(10, 110, final=0.1)
     assert curve(0) == pytest.approx(0.1) and curve(9) == curve(10) == 1
     assert curve(60) == pytest.approx(0.55) and curve(110) == curve(1000) == pytest.approx(0.1)
-    assert schedules.constant()(7) == 1
-    rise = schedules.linear_warmup(4, schedules.exponential(0.5))
+    assert lr_schedules.constant()(7) == 1
+    rise = lr_schedules.linear_warmup(4, lr_schedules.exponential(0.5))
     assert [rise(s) for s in range(6)] == [0.25, 0.5, 0.75, 1, 1, 0.5]
-    parts = schedules.sequence([schedules.constant(), schedules.polynomial(4), schedules.linear(2, 3, 2)], [2, 5])
+    parts = lr_schedules.sequence(
+        [lr_schedules.constant(), lr_schedules.polynomial(4), lr_schedules.linear(2, 3, 2)], [2, 5]
+    )
     assert [parts(s) for s in range(8)] == [1, 1, 1, 0.75, 0.5, 2, 2.5, 3]
 
 
 def test_schedules_that_cannot_be_are_refused():
     optimizer = two_groups()
     for make, message in [
-        (lambda: schedules.warmup_cosine(5, 5), "warmup=5"),
-        (lambda: schedules.step_decay(0), "every=0"),
-        (lambda: schedules.one_cycle(5, anneal="exp"), "unknown anneal 'exp'"),
-        (lambda: schedules.sequence([schedules.constant()], [3]), "1 schedules need 0 rising milestones"),
+        (lambda: lr_schedules.warmup_cosine(5, 5), "warmup=5"),
+        (lambda: lr_schedules.step_decay(0), "every=0"),
+        (lambda: lr_schedules.one_cycle(5, anneal="exp"), "unknown anneal 'exp'"),
+        (lambda: lr_schedules.sequence([lr_schedules.constant()], [3]), "1 schedules need 0 rising milestones"),
         (lambda: lr_scheduler.OneCycleLR(optimizer, 0.1), "needs total_steps, or epochs"),
         (lambda: lr_scheduler.OneCycleLR(optimizer, [0.1], 5), "1 rates max_lr do not fit 2 parameter groups"),
-        (lambda: lr_scheduler.LRScheduler(optimizer, [schedules.constant()]), "1 schedules do not fit 2"),
+        (lambda: lr_scheduler.LRScheduler(optimizer, [lr_schedules.constant()]), "1 schedules do not fit 2"),
         (lambda: lr_scheduler.ReduceLROnPlateau(optimizer, "least"), "unknown mode 'least'"),
         (
             lambda: lr_scheduler.SequentialLR(optimizer, [lr_scheduler.StepLR(two_groups(), 3)], []),

@@ -236,7 +236,7 @@ def test_groups_of_parameters_by_name_a_schedule_and_frozen_parameters_are_the_s
 
     options = dict(
         optimizer=grouped, loss=nn.CrossEntropyLoss(), batch_size=BATCH, steps=10, dtype="float64", timeout=120,
-        lr_schedule=optim.schedules.linear(1.0, 0.1, 9),
+        lr_schedule=optim.lr_schedules.linear(1.0, 0.1, 9),
     )  # fmt: skip
     expected = train(build, DIGITS, Plan(), **options)
     with minidl.device("meta"):

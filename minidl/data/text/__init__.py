@@ -2,4 +2,4 @@
 
 from minidl.data.text.bpe import BPETokenizer
 from minidl.data.text.characters import CharTokenizer
-from minidl.data.text.windows import TextDataset, coriolanus
+from minidl.data.text.text_dataset import TextDataset, coriolanus

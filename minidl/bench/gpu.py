@@ -20,7 +20,7 @@ import numpy as np
 
 import minidl
 from minidl import kernels
-from minidl.bench.on_gpu import mean_seconds
+from minidl.bench.gpu_timing import mean_seconds
 from minidl.bench.workloads import BUILD
 from minidl.kernels.cuda import launch
 

@@ -46,7 +46,7 @@ class LoaderWorker:
     def __init__(self, rank: int, arena: Arena, fetcher: snapshot.Snapshot, epoch: int):
         self.rank, self.arena = rank, arena
         name = f"DataLoader worker {rank} of {arena.rows}"
-        self.process = ChildProcess("minidl.data.worker", name, rank, (arena.fd, fetcher.fd))
+        self.process = ChildProcess("minidl.data.loader_worker", name, rank, (arena.fd, fetcher.fd))
         self.process.send("setup", pickle.dumps((arena.rows, arena.row_bytes, rank, fetcher.places, epoch)))
         # Arrays are dropped at any moment, in the middle of a message too: they are told of in the next one.
         self._free: deque[int] = deque()

@@ -10,7 +10,7 @@ from minidl import Tensor
 HANG_SECONDS = 10  # in which the workers of an answer must get on, or they hang
 
 
-class Launches:
+class WatchedLaunch:
     """The last launch of an answer, whose workers run as ever.
 
     workers: how many there were, 0 before the first. returned, collectives, given: by rank what its function returned,

@@ -1,4 +1,4 @@
-"""The catalog: every model in it runs, and has as many parameters as published."""
+"""BUILDERS: every model in it runs, and has as many parameters as published."""
 
 import pickle
 
@@ -94,7 +94,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are():
         models.builder("gpt5")
 
 
-def test_a_model_is_built_with_other_arguments_than_those_of_the_catalog():
+def test_a_model_is_built_with_other_arguments_than_builders_has():
     with minidl.device("meta"):
         model = models.builder("llama3-8b", layers=2, sequence=16)()
         deeper, deep = (models.builder("resnet50", layers=layers)() for layers in (101, 50))

@@ -8,7 +8,7 @@ import json
 import zlib
 from pathlib import Path
 
-from lessons.catalog import Lesson
+from lessons.lesson import Lesson
 from minidl import files, json_files
 from minidl.commands.arguments import Refused
 
@@ -30,6 +30,25 @@ def new_file(folder: Path, name: str, content: str | bytes) -> Path:
 def start(lesson: Lesson, folder: Path) -> Path:
     """Copy the exercises into `folder`; Refused as `new_file`."""
     return new_file(folder, lesson.work_name, lesson.exercise_path.read_bytes())
+
+
+def find(lesson: Lesson, path: Path) -> Path:
+    """The learner's file for `lesson`: `path`, or in it if it is a folder. Refused if it cannot be read as Python."""
+    file = path / lesson.work_name if path.is_dir() else path
+    try:
+        compile(file.read_bytes(), str(file), "exec")
+    except FileNotFoundError:
+        raise Refused(
+            f"{file} is not there: `python -m lessons start {lesson.number}` makes {lesson.work_name}"
+        ) from None
+    except SyntaxError as error:
+        where = f"line {error.lineno} of {file.name}" if error.lineno else file.name
+        raise Refused(f"syntax error in {where}: {error.msg}") from None
+    except (RecursionError, MemoryError):  # as the parser's own stack has it
+        raise Refused(f"cannot read {file}: an expression in it is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise Refused(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+    return file.resolve()
 
 
 def remember(lesson: Lesson, file: Path, **facts) -> bool:

@@ -1,6 +1,6 @@
 """Schedules: functions that give, for a step counted from 0, the factor by which the learning rate is multiplied.
 
-schedule = schedules.warmup_cosine(100, 1000)
+schedule = lr_schedules.warmup_cosine(100, 1000)
 optimizer.lr = 0.1 * schedule(step)
 
 `train(…, lr_schedule=schedule)` does that; `lr_scheduler` has PyTorch's classes around the same functions.

@@ -101,7 +101,7 @@ BUILDERS: dict[str, Builder] = {
 def builder(name: str, **changes) -> Builder:
     """The builder `mesh -> Sequential` of a model; without a mesh nothing is split.
 
-    changes: other arguments of the model's function than the catalog's: `builder("gpt2-small", sequence=512)`.
+    changes: other arguments of the model's function than BUILDERS has: `builder("gpt2-small", sequence=512)`.
     ValueError, which lists what there is, for an unknown name, or an argument that the model does not have.
     """
     if name not in BUILDERS:

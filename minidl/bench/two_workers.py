@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from minidl import data, models, nn, optim
-from minidl.bench.machine import blas, unrestricted_blas
+from minidl.bench.host import blas, unrestricted_blas
 from minidl.parallel import Plan, Run, launch, train
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.worker import Worker
@@ -109,7 +109,7 @@ class TraceCost:
 
 @dataclass(frozen=True)
 class Results:
-    """All that `measure` found. blas: of a worker, as `machine.blas` describes it. speedups: as COMPARED has them."""
+    """All that `measure` found. blas: of a worker, as `host.blas` describes it. speedups: as COMPARED has them."""
 
     blas: list[dict[str, object]]
     speedups: list[Speedup]

@@ -1,4 +1,4 @@
-"""Sharing: how the ranks of a mesh share the layers and the sequences of a transformer."""
+"""TransformerGroups: how the ranks of a mesh share the layers and the sequences of a transformer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.parallel.layers import SequenceParallelDropout, summed_over
 from minidl.parallel.mesh import Mesh
 
 
-class Sharing(NamedTuple):
+class TransformerGroups(NamedTuple):
     """tensor: the ranks that share the layers. context: those that share the sequences; None for a single rank.
 
     sequence_parallel: between the layers that they share, the tensor ranks have slices of their part of the sequence.
@@ -23,7 +23,7 @@ class Sharing(NamedTuple):
     sequence_parallel: bool = False
 
     @classmethod
-    def of(cls, mesh: Mesh | None) -> Sharing:
+    def of(cls, mesh: Mesh | None) -> TransformerGroups:
         return cls(mesh.group("tensor"), mesh.group("context"), mesh.sequence_parallel) if mesh else cls()
 
     def on_slices(self, module: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from minidl.commands.arguments import Refused
 from minidl.creation import device, tensor
 from minidl.data import ArrayDataset, Dataset, Subset, digits
 from minidl.dtypes import float32
-from minidl.models.catalog import Builder
+from minidl.models.builders import Builder
 from minidl.nn.losses import Loss, NLLLoss
 from minidl.nn.module import Module
 from minidl.parallel import Plan

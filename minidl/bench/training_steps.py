@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import minidl
-from minidl.bench.machine import unrestricted_blas
+from minidl.bench.host import unrestricted_blas
 
 TARGETS = {"W1": 0.65, "W2": 0.65, "W3": 0.9, "W4": 0.6, "W5": 0.8, "W6": 0.7}  # ours / PyTorch eager, at most
 MEMORY_TARGETS = {"W2": 0.8, "W4": 0.8}  # peak resident memory, ours / PyTorch's, at most
@@ -108,8 +108,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def blas() -> list[dict[str, object]]:
-    """The BLAS libraries of our side, as `machine.blas` describes them."""
-    script = "import json; from minidl.bench.machine import blas; print(json.dumps(blas()))"
+    """The BLAS libraries of our side, as `host.blas` describes them."""
+    script = "import json; from minidl.bench.host import blas; print(json.dumps(blas()))"
     command = [sys.executable, "-c", script]
     return json.loads(subprocess.run(command, env=environment(1), capture_output=True, text=True, check=True).stdout)
 

@@ -1,12 +1,12 @@
-"""Checking a learner's file: each exercise in a process of its own, ended when its time is over."""
+"""Verdicts on a learner's file: each exercise is judged in a process of its own, ended when its time is over."""
 
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lessons.catalog import Lesson
 from lessons.exercise import Exercise
+from lessons.lesson import Lesson
 from minidl.commands.arguments import Refused
 from minidl.processes import ChildProcess, end, news
 
@@ -23,26 +23,7 @@ class Verdict:
     message: str
 
 
-def read_work(lesson: Lesson, path: Path) -> Path:
-    """The learner's file for `lesson`: `path`, or in it if it is a folder. Refused if it cannot be read as Python."""
-    file = path / lesson.work_name if path.is_dir() else path
-    try:
-        compile(file.read_bytes(), str(file), "exec")
-    except FileNotFoundError:
-        raise Refused(
-            f"{file} is not there: `python -m lessons start {lesson.number}` makes {lesson.work_name}"
-        ) from None
-    except SyntaxError as error:
-        where = f"line {error.lineno} of {file.name}" if error.lineno else file.name
-        raise Refused(f"syntax error in {where}: {error.msg}") from None
-    except (RecursionError, MemoryError):  # as the parser's own stack has it
-        raise Refused(f"cannot read {file}: an expression in it is nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
-    return file.resolve()
-
-
-def check(lesson: Lesson, file: Path, exercise: Exercise) -> Verdict:
+def verdict_on(lesson: Lesson, file: Path, exercise: Exercise) -> Verdict:
     """Judge one exercise of `file` within its budget. No process of it is left, however it ends."""
     arguments = (str(lesson.check_path), exercise.name, str(file))
     process = ChildProcess("lessons.judge", "the exercise", 0, arguments=arguments, own_group=True)

@@ -10,7 +10,7 @@ AUTOGRAD = "minidl.autograd.run_backward"  # what every walk over a tape goes th
 
 
 @contextmanager
-def in_force(exercise: Exercise) -> Iterator[list[int]]:
+def replacements(exercise: Exercise) -> Iterator[list[int]]:
     """The rules of `exercise`, for the time in which the learner's file is loaded and judged.
 
     minidl's autograd and what is the exercise's `own` end the answer that calls them. Python's recursion limit stays
