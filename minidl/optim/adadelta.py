@@ -1,10 +1,7 @@
 """Adadelta."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, zeros_for
 
 
 class Adadelta(Optimizer):
@@ -17,22 +14,14 @@ class Adadelta(Optimizer):
     p = p - lr * d                                      (lr = 1 in the paper)
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize))
+    not_negative = ("eps",)
+    below_one = ("rho",)
 
-    def check(self, options):
-        super().check(options)
-        below_one(options, "rho")
-        not_negative(options, "eps")
+    def __init__(
+        self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0, *,
+        maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:

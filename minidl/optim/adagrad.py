@@ -1,10 +1,7 @@
 """Adagrad."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, not_negative
+from minidl.optim.optimizer import Optimizer, Params
 
 
 class Adagrad(Optimizer):
@@ -15,28 +12,13 @@ class Adagrad(Optimizer):
     p = p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(G) + eps)
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
-                initial_accumulator_value=initial_accumulator_value, eps=eps, maximize=maximize,
-            ),
-        )  # fmt: skip
+    not_negative = ("lr_decay", "initial_accumulator_value", "eps")
 
-    def check(self, options):
-        super().check(options)
-        not_negative(options, "lr_decay", "initial_accumulator_value", "eps")
+    def __init__(
+        self, params: Params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0, eps: float = 1e-10, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         k = for_array(parameter)

@@ -1,10 +1,7 @@
 """Adam and its kin: steps along a mean of gradients, over the root of a mean of their squares."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, zeros_for
 
 
 class Adam(Optimizer):
@@ -18,28 +15,15 @@ class Adam(Optimizer):
     amsgrad: the largest v so far instead of v in the last line (Reddi et al. 2018, algorithm 2).
     """
 
+    not_negative = ("eps",)
+    below_one = ("betas",)
     decoupled = False
 
     def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize),
-        )
-
-    def check(self, options):
-        super().check(options)
-        below_one(options, "betas")
-        not_negative(options, "eps")
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:
@@ -61,16 +45,9 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-    ):
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False,
+    ):  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
@@ -85,30 +62,15 @@ class NAdam(Optimizer):
     decoupled_weight_decay: as in AdamW.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum_decay: float = 4e-3,
-        decoupled_weight_decay: bool = False,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
-                decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
-            ),
-        )  # fmt: skip
+    not_negative = ("eps", "momentum_decay")
+    below_one = ("betas",)
 
-    def check(self, options):
-        super().check(options)
-        below_one(options, "betas")
-        not_negative(options, "eps", "momentum_decay")
+    def __init__(
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
+        maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:

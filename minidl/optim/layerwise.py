@@ -3,11 +3,8 @@
 The norms are those of the whole parameter. Where ranks hold parts of it, the squares are summed over them first.
 """
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, zeros_for
 
 
 class LARS(Optimizer):
@@ -20,29 +17,14 @@ class LARS(Optimizer):
     |.| is the norm of the whole parameter. Where either norm is 0 (a bias that starts at 0), trust is 1.
     """
 
+    not_negative = ("momentum", "trust_coefficient")
     norms = 2
 
     def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-1,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient,
-                maximize=maximize,
-            ),
-        )  # fmt: skip
-
-    def check(self, options):
-        super().check(options)
-        not_negative(options, "momentum", "trust_coefficient")
+        self, params: Params, lr: float = 1e-1, momentum: float = 0.9, weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def squares(self, parameter, gradient, state, options, scale):
         k = for_array(parameter)
@@ -74,24 +56,15 @@ class LAMB(Optimizer):
     |.| is the norm of the whole parameter. Where either norm is 0 (a bias that starts at 0), their ratio is 1.
     """
 
+    not_negative = ("eps",)
+    below_one = ("betas",)
     norms = 2
 
     def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize))
-
-    def check(self, options):
-        super().check(options)
-        below_one(options, "betas")
-        not_negative(options, "eps")
+        self, params: Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,
+        weight_decay: float = 0.0, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def squares(self, parameter, gradient, state, options, scale):
         """Of the parameter and of u; the moments move on here, as u needs the new ones."""

@@ -1,10 +1,7 @@
 """Lion."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, zeros_for
 
 
 class Lion(Optimizer):
@@ -17,20 +14,13 @@ class Lion(Optimizer):
     Learning rates are 3 to 10 times smaller than AdamW's, and weight decays as much larger (section 5).
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay, maximize=maximize))
+    below_one = ("betas",)
 
-    def check(self, options):
-        super().check(options)
-        below_one(options, "betas")
+    def __init__(
+        self, params: Params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0, *,
+        maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         if not state:

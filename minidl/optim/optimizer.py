@@ -14,7 +14,8 @@ from minidl.mutation import changed
 from minidl.nn.parameter import Parameter
 from minidl.tensor import Tensor
 
-NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr", "by_hand"}  # of a group; the rates are those of `rates`
+Params = Iterable[Parameter] | Iterable[dict]  # parameters, or groups of them
+NOT_OPTIONS = {"params", "initial_lr", "scheduled_lr", "by_hand"}  # of a group; the rates are those of `learning_rates`
 
 
 class Optimizer:
@@ -22,20 +23,25 @@ class Optimizer:
 
     A subclass writes `update`, elementwise on flat arrays, so that a slice of a parameter can be updated on its own
     with a slice of its gradient and a state of its own. One whose update also takes norms of the whole parameter says
-    in `norms` how many, and writes `squares`: the sums of squares of the parts are added up before the update.
+    in `norms` how many, and writes `squares`: the sums of squares of the parts are added up before the update. Beside
+    lr and weight_decay, options in `not_negative` are refused below 0, and those in `below_one`, the shares of old
+    values that averages keep, or pairs of them, outside of [0, 1).
 
     params: parameters, or groups of them: dicts with "params" and with options of their own.
-    defaults: the options of groups that do not give them.
+    defaults: the options of groups that do not give them; the `locals()` of a constructor will do.
     param_groups: the groups as dicts with all options, which may be set between steps.
     schedulers: those of the learning rates, in the order in which they were made.
     """
 
     norms = 0
+    not_negative: tuple[str, ...] = ()
+    below_one: tuple[str, ...] = ()
 
-    def __init__(self, params: Iterable[Parameter] | Iterable[dict], defaults: dict):
+    def __init__(self, params: Params, defaults: dict):
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(f"the optimizer needs a list of nn.Parameters or of groups, not a {type(params).__name__}")
-        self.defaults = {"maximize": False, **defaults}
+        options = {name: value for name, value in defaults.items() if name not in ("self", "params", "__class__")}
+        self.defaults = {"maximize": False, **options}
         self.param_groups: list[dict] = []
         self.schedulers: list = []
         self.state: dict[Parameter, dict] = {}
@@ -76,7 +82,13 @@ class Optimizer:
 
     def check(self, options: dict) -> None:
         """ValueError for options of a group that cannot work."""
-        not_negative(options, "lr", *(("weight_decay",) if "weight_decay" in options else ()))
+        for name in ("lr", "weight_decay", *self.not_negative):
+            if name in options:
+                require(options[name] >= 0, f"{name}={options[name]}, it must not be negative")
+        for name in self.below_one:
+            value = options[name]
+            for share in value if isinstance(value, tuple | list) else (value,):
+                require(0 <= share < 1, f"{name}={value}, it must be at least 0 and below 1")
 
     def update(self, parameter, gradient, state: dict, options: dict, scale: float, *norms: float) -> None:
         """Change the 1-D array `parameter` in place by the 1-D array `gradient` times `scale`.
@@ -249,19 +261,6 @@ def check_state(whose: str, state: object, kinds: dict[str, type]) -> None:
     for key, kind in kinds.items():
         if not isinstance(state.get(key), kind):
             raise ValueError(f"this is no {whose}'s state: it has no {key!r} that is of type {kind.__name__}")
-
-
-def not_negative(options: dict, *names: str) -> None:
-    for name in names:
-        require(options[name] >= 0, f"{name}={options[name]}, it must not be negative")
-
-
-def below_one(options: dict, *names: str) -> None:
-    """For the shares of old values that averages keep; pairs of them, too."""
-    for name in names:
-        value = options[name]
-        for share in value if isinstance(value, tuple | list) else (value,):
-            require(0 <= share < 1, f"{name}={value}, it must be at least 0 and below 1")
 
 
 def _copy(parameter, value):

@@ -1,10 +1,7 @@
 """RMSprop."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, below_one, not_negative, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, zeros_for
 
 
 class RMSprop(Optimizer):
@@ -18,30 +15,14 @@ class RMSprop(Optimizer):
     centered: with m = alpha * m + (1 - alpha) * g, the variance v - m^2 instead of v in d (Graves 2013, equation 38).
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
-                maximize=maximize,
-            ),
-        )  # fmt: skip
+    not_negative = ("eps", "momentum")
+    below_one = ("alpha",)
 
-    def check(self, options):
-        super().check(options)
-        below_one(options, "alpha")
-        not_negative(options, "eps", "momentum")
+    def __init__(
+        self, params: Params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+        momentum: float = 0.0, centered: bool = False, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def update(self, parameter, gradient, state, options, scale):
         wanted = {"square": True, "mean": options["centered"], "momentum": options["momentum"]}

@@ -1,10 +1,7 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Iterable
-
 from minidl.kernels import for_array
-from minidl.nn.parameter import Parameter
-from minidl.optim.optimizer import Optimizer, not_negative, require, zeros_for
+from minidl.optim.optimizer import Optimizer, Params, require, zeros_for
 
 
 class SGD(Optimizer):
@@ -18,28 +15,16 @@ class SGD(Optimizer):
     in all other optimizers.
     """
 
+    not_negative = ("momentum",)
+
     def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[dict],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-    ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
-                maximize=maximize,
-            ),
-        )  # fmt: skip
+        self, params: Params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+        weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False,
+    ):  # fmt: skip
+        super().__init__(params, locals())
 
     def check(self, options):
         super().check(options)
-        not_negative(options, "momentum")
         works = options["momentum"] > 0 and options["dampening"] == 0
         require(not options["nesterov"] or works, "nesterov needs a momentum and no dampening")
 
