@@ -23,7 +23,7 @@ MODULES = (  # of each package its front page, and what is imported from further
     "minidl", "minidl.autograd", "minidl.cuda", "minidl.metrics", "minidl.monitor", "minidl.profile", "minidl.static",
     "minidl.testing", "minidl.trace",
     "minidl.nn", "minidl.nn.functional", "minidl.nn.init", "minidl.nn.utils",
-    "minidl.optim", "minidl.optim.lr_scheduler", "minidl.optim.schedules",
+    "minidl.optim", "minidl.optim.lr_scheduler", "minidl.optim.lr_schedules",
     "minidl.data", "minidl.data.transforms",
     "minidl.models", "minidl.models.transfer",
     "minidl.kernels", "minidl.kernels.cpu", "minidl.kernels.meta",

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lessons import notebook, run, work
-from lessons.lesson import lesson, lessons
-from lessons.verdict import report, verdict_on
+from lessons.exercise import Exercise
+from lessons.lesson import Lesson, lesson, lessons
+from lessons.verdict import Verdict, report, verdict_on
 from minidl.commands.arguments import Parser, called, check_writable, made_folder, print_table
-from minidl.commands.driver import Outcome, answer
+from minidl.commands.driver import EXIT_CODES, Outcome, answer
+from minidl.commands.progress import progress
 
+Command = Callable[[argparse.Namespace, Console], Outcome]
 EPILOG = f"""\
 a lesson, from beginning to end:
   python -m lessons run 1      read it and run its experiment; its pictures go
@@ -30,9 +33,7 @@ a lesson as a notebook:
 Lessons and exercises are Python files in percent format: VS Code runs their
 cells as they are, JupyterLab with jupytext opens them as notebooks.
 
-exit code: 0 all went well; 1 an exercise is not right yet, a lesson stopped
-with an error, or something could not be written; 2 what was asked for cannot
-be done, and one line says why; 130 ended with Ctrl-C.
+{EXIT_CODES}`check` gives 1, too, where an exercise is not right yet.
 """
 
 
@@ -42,58 +43,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> Parser:
-    top = Parser(
-        called("lessons"),
-        description="Lessons on deep learning and on training in parallel.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    top = Parser(called("lessons"), description="Lessons on deep learning and on training in parallel.", epilog=EPILOG)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-
     command = commands.add_parser(
         "list", help="the lessons, the time each takes, and how far you are in the current folder"
     )
     command.set_defaults(run=show_list)
 
-    command = commands.add_parser("run", help="read a lesson and run its experiment")
-    command.add_argument("lesson", metavar="N", help="the number of the lesson")
+    def add(name: str, run: Command, text: str) -> Parser:
+        """A command of one lesson."""
+        command = commands.add_parser(name, help=text)
+        command.add_argument("lesson", type=lesson, metavar="N", help="the number of the lesson")
+        command.set_defaults(run=run)
+        return command
+
+    command = add("run", run_lesson, "read a lesson and run its experiment")
     command.add_argument("--step", action="store_true", help="wait for Enter before each code cell")
     _add_out(command, "the pictures")
-    command.set_defaults(run=run_lesson)
-
-    command = commands.add_parser("start", help="copy the exercises of a lesson, to be filled in")
-    command.add_argument("lesson", metavar="N", help="the number of the lesson")
-    _add_out(command, "the file")
-    command.set_defaults(run=start_exercises)
-
-    for name, text, answered in (
-        ("check", "check your answers", check_work),
-        ("hint", "a hint for the first exercise that is not right yet", give_hint),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("lesson", metavar="N", help="the number of the lesson")
-        command.add_argument(
-            "file",
-            type=Path,
-            nargs="?",
-            default=Path(),
-            metavar="FILE",
-            help="your file, or the folder it is in (default: the current folder)",
-        )
-        if name == "check":
-            command.add_argument("--json", type=Path, metavar="PATH", help="also write the verdicts to this file")
-        command.set_defaults(run=answered)
-
-    command = commands.add_parser("notebook", help="make a notebook of a lesson; needs the extra `notebooks`")
-    command.add_argument("lesson", metavar="N", help="the number of the lesson")
+    _add_out(add("start", start_exercises, "copy the exercises of a lesson, to be filled in"), "the file")
+    command = add("check", check_work, "check your answers")
+    _add_file(command)
+    command.add_argument("--json", type=Path, metavar="PATH", help="also write the verdicts to this file")
+    _add_file(add("hint", give_hint, "a hint for the first exercise that is not right yet"))
+    command = add("notebook", make_notebook, "make a notebook of a lesson; needs the extra `notebooks`")
     _add_out(command, "the notebook")
-    command.set_defaults(run=make_notebook)
     return top
 
 
-def _add_out(command: argparse.ArgumentParser, what: str) -> None:
+def _add_out(command: Parser, what: str) -> None:
     text = f"folder for {what}, made if it is not there (default: here)"
     command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=text)
+
+
+def _add_file(command: Parser) -> None:
+    text = "your file, or the folder it is in (default: the current folder)"
+    command.add_argument("file", type=Path, nargs="?", default=Path(), metavar="FILE", help=text)
 
 
 def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
@@ -118,25 +102,19 @@ def show_list(chosen: argparse.Namespace, console: Console) -> Outcome:
 
 
 def run_lesson(chosen: argparse.Namespace, console: Console) -> Outcome:
-    about = lesson(chosen.lesson)
-    return Outcome(code=0 if run.run(about, made_folder(chosen.out), chosen.step, console) else 1)
+    return Outcome(code=0 if run.run(chosen.lesson, made_folder(chosen.out), chosen.step, console) else 1)
 
 
 def start_exercises(chosen: argparse.Namespace, console: Console) -> Outcome:
-    about = lesson(chosen.lesson)
-    target = work.start(about, made_folder(chosen.out))
+    about, target = chosen.lesson, work.start(chosen.lesson, made_folder(chosen.out))
     names = ", ".join(f"{exercise.name}()" for exercise in about.exercises())
     return _said(f"{target} is yours: write {names}; then `python -m lessons check {about.number}`.")
 
 
 def check_work(chosen: argparse.Namespace, console: Console) -> Outcome:
-    about = lesson(chosen.lesson)
-    file = work.find(about, chosen.file)
+    about, file = chosen.lesson, work.find(chosen.lesson, chosen.file)
     check_writable(chosen.json)
-    verdicts = []
-    for exercise in about.exercises():
-        with console.status(f"checking {exercise.name}()"):
-            verdicts.append(verdict_on(about, file, exercise))
+    verdicts = [verdict for _, verdict in judged(about, file)]
     kept = work.remember(about, file, passed=[v.exercise for v in verdicts if v.passed])
     document = report(about, file, verdicts)
 
@@ -150,12 +128,18 @@ def check_work(chosen: argparse.Namespace, console: Console) -> Outcome:
     return Outcome([(chosen.json, document)], show, 0 if document["passed"] else 1)
 
 
+def judged(about: Lesson, file: Path) -> Iterator[tuple[Exercise, Verdict]]:
+    """Each exercise and the verdict on it, one after the other."""
+    exercises = about.exercises()
+    with progress() as tell:
+        for done, exercise in enumerate(exercises):
+            tell(f"checking {exercise.name}()", done, len(exercises))
+            yield exercise, verdict_on(about, file, exercise)
+
+
 def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
-    about = lesson(chosen.lesson)
-    file = work.find(about, chosen.file)
-    for exercise in about.exercises():
-        with console.status(f"checking {exercise.name}()"):
-            verdict = verdict_on(about, file, exercise)
+    about, file = chosen.lesson, work.find(chosen.lesson, chosen.file)
+    for exercise, verdict in judged(about, file):
         if verdict.passed:
             continue
         hints = work.recall(about, file)["hints"]
@@ -168,9 +152,8 @@ def give_hint(chosen: argparse.Namespace, console: Console) -> Outcome:
 
 
 def make_notebook(chosen: argparse.Namespace, console: Console) -> Outcome:
-    about = lesson(chosen.lesson)
-    target = notebook.write(about, made_folder(chosen.out))
-    return _said(f"{target} is lesson {about.number}: open it in JupyterLab or VS Code.")
+    target = notebook.write(chosen.lesson, made_folder(chosen.out))
+    return _said(f"{target} is lesson {chosen.lesson.number}: open it in JupyterLab or VS Code.")
 
 
 def _said(*lines: str) -> Outcome:

@@ -1,5 +1,6 @@
 """Which lessons there are, and where their files lie."""
 
+import argparse
 import importlib.util
 import re
 from dataclasses import dataclass
@@ -76,8 +77,8 @@ def _read(path: Path) -> Lesson:
 
 
 def lesson(number: str) -> Lesson:
-    """The lesson with this number; ValueError names the numbers there are."""
+    """The type of an argument that is the number of a lesson; the error names those there are."""
     known = lessons()
     if not number.isdecimal() or int(number) not in known:
-        raise ValueError(f"there is no lesson {number!r}: choose one of {', '.join(map(str, known))}")
+        raise argparse.ArgumentTypeError(f"there is no lesson {number!r}: choose one of {', '.join(map(str, known))}")
     return known[int(number)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lessons.lesson import Lesson
 from minidl import files, json_files
-from minidl.commands.arguments import Refused
+from minidl.commands.arguments import Refused, check_writable
 
 STATE_NAME = ".minidl-lessons.json"
 
@@ -20,10 +20,8 @@ def new_file(folder: Path, name: str, content: str | bytes) -> Path:
     target = folder / name
     if target.exists():
         raise Refused(f"{target} is there already and is left as it is: move it away to start again")
-    try:
-        files.write(target, content)
-    except OSError as error:
-        raise Refused(f"cannot write {target}: {error.strerror}") from None
+    check_writable(target)
+    files.write(target, content)
     return target
 
 

@@ -1,6 +1,5 @@
 """The command line: python -m minidl train | profile | bench parallel | bench train."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -16,10 +15,7 @@ each command has its own --help. See also python -m simulator and python -m less
 
 def parser() -> Parser:
     top = Parser(
-        called("minidl"),
-        description="A small deep-learning framework that really trains in parallel.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        called("minidl"), description="A small deep-learning framework that really trains in parallel.", epilog=EPILOG
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     train.add_parser(commands)

@@ -1,6 +1,5 @@
 """The command line: python -m simulator compare | methods | predict | products | sharding | calibrate."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,10 +9,7 @@ from simulator.commands import calibrate, compare, methods, predict, products, s
 
 
 def parser() -> Parser:
-    top = Parser(
-        called("simulator"), description="Predict how training scales.", epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    top = Parser(called("simulator"), description="Predict how training scales.", epilog=EXIT_CODES)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     compare.add_parser(commands)
     methods.add_parser(commands)

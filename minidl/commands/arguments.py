@@ -27,7 +27,10 @@ def called(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
+    """Says in one line what is wrong with the arguments; shows descriptions as they are written. Its commands, too."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message):
         raise Refused(f"{message} (see `{self.prog} --help`)")

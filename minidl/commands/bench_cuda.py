@@ -27,10 +27,7 @@ MINIDL_CUDA=emulated it runs tiny sizes, and its times say nothing of a GPU.
 
 
 def add_parser(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "cuda", help="how fast kernels and steps on a GPU are", description=CUDA,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = benchmarks.add_parser("cuda", help="how fast kernels and steps on a GPU are", description=CUDA)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results for a program to read")
     parser.set_defaults(run=run)
 

@@ -32,10 +32,7 @@ Workers start without {" and ".join(BLAS_VARIABLES)}, which would hold BLAS back
 
 
 def add_parser(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "parallel", help="what parallel training gains and costs", description=PARALLEL,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = benchmarks.add_parser("parallel", help="what parallel training gains and costs", description=PARALLEL)
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="how often all is measured (default: 5)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results for a program to read")
     parser.set_defaults(run=run)

@@ -28,10 +28,7 @@ back. PyTorch's own BLAS takes a slow path on AMD processors: expect ratios near
 
 
 def add_parser(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "train", help="how fast training steps are, against PyTorch", description=TRAIN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = benchmarks.add_parser("train", help="how fast training steps are, against PyTorch", description=TRAIN)
     parser.add_argument("--vs", choices=["torch"], help="compare with PyTorch, which must be installed")
     parser.add_argument("--workloads", nargs="+", choices=list(DESCRIPTIONS), default=list(DESCRIPTIONS), metavar="W",
                         help=f"only some of {', '.join(DESCRIPTIONS)}")  # fmt: skip

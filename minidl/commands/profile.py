@@ -33,9 +33,8 @@ examples:
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "profile", help="what each block of a model costs", description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "profile", help="what each block of a model costs", description=DESCRIPTION, epilog=EPILOG
+    )
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("positional", nargs="?", type=model_name(BUILDERS), metavar="MODEL",

@@ -71,10 +71,7 @@ at once.
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser(
-        "train", help="train a model, under any plan", description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = commands.add_parser("train", help="train a model, under any plan", description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--model", type=model_name(SOURCES), default=DEFAULT, metavar="MODEL",
         help=f"FILE.py:BUILD, or one of {', '.join(SOURCES)} (default: {DEFAULT})")  # fmt: skip

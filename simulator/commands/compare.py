@@ -50,9 +50,11 @@ examples:
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "compare", help="train here under several plans, simulate the same programs, compare", description=DESCRIPTION,
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "compare",
+        help="train here under several plans, simulate the same programs, compare",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
     add = parser.add_argument
     add("--quick", action="store_true",
         help=f"{len(QUICK_PLANS)} plans, each run once instead of {ROUNDS} times; where this machine is not calibrated "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import textwrap
 from collections.abc import Sequence
@@ -61,9 +60,11 @@ examples:
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "methods", help="every method of training in parallel: what it costs, and its step, measured and simulated",
-        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "methods",
+        help="every method of training in parallel: what it costs, and its step, measured and simulated",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
     add = parser.add_argument
     add("--method", action="append", default=[], metavar="NAME", help="one of these, may be repeated (default: all)")
     add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",

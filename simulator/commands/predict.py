@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,9 +57,8 @@ asked for is then printed and written, and by how much it does not fit.
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "predict", help="predict one training step of a model on a cluster", description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "predict", help="predict one training step of a model on a cluster", description=DESCRIPTION, epilog=EPILOG
+    )
     add = parser.add_argument
     add("model", type=model_name(BUILDERS), metavar="MODEL", help=f"FILE.py:BUILD, or one of {', '.join(BUILDERS)}")
     add("--layers", type=count, metavar="N", help="layers of the model, where it has a choice (default: its own)")

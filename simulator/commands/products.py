@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -48,9 +47,11 @@ HOW = {
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "products", help="split matrix products over workers in four ways, measured here and simulated",
-        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "products",
+        help="split matrix products over workers in four ways, measured here and simulated",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
     add = parser.add_argument
     add("--size", action="append", type=count, default=[], metavar="N",
         help=f"rows and columns of the matrices, may be repeated (default: {_listed(SIZES)})")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from minidl.commands.arguments import check_writable, count, print_table
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.pictures import drawn, pictures
-from minidl.commands.plans import crowding
+from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress
 from minidl.units import scaled
 from simulator.calibrate import calibration
@@ -40,7 +39,7 @@ examples:
 def add_parser(commands) -> None:
     parser = commands.add_parser(
         "sharding", help="what a worker holds if replicas share optimizer, gradients, parameters: measured, simulated",
-        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION, epilog=EPILOG,
     )  # fmt: skip
     add = parser.add_argument
     add("--workers", type=count, default=WORKERS, metavar="N", help=f"replicas (default: {WORKERS})")

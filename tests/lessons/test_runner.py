@@ -215,7 +215,8 @@ def test_what_a_command_does_is_kept_whatever_becomes_of_the_terminal(folder, ca
     assert json.loads((folder / "verdicts.json").read_text())["passed"] is False
     assert code("hint", "1") == CODES[kind] and "hint" in (folder / work.STATE_NAME).read_text()
     line = "lessons: cannot write the output: No space left on device\n" if kind == "full disk" else ""
-    assert capsys.readouterr().err == 2 * line
+    checking = [f"{i} of 3: checking {name}()\n" for i, name in enumerate(("divide", "backward", "unbroadcast"), 1)]
+    assert capsys.readouterr().err == "".join(checking) + line + checking[0] + line
 
 
 def test_where_the_verdicts_cannot_go_is_said_before_anything_is_checked(folder, capsys):
@@ -257,7 +258,7 @@ def test_ctrl_c_ends_a_check_with_one_line_and_no_process(folder):
         assert process.poll() is None
     (judge,) = children(process.pid)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == "\nlessons: ended with Ctrl-C\n"
+    assert process.communicate(timeout=60)[1] == "1 of 3: checking divide()\n\nlessons: ended with Ctrl-C\n"
     assert process.returncode == 130
     assert not Path(f"/proc/{judge}").exists()
 
