@@ -13,8 +13,9 @@ from lessons import notebook, run, work
 from lessons.exercise import Exercise
 from lessons.lesson import Lesson, lesson, lessons
 from lessons.verdict import Verdict, report, verdict_on
-from minidl.commands.arguments import Parser, called, check_writable, made_folder, print_table
+from minidl.commands.arguments import Parser, called, check_writable, made_folder
 from minidl.commands.driver import EXIT_CODES, Outcome, answer
+from minidl.commands.output import print_table
 from minidl.commands.progress import progress
 
 Command = Callable[[argparse.Namespace, Console], Outcome]

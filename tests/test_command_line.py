@@ -22,9 +22,10 @@ from minidl import data, models, nn, optim
 from minidl.__main__ import main
 from minidl.bench import host, training_steps, two_workers
 from minidl.commands import bench_parallel
-from minidl.commands.arguments import Parser, Refused, check_writable, write_json
+from minidl.commands.arguments import Parser, Refused, check_writable
 from minidl.commands.driver import Outcome, answer
 from minidl.commands.optimizers import OPTIMIZERS
+from minidl.commands.output import write_json
 from minidl.monitor.log_files import CSVFile
 from minidl.parallel import Plan, Run, WorkerError
 from minidl.parallel.result import Evaluation

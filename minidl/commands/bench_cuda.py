@@ -9,8 +9,9 @@ from rich.table import Table
 
 import minidl
 from minidl.bench.host import machine
-from minidl.commands.arguments import Refused, check_writable, print_table
+from minidl.commands.arguments import Refused, check_writable
 from minidl.commands.driver import Outcome
+from minidl.commands.output import print_table
 from minidl.commands.progress import progress
 from minidl.kernels.cuda_available import missing
 from minidl.units import duration, scaled

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from minidl.bench import two_workers
 from minidl.bench.host import BLAS_VARIABLES, machine
-from minidl.commands.arguments import check_writable, count, print_table
+from minidl.commands.arguments import check_writable, count
 from minidl.commands.driver import Outcome
+from minidl.commands.output import print_table
 from minidl.commands.progress import progress
 from minidl.units import duration
 

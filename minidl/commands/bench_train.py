@@ -11,8 +11,9 @@ from rich.table import Table
 from minidl.bench import training_steps
 from minidl.bench.host import BLAS_VARIABLES, machine
 from minidl.bench.workloads import DESCRIPTIONS
-from minidl.commands.arguments import Refused, check_writable, count, print_table
+from minidl.commands.arguments import Refused, check_writable, count
 from minidl.commands.driver import Outcome
+from minidl.commands.output import print_table
 from minidl.commands.progress import progress
 
 THREADS = (1, 2)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from minidl.commands.arguments import Parser, Refused, write_json
+from minidl.commands.arguments import Parser, Refused
+from minidl.commands.output import write_json
 from minidl.ranks import leads, rank_and_size
 from minidl.streams import Lasting, lasting_streams
 

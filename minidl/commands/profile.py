@@ -7,8 +7,9 @@ from rich.console import Console
 
 from minidl import device
 from minidl.arena import memory_bytes
-from minidl.commands.arguments import Refused, check_writable, count, print_table
+from minidl.commands.arguments import Refused, check_writable, count
 from minidl.commands.driver import Outcome
+from minidl.commands.output import print_table
 from minidl.commands.own_model import HELP, OwnModel, blamed, model_name
 from minidl.models import BUILDERS, builder
 from minidl.parallel import Plan

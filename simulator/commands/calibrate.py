@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from minidl.commands.arguments import check_device, check_writable, print_table
+from minidl.commands.arguments import check_device, check_writable
 from minidl.commands.driver import Outcome
+from minidl.commands.output import print_table
 from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.json_files import read_json

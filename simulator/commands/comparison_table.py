@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minidl.commands.arguments import print_table
+from minidl.commands.output import print_table
 from minidl.commands.plan_options import crowding
 from minidl.parallel import Plan
 from minidl.units import scaled

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from minidl import files
 from minidl.bench.host import cores
-from minidl.commands.arguments import Refused, check_writable, count, print_table
+from minidl.commands.arguments import Refused, check_writable, count
 from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
 from minidl.commands.progress import progress
 from minidl.parallel import forkserver

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from minidl import models
 from minidl.bench.host import cores
-from minidl.commands.arguments import Refused, amount, check_writable, count, picture, print_table
+from minidl.commands.arguments import Refused, amount, check_writable, count, picture
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.optimizers import OPTIMIZERS
+from minidl.commands.output import print_table
 from minidl.commands.own_model import HELP, OwnModel, blamed, model_name
 from minidl.commands.pictures import drawn
 from minidl.commands.plan_options import add_plan_options, chosen_plan, crowding

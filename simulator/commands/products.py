@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from minidl.bench.host import cores
-from minidl.commands.arguments import check_writable, count, print_table
+from minidl.commands.arguments import check_writable, count
 from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
 from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from minidl.commands.arguments import check_writable, count, print_table
+from minidl.commands.arguments import check_writable, count
 from minidl.commands.driver import EXIT_CODES, Outcome
+from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
 from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress
