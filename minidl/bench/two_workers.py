@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 import timeit
@@ -12,11 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from minidl import data, models, nn, optim
+from minidl import data, models, nn, optim, tensor
 from minidl.bench.host import blas, unrestricted_blas
 from minidl.parallel import Plan, Run, launch, train
 from minidl.parallel.group import ProcessGroup
-from minidl.parallel.runtime.worker import Worker
+from minidl.trace import COMPUTE
 
 MODEL, BATCH_SIZE = "mlp-784", 256
 ALL_REDUCE_BYTES = 1 << 20
@@ -137,9 +136,10 @@ def measure(rounds: int = 5, progress: Callable[[str], None] = lambda what: None
         traces = []
         for model, samples in ((MODEL, data.synthetic(8 * BATCH_SIZE)), ("mlp-digits", digits)):
             options = {"plan": Plan(data=2), "dataset": lambda samples=samples: samples}
-            case = replace(COMPARED["SGD, unsharded"], build=models.builder(model), **options)
-            run, timed = _train(case), _train(replace(case, build=_timing_the_trace(model)))
-            traces.append(_trace_cost(model, run, timed))
+            run = _train(replace(COMPARED["SGD, unsharded"], build=models.builder(model), **options))
+            events = len(run.trace.events) / len(run.trace.steps()) / run.plan.workers
+            recording = statistics.median(np.ravel(launch(_time_recording, 2, args=(model, samples))))
+            traces.append(TraceCost(model, events, recording, run.step_seconds))
         (libraries,) = launch(lambda group: blas(), 1)
     all_reduce, memcpy, barrier = zip(*blocks, strict=True)
     return Results(
@@ -196,28 +196,24 @@ def _block(group: ProcessGroup, call: Callable[[], object], calls: int) -> float
     return (time.perf_counter() - start) / calls
 
 
-def _timing_the_trace(model: str) -> Callable:
-    """The builder of `model`; in workers that use it each event is followed by one that says what recording it took."""
-    build, launcher = models.builder(model), os.getpid()
+def _time_recording(group: ProcessGroup, model: str, samples: data.Dataset) -> list[float]:
+    """Seconds of each recording of an event as a trace holds them: two readings of the clock, and a tuple that is kept.
 
-    def build_and_time(mesh):
-        if os.getpid() != launcher:
-            record = Worker._record
+    Each is recorded after a block of the model has run, as in a step: caches then hold something else.
+    """
+    chain, events, seconds = models.builder(model)(), [], []
+    clock = min(timeit.repeat(time.perf_counter, number=1000)) / 1000
+    images, _ = samples[np.arange(BATCH_SIZE // 2)]
 
-            def timed(worker, lane, name, start, end, step, what):
-                began = time.perf_counter()
-                record(worker, lane, name, start, end, step, what)
-                record(worker, "copy", name, began, time.perf_counter(), step, what)
+    def record(name: str, start: float, end: float, step: int) -> None:
+        events.append((group.rank, COMPUTE, name, start, end, step, None))
 
-            Worker._record = timed
-        return build(mesh)
-
-    return build_and_time
-
-
-def _trace_cost(model: str, run: Run, timed: Run) -> TraceCost:
-    """What the events of `run` cost, from `timed`, a run that used `_timing_the_trace`."""
-    events = len(run.trace.events) / len(run.trace.steps()) / run.plan.workers
-    recording = statistics.median(e.end - e.start for e in timed.trace.events if e.lane == "copy")
-    clock = min(timeit.repeat(time.perf_counter, number=1000)) / 1000  # an event reads it twice, `recording` holds one
-    return TraceCost(model, events, recording + clock, run.step_seconds)
+    for step in range(STEPS):
+        x = tensor(images)
+        for block in chain:
+            start = time.perf_counter()
+            x = block(x)
+            end = time.perf_counter()
+            record("Forward", start, end, step)
+            seconds.append(time.perf_counter() - end + clock)  # the difference holds one reading
+    return seconds
