@@ -119,7 +119,7 @@ def w5(tuned: bool):
 class ResidualBlock(nn.Module):
     """relu(x + norm(conv(relu(norm(conv(x))))))."""
 
-    def __init__(self, channels: int = 64):
+    def __init__(self, channels: int):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -132,7 +132,7 @@ class ResidualBlock(nn.Module):
 
 
 def w6(tuned: bool):
-    model = ResidualBlock()
+    model = ResidualBlock(64)
     x, upstream = (torch.as_tensor(a) for a in arrays((32, 64, 32, 32), (32, 64, 32, 32)))
     if tuned:
         layout = torch.channels_last

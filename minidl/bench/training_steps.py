@@ -19,6 +19,7 @@ from pathlib import Path
 
 import minidl
 from minidl.bench.host import unrestricted_blas
+from minidl.spawn import THREAD_VARIABLES
 
 TARGETS = {"W1": 0.65, "W2": 0.65, "W3": 0.9, "W4": 0.6, "W5": 0.8, "W6": 0.7}  # ours / PyTorch eager, at most
 MEMORY_TARGETS = {"W2": 0.8, "W4": 0.8}  # peak resident memory, ours / PyTorch's, at most
@@ -103,8 +104,7 @@ def environment(threads: int) -> dict[str, str]:
         found = dict(os.environ)
     found.pop("PYTHONDONTWRITEBYTECODE", None)  # what is compiled once, Python's code too, is kept, as a user has it
     path = [str(Path(minidl.__file__).parents[1]), *filter(None, [found.get("PYTHONPATH")])]
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return found | {"PYTHONPATH": os.pathsep.join(path)} | dict.fromkeys(names, str(threads))
+    return found | {"PYTHONPATH": os.pathsep.join(path)} | dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def blas() -> list[dict[str, object]]:

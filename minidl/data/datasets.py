@@ -57,10 +57,7 @@ class Subset:
 
     def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray):
         self.dataset, self.indices = dataset, np.asarray(indices, np.int64)
-        length = len(dataset)
-        wrong = self.indices[(self.indices < -length) | (self.indices >= length)]
-        if len(wrong):
-            raise IndexError(f"Subset: index {wrong[0]} in a data set of {length} samples")
+        _check_indices("Subset", self.indices, len(dataset))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -87,9 +84,7 @@ class ConcatDataset:
 
     def __getitem__(self, index: int | np.ndarray):
         indices = np.asarray(index)
-        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
-        if wrong.size:
-            raise IndexError(f"ConcatDataset: index {wrong.flat[0]} in a data set of {len(self)} samples")
+        _check_indices("ConcatDataset", indices, len(self))
         indices = np.where(indices < 0, indices + len(self), indices)
         owners = np.searchsorted(self.ends, indices, side="right")
         starts = np.concatenate([[0], self.ends])
@@ -104,6 +99,12 @@ class ConcatDataset:
     def set_epoch(self, epoch: int) -> None:
         for dataset in self.datasets:
             set_epoch(dataset, epoch)
+
+
+def _check_indices(name: str, indices: np.ndarray, length: int) -> None:
+    wrong = indices[(indices < -length) | (indices >= length)]
+    if wrong.size:
+        raise IndexError(f"{name}: index {wrong.flat[0]} in a data set of {length} samples")
 
 
 def random_split(dataset: Dataset, lengths: Sequence[int | float], seed: int = 0) -> list[Subset]:

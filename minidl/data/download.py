@@ -1,4 +1,4 @@
-"""Fetching a file of known content from the network: whole and right, or not at all."""
+"""Downloading a file of known content: whole and right, or not at all."""
 
 import hashlib
 import sys
@@ -25,14 +25,14 @@ def download_file(urls: Sequence[str], path: Path, sha256: str) -> None:
     for url in urls:
         try:
             with replacing(path) as unfinished:
-                _fetch(url, unfinished, sha256)
+                _copy(url, unfinished, sha256)
             return
         except (OSError, HTTPException) as error:
             reasons.append(f"{url} ({error})")
     raise RuntimeError(f"cannot download {path.name}: {'; '.join(reasons)}; put the file into {path.parent} yourself")
 
 
-def _fetch(url: str, path: Path, sha256: str) -> None:
+def _copy(url: str, path: Path, sha256: str) -> None:
     """Copy what the url gives to the file; OSError if it has another SHA-256."""
     from urllib.request import urlopen
 

@@ -89,7 +89,7 @@ def gpt(
     groups = TransformerGroups.of(mesh)
     group = groups.tensor
     check_sizes("gpt", hidden, heads, kv_heads, inner, vocabulary, group.size if group else 1)
-    groups.check_sequence("gpt", sequence)
+    groups.check_sequence(sequence)
     for what, given, choices in (
         ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
     ):  # fmt: skip

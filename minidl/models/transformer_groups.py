@@ -38,13 +38,13 @@ class TransformerGroups(NamedTuple):
         """Of this rank's part of a sequence, what it has between the shared layers."""
         return np.split(positions, self.tensor.size)[self.tensor.rank] if self.sequence_parallel else positions
 
-    def check_sequence(self, model: str, sequence: int) -> None:
+    def check_sequence(self, sequence: int) -> None:
         """ValueError unless a sequence can be shared."""
         context, tensor = self.context.size if self.context else 1, self.tensor.size if self.tensor else 1
         if context > 1 and sequence % (2 * context):
-            raise ValueError(f"{model}: sequence={sequence} is not divisible by 2 × context={context}")
+            raise ValueError(f"gpt: sequence={sequence} is not divisible by 2 × context={context}")
         if self.sequence_parallel and sequence // context % tensor:
             of = f"context={context} × " if context > 1 else ""
             raise ValueError(
-                f"{model}: sequence={sequence} is not divisible by {of}tensor={tensor}, as sequence_parallel needs"
+                f"gpt: sequence={sequence} is not divisible by {of}tensor={tensor}, as sequence_parallel needs"
             )
