@@ -89,6 +89,7 @@ def test_of_a_parameter_only_the_part_that_is_updated_here_changes():
     whole, parts = parameter(np.ones((4, 5), np.float32)), [parameter(np.ones((4, 5), np.float32)) for _ in range(3)]
     for p, here in zip([whole, *parts], ((0, 20), (0, 7), (7, 20), (20, 20)), strict=True):
         p.updated, p.grad = p.cut.flat(*here), minidl.tensor(np.arange(20.0).reshape(4, 5))
+        p.share = tuple(array.reshape(-1)[slice(*here)] for array in (p.data, p.grad.data))
         optimizer = optim.Adam([p])
         optimizer.step()
         kept = optimizer.state[p]["mean"].size if optimizer.state[p] else 0
