@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.instructions.instruction import Collective, Receive, Send, Touched
+from minidl.parallel.instructions.instruction import Collective, InPlace, Receive, Send, Touched
 from minidl.parallel.mesh import Axis
+
+# Messages
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,9 @@ class SendActivation(Send):
     to: int  # rank
     label, message = "send", "activation"
 
-    def touches(self):
-        output = (B.activation(self.chunk, self.micro_batch, self.last_bucket),)
-        return Touched(reads=output, frees=output)
+    @property
+    def payload(self):
+        return (B.activation(self.chunk, self.micro_batch, self.last_bucket),)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class RecvActivation(Receive):
     source: int  # rank
     label, message = "recv", "activation"
 
-    def touches(self):
-        return Touched(writes=[B.activation(self.chunk, self.micro_batch, -1)])
+    @property
+    def payload(self):
+        return (B.activation(self.chunk, self.micro_batch, -1),)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class SendGradient(Send):
     to: int  # rank
     label, message = "send grad", "gradient"
 
-    def touches(self):
-        gradient = (B.output_gradient(self.chunk, self.micro_batch, -1),)
-        return Touched(reads=gradient, frees=gradient)
+    @property
+    def payload(self):
+        return (B.output_gradient(self.chunk, self.micro_batch, -1),)
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,16 @@ class RecvGradient(Receive):
     source: int  # rank
     label, message = "recv grad", "gradient"
 
-    def touches(self):
-        return Touched(writes=[B.output_gradient(self.chunk, self.micro_batch, self.last_bucket)])
+    @property
+    def payload(self):
+        return (B.output_gradient(self.chunk, self.micro_batch, self.last_bucket),)
+
+
+# Gradients and parameters of one bucket, whose numbers timelines show
 
 
 @dataclass(frozen=True)
-class ReduceGradients(Collective):
+class ReduceGradients(InPlace):
     """Sum the gradients of one bucket of `chunk` over its replicas, the ranks along `axes`, in place.
 
     It may start as soon as the backward of the bucket's blocks is done, while earlier blocks still compute theirs.
@@ -83,15 +90,15 @@ class ReduceGradients(Collective):
 
     @cached_property
     def name(self):
-        return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
+        return _named(self.label, self.chunk, self.bucket)
+
+    @property
+    def changes(self):
+        return (self.slot or B.gradients(self.chunk, self.bucket),)
 
     @property
     def payload(self):
         return (B.gradients(self.chunk, self.bucket),)
-
-    def touches(self):
-        gradients = (self.slot or B.gradients(self.chunk, self.bucket),)
-        return Touched(reads=gradients, writes=gradients)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class ReduceScatterGradients(ReduceGradients):
 
 
 @dataclass(frozen=True)
-class SumParts(Collective):
+class SumParts(InPlace):
     """Sum the gradients of what is `apart` over ranks of one replica that each have a part of them, in place.
 
     These are the stages that hold a parameter, ("pipeline", stages), or ranks that work on parts of the same samples.
@@ -121,12 +128,12 @@ class SumParts(Collective):
         return f"{self.label} {self.apart}"
 
     @property
+    def changes(self):
+        return (self.slot or B.gradients(B.APART, self.apart),)
+
+    @property
     def payload(self):
         return (B.gradients(B.APART, self.apart),)
-
-    def touches(self):
-        gradients = (self.slot or B.gradients(B.APART, self.apart),)
-        return Touched(reads=gradients, writes=gradients)
 
 
 @dataclass(frozen=True)
@@ -145,19 +152,25 @@ class GatherParameters(Collective):
 
     @cached_property
     def name(self):
-        return f"{self.label} {'apart ' * (self.chunk == B.APART)}{self.bucket}"
+        return _named(self.label, self.chunk, self.bucket)
 
     @property
     def payload(self):
         return (B.parameters(self.chunk, self.bucket),)
 
     def touches(self):
-        share = B.parameters(self.chunk, self.bucket)
-        return Touched(reads=[share], writes=[self.slot or share])
+        return Touched(reads=self.payload, writes=[self.slot or B.parameters(self.chunk, self.bucket)])
+
+
+def _named(label: str, chunk: int, bucket: int) -> str:
+    return f"{label} {'apart ' * (chunk == B.APART)}{bucket}"
+
+
+# Numbers of a batch, of a gradient, of a model
 
 
 @dataclass(frozen=True)
-class BroadcastStatistics(Collective):
+class BroadcastStatistics(InPlace):
     """Have all replicas evaluate by the running statistics of the first, as `Run.state_dict` gives them."""
 
     chunk: int
@@ -165,9 +178,9 @@ class BroadcastStatistics(Collective):
     collective = "broadcast"
     label = "broadcast"
 
-    def touches(self):
-        statistics = (B.statistics(self.chunk),)
-        return Touched(reads=statistics, writes=statistics)
+    @property
+    def changes(self):
+        return (B.statistics(self.chunk),)
 
 
 @dataclass(frozen=True)
@@ -205,7 +218,7 @@ class ReduceNorm(Collective):
 
 
 @dataclass(frozen=True)
-class ReduceParameterNorms(Collective):
+class ReduceParameterNorms(InPlace):
     """Sum what MeasureParameters found over all ranks that hold parts of the same parameters, in place.
 
     These are the ranks along which parts differ (`Plan.parted`). buckets: this rank's.
@@ -216,6 +229,6 @@ class ReduceParameterNorms(Collective):
     collective = "all_reduce"
     label = "reduce norms"
 
-    def touches(self):
-        norms = [B.norms(*place) for place in self.buckets]
-        return Touched(reads=norms, writes=norms)
+    @property
+    def changes(self):
+        return tuple(B.norms(*place) for place in self.buckets)

@@ -100,8 +100,11 @@ class Send(Message):
 
     @property
     def payload(self) -> tuple[BufferName, ...]:
-        """What it moves."""
-        return self.reads
+        """What it moves, and what is gone then."""
+        raise NotImplementedError
+
+    def touches(self):
+        return Touched(reads=self.payload, frees=self.payload)
 
 
 class Receive(Message):
@@ -112,7 +115,11 @@ class Receive(Message):
 
     @property
     def payload(self) -> tuple[BufferName, ...]:
-        return self.writes
+        """What comes."""
+        raise NotImplementedError
+
+    def touches(self):
+        return Touched(writes=self.payload)
 
 
 class Collective(Instruction):
@@ -124,4 +131,16 @@ class Collective(Instruction):
 
     @property
     def payload(self) -> tuple[BufferName, ...]:
+        """What it moves."""
         return self.writes
+
+
+class InPlace(Collective):
+    """A collective that makes what it `changes` of what all ranks have there."""
+
+    @property
+    def changes(self) -> tuple[BufferName, ...]:
+        raise NotImplementedError
+
+    def touches(self):
+        return Touched(reads=self.changes, writes=self.changes)
