@@ -17,21 +17,23 @@ from minidl.parallel.instructions.communication import (
 )
 from minidl.parallel.instructions.compute import (
     AddShare,
-    Backward,
-    BackwardInput,
-    BackwardWeights,
     EndEvaluation,
-    Forward,
-    GivesGradients,
-    Infer,
     LoadInput,
     LoadTarget,
     Loss,
     MeasureParameters,
     OptimizerStep,
-    Recompute,
     Score,
-    ThroughBuckets,
 )
 from minidl.parallel.instructions.custom import CustomInstruction
 from minidl.parallel.instructions.instruction import Instruction, Touched
+from minidl.parallel.instructions.passes import (
+    Backward,
+    BackwardInput,
+    BackwardWeights,
+    Forward,
+    GivesGradients,
+    Infer,
+    Recompute,
+    ThroughBuckets,
+)
