@@ -43,7 +43,7 @@ from minidl.dlpack import from_dlpack
 from minidl.dtypes import bool_, float32, float64, int64
 from minidl.grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.io import load, save
-from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
+from minidl.kernels.cpu.fast.threads import get_num_threads, set_num_threads
 from minidl.op import Op
 from minidl.ops import (
     abs,

@@ -1,6 +1,7 @@
 """Random words: those that are published, drawn by any counter, and the same wherever they are drawn."""
 
 import warnings
+from contextlib import nullcontext
 
 import numba
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 import minidl
 from minidl import philox, random
-from minidl.kernels.cpu import fused
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.dropout import dropout_grad, random_mask
 from minidl.random import Scope
 
 ONES, PI = (0xFFFFFFFF,) * 6, (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
@@ -68,20 +70,16 @@ def test_an_element_can_be_drawn_by_itself_from_what_the_stream_says(samples):
 @pytest.mark.parametrize("shape", [(40, 64, 32), (40, 2051), (1, 90_002), (90_001, 1), (2, 0)])
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("p", [0.0, 0.1, 1 - 1e-9])
-def test_compiled_masks_have_the_bits_of_numpys(shape, keyed, p, monkeypatch):
+def test_compiled_masks_have_the_bits_of_numpys(shape, keyed, p):
     samples = np.arange(shape[0]) * (2**31 + 1)
 
-    def mask():
+    def mask(draw):
         minidl.manual_seed(0)
-        if not keyed:
-            return fused.random_mask(shape, p)
-        with random.scope(Scope(1, 2, samples)):
-            return fused.random_mask(shape, p)
+        with random.scope(Scope(1, 2, samples)) if keyed else nullcontext():
+            return draw()
 
-    monkeypatch.setattr(fused, "MASKS_COMPILED_FROM", 0)
-    compiled = mask()
-    monkeypatch.setattr(fused, "MASKS_COMPILED_FROM", np.inf)
-    np.testing.assert_array_equal(compiled, mask())
+    compiled = mask(lambda: random.drawn(shape, lambda piece, stream: fast.dropout.mask_of(piece, stream, p)))
+    np.testing.assert_array_equal(compiled, mask(lambda: random.uniform(shape) >= p))
     assert compiled.shape == shape and compiled.flags.c_contiguous
 
 
@@ -89,13 +87,13 @@ def test_compiled_dropout_has_the_bits_of_numpys_and_lets_no_nan_disappear():
     x = np.random.default_rng(0).standard_normal((300, 301)).astype(np.float32)
     x[5, 3], x[7, 7] = np.nan, np.inf
     mask = np.random.default_rng(1).random(x.shape) < 0.5
-    np.testing.assert_array_equal(fused.dropout_grad(x, mask, 0.3), fused.dropout_grad(x.T, mask.T, 0.3).T)
+    np.testing.assert_array_equal(dropout_grad(x, mask, 0.3), dropout_grad(x.T, mask.T, 0.3).T)
 
 
 def test_a_large_mask_belongs_to_the_sample_not_to_its_batch():
     def mask(samples):
         with random.scope(Scope(0, 0, np.asarray(samples))):
-            return fused.random_mask((len(samples), 9_001), 0.5)
+            return random_mask((len(samples), 9_001), 0.5)
 
     whole, order = mask(range(12)), [3, 11, 0, 7, 5]
     np.testing.assert_array_equal(mask(order), whole[order])
@@ -108,7 +106,7 @@ def test_of_each_mask_the_fraction_kept_is_within_5_standard_deviations_and_none
     for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)):
         seed, step, block = key
         with random.scope(Scope(seed, step, np.arange(4), block)):
-            masks += [row for _ in range(3) for row in fused.random_mask((4, elements), p)]
+            masks += [row for _ in range(3) for row in random_mask((4, elements), p)]
     masks = np.array(masks, np.float64)
     kept = masks.mean(1)
     assert np.abs(kept - (1 - p)).max() < 5 * (p * (1 - p) / elements) ** 0.5

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import kernels, random
+from minidl import random
+from minidl.kernels.cpu.dropout import random_mask
 from minidl.parallel.sequence import positions
 
 
 def mask(scope, shape, p=0.3):
     with random.scope(scope):
-        return kernels.cpu.fused.random_mask(shape, p)
+        return random_mask(shape, p)
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.sampled_from([1, 3, 5, 64, 1024]), st.integers(1, 3))
@@ -35,7 +36,7 @@ def test_a_slice_of_a_part_is_the_slice_of_its_mask(context, width):
             length = len(own) // ranks
             with random.scope(random.Scope(1, 2, names, positions=own if context > 1 else None)):
                 with random.slice_of_sequence(rank, ranks, length):
-                    part = kernels.cpu.fused.random_mask((4, length, width), 0.3)
+                    part = random_mask((4, length, width), 0.3)
             np.testing.assert_array_equal(part, whole[:, own[rank * length : (rank + 1) * length]])
 
 

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import algorithms, cpu, meta, shapes
-from minidl.kernels.cpu import direct, threads, winograd
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.fast import threads
 from minidl.kernels.cpu.images import channels_last
 from minidl.kernels.meta import MetaArray
 
@@ -127,7 +128,7 @@ def spied():
     """Collect which of the compiled algorithms run."""
     ran = []
     with pytest.MonkeyPatch.context() as patch:
-        for name, module in (("winograd", winograd), ("direct", direct)):
+        for name, module in (("winograd", fast.winograd), ("direct", fast.direct)):
             for kernel in ("conv2d", "conv2d_grad_weight"):
                 original = getattr(module, kernel)
                 patch.setattr(module, kernel, lambda *a, f=original, name=name: ran.append(name) or f(*a))

@@ -7,7 +7,7 @@ import pytest
 from numba.core import config
 
 from minidl.kernels import machine_code
-from minidl.kernels.cpu import compiling
+from minidl.kernels.cpu.fast import compiling
 
 
 @pytest.fixture

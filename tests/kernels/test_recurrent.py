@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu
-from minidl.kernels.cpu import blocks
+from minidl.kernels.cpu import fast
 
 TIME, BATCH, WIDTH = 4, 60, 93
 GATES = {"lstm": 4, "gru": 3}
@@ -29,7 +29,7 @@ def forward_and_backward(kind, gates, x, w_ih, w_hh, bias, *states):
 
 @pytest.mark.parametrize("kind", GATES)
 def test_the_compiled_cells_equal_their_numpy_twins_in_float64(kind):
-    assert blocks.use_compiled(inputs(kind, np.float32)[0])
+    assert fast.use_compiled(inputs(kind, np.float32)[0])
     found = forward_and_backward(kind, *inputs(kind, np.float32))
     exact = forward_and_backward(kind, *inputs(kind, np.float64))
     for ours, wanted in zip(found, exact, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from minidl.kernels.cpu import threads
+from minidl.kernels.cpu.fast import threads
 
 
 @pytest.fixture

@@ -19,23 +19,27 @@ def array(value, dtype):
 
 
 def drawn(draw, shape, dtype):
-    """The random numbers that `draw(shape)` gives."""
+    """A new contiguous array of the random numbers that `draw(shape)` gives."""
     return np.array(draw(shape), dtype, order="C")
 
 
 def full(shape, value, dtype):
+    """A new contiguous array with `value` everywhere."""
     return np.full(shape, value, dtype)
 
 
 def empty(shape, dtype):
+    """A new contiguous array whose elements may be anything."""
     return np.empty(shape, dtype)
 
 
 def copy(x):
+    """A new contiguous array with the elements of x."""
     return x.copy()
 
 
 def cast(x, dtype):
+    """A copy of x in another dtype, in the order of memory of x."""
     return x.astype(dtype)
 
 
@@ -55,15 +59,17 @@ def accumulate(target, x):
 
 
 def is_contiguous(x):
+    """Whether the elements of x lie in row-major order, without gaps."""
     return x.flags.c_contiguous
 
 
 def to_numpy(x):
+    """x itself: NumPy's array, not a copy."""
     return x
 
 
 def to_host(x, beside):
-    """The values of x on the host; beside: they may arrive there later."""
+    """The values of x on the host: x itself; beside: they may arrive there later."""
     return x
 
 
@@ -89,6 +95,7 @@ def extent(x):
 
 
 def reshape(x, shape):
+    """x in another shape, one of whose sizes may be -1: a view where NumPy has one, else a copy."""
     return x.reshape(shape)
 
 
@@ -108,6 +115,7 @@ def broadcast_to(x, shape):
 
 
 def concatenate(arrays, dim):
+    """A new array of arrays that differ in size along `dim` alone, one after the other."""
     return np.concatenate(arrays, axis=dim)
 
 
@@ -117,7 +125,7 @@ def slice_last(x, start, length):
 
 
 def pad(x, widths, value):
-    """x with `value` around it: widths[d] = (before, after) along dimension d."""
+    """A new array, x with `value` around it: widths[d] = (before, after) along dimension d."""
     return np.pad(x, widths, constant_values=value) if widths else x.copy()
 
 
@@ -127,5 +135,5 @@ def flip(x, dims):
 
 
 def roll(x, shifts, dims):
-    """x moved on by `shifts` along `dims`, end to beginning; as one row of elements if dims is None."""
+    """A copy of x moved on by `shifts` along `dims`, end to beginning; as one row of elements if dims is None."""
     return np.roll(x, shifts, dims)

@@ -1,16 +1,16 @@
 """Batch and group norm: channels normalised, over a batch of images or by groups in each image.
 
 Both take two passes over memory forward and two backward, without turning images whose channels lie last in memory, nor
-large ones whose channels lie first. A pass finds or takes numbers for each channel of each image, (n, channels): what
-they are merged over makes the norm. A weight or a bias may be None.
+large ones whose channels lie first. A pass (they are at the end) finds or takes numbers for each channel of each image,
+(n, channels): what they are merged over makes the norm. A weight or a bias may be None.
 """
 
 import math
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_normalization, use_compiled
-from minidl.kernels.cpu.images import by_image, channels_first, channels_last
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.images import channels_first, channels_last
 from minidl.kernels.cpu.normalization import or_constant
 
 __all__ = ["batch_norm", "batch_norm_grad", "batch_norm_sums", "channel_moments", "group_norm", "group_norm_grad"]
@@ -109,7 +109,7 @@ def _per_channel(grouped, channels):
 def lays_channels_last(x, contiguous: bool) -> bool:
     """Whether images x (n, channels, ...) are gone through with channels last, and the result lies so in memory."""
     long = math.prod(x.shape[2:]) >= LONG and x.shape[1] > 1
-    return not (contiguous and long and use_compiled(x, COMPILED_FROM))
+    return not (contiguous and long and fast.use_compiled(x, COMPILED_FROM))
 
 
 def _images(x, merged=False):
@@ -144,53 +144,34 @@ def _rows(numbers, images):
 
 def _moments(images, last):
     """The mean and variance of each channel of each image: (n, channels) of float64."""
-    if not use_compiled(images, COMPILED_FROM):
-        mean = images.mean(axis=1, dtype=np.float64)
-        apart = images - mean.astype(images.dtype)[:, None]
-        return mean, np.einsum("npc,npc->nc", apart, apart) / images.shape[1]
-    kernels, shape = compiled_normalization(), (images.shape[0], images.shape[2 if last else 1])
-    mean, variance = np.empty(shape), np.empty(shape)
-    kernel = kernels.column_moments if last else kernels.row_moments
-    by_image(images, lambda part: kernel(images[part], mean[part], variance[part]))
-    return mean, variance
+    if fast.use_compiled(images, COMPILED_FROM):
+        return fast.batch_norm.moments(images, last)
+    mean = images.mean(axis=1, dtype=np.float64)
+    apart = images - mean.astype(images.dtype)[:, None]
+    return mean, np.einsum("npc,npc->nc", apart, apart) / images.shape[1]
 
 
 def _scale(images, last, mean, scale, offset):
     """(images - mean) * scale + offset."""
     mean, scale, offset = (_rows(numbers, images) for numbers in (mean, scale, offset))
-    y = np.empty(images.shape, images.dtype)
-    if use_compiled(images, COMPILED_FROM):
-        kernel = compiled_normalization().scale_columns if last else compiled_normalization().scale_rows
-        by_image(images, lambda part: kernel(images[part], mean[part], scale[part], offset[part], y[part]))
-    else:
-        np.subtract(images, mean[:, None], out=y)
-        y *= scale[:, None]
-        y += offset[:, None]
-    return y
+    if fast.use_compiled(images, COMPILED_FROM):
+        return fast.batch_norm.scaled(images, last, mean, scale, offset)
+    return (images - mean[:, None]) * scale[:, None] + offset[:, None]
 
 
 def _sums(grad, images, last, mean):
     """Of each channel of each image the sums of grad and of grad * (images - mean): (n, channels)."""
     mean = _rows(mean, images)
-    if not use_compiled(images, COMPILED_FROM):
-        return grad.sum(axis=1), np.einsum("npc,npc->nc", grad, images - mean[:, None])
-    total, along = np.empty(mean.shape), np.empty(mean.shape)
-    kernel = compiled_normalization().column_sums if last else compiled_normalization().row_sums
-    by_image(images, lambda part: kernel(grad[part], images[part], mean[part], total[part], along[part]))
-    return total, along
+    if fast.use_compiled(images, COMPILED_FROM):
+        return fast.batch_norm.sums(grad, images, last, mean)
+    return grad.sum(axis=1), np.einsum("npc,npc->nc", grad, images - mean[:, None])
 
 
 def _combine(grad, images, last, mean, scale, slope, offset):
     """grad * scale + (images - mean) * slope + offset."""
-    numbers = [_rows(each, images) for each in (mean, scale, slope, offset)]
-    out = np.empty(images.shape, images.dtype)
-    if use_compiled(images, COMPILED_FROM):
-        kernel = compiled_normalization().combine_columns if last else compiled_normalization().combine_rows
-        by_image(images, lambda part: kernel(grad[part], images[part], *(each[part] for each in numbers), out[part]))
-    else:
-        mean, scale, slope, offset = (each[:, None] for each in numbers)
-        np.subtract(images, mean, out=out)
-        out *= slope
-        out += offset
-        out += grad * scale
+    mean, scale, slope, offset = (_rows(each, images) for each in (mean, scale, slope, offset))
+    if fast.use_compiled(images, COMPILED_FROM):
+        return fast.batch_norm.combined(grad, images, last, mean, scale, slope, offset)
+    out = (images - mean[:, None]) * slope[:, None] + offset[:, None]
+    out += grad * scale[:, None]
     return out

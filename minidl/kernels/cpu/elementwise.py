@@ -1,8 +1,8 @@
-"""Elementwise functions. Those of two arguments broadcast; the second may be a plain number."""
+"""Elementwise functions, each a new array. Those of two arguments broadcast; the second may be a plain number."""
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import by_element, compiled, use_compiled
+from minidl.kernels.cpu import fast
 from minidl.kernels.cpu.images import in_order_of
 
 __all__ = [
@@ -14,47 +14,61 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _unary(function):
-    """`function`, giving an array always: NumPy makes a scalar of a result without dimensions."""
-    return lambda x: np.asarray(function(x))
+def _unary(function, text):
+    """The kernel x -> function(x), said to be `text`, of a function of NumPy's.
+
+    It gives an array always: NumPy makes a scalar of a result without dimensions.
+    """
+
+    def kernel(x):
+        return np.asarray(function(x))
+
+    kernel.__name__, kernel.__doc__ = function.__name__, text
+    return kernel
 
 
-def _binary(function):
-    return lambda a, b: np.asarray(function(a, b))
+def _binary(function, text):
+    """As `_unary`, of two arguments."""
+
+    def kernel(a, b):
+        return np.asarray(function(a, b))
+
+    kernel.__name__, kernel.__doc__ = function.__name__, text
+    return kernel
 
 
 add, subtract, multiply, divide, negative, exp = np.add, np.subtract, np.multiply, np.true_divide, np.negative, np.exp
-power = _binary(np.power)
-maximum = _binary(np.maximum)
-minimum = _binary(np.minimum)
-expm1 = _unary(np.expm1)
-log = _unary(np.log)
-log1p = _unary(np.log1p)
-sqrt = _unary(np.sqrt)
-tanh = _unary(np.tanh)
-absolute = _unary(np.absolute)
-log2 = _unary(np.log2)
-sin = _unary(np.sin)
-cos = _unary(np.cos)
-floor = _unary(np.floor)
-ceil = _unary(np.ceil)
-round = _unary(np.round)
-equal = _binary(np.equal)
-not_equal = _binary(np.not_equal)
-greater = _binary(np.greater)
-greater_equal = _binary(np.greater_equal)
-less = _binary(np.less)
-less_equal = _binary(np.less_equal)
-isnan = _unary(np.isnan)
-isinf = _unary(np.isinf)
-isfinite = _unary(np.isfinite)
-bitwise_not = _unary(np.bitwise_not)
-bitwise_and = _binary(np.bitwise_and)
-bitwise_or = _binary(np.bitwise_or)
-bitwise_xor = _binary(np.bitwise_xor)
-logical_and = _binary(np.logical_and)
-logical_not = _unary(np.logical_not)
-logical_or = _binary(np.logical_or)
+power = _binary(np.power, "a to the power of b.")
+maximum = _binary(np.maximum, "The larger of a and b, NaN if one is.")
+minimum = _binary(np.minimum, "The smaller of a and b, NaN if one is.")
+expm1 = _unary(np.expm1, "exp(x) - 1, exact for small x.")
+log = _unary(np.log, "The natural logarithm of x.")
+log1p = _unary(np.log1p, "log(1 + x), exact for small x.")
+log2 = _unary(np.log2, "The logarithm of x to base 2.")
+sqrt = _unary(np.sqrt, "The square root of x.")
+tanh = _unary(np.tanh, "The hyperbolic tangent of x.")
+sin = _unary(np.sin, "The sine of x, in radians.")
+cos = _unary(np.cos, "The cosine of x, in radians.")
+absolute = _unary(np.absolute, "|x|.")
+floor = _unary(np.floor, "The largest whole number that is not above x.")
+ceil = _unary(np.ceil, "The smallest whole number that is not below x.")
+round = _unary(np.round, "x rounded, halves to the even number.")
+equal = _binary(np.equal, "a == b: bools.")
+not_equal = _binary(np.not_equal, "a != b: bools.")
+greater = _binary(np.greater, "a > b: bools.")
+greater_equal = _binary(np.greater_equal, "a >= b: bools.")
+less = _binary(np.less, "a < b: bools.")
+less_equal = _binary(np.less_equal, "a <= b: bools.")
+isnan = _unary(np.isnan, "Whether x is NaN: bools.")
+isinf = _unary(np.isinf, "Whether x is infinite, of either sign: bools.")
+isfinite = _unary(np.isfinite, "Whether x is neither NaN nor infinite: bools.")
+bitwise_not = _unary(np.bitwise_not, "The bits that x has not.")
+bitwise_and = _binary(np.bitwise_and, "The bits that a and b both have.")
+bitwise_or = _binary(np.bitwise_or, "The bits that a or b has.")
+bitwise_xor = _binary(np.bitwise_xor, "The bits that either a or b has.")
+logical_not = _unary(np.logical_not, "Whether x is 0: bools.")
+logical_and = _binary(np.logical_and, "Whether neither a nor b is 0: bools.")
+logical_or = _binary(np.logical_or, "Whether a or b is not 0: bools.")
 
 
 def sign(x):
@@ -85,6 +99,7 @@ def clamp(x, low, high):
 
 
 def isclose(a, b, rtol, atol, equal_nan):
+    """Whether |a - b| <= atol + rtol |b|: bools, with broadcasting. equal_nan: NaN is close to NaN."""
     return np.asarray(np.isclose(a, b, rtol, atol, equal_nan))
 
 
@@ -103,15 +118,16 @@ def where(condition, a, b):
 
 
 def relu(x):
-    if use_compiled(x):
-        return by_element(compiled().relu, x)
+    """x where it is positive or NaN, else 0."""
+    if fast.use_compiled(x):
+        return fast.elementwise.relu(x)
     return np.maximum(x, 0, out=np.empty_like(x))
 
 
 def relu_grad(grad, y):
-    """`grad` where the output `y` of relu is not 0, so where it is NaN too."""
-    if use_compiled(y):
-        return by_element(compiled().relu_grad, in_order_of(y, grad), y)
+    """`grad` where the output `y` of relu, of the same shape, is not 0, so where it is NaN too."""
+    if fast.use_compiled(y):
+        return fast.elementwise.relu_grad(in_order_of(y, grad), y)
     return _keep(grad, np.subtract((y <= 0).view(np.int8), 1, dtype=BITS[grad.dtype.itemsize]))
 
 

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import by_element, compiled, row_blocks, use_compiled
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.fast.cache_blocks import in_blocks
 from minidl.kernels.cpu.images import in_order_of
 
 __all__ = ["erf", "gelu", "gelu_grad"]
@@ -13,25 +14,16 @@ __all__ = ["erf", "gelu", "gelu_grad"]
 
 def gelu(x, approximate):
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016); approximate: "none" or "tanh"."""
-    if use_compiled(x):
-        return by_element(compiled().gelu_tanh if approximate == "tanh" else compiled().gelu_erf, x)
-    return _blockwise(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
+    if fast.use_compiled(x):
+        return fast.elementwise.gelu(x, approximate)
+    return in_blocks(_gelu_tanh if approximate == "tanh" else _gelu_erf, x)
 
 
 def gelu_grad(grad, x, approximate):
-    if use_compiled(x):
-        kernel = compiled().gelu_tanh_grad if approximate == "tanh" else compiled().gelu_erf_grad
-        return by_element(kernel, in_order_of(x, grad), x)
-    return _blockwise(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
-
-
-def _blockwise(function, x, *others):
-    """function(block of x, blocks of others) over the flat arrays, as an array shaped like x."""
-    flat = [np.ravel(array) for array in (x, *others)]
-    y = np.empty(x.size, x.dtype)
-    for part in row_blocks(y.size, 1):
-        y[part] = function(*(array[part] for array in flat))
-    return y.reshape(x.shape)
+    """The gradient of x, which is the input of gelu, in its shape."""
+    if fast.use_compiled(x):
+        return fast.elementwise.gelu_grad(in_order_of(x, grad), x, approximate)
+    return in_blocks(_gelu_tanh_grad if approximate == "tanh" else _gelu_erf_grad, x, grad)
 
 
 ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -84,8 +76,8 @@ def _gelu_erf_grad(x, grad):
 
 
 def erf(x):
-    """The error function, which NumPy lacks: within 3e-7 (float32) or 1e-15 (float64)."""
-    return _blockwise(_erf, x)
+    """The error function of each element, which NumPy lacks: within 3e-7 (float32) or 1e-15 (float64)."""
+    return in_blocks(_erf, x)
 
 
 def _erf(x):

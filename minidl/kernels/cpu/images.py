@@ -1,19 +1,15 @@
-"""Images in memory: channels last, behind the shape (batch, channels, height, width); cut over threads by image."""
+"""Images in memory: channels last, behind the shape (batch, channels, height, width)."""
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_images, thread_rows, use_compiled
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu import fast
 
 
 def channels_last(x):
     """(batch, channels, height, width), or any number of dimensions -> contiguous (batch, height, width, channels)."""
-    if not (use_compiled(x) and x.flags.c_contiguous and x.shape[1] > 1):
-        return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
-    out = np.empty((x.shape[0], *x.shape[2:], x.shape[1]), x.dtype)
-    first, last = x.reshape(*x.shape[:2], -1), out.reshape(x.shape[0], -1, x.shape[1])
-    split(len(x), lambda part: compiled_images().swap(first[part], last[part]))
-    return out
+    if fast.use_compiled(x) and x.flags.c_contiguous and x.shape[1] > 1:
+        return fast.images.channels_last(x)
+    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
 
 
 def channels_first(x):
@@ -28,17 +24,12 @@ def in_order_of(other, x):
     return np.ascontiguousarray(x) if other.flags.c_contiguous else x
 
 
-def pad(x, padding, value=0):
-    """Surround images (batch, height, width, channels) by (vertical, horizontal) rows and columns of `value`."""
+def pad(x, padding):
+    """Surround images (batch, height, width, channels) by (vertical, horizontal) rows and columns of zeros."""
     vertical, horizontal = padding
     if vertical == horizontal == 0:
         return x
     n, h, w, c = x.shape
-    out = np.full((n, h + 2 * vertical, w + 2 * horizontal, c), value, x.dtype)
+    out = np.zeros((n, h + 2 * vertical, w + 2 * horizontal, c), x.dtype)
     out[:, vertical : vertical + h, horizontal : horizontal + w] = x
     return out
-
-
-def by_image(images, function):
-    """Call `function` with slices of the images, on several threads if they are large."""
-    split(len(images), function, thread_rows(images[0].size))

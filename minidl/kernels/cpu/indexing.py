@@ -1,8 +1,10 @@
-"""Reading and writing elements by their places, with keys by NumPy's rules: ints, slices and arrays."""
+"""Reading and writing elements by their places, with keys by NumPy's rules: ints, slices and arrays; rows by index."""
 
 import numpy as np
 
-__all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]
+__all__ = [
+    "check_indices", "embedding", "embedding_grad", "index", "index_add", "index_assign", "index_grad", "index_put",
+]  # fmt: skip
 
 
 def index(x, key):
@@ -53,3 +55,24 @@ def check_indices(name, indices, size):
     """IndexError unless the indices lie in [0, size)."""
     if indices.size and not 0 <= indices.min() <= indices.max() < size:
         raise IndexError(f"{name}: indices lie in [{indices.min()}, {indices.max()}], the places in [0, {size})")
+
+
+def embedding(weight, indices):
+    """weight (rows, width), indices (...) of int64 -> (..., width); ValueError if an index names no row."""
+    if indices.size and not 0 <= indices.min() <= indices.max() < len(weight):
+        raise ValueError(
+            f"embedding: indices lie in [{indices.min()}, {indices.max()}], the table has rows [0, {len(weight)})"
+        )
+    return weight[indices]
+
+
+def embedding_grad(grad, indices, rows):
+    """The sum of the rows of grad (..., width) by index -> (rows, width)."""
+    flat = indices.reshape(-1)
+    out = np.zeros((rows, grad.shape[-1]), grad.dtype)
+    if flat.size:
+        order = np.argsort(flat, kind="stable")
+        sorted_indices = flat[order]
+        starts = np.flatnonzero(np.diff(sorted_indices, prepend=-1))
+        out[sorted_indices[starts]] = np.add.reduceat(grad.reshape(flat.size, -1)[order], starts, axis=0)
+    return out

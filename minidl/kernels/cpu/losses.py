@@ -2,39 +2,26 @@
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_losses, row_blocks, thread_rows, use_compiled
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu import fast
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "cross_entropy_grad", "pick", "pick_grad"]
 
-THREAD = 1 << 16  # elements that are worth a thread of their own
-
 
 def cross_entropy(logits, target, ignore_index):
-    """The sum over rows of -log softmax(logits)[target], and the probabilities.
+    """The sum over rows of -log softmax(logits)[target], an array of shape (), and the probabilities (rows, classes).
 
-    logits (rows, classes), target (rows,); rows whose target is `ignore_index` do not count.
+    logits (rows, classes), target (rows,) of int64; rows whose target is `ignore_index` do not count. ValueError: a
+    target is no class.
     """
-    rows, classes = logits.shape
-    kept, target = kept_labels(target, classes, ignore_index)
-    probabilities, losses = np.empty(logits.shape, logits.dtype), np.empty(rows, logits.dtype)
-    if use_compiled(logits):
-        kernel = compiled_losses().cross_entropy
-        logits, target = np.ascontiguousarray(logits), np.ascontiguousarray(target)
-        split(
-            rows,
-            lambda part: kernel(logits[part], target[part], probabilities[part], losses[part]),
-            thread_rows(classes, THREAD),
-        )
+    kept, target = kept_labels(target, logits.shape[1], ignore_index)
+    if fast.use_compiled(logits):
+        losses, probabilities = fast.losses.cross_entropy(logits, target)
     else:
-        for part in row_blocks(rows, classes):
-            p, t = probabilities[part], target[part]
-            np.subtract(logits[part], logits[part].max(axis=1, keepdims=True), out=p)
-            chosen = p[np.arange(len(t)), t]
-            np.exp(p, out=p)
-            total = p.sum(axis=1)
-            np.subtract(np.log(total), chosen, out=losses[part])
-            p /= total[:, None]
+        shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+        probabilities = np.exp(shifted)
+        total = probabilities.sum(axis=1, keepdims=True)  # (rows, 1)
+        losses = np.log(total[:, 0]) - shifted[np.arange(len(target)), target]  # (rows,)
+        probabilities /= total
     return np.array(losses.sum(dtype=np.float64, where=kept), logits.dtype), probabilities
 
 
@@ -42,12 +29,8 @@ def cross_entropy_grad(grad, probabilities, target, ignore_index, reuse):
     """grad (scalar) times (probabilities - one-hot target), 0 in ignored rows; reuse: in place of `probabilities`."""
     out = probabilities if reuse else probabilities.copy()
     kept = target != ignore_index
-    if use_compiled(out):
-        scale, kernel = np.float32(grad), compiled_losses().cross_entropy_grad
-        split(
-            len(out), lambda part: kernel(scale, out[part], target[part], kept[part]), thread_rows(out.shape[1], THREAD)
-        )
-        return out
+    if fast.use_compiled(out):
+        return fast.losses.cross_entropy_grad(grad, out, target, kept)
     rows = np.flatnonzero(kept)
     out[rows, target[rows]] -= 1
     out *= grad

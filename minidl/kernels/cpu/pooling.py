@@ -5,43 +5,41 @@ Which windows there are along the rows and along the columns of an image is said
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_pooling, use_compiled
-from minidl.kernels.cpu.images import by_image, channels_first, channels_last
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.images import channels_first, channels_last
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
 
 def max_pool2d(x, rows, columns):
-    """x (n, c, height, width) -> the largest of each window, NaN if one is; and its place in the window (row-major)."""
+    """The largest element of each window, NaN if one is; and its place in the window, row by row.
+
+    x (n, c, height, width) -> (n, c, len(rows), len(columns)) twice, the places of uint8, or int32 if need be.
+    """
     x = channels_last(x)
-    shape = (x.shape[0], len(rows), len(columns), x.shape[3])
-    y, which = np.empty(shape, x.dtype), np.empty(shape, _places_dtype(rows, columns))
-    if use_compiled(x) and rows.all_hold(2) and columns.all_hold(2):
-        kernel, starts = compiled_pooling().max_pool2d_two_by_two, (rows.starts, columns.starts)
-        by_image(x, lambda part: kernel(x[part], *starts, y[part], which[part]))
-    elif use_compiled(x):
-        kernel, table = compiled_pooling().max_pool2d, _table(rows, columns)
-        by_image(x, lambda part: kernel(x[part], *table, columns.length, y[part], which[part]))
+    places_dtype = np.uint8 if rows.length * columns.length <= 256 else np.int32
+    if fast.use_compiled(x):
+        y, which = fast.pooling.max_pool2d(x, rows, columns, places_dtype)
     else:
-        y[...], which[...] = -np.inf, 0
+        shape = (x.shape[0], len(rows), len(columns), x.shape[3])
+        y, which = np.full(shape, -np.inf, x.dtype), np.zeros(shape, places_dtype)
         for place, index, inside in _elements(rows, columns):
             element = x[index[0]][index[1]]
-            better = (element > y) | np.isnan(element)
-            if inside is not None:
-                better &= inside
+            better = _masked((element > y) | np.isnan(element), inside)
             np.copyto(which, place, where=better, casting="unsafe")
             np.copyto(y, element, where=better)
     return channels_first(y), channels_first(which)
 
 
 def max_pool2d_grad(grad, which, rows, columns):
-    """The gradient of the input: each element of `grad` goes to the largest of its window."""
+    """The gradient of the input: each element of `grad` goes to the largest of its window.
+
+    grad and which (n, c, len(rows), len(columns)) -> (n, c, height, width).
+    """
     grad, which = channels_last(grad), channels_last(which)
     out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
-    if use_compiled(out):
-        kernel, table = compiled_pooling().max_pool2d_grad, _table(rows, columns)
-        overlap = rows.overlap or columns.overlap
-        by_image(out, lambda part: kernel(grad[part], which[part], *table, columns.length, overlap, out[part]))
+    if fast.use_compiled(out):
+        fast.pooling.max_pool2d_grad(grad, which, rows, columns, out)
     else:
         for place, index, inside in _elements(rows, columns):
             _scatter(out, index, np.where(_masked(which == place, inside), grad, 0))
@@ -58,17 +56,15 @@ def max_pool2d_take(x, which, rows, columns):
 
 
 def avg_pool2d(x, rows, columns):
-    """x (n, c, height, width) -> the sum of each window over the divisors of its row and its column."""
+    """The sum of each window over the divisors of its row and its column: x (n, c, height, width) -> one each."""
     x = channels_last(x)
     share = _share(rows, columns, x.dtype)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]), x.dtype)
-    if use_compiled(x):
-        kernel, table = compiled_pooling().avg_pool2d, _table(rows, columns)
-        by_image(x, lambda part: kernel(x[part], *table, share, y[part]))
+    if fast.use_compiled(x):
+        fast.pooling.avg_pool2d(x, rows, columns, share, y)
     else:
         for _, index, inside in _elements(rows, columns):
-            element = x[index[0]][index[1]]
-            y += element if inside is None else np.where(inside, element, 0)
+            y += _zeroed(x[index[0]][index[1]], inside)
         y *= share[:, :, None]
     return channels_first(y)
 
@@ -78,27 +74,18 @@ def avg_pool2d_grad(grad, rows, columns):
     grad = channels_last(grad)
     share = _share(rows, columns, grad.dtype)
     out = np.zeros((grad.shape[0], rows.size, columns.size, grad.shape[3]), grad.dtype)
-    if use_compiled(out):
-        kernel, table = compiled_pooling().avg_pool2d_grad, _table(rows, columns)
-        by_image(out, lambda part: kernel(grad[part], *table, share, out[part]))
+    if fast.use_compiled(out):
+        fast.pooling.avg_pool2d_grad(grad, rows, columns, share, out)
     else:
-        part = grad * share[:, :, None]
+        grad = grad * share[:, :, None]
         for _, index, inside in _elements(rows, columns):
-            _scatter(out, index, part if inside is None else np.where(inside, part, 0))
+            _scatter(out, index, _zeroed(grad, inside))
     return channels_first(out)
 
 
-def _places_dtype(rows, columns):
-    return np.uint8 if rows.length * columns.length <= 256 else np.int32
-
-
 def _share(rows, columns, dtype):
-    """(out_height, out_width): what each element of a window contributes to its average."""
+    """What each element of a window contributes to its average: (len(rows), len(columns))."""
     return (1 / np.outer(rows.divisors, columns.divisors)).astype(dtype)
-
-
-def _table(*dims):
-    return [number for windows in dims for number in (windows.starts, windows.stops, windows.step)]
 
 
 def _elements(rows, columns):
@@ -118,6 +105,10 @@ def _elements(rows, columns):
 
 def _masked(mask, inside):
     return mask if inside is None else mask & inside
+
+
+def _zeroed(x, inside):
+    return x if inside is None else np.where(inside, x, 0)
 
 
 def _scatter(out, index, part):

@@ -12,9 +12,9 @@ one a step. A backward gives the gradients of x (None unless `need_x`), w_ih, w_
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import compiled_recurrent, use_compiled
+from minidl.kernels.cpu import fast
 from minidl.kernels.cpu.elementwise import sigmoid
-from minidl.kernels.cpu.threads import split
+from minidl.kernels.cpu.fast.threads import split, thread_rows
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "rnn", "rnn_grad"]
 
@@ -30,7 +30,7 @@ def _given(state, like):
 
 def _over_batch(time, batch, w_hh, steps):
     """Call steps(part) for parts of the batch."""
-    split(batch, steps, -(-OWN_THREAD // (time * w_hh.size)))
+    split(batch, steps, thread_rows(time * w_hh.size, OWN_THREAD))
 
 
 def _backward(x, w_ih, w_hh, h0, y, need_x, step, two_parts=False):
@@ -102,6 +102,8 @@ def rnn(inner, w_hh, bias, h0, nonlinearity):
 
 
 def rnn_grad(grad, x, w_ih, w_hh, h0, y, nonlinearity, need_x):
+    """grad: that of y (time, batch, width) -> the gradients of x, w_ih, w_hh, the biases and h0."""
+
     def step(t, part, after, from_x, from_h):
         h = y[t, part]
         slope = 1 - h * h if nonlinearity == "tanh" else h > 0
@@ -123,7 +125,7 @@ def lstm(gates, w_hh, bias, h0, c0):
     time, batch, width = *gates.shape[:2], w_hh.shape[1]
     y, cells = np.empty((time + 1, batch, width), gates.dtype), np.empty((time, batch, width), gates.dtype)
     weight, first = np.ascontiguousarray(w_hh.T), _given(c0, cells)
-    step = compiled_recurrent().lstm_cell if use_compiled(gates) else _lstm_cell
+    step = fast.recurrent.lstm_cell if fast.use_compiled(gates) else _lstm_cell
 
     def steps(part):
         before, cell, product = None if h0 is None else h0[part], first[part], np.zeros_like(gates[0, part])
@@ -151,9 +153,10 @@ def _lstm_cell(gates, product, bias, before, cell, hidden):
 
 
 def lstm_grad(grad, x, w_ih, w_hh, h0, c0, y, gates, cells, need_x):
+    """grad: that of y, gates and cells as `lstm` left them -> the gradients of x, w_ih, w_hh, the biases, h0 and c0."""
     grad, first = np.ascontiguousarray(grad), _given(c0, cells)
     grad_cell = grad[-1].copy()  # what comes from the step after
-    cell_grad = compiled_recurrent().lstm_cell_grad if use_compiled(gates) else _lstm_cell_grad
+    cell_grad = fast.recurrent.lstm_cell_grad if fast.use_compiled(gates) else _lstm_cell_grad
 
     def step(t, part, after, from_x, from_h):
         before = cells[t - 1, part] if t else first[part]
@@ -188,7 +191,7 @@ def gru(gates, w_hh, b_hh, h0):
     time, batch, width = *gates.shape[:2], w_hh.shape[1]
     y, parts = np.empty((time, batch, width), gates.dtype), np.empty((time, batch, width), gates.dtype)
     weight, first = np.ascontiguousarray(w_hh.T), _given(h0, y)
-    step = compiled_recurrent().gru_cell if use_compiled(gates) else _gru_cell
+    step = fast.recurrent.gru_cell if fast.use_compiled(gates) else _gru_cell
 
     def steps(part):
         before, product = first[part], np.zeros_like(gates[0, part])
@@ -213,9 +216,10 @@ def _gru_cell(gates, product, bias, before, part, hidden):
 
 
 def gru_grad(grad, x, w_ih, w_hh, h0, y, gates, parts, need_x):
+    """grad: that of y, gates and parts as `gru` left them -> the gradients of x, w_ih, w_hh, b_ih, b_hh and h0."""
     grad, first = np.ascontiguousarray(grad), _given(h0, y)
     direct = np.zeros_like(y[0])  # what comes from the step after, but not by w_hh
-    cell_grad = compiled_recurrent().gru_cell_grad if use_compiled(gates) else _gru_cell_grad
+    cell_grad = fast.recurrent.gru_cell_grad if fast.use_compiled(gates) else _gru_cell_grad
 
     def step(t, part, after, from_x, from_h):
         before = y[t - 1, part] if t else first[part]

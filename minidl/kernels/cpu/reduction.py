@@ -1,6 +1,7 @@
 """Many elements to one: sums, extremes, products; running sums; the order of elements.
 
-dim: an int or a tuple, None for all, where a kernel says no other thing.
+dim: an int or a tuple, None for all, where a kernel says no other thing. keepdim: they stay, of
+size 1.
 """
 
 import numpy as np
@@ -11,32 +12,37 @@ __all__ = [
 
 
 def sum(x, dim, keepdim):
+    """The sum over `dim`; of integers and bools in int64."""
     return np.asarray(x.sum(axis=dim, keepdims=keepdim))
 
 
 def max(x, dim, keepdim):
+    """The largest element over `dim`, NaN if one is."""
     return np.asarray(x.max(axis=dim, keepdims=keepdim))
 
 
 def min(x, dim, keepdim):
+    """The smallest element over `dim`, NaN if one is."""
     return np.asarray(x.min(axis=dim, keepdims=keepdim))
 
 
 def argmax(x, dim):
-    """The index of the (first) largest element along `dim`, in the flat array if None."""
+    """The index, int64, of the (first) largest element along `dim`, an int; in the flat array if None."""
     return np.asarray(x.argmax(axis=dim))
 
 
 def argmin(x, dim):
-    """The index of the (first) smallest element along `dim`, in the flat array if None."""
+    """The index, int64, of the (first) smallest element along `dim`, an int; in the flat array if None."""
     return np.asarray(x.argmin(axis=dim))
 
 
 def any(x, dim, keepdim):
+    """Whether an element over `dim` is not 0: bools."""
     return np.asarray(x.any(axis=dim, keepdims=keepdim), bool)
 
 
 def all(x, dim, keepdim):
+    """Whether no element over `dim` is 0: bools."""
     return np.asarray(x.all(axis=dim, keepdims=keepdim), bool)
 
 
@@ -46,6 +52,7 @@ def squared_norm(x):
 
 
 def prod(x, dim, keepdim):
+    """The product over `dim`; of integers and bools in int64."""
     return np.asarray(x.prod(axis=dim, keepdims=keepdim))
 
 
@@ -60,7 +67,7 @@ def prod_grad(grad, x, dim):
 
 
 def cumsum(x, dim):
-    """Running sums along `dim`, an int."""
+    """Running sums along `dim`, an int, in the shape of x; of integers and bools in int64."""
     return x.cumsum(axis=dim)
 
 

@@ -5,9 +5,10 @@ Each multiplies the gradient by `scale` and, unless it says otherwise, adds `wei
 
 import numpy as np
 
-from minidl.kernels.cpu.blocks import BLOCK, THREAD, compiled_updates, row_blocks, use_compiled
+from minidl.kernels.cpu import fast
+from minidl.kernels.cpu.fast.cache_blocks import BLOCK, blocks
+from minidl.kernels.cpu.fast.threads import THREAD, split
 from minidl.kernels.cpu.reduction import squared_norm
-from minidl.kernels.cpu.threads import split
 
 __all__ = [
     "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
@@ -21,7 +22,7 @@ F = np.float32
 def _blocks(parameter, gradient, weight_decay, scale):
     """Slices that cover the parameter; what is there of it, the gradient g with weight decay, and a temporary."""
     buffers = np.empty((2, min(parameter.size, BLOCK)), parameter.dtype)
-    for part in row_blocks(parameter.size, 1):
+    for part in blocks(slice(0, parameter.size)):
         p, (g, t) = parameter[part], buffers[:, : part.stop - part.start]
         np.multiply(gradient[part], scale, out=g)
         if weight_decay:
@@ -32,7 +33,7 @@ def _blocks(parameter, gradient, weight_decay, scale):
 
 def _compiled(name, arrays, *numbers):
     """The compiled update on these 1-D arrays, cut over threads."""
-    kernel, numbers = getattr(compiled_updates(), name), [F(number) for number in numbers]
+    kernel, numbers = getattr(fast.updates, name), [F(number) for number in numbers]
     split(arrays[0].size, lambda part: kernel(*(array[part] for array in arrays), *numbers), THREAD)
 
 
@@ -44,8 +45,8 @@ def _average(mean, x, kept, t):
 
 
 def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_decay, nesterov, scale):
-    """One step of `optim.SGD`; `velocity` is None without momentum."""
-    if use_compiled(parameter, SGD_COMPILED_FROM):
+    """One step of `optim.SGD`, in place; `velocity` is None without momentum."""
+    if fast.use_compiled(parameter, SGD_COMPILED_FROM):
         if velocity is None:
             _compiled("sgd_update", (parameter, gradient), lr, weight_decay, scale)
         else:
@@ -74,12 +75,12 @@ def adam_update(
     parameter, gradient, mean, square, largest, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink,
     scale,
 ):  # fmt: skip
-    """One step of `optim.Adam` and its kin, which differ in the numbers that they give.
+    """One step of `optim.Adam`, in place and its kin, which differ in the numbers that they give.
 
     p = shrink * p - (of_mean * m + of_gradient * g) / (root * sqrt(v) + eps) with the new moments m and v, or instead
     of v with the `largest` so far, where that is not None.
     """
-    if use_compiled(parameter) and largest is None:
+    if fast.use_compiled(parameter) and largest is None:
         numbers = (beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale)
         _compiled("adam_update", (parameter, gradient, mean, square), *numbers)
         return
@@ -105,13 +106,13 @@ def adam_update(
 def lamb_moments_update(
     parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale
 ):  # fmt: skip
-    """The first half of a step of `optim.LAMB`: moves the moments on, and gives the squared norm of
+    """The first half of a step of `optim.LAMB`: moves the moments on in place, and gives the squared norm of
 
     u = of_mean * m / (root * sqrt(v) + eps) + weight_decay * p. The gradient is without weight decay.
     """
-    if use_compiled(parameter):
+    if fast.use_compiled(parameter):
         numbers = (beta1, beta2, eps, of_mean, root, weight_decay, scale)
-        return compiled_updates().lamb_moments_update(parameter, gradient, mean, square, *map(F, numbers))
+        return fast.updates.lamb_moments_update(parameter, gradient, mean, square, *map(F, numbers))
     total = 0.0
     for part, p, g, t in _blocks(parameter, gradient, 0.0, scale):
         m, v = mean[part], square[part]
@@ -130,8 +131,8 @@ def lamb_moments_update(
 
 
 def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
-    """One step of `optim.Adagrad`; lr is that of this step."""
-    if use_compiled(parameter):
+    """One step of `optim.Adagrad`, in place; lr is that of this step."""
+    if fast.use_compiled(parameter):
         _compiled("adagrad_update", (parameter, gradient, total), lr, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
@@ -145,8 +146,8 @@ def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
 
 
 def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
-    """One step of `optim.Adadelta`."""
-    if use_compiled(parameter):
+    """One step of `optim.Adadelta`, in place."""
+    if fast.use_compiled(parameter):
         _compiled("adadelta_update", (parameter, gradient, square, step_square), lr, rho, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
@@ -159,8 +160,8 @@ def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weig
 
 
 def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, momentum, weight_decay, scale):
-    """One step of `optim.RMSprop`; `mean` is None unless it is centered, `velocity` without momentum."""
-    if use_compiled(parameter) and mean is None and velocity is None:
+    """One step of `optim.RMSprop`, in place; `mean` is None unless it is centered, `velocity` without momentum."""
+    if fast.use_compiled(parameter) and mean is None and velocity is None:
         _compiled("rmsprop_update", (parameter, gradient, square), lr, alpha, eps, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, weight_decay, scale):
@@ -181,8 +182,8 @@ def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, 
 
 
 def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
-    """One step of `optim.Lion`; the gradient is without weight decay."""
-    if use_compiled(parameter):
+    """One step of `optim.Lion`, in place; the gradient is without weight decay."""
+    if fast.use_compiled(parameter):
         _compiled("lion_update", (parameter, gradient, mean), lr, beta1, beta2, weight_decay, scale)
         return
     for part, p, g, t in _blocks(parameter, gradient, 0.0, scale):

@@ -25,7 +25,7 @@ from functools import cache
 import numpy as np
 from mpi4py import MPI
 
-from minidl.kernels.cpu.threads import get_num_threads, set_num_threads
+from minidl.kernels.cpu.fast.threads import get_num_threads, set_num_threads
 from minidl.packing import packed
 from minidl.parallel.runtime import mpi_watch
 from minidl.parallel.runtime.mpi import MpiGroup

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from minidl.creation import shape_of
-from minidl.kernels.cpu.blocks import compiled, use_compiled
+from minidl.kernels.cpu import fast
 from minidl.parallel.collective_arguments import REDUCTIONS, check_splits, finish, row_elements, split_sizes
 from minidl.parallel.handle import Steps
 from minidl.parallel.runtime.announcements import NUMBER_BITS, with_sizes
@@ -206,8 +206,8 @@ class SharedMemoryGroup(MeetingGroup):
 
 def _reduce_both(a: np.ndarray, b: np.ndarray, op: str, size: int) -> None:
     """Both become their reduction. Compiled, a sum reads and writes each of them once, in half the time."""
-    if op == "sum" and use_compiled(a):
-        compiled().add_both(a, b)
+    if op == "sum" and fast.use_compiled(a):
+        fast.elementwise.add_both(a, b)
     else:
         REDUCTIONS[op](a, b, out=a)
         finish(op, a, size)

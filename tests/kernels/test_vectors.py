@@ -1,11 +1,11 @@
-"""Lanes compute on 16 neighbours at once what NumPy computes on each."""
+"""Vectors compute on 16 neighbours at once what NumPy computes on each."""
 
 import numpy as np
 import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from minidl.kernels.cpu.lanes import LANES, fill, load, repeat, store
+from minidl.kernels.cpu.fast.vectors import WIDTH, fill, load, repeat, store
 
 
 @njit
@@ -14,16 +14,16 @@ def combine(a, b, out):
     store(out, 1, (load(a, 1) + load(b, 1)) * fill(np.float32(3)) - repeat(a, 5))
 
 
-def test_lanes_load_combine_and_store_sixteen_neighbours():
+def test_vectors_load_combine_and_store_sixteen_neighbours():
     a, b = np.random.default_rng(0).standard_normal((2, 18), np.float32)
     out = np.zeros(18, np.float32)
     combine(a, b, out)
     expected = np.zeros(18, np.float32)
-    expected[1 : 1 + LANES] = ((a + b) * 3 - a[5])[1 : 1 + LANES]
+    expected[1 : 1 + WIDTH] = ((a + b) * 3 - a[5])[1 : 1 + WIDTH]
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_lanes_count_through_arrays_of_several_dimensions():
+def test_vectors_count_through_arrays_of_several_dimensions():
     a = np.arange(64, dtype=np.float32).reshape(2, 2, 16)
     out = np.zeros_like(a)
     combine(a, a, out)
@@ -31,6 +31,6 @@ def test_lanes_count_through_arrays_of_several_dimensions():
 
 
 @pytest.mark.parametrize("array", [np.zeros(32), np.zeros((32, 32), np.float32)[:, ::2], np.zeros(32, np.int32)])
-def test_lanes_refuse_arrays_that_are_not_contiguous_or_not_float32(array):
-    with pytest.raises(TypingError, match="lanes need a C-contiguous array of float32"):
+def test_vectors_refuse_arrays_that_are_not_contiguous_or_not_float32(array):
+    with pytest.raises(TypingError, match="vectors need a C-contiguous array of float32"):
         combine(array, array, array)

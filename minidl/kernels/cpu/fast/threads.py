@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+THREAD = 1 << 15  # elements that are worth a thread of their own, where each is read once or twice
+
 _threads: int | None = None  # how many; None until it is asked or set
 _pool: list["_Thread"] = []
 _free = threading.Lock()  # held while a kernel is cut: one inside another, or from another thread, runs whole
@@ -41,6 +43,11 @@ def _take(threads: int) -> None:
     _threads = threads
     for library in _blas().lib_controllers:
         library.set_num_threads(1)
+
+
+def thread_rows(width: int, thread: int = THREAD) -> int:
+    """How many rows of `width` elements (or multiplications) are worth a thread, if `thread` of them are."""
+    return -(-thread // max(1, width))
 
 
 def split(rows: int, function: Callable[[slice], object], least: int = 1) -> None:

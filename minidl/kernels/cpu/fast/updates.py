@@ -7,8 +7,8 @@ numbers are float32.
 import numpy as np
 
 from minidl.kernels import update_rules
-from minidl.kernels.cpu.compiled import ONE
-from minidl.kernels.cpu.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.exponential import ONE
 
 
 def _rule(function):

@@ -18,8 +18,8 @@ from minidl.notices import warn_once
 
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a NaN must come out of a kernel as a NaN
 HERE = Path(__file__).parent
-SHARED = (*HERE.parent.glob("*_rules.py"), HERE.parents[1] / "philox.py")  # with the GPU
-SOURCES = tuple(sorted([*HERE.glob("compil*.py"), *HERE.glob("lanes.py"), *SHARED]))  # what compiled code is made of
+SHARED = (*HERE.parents[1].glob("*_rules.py"), HERE.parents[2] / "philox.py")  # with the GPU
+SOURCES = tuple(sorted([*HERE.glob("*.py"), *SHARED]))  # what compiled code is made of
 KEPT_IN = folder(HERE, SOURCES)
 
 

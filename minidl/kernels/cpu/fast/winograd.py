@@ -18,8 +18,8 @@ And a NaN or an infinity in the input makes a NaN of every result of the tiles t
 import numpy as np
 
 from minidl.kernels import shapes
-from minidl.kernels.cpu.blocks import compiled_winograd
-from minidl.kernels.cpu.threads import split, split_sum
+from minidl.kernels.cpu.fast import winograd_transforms as transforms
+from minidl.kernels.cpu.fast.threads import split, split_sum
 
 G = np.array([
     [1 / 4, 0, 0],
@@ -67,9 +67,9 @@ def conv2d(x, weight, bias, padding):
         for first in range(rows.start, rows.stop, step):
             last = min(first + step, rows.stop)
             count = (last - first) * tiles[1]
-            compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
+            transforms.transform_input(x, padding, tiles, first, last, inputs.memory)
             np.matmul(inputs.of(count), kernels, out=products.of(count))
-            compiled_winograd().transform_output(products.memory, bias, tiles, first, last, y)
+            transforms.transform_output(products.memory, bias, tiles, first, last, y)
 
     split(n * tiles[0], convolve)
     return y
@@ -86,8 +86,8 @@ def conv2d_grad_weight(grad, x, padding):
         for first in range(rows.start, rows.stop, step):
             last = min(first + step, rows.stop)
             count = (last - first) * tiles[1]
-            compiled_winograd().transform_input(x, padding, tiles, first, last, inputs.memory)
-            compiled_winograd().transform_gradient(grad, tiles, first, last, gradients.memory)
+            transforms.transform_input(x, padding, tiles, first, last, inputs.memory)
+            transforms.transform_gradient(grad, tiles, first, last, gradients.memory)
             np.matmul(gradients.of(count).swapaxes(1, 2), inputs.of(count), out=products)
             total += products
         return total

@@ -1,4 +1,4 @@
-"""The kernels of pooling.py compiled by Numba, for float32.
+"""The kernels of pooling.py compiled, for float32.
 
 Images x (n, height, width, c), pooled y and which (n, out_height, out_width, c). A window holds the elements
 row_starts[i], row_starts[i] + row_step, … below row_stops[i] of the rows, likewise of the columns.
@@ -6,11 +6,46 @@ row_starts[i], row_starts[i] + row_step, … below row_stops[i] of the rows, lik
 
 import numpy as np
 
-from minidl.kernels.cpu.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.images import by_image
+
+
+def max_pool2d(x, rows, columns, places_dtype):
+    shape = (x.shape[0], len(rows), len(columns), x.shape[3])
+    y, which = np.empty(shape, x.dtype), np.empty(shape, places_dtype)
+    if rows.all_hold(2) and columns.all_hold(2):
+        starts = rows.starts, columns.starts
+        by_image(x, lambda part: _max_pool2d_two_by_two(x[part], *starts, y[part], which[part]))
+    else:
+        table = _table(rows, columns)
+        by_image(x, lambda part: _max_pool2d(x[part], *table, columns.length, y[part], which[part]))
+    return y, which
+
+
+def max_pool2d_grad(grad, which, rows, columns, out):
+    """out: of zeros."""
+    table = *_table(rows, columns), columns.length, rows.overlap or columns.overlap
+    by_image(out, lambda part: _max_pool2d_grad(grad[part], which[part], *table, out[part]))
+
+
+def avg_pool2d(x, rows, columns, share, y):
+    """y: of zeros."""
+    table = _table(rows, columns)
+    by_image(x, lambda part: _avg_pool2d(x[part], *table, share, y[part]))
+
+
+def avg_pool2d_grad(grad, rows, columns, share, out):
+    """out: of zeros."""
+    table = _table(rows, columns)
+    by_image(out, lambda part: _avg_pool2d_grad(grad[part], *table, share, out[part]))
+
+
+def _table(*dims):
+    return [number for windows in dims for number in (windows.starts, windows.stops, windows.step)]
 
 
 @njit(fastmath=FLAGS)
-def max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, y, which):
+def _max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, y, which):
     n, out_height, out_width, channels = y.shape
     for b in range(n):
         for i in range(out_height):
@@ -28,7 +63,7 @@ def max_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, 
 
 
 @njit(fastmath=FLAGS)
-def max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
+def _max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
     """The same for windows of two by two, five times faster: each result is written once."""
     n, out_height, out_width, channels = y.shape
     for b in range(n):
@@ -49,7 +84,7 @@ def max_pool2d_two_by_two(x, row_starts, column_starts, y, which):
 
 
 @njit(fastmath=FLAGS)
-def max_pool2d_grad(
+def _max_pool2d_grad(
     grad, which, row_starts, row_stops, row_step, column_starts, column_stops, column_step, width, overlap, out
 ):
     n, out_height, out_width, channels = grad.shape
@@ -69,7 +104,7 @@ def max_pool2d_grad(
 
 
 @njit(fastmath=FLAGS)
-def avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, y):
+def _avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, y):
     """y: of zeros."""
     n, out_height, out_width, channels = y.shape
     for b in range(n):
@@ -86,7 +121,7 @@ def avg_pool2d(x, row_starts, row_stops, row_step, column_starts, column_stops, 
 
 
 @njit(fastmath=FLAGS)
-def avg_pool2d_grad(grad, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, out):
+def _avg_pool2d_grad(grad, row_starts, row_stops, row_step, column_starts, column_stops, column_step, share, out):
     """out: of zeros."""
     n, out_height, out_width, channels = grad.shape
     for b in range(n):

@@ -6,8 +6,8 @@ and the next below, the next beside, and one group of channels and the next. off
 first.
 """
 
-from minidl.kernels.cpu.compiling import njit
-from minidl.kernels.cpu.lanes import LANES, load, repeat, store
+from minidl.kernels.cpu.fast.compiling import njit
+from minidl.kernels.cpu.fast.vectors import WIDTH, load, repeat, store
 
 TILE = 6
 
@@ -25,11 +25,11 @@ def convolve(x, steps, offsets, weight, bias, y, of_group):
                 j4, j5 = min(j + 4, last), min(j + 5, last)
                 x0, x1, x2 = start + j * beside, start + j1 * beside, start + j2 * beside
                 x3, x4, x5 = start + j3 * beside, start + j4 * beside, start + j5 * beside
-                for channel in range(0, channels, LANES):
+                for channel in range(0, channels, WIDTH):
                     y0 = y1 = y2 = y3 = y4 = y5 = load(bias, channel)
                     group = channel // of_group * steps[3]
                     for k in range(len(offsets)):
-                        w, at = load(weight, channel * len(offsets) + k * LANES), group + offsets[k]
+                        w, at = load(weight, channel * len(offsets) + k * WIDTH), group + offsets[k]
                         y0 = y0 + repeat(x, x0 + at) * w
                         y1 = y1 + repeat(x, x1 + at) * w
                         y2 = y2 + repeat(x, x2 + at) * w
@@ -54,12 +54,12 @@ def add_weight_gradient(x, steps, offsets, grad, total, of_group):
     for image in range(n):
         for i in range(height):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
-            for channel in range(0, channels, LANES):
+            for channel in range(0, channels, WIDTH):
                 first = start + channel // of_group * steps[3]
                 for k in range(0, len(offsets), TILE):
                     x0, x1, x2 = offsets[k], offsets[k + 1], offsets[k + 2]
                     x3, x4, x5 = offsets[k + 3], offsets[k + 4], offsets[k + 5]
-                    at = channel * len(offsets) + k * LANES
+                    at = channel * len(offsets) + k * WIDTH
                     t0, t1, t2 = load(total, at), load(total, at + 16), load(total, at + 32)
                     t3, t4, t5 = load(total, at + 48), load(total, at + 64), load(total, at + 80)
                     for j in range(width):
@@ -86,7 +86,7 @@ def convolve_depthwise(x, steps, offsets, weight, bias, y):
         for i in range(height):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
             for j in range(width):
-                for channel in range(0, channels, LANES):
+                for channel in range(0, channels, WIDTH):
                     first, total = start + j * steps[2] + channel, load(bias, channel)
                     for k in range(len(offsets)):
                         total = total + load(x, first + offsets[k]) * load(weight, k * channels + channel)
@@ -100,7 +100,7 @@ def add_depthwise_gradient(x, steps, offsets, grad, total):
     for image in range(n):
         for i in range(height):
             start, line = image * steps[0] + i * steps[1], (image * height + i) * width
-            for channel in range(0, channels, LANES):
+            for channel in range(0, channels, WIDTH):
                 for k in range(len(offsets)):
                     first, at = start + offsets[k] + channel, k * channels + channel
                     t = load(total, at)

@@ -1,85 +1,46 @@
-"""The kernels of normalization.py compiled by Numba, for float32.
+"""The passes of batch_norm.py compiled, for float32.
+
+Of images with channels last, (n, positions, channels), a channel is a column; of images with channels first, (n,
+channels, positions), a row. All else is (n, channels): mean, variance, total and along of float64.
 
 Sums over many elements are taken in float32 over blocks that stay in the cache, and in float64 over the blocks.
 """
 
 import numpy as np
 
-from minidl.kernels.cpu.compiled import ONE
-from minidl.kernels.cpu.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.images import by_image
 
 BLOCK = 8192  # elements: 32 KiB of float32
 MOST_ROWS = 256  # of a block, so that float32 is exact enough
 
 
-@njit(fastmath=FLAGS)
-def layer_norm(x, weight, bias, eps, y, mean, inverse):
-    """x, y (rows, width), weight, bias (width,), mean, inverse (rows,)."""
-    rows, width = x.shape
-    for i in range(rows):
-        row, out = x[i], y[i]
-        total = np.float32(0)
-        for j in range(width):
-            total += row[j]
-        m = total / np.float32(width)
-        square = np.float32(0)
-        for j in range(width):
-            square += (row[j] - m) * (row[j] - m)
-        s = ONE / np.sqrt(square / np.float32(width) + eps)
-        for j in range(width):
-            out[j] = (row[j] - m) * s * weight[j] + bias[j]
-        mean[i], inverse[i] = m, s
+def moments(images, last):
+    mean, variance = (np.empty((images.shape[0], images.shape[2 if last else 1])) for _ in range(2))
+    kernel = column_moments if last else row_moments
+    by_image(images, lambda part: kernel(images[part], mean[part], variance[part]))
+    return mean, variance
 
 
-@njit(fastmath=FLAGS)
-def layer_norm_grad(grad, x, mean, inverse, weight, grad_x, grad_weight, grad_bias):
-    rows, width = x.shape
-    for i in range(rows):
-        g, row, out, m, s = grad[i], x[i], grad_x[i], mean[i], inverse[i]
-        total, along = np.float32(0), np.float32(0)
-        for j in range(width):
-            normal = (row[j] - m) * s
-            total += g[j] * weight[j]
-            along += g[j] * weight[j] * normal
-            grad_weight[j] += g[j] * normal
-            grad_bias[j] += g[j]
-        total /= np.float32(width)
-        along /= np.float32(width)
-        for j in range(width):
-            out[j] = (g[j] * weight[j] - total - (row[j] - m) * s * along) * s
+def scaled(images, last, mean, scale, offset):
+    y = np.empty(images.shape, images.dtype)
+    kernel = scale_columns if last else scale_rows
+    by_image(images, lambda part: kernel(images[part], mean[part], scale[part], offset[part], y[part]))
+    return y
 
 
-@njit(fastmath=FLAGS)
-def rms_norm(x, weight, eps, y, inverse):
-    """x, y (rows, width), weight (width,), inverse (rows,)."""
-    rows, width = x.shape
-    for i in range(rows):
-        row, out = x[i], y[i]
-        square = np.float32(0)
-        for j in range(width):
-            square += row[j] * row[j]
-        s = ONE / np.sqrt(square / np.float32(width) + eps)
-        for j in range(width):
-            out[j] = row[j] * s * weight[j]
-        inverse[i] = s
+def sums(grad, images, last, mean):
+    total, along = np.empty(mean.shape), np.empty(mean.shape)
+    kernel = column_sums if last else row_sums
+    by_image(images, lambda part: kernel(grad[part], images[part], mean[part], total[part], along[part]))
+    return total, along
 
 
-@njit(fastmath=FLAGS)
-def rms_norm_grad(grad, x, inverse, weight, grad_x, grad_weight):
-    rows, width = x.shape
-    for i in range(rows):
-        g, row, out, s = grad[i], x[i], grad_x[i], inverse[i]
-        along = np.float32(0)
-        for j in range(width):
-            along += g[j] * weight[j] * row[j]
-            grad_weight[j] += g[j] * row[j] * s
-        along *= s * s / np.float32(width)
-        for j in range(width):
-            out[j] = (g[j] * weight[j] - row[j] * along) * s
-
-
-# By channel. Of images with channels last, (n, positions, channels), a channel is a column; of images with channels
-# first, (n, channels, positions), a row. All else is (n, channels): mean, variance, total and along of float64.
+def combined(grad, images, last, *numbers):
+    out = np.empty(images.shape, images.dtype)
+    kernel = combine_columns if last else combine_rows
+    by_image(images, lambda part: kernel(grad[part], images[part], *(each[part] for each in numbers), out[part]))
+    return out
 
 
 @njit(fastmath=FLAGS)

@@ -1,15 +1,15 @@
 """The cells of recurrent layers compiled by Numba, for float32; the NumPy code in recurrent.py is their reference.
 
-Each takes one step of a batch, forward or backward. Loops are short and name few arrays, or go by lanes: LLVM
+Each takes one step of a batch, forward or backward. Loops are short and name few arrays, or go by vectors: LLVM
 vectorises a loop only after proving, at run time, that its arrays do not overlap, and gives up where they are many.
 """
 
 import numpy as np
 
 from minidl.kernels import recurrent_rules
-from minidl.kernels.cpu.compiled import ONE, exp
-from minidl.kernels.cpu.compiling import FLAGS, njit
-from minidl.kernels.cpu.lanes import LANES, fill, load, store
+from minidl.kernels.cpu.fast.compiling import FLAGS, njit
+from minidl.kernels.cpu.fast.exponential import ONE, exp
+from minidl.kernels.cpu.fast.vectors import WIDTH, fill, load, store
 
 TWO = np.float32(2)
 
@@ -63,10 +63,10 @@ def fill_tanh(x, y):
 def lstm_cell_grad(grad, carried, gates, before, cell, grad_cell, inner):
     """grad + carried is the gradient of hidden; grad_cell in place: from that of cell to that of the one before."""
     batch, width = cell.shape
-    t, ones, even = np.empty(width, np.float32), fill(ONE), width - width % LANES
+    t, ones, even = np.empty(width, np.float32), fill(ONE), width - width % WIDTH
     for b in range(batch):
         fill_tanh(cell[b], t)
-        for j in range(0, even, LANES):
+        for j in range(0, even, WIDTH):
             at, row = b * width + j, 4 * b * width + j
             results = lstm_gradients(
                 load(gates, row), load(gates, row + width), load(gates, row + 2 * width), load(gates, row + 3 * width),

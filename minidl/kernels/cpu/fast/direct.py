@@ -8,9 +8,9 @@ import numpy as np
 
 from minidl.kernels import shapes
 from minidl.kernels.algorithms import is_depthwise
-from minidl.kernels.cpu.blocks import compiled_direct
+from minidl.kernels.cpu.fast import direct_loops as loops
+from minidl.kernels.cpu.fast.threads import split, split_sum
 from minidl.kernels.cpu.images import channels_first, channels_last, pad
-from minidl.kernels.cpu.threads import split, split_sum
 
 
 def _blocks(weight_shape, groups):
@@ -54,9 +54,9 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     def convolve(part):
         arguments = windows.memory[part], windows.steps, windows.offsets, weight, bias, y[part]
         if depthwise:
-            compiled_direct().convolve_depthwise(*arguments)
+            loops.convolve_depthwise(*arguments)
         else:
-            compiled_direct().convolve(*arguments, o // groups)
+            loops.convolve(*arguments, o // groups)
 
     split(len(x), convolve)
     return y
@@ -68,7 +68,7 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
     windows = _Windows(x, kernel, stride, padding, dilation, groups)
     count = len(windows.offsets)
     offsets = np.append(
-        windows.offsets, np.repeat(windows.offsets[-1:], -count % compiled_direct().TILE)
+        windows.offsets, np.repeat(windows.offsets[-1:], -count % loops.TILE)
     )  # as many as are summed at once
 
     blocks, channels = _blocks(weight_shape, groups)
@@ -77,9 +77,9 @@ def conv2d_grad_weight(grad, x, weight_shape, stride, padding, dilation, groups)
         total = np.zeros((blocks, len(offsets), channels), x.dtype)
         arguments = windows.memory[part], windows.steps, offsets, grad[part], total
         if is_depthwise(weight_shape, groups):
-            compiled_direct().add_depthwise_gradient(*arguments)
+            loops.add_depthwise_gradient(*arguments)
         else:
-            compiled_direct().add_weight_gradient(*arguments, o // groups)
+            loops.add_weight_gradient(*arguments, o // groups)
         return total
 
     total = split_sum(len(x), over)[:, :count].reshape(blocks, *kernel, c, channels)

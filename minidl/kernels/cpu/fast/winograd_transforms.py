@@ -7,8 +7,8 @@ All take the tile rows from `first` to before `last`, counted through all images
 
 import numpy as np
 
-from minidl.kernels.cpu.compiling import njit
-from minidl.kernels.cpu.lanes import LANES, fill, load, store
+from minidl.kernels.cpu.fast.compiling import njit
+from minidl.kernels.cpu.fast.vectors import WIDTH, fill, load, store
 
 ZERO, TWO, FOUR, FIVE, EIGHT = (np.float32(n) for n in (0, 2, 4, 5, 8))
 
@@ -46,14 +46,14 @@ def gradient_matrix(a, b, c, d):
 def transform_input(x, padding, tiles, first, last, out):
     """B^T d B of each tile d of 6 x 6; x (n, height, width, c), out (36, tiles * c and more)."""
     _, height, width, channels = x.shape
-    half = np.empty((36, LANES), np.float32)
+    half = np.empty((36, WIDTH), np.float32)
     step, none = width * channels, fill(ZERO)
     for row in range(first, last):
         top = row % tiles[0] * 4 - padding[0]
         image = row // tiles[0] * height
         for j in range(tiles[1]):
             target = ((row - first) * tiles[1] + j) * channels
-            for channel in range(0, channels, LANES):
+            for channel in range(0, channels, WIDTH):
                 for s in range(6):
                     column = 4 * j - padding[1] + s
                     inside = 0 <= column < width
@@ -67,9 +67,9 @@ def transform_input(x, padding, tiles, first, last, out):
                         load(x, at + 5 * step) if inside and 0 <= top + 5 < height else none,
                     )
                     for i in range(6):
-                        store(half, (6 * i + s) * LANES, results[i])
+                        store(half, (6 * i + s) * WIDTH, results[i])
                 for i in range(6):
-                    results = input_matrix(*_six(half, 6 * i * LANES, LANES))
+                    results = input_matrix(*_six(half, 6 * i * WIDTH, WIDTH))
                     for s in range(6):
                         store(out, (6 * i + s) * out.shape[1] + target + channel, results[s])
 
@@ -86,21 +86,21 @@ def _six(x, at, step):
 def transform_output(products, bias, tiles, first, last, y):
     """A^T m A + bias of each tile m of 6 x 6, of which 4 x 4 are left; y (n, out_height, out_width, o)."""
     _, height, width, channels = y.shape
-    half = np.empty((24, LANES), np.float32)
+    half = np.empty((24, WIDTH), np.float32)
     step = products.shape[1]
     for row in range(first, last):
         top = row % tiles[0] * 4
         image = row // tiles[0] * height
         for j in range(tiles[1]):
             source = ((row - first) * tiles[1] + j) * channels
-            for channel in range(0, channels, LANES):
+            for channel in range(0, channels, WIDTH):
                 for s in range(6):
                     results = output_matrix(*_six(products, s * step + source + channel, 6 * step))
                     for i in range(4):
-                        store(half, (6 * i + s) * LANES, results[i])
+                        store(half, (6 * i + s) * WIDTH, results[i])
                 offset = load(bias, channel)
                 for i in range(min(4, height - top)):
-                    results = output_matrix(*_six(half, 6 * i * LANES, LANES))
+                    results = output_matrix(*_six(half, 6 * i * WIDTH, WIDTH))
                     for s in range(min(4, width - 4 * j)):
                         at = ((image + top + i) * width + 4 * j + s) * channels + channel
                         store(y, at, results[s] + offset)
@@ -110,14 +110,14 @@ def transform_output(products, bias, tiles, first, last, y):
 def transform_gradient(grad, tiles, first, last, out):
     """A g A^T of each tile g of 4 x 4; grad (n, out_height, out_width, o), out (36, tiles * o and more)."""
     _, height, width, channels = grad.shape
-    half = np.empty((24, LANES), np.float32)
+    half = np.empty((24, WIDTH), np.float32)
     step, none = width * channels, fill(ZERO)
     for row in range(first, last):
         top = row % tiles[0] * 4
         image = row // tiles[0] * height
         for j in range(tiles[1]):
             target = ((row - first) * tiles[1] + j) * channels
-            for channel in range(0, channels, LANES):
+            for channel in range(0, channels, WIDTH):
                 for s in range(4):
                     inside = 4 * j + s < width
                     at = ((image + top) * width + 4 * j + s) * channels + channel
@@ -128,11 +128,11 @@ def transform_gradient(grad, tiles, first, last, out):
                         load(grad, at + 3 * step) if inside and top + 3 < height else none,
                     )
                     for i in range(6):
-                        store(half, (4 * i + s) * LANES, results[i])
+                        store(half, (4 * i + s) * WIDTH, results[i])
                 for i in range(6):
-                    at = 4 * i * LANES
+                    at = 4 * i * WIDTH
                     results = gradient_matrix(
-                        load(half, at), load(half, at + LANES), load(half, at + 2 * LANES), load(half, at + 3 * LANES)
+                        load(half, at), load(half, at + WIDTH), load(half, at + 2 * WIDTH), load(half, at + 3 * WIDTH)
                     )
                     for s in range(6):
                         store(out, (6 * i + s) * out.shape[1] + target + channel, results[s])
