@@ -18,7 +18,7 @@ def _module(name: str) -> Any:
 
 def _memory() -> Any:
     """The module that manages the GPU's memory, None until the GPU is used."""
-    return _module("memory")
+    return _module("device_memory")
 
 
 def _device() -> Any:

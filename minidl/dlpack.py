@@ -27,15 +27,15 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
             raise BufferError(str(error)) from None
         return Tensor(values)
     if kind == CUDA and number == 0:
-        cuda, sharing = kernels.for_device("cuda"), _sharing()
-        return Tensor(sharing.from_capsule(ext_tensor.__dlpack__(stream=cuda.compute.address)))
+        cuda, capsules = kernels.for_device("cuda"), _capsules()
+        return Tensor(capsules.from_capsule(ext_tensor.__dlpack__(stream=cuda.compute.address)))
     raise BufferError(f"from_dlpack takes arrays on the CPU or the first GPU, not on device {kind}:{number}")
 
 
-def _sharing():
-    from minidl.kernels.cuda import sharing
+def _capsules():
+    from minidl.kernels.cuda import dlpack_capsules
 
-    return sharing
+    return dlpack_capsules
 
 
 def _dlpack(self, *, stream=None, max_version=None, dl_device=None, copy=None):
@@ -52,14 +52,14 @@ def _dlpack(self, *, stream=None, max_version=None, dl_device=None, copy=None):
     if dl_device not in (None, place):
         raise BufferError(f"the tensor lies on device {place}: move it with .to()")
     data = self.kernels.copy(self.data) if copy else self.data
-    return _sharing().to_capsule(data)
+    return _capsules().to_capsule(data)
 
 
 def _dlpack_device(self) -> tuple[int, int]:
     """(kind, number) of the device: (1, 0) for the CPU and for an emulated GPU, (2, 0) for a GPU."""
     if self.device == "meta":
         raise BufferError("a tensor on meta has no memory to share")
-    return (CPU if self.device == "cpu" else _sharing().KIND), 0
+    return (CPU if self.device == "cpu" else _capsules().KIND), 0
 
 
 def _cuda_array_interface(self) -> dict:
@@ -68,7 +68,7 @@ def _cuda_array_interface(self) -> dict:
     What they do on the default stream is in order with what minidl does before and after; on other streams they must
     see to that themselves.
     """
-    if self.device != "cuda" or _sharing().KIND == CPU:
+    if self.device != "cuda" or _capsules().KIND == CPU:
         where = "the emulator" if self.device == "cuda" else self.device
         raise AttributeError(f"only a tensor on a GPU has __cuda_array_interface__, this one is on {where}")
     if self.requires_grad:

@@ -12,7 +12,7 @@ from minidl.kernels import for_device
 
 for_device("cuda")
 
-from minidl.kernels.cuda import sharing  # noqa: E402
+from minidl.kernels.cuda import dlpack_capsules  # noqa: E402
 
 DTYPES = ["float32", "float64", "int64", "bool"]
 
@@ -61,16 +61,16 @@ def test_pytorch_writes_to_the_memory_of_an_emulated_gpu():
 
 
 def test_memory_is_held_while_another_library_has_it_and_no_longer():
-    before, lent = minidl.cuda.memory_allocated(), len(sharing._lent)
+    before, lent = minidl.cuda.memory_allocated(), len(dlpack_capsules._lent)
     theirs = np.from_dlpack(numbered(device="cuda"))
-    assert minidl.cuda.memory_allocated() > before and len(sharing._lent) == lent + 1
+    assert minidl.cuda.memory_allocated() > before and len(dlpack_capsules._lent) == lent + 1
     assert theirs[2, 3] == 11
     del theirs
-    assert minidl.cuda.memory_allocated() == before and len(sharing._lent) == lent
+    assert minidl.cuda.memory_allocated() == before and len(dlpack_capsules._lent) == lent
     capsule = numbered(device="cuda").__dlpack__()
     assert minidl.cuda.memory_allocated() > before
     del capsule  # that nobody took
-    assert minidl.cuda.memory_allocated() == before and len(sharing._lent) == lent
+    assert minidl.cuda.memory_allocated() == before and len(dlpack_capsules._lent) == lent
 
 
 @pytest.mark.parametrize("view", [np.s_[:], np.s_[1:, ::2], np.s_[::-1], np.s_[:, ::-1], np.s_[:0], np.s_[1, 2, ...]])
@@ -78,7 +78,7 @@ def test_memory_is_held_while_another_library_has_it_and_no_longer():
 def test_a_gpu_takes_the_memory_of_others(view, dtype):
     """The capsule is one of NumPy's, as an emulated GPU's memory is the CPU's."""
     theirs = np.arange(12).reshape(3, 4).astype(dtype)
-    ours = minidl.Tensor(sharing.from_capsule(np.asarray(theirs[view]).__dlpack__()))
+    ours = minidl.Tensor(dlpack_capsules.from_capsule(np.asarray(theirs[view]).__dlpack__()))
     assert ours.device == "cuda" and ours.dtype == dtype and ours.shape == theirs[view].shape
     np.testing.assert_array_equal(ours.numpy(), theirs[view])
     if dtype == "float32" and theirs[view].size:
@@ -91,9 +91,9 @@ def test_what_is_taken_goes_back_with_the_last_of_its_arrays():
     theirs = np.ones(5, np.float32)
     count = sys.getrefcount(theirs)
     capsule = theirs.__dlpack__()
-    ours = sharing.from_capsule(capsule)
+    ours = dlpack_capsules.from_capsule(capsule)
     with pytest.raises(BufferError, match="nobody has taken"):
-        sharing.from_capsule(capsule)
+        dlpack_capsules.from_capsule(capsule)
     view = ours.view((2,), None, 1)
     del capsule, ours
     gc.collect()
@@ -110,13 +110,13 @@ def test_what_cannot_be_shared_is_refused():
     with pytest.raises(BufferError, match="int32"):
         minidl.from_dlpack(np.ones(2, np.int32))
     with pytest.raises(BufferError, match="float32, float64, int64 and bool alone"):
-        sharing.from_capsule(np.ones(2, np.int32).__dlpack__())
+        dlpack_capsules.from_capsule(np.ones(2, np.int32).__dlpack__())
 
 
 def test_the_cuda_array_interface_is_there_on_a_gpu_alone(monkeypatch):
     x = numbered(device="cuda")
     assert not hasattr(x, "__cuda_array_interface__")  # the emulator's memory is the host's
-    monkeypatch.setattr(sharing, "KIND", sharing.CUDA)
+    monkeypatch.setattr(dlpack_capsules, "KIND", dlpack_capsules.CUDA)
     given = x.transpose(0, 1).__cuda_array_interface__
     assert given["shape"] == (4, 3) and given["strides"] == (4, 16) and given["typestr"] == "<f4"
     assert given["data"] == (x.data.address, False) and given["version"] == 3
@@ -131,9 +131,9 @@ import numpy as np
 import minidl
 kept = np.from_dlpack(minidl.ones(3, device="cuda"))
 capsule = minidl.ones(3, device="cuda").__dlpack__()
-from minidl.kernels.cuda import sharing
+from minidl.kernels.cuda import dlpack_capsules
 from minidl.kernels.dlpack_kinds import CUDA
-ours = sharing.from_capsule(np.ones(3, np.float32).__dlpack__())
+ours = dlpack_capsules.from_capsule(np.ones(3, np.float32).__dlpack__())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and not result.stderr, result.stderr

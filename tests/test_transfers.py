@@ -10,7 +10,7 @@ import minidl
 from minidl import data, nn, optim
 from minidl.kernels import for_device
 from minidl.kernels.cuda import compute, device, pool
-from minidl.kernels.cuda.memory import downloads, uploads
+from minidl.kernels.cuda.device_memory import downloads, uploads
 from minidl.kernels.cuda.staging import staging
 
 k = for_device("cuda")

@@ -22,7 +22,7 @@ import minidl
 from minidl import kernels
 from minidl.bench.gpu_timing import mean_seconds
 from minidl.bench.workloads import BUILD
-from minidl.kernels.cuda import launch
+from minidl.kernels.cuda import kernel_launch
 
 SECONDS = 0.6  # that a step is run for, unless 3 take longer
 RUNS = 20  # of a kernel of PyTorch's
@@ -176,9 +176,9 @@ def measure_kernels(scale: int, copy: float, report: Callable[[str], None]) -> l
     torch, found = torch_on_gpu(), []
     for case in cases(scale):
         report(case.name)
-        before = launch.launches
+        before = kernel_launch.launches
         case.run()
-        launches = launch.launches - before
+        launches = kernel_launch.launches - before
         seconds = mean_seconds(case.run)
         theirs = library_seconds(torch, case.library) if case.library else None
         found.append(KernelRow(
@@ -195,9 +195,9 @@ def measure_step(workload: str) -> StepRow:
         step = BUILD[workload]()
     start = time.perf_counter()
     step()
-    first, before = time.perf_counter() - start, launch.launches
+    first, before = time.perf_counter() - start, kernel_launch.launches
     step()
-    launches = launch.launches - before
+    launches = kernel_launch.launches - before
     return StepRow(workload, first, 1e3 * host_seconds(step), launches)
 
 

@@ -42,10 +42,10 @@ def convolution(x_shape, dtype, weight_shape, out_size, stride, dilation, groups
     if math.prod(kernel) * c > LARGEST_WINDOW:
         return "windows"
     if is_depthwise(weight_shape, groups):
-        suits = o % 16 == 0
+        applies = o % 16 == 0
     else:
-        suits = o // groups % 16 == 0 and width >= 4 and kernel != [1, 1]
-    return "direct" if suits else "windows"
+        applies = o // groups % 16 == 0 and width >= 4 and kernel != [1, 1]
+    return "direct" if applies else "windows"
 
 
 def convolution_grad_input(grad_shape, dtype, weight_shape, x_shape, stride, padding, dilation, groups) -> str:

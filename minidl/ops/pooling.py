@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from minidl.double_backward import tensor_kernel
-from minidl.kernels.windows import Windows, adaptive, regular
+from minidl.kernels.pooling_windows import Windows, adaptive, regular
 from minidl.op import Op
 from minidl.ops.images import as_given, as_images, check_images, sizes_of
 from minidl.ops.promotion import check_floats

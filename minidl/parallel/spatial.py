@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from minidl import nn, ops
-from minidl.kernels.windows import Windows, regular
+from minidl.kernels.pooling_windows import Windows, regular
 from minidl.nn.module import Module
 from minidl.ops.images import sizes_of
 from minidl.ops.pooling import AvgPool2d, MaxPool2d, pool_windows

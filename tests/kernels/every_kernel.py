@@ -11,7 +11,7 @@ import numpy as np
 
 import minidl
 from minidl import ops
-from minidl.kernels import for_device, windows
+from minidl.kernels import for_device, pooling_windows
 
 cuda = for_device("cuda")
 
@@ -101,7 +101,7 @@ def _launch_random() -> None:
 
 def _launch_second_gradients() -> None:
     """Of the only op of which they need a kernel of their own."""
-    rows = windows.regular(4, 2, 2, 0)
+    rows = pooling_windows.regular(4, 2, 2, 0)
     x = _there(np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4))
     _, which = cuda.max_pool2d(x, rows, rows)
     cuda.max_pool2d_take(x, which, rows, rows)

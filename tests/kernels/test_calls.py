@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from minidl.kernels import meta, windows
+from minidl.kernels import meta, pooling_windows
 from minidl.kernels.meta import MetaArray, updates
 from minidl.kernels.meta.record import Kind
 from tests.kernels.test_kernels import kernels
@@ -14,7 +14,7 @@ from tests.kernels.test_kernels import kernels
 X, ROW, IMAGES, WEIGHT = (MetaArray(n, "float32") for n in ((4, 6), (6,), (2, 16, 8, 8), (16, 16, 3, 3)))
 CHANNELS, MASK, LABELS = MetaArray((16,), "float32"), MetaArray((4, 6), "bool"), MetaArray((4,), "int64")
 CONVOLUTION = (1, 1), (1, 1), (1, 1), 1
-HALVES = windows.regular(8, 2, 2, 0), windows.regular(8, 2, 2, 0)
+HALVES = pooling_windows.regular(8, 2, 2, 0), pooling_windows.regular(8, 2, 2, 0)
 SMALL, WHICH = MetaArray((2, 16, 4, 4), "float32"), MetaArray((2, 16, 4, 4), "uint8")
 LOG_SUM_EXP = MetaArray((4,), "float32")
 ROWS = MetaArray((4, 1), "float32")  # mean, or inverse standard deviation, of each

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidl.kernels import for_device
-from minidl.kernels.cuda import columns, device, launch, reduction
+from minidl.kernels.cuda import columns, device, kernel_launch, reduction
 from minidl.kernels.cuda.array import LARGEST, CudaArray
 
 cuda = for_device("cuda")
@@ -14,13 +14,13 @@ cuda = for_device("cuda")
 def test_a_grid_that_no_gpu_takes_is_refused(monkeypatch, blocks):
     monkeypatch.setattr(device, "launch", lambda *given: pytest.fail("it was launched"))
     with pytest.raises(ValueError, match=r"blocks for minidl\S+column_sums: a GPU takes at most \(2147483647, 65535"):
-        launch.launch(columns.column_sums_kernel("both", False, launch.THREADS, np.float32), blocks, 1)
+        kernel_launch.launch(columns.column_sums_kernel("both", False, kernel_launch.THREADS, np.float32), blocks, 1)
 
 
 def test_a_long_reduction_has_no_more_parts_than_a_grid_has_blocks():
     x = CudaArray((70_000_000, 32), np.float32, storage=cuda.empty((1,), np.float32).storage)
     plan = reduction.Plan(x, {0})
-    assert plan.side_by_side and plan.blocks[1] == reduction.PARTS < launch.LARGEST_GRID[1]
+    assert plan.side_by_side and plan.blocks[1] == reduction.PARTS < kernel_launch.LARGEST_GRID[1]
 
 
 @pytest.mark.parametrize("dim", [0, 1, None])

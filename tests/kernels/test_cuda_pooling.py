@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidl.kernels import cpu, for_device
-from minidl.kernels.windows import adaptive, regular
+from minidl.kernels.pooling_windows import adaptive, regular
 
 pytestmark = pytest.mark.usefixtures("thread_order")
 cuda = for_device("cuda")

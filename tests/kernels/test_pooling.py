@@ -5,7 +5,7 @@ import pytest
 
 from minidl.kernels import cpu
 from minidl.kernels.cpu import fast
-from minidl.kernels.windows import adaptive, regular
+from minidl.kernels.pooling_windows import adaptive, regular
 
 N, C, HEIGHT, WIDTH = 2, 5, 81, 90
 WINDOWS = {

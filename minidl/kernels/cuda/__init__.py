@@ -11,12 +11,12 @@ from minidl.kernels.cuda.attention import *
 from minidl.kernels.cuda.attention_grad import *
 from minidl.kernels.cuda.batch_norm import *
 from minidl.kernels.cuda.convolution import *
+from minidl.kernels.cuda.device_memory import compute, device, pool
 from minidl.kernels.cuda.division import *
 from minidl.kernels.cuda.dropout import *
 from minidl.kernels.cuda.elementwise import *
 from minidl.kernels.cuda.indexing import *
 from minidl.kernels.cuda.losses import *
-from minidl.kernels.cuda.memory import compute, device, pool
 from minidl.kernels.cuda.normalization import *
 from minidl.kernels.cuda.pooling import *
 from minidl.kernels.cuda.products import *

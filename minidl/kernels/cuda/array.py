@@ -2,22 +2,27 @@
 
 from functools import cached_property
 
-from minidl.kernels import layout
-from minidl.kernels.cuda.memory import Storage, compute, device
+from minidl.kernels import memory_order
+from minidl.kernels.cuda.device_memory import Storage, compute, device
 
 # Elements of an array: kernels count them in 32 bits, and a step beyond the last must find room too, which is as many
 # as a grid has threads along a dimension: fewer than 2**20.
 LARGEST = 2**32 - 2**20
 
 
-class CudaArray(layout.LaidOut):
+class CudaArray(memory_order.LaidOut):
     """Elements of a `storage`, in any order, as NumPy has them. ValueError for more of them than `LARGEST`.
 
     strides: as LaidOut has them. offset: the place of the first element, in elements.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: layout.Strides = None, offset=0
+        self,
+        shape: tuple[int, ...],
+        dtype,
+        storage: Storage | None = None,
+        strides: memory_order.Strides = None,
+        offset=0,
     ):
         super().__init__(shape, dtype, strides)
         if self.size > LARGEST:
@@ -25,7 +30,7 @@ class CudaArray(layout.LaidOut):
         self.storage = storage if storage is not None else Storage(self.nbytes)
         self.offset = offset
 
-    def view(self, shape: tuple[int, ...], strides: layout.Strides, offset: int = 0) -> "CudaArray":
+    def view(self, shape: tuple[int, ...], strides: memory_order.Strides, offset: int = 0) -> "CudaArray":
         """Another view of the same storage; offset: from the first element of this one, in elements."""
         return CudaArray(shape, self.dtype, self.storage, strides, self.offset + offset)
 

@@ -4,10 +4,10 @@ from builtins import sum as total
 
 import numpy as np
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 from minidl.kernels.cuda.array import CudaArray
+from minidl.kernels.cuda.device_memory import compute, device
 from minidl.kernels.cuda.elementwise import broadcast_strides, map_into
-from minidl.kernels.cuda.memory import compute, device
 from minidl.kernels.cuda.refusals import look
 from minidl.kernels.cuda.staging import pinned, staging
 
@@ -65,7 +65,7 @@ def copy(x):
 
 def cast(x, dtype):
     dtype = np.dtype(dtype)
-    out = CudaArray(x.shape, dtype, strides=layout.like(x.shape, x.strides))
+    out = CudaArray(x.shape, dtype, strides=memory_order.like(x.shape, x.strides))
     map_into("same", out, x, F=x.dtype.type)
     return out
 
@@ -120,9 +120,9 @@ def extent(x):
 
 
 def reshape(x, shape):
-    shape, strides = layout.whole_shape(x, shape), None
+    shape, strides = memory_order.whole_shape(x, shape), None
     if not x.contiguous:
-        strides = layout.reshaped(x.shape, x.strides, shape)
+        strides = memory_order.reshaped(x.shape, x.strides, shape)
         if strides is None:
             x = copy(x)
     return x.view(shape, strides)

@@ -24,7 +24,7 @@ from minidl.kernels.cuda.attention_tiles import (
     product,
     steps_of,
 )  # fmt: skip
-from minidl.kernels.cuda.launch import launch, padded
+from minidl.kernels.cuda.kernel_launch import launch, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.rows import ALL
 from minidl.kernels.cuda.target import cuda, unsigned

@@ -22,7 +22,7 @@ from minidl.kernels.cuda.attention_tiles import (
     product,
     steps_of,
 )  # fmt: skip
-from minidl.kernels.cuda.launch import THREADS, launch, over, padded
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over, padded
 from minidl.kernels.cuda.places import column, columns, place
 from minidl.kernels.cuda.target import cuda, unsigned
 

@@ -8,10 +8,10 @@ the banks of shared memory, by a multiple of what one instruction reads.
 
 import functools
 
-from minidl.kernels import algorithms, layout
+from minidl.kernels import algorithms, memory_order
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.elementwise import broadcast_strides
-from minidl.kernels.cuda.launch import padded
+from minidl.kernels.cuda.kernel_launch import padded
 from minidl.kernels.cuda.target import EMULATED, cuda, unsigned
 
 PAD = 4
@@ -109,7 +109,7 @@ def group(entries: int) -> int:
 
 def new_like(x, shape):
     """A new array of `shape`, in the order of memory of x if it is of that shape."""
-    return CudaArray(shape, x.dtype, strides=layout.like(x.shape, x.strides) if x.shape == shape else None)
+    return CudaArray(shape, x.dtype, strides=memory_order.like(x.shape, x.strides) if x.shape == shape else None)
 
 
 def leading(x, heads):

@@ -11,7 +11,7 @@ from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, full
 from minidl.kernels.cuda.columns import column_sums
 from minidl.kernels.cuda.elementwise import add, divide, power
-from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.normalization import or_constant
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, rows_at_once

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from minidl.kernels.cuda.launch import THREADS, WARP, block_for
+from minidl.kernels.cuda.kernel_launch import THREADS, WARP, block_for
 from minidl.kernels.cuda.target import cuda, unsigned
 
 

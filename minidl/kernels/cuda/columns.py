@@ -9,7 +9,7 @@ import functools
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.block import tree
-from minidl.kernels.cuda.launch import THREADS, WARP, block_for, launch
+from minidl.kernels.cuda.kernel_launch import THREADS, WARP, block_for, launch
 from minidl.kernels.cuda.places import column
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned

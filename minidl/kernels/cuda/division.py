@@ -2,7 +2,7 @@
 
 from minidl.kernels.cuda.arrays import contiguous
 from minidl.kernels.cuda.elementwise import mapped
-from minidl.kernels.cuda.launch import THREADS, over
+from minidl.kernels.cuda.kernel_launch import THREADS, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.refusals import Check, launch_checked, refuse
 from minidl.kernels.cuda.target import cuda, unsigned

@@ -7,9 +7,9 @@ import numpy as np
 from minidl import philox, random
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous
+from minidl.kernels.cuda.device_memory import pool
 from minidl.kernels.cuda.elementwise import mapped
-from minidl.kernels.cuda.launch import block_for, launch, over_rows
-from minidl.kernels.cuda.memory import pool
+from minidl.kernels.cuda.kernel_launch import block_for, launch, over_rows
 from minidl.kernels.cuda.places import column, columns, row, rows
 from minidl.kernels.cuda.staging import pinned
 from minidl.kernels.cuda.target import cuda, unsigned

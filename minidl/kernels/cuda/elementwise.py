@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.launch import block_for, collapsed, launch, over_rows, padded
+from minidl.kernels.cuda.kernel_launch import block_for, collapsed, launch, over_rows, padded
 from minidl.kernels.cuda.places import column, columns, place, row, rows
 from minidl.kernels.cuda.scalars import TURNED, scalar
 from minidl.kernels.cuda.target import cuda, unsigned
@@ -145,11 +145,11 @@ def broadcast_strides(x: CudaArray, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*(0,) * added, *(0 if n == 1 else step for n, step in zip(x.shape, x.strides, strict=True)))
 
 
-def _order(inputs: tuple[CudaArray, ...], shape: tuple[int, ...]) -> layout.Strides:
+def _order(inputs: tuple[CudaArray, ...], shape: tuple[int, ...]) -> memory_order.Strides:
     """The order of memory that NumPy would choose."""
     if all(x.contiguous for x in inputs):
         return None
-    return layout.elementwise([(x.shape, x.strides) for x in inputs], shape)
+    return memory_order.elementwise([(x.shape, x.strides) for x in inputs], shape)
 
 
 def _unary(name: str, dtype=None) -> Callable:

@@ -13,8 +13,8 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import assign, copy, full, reshape
 from minidl.kernels.cuda.elementwise import broadcast_strides
+from minidl.kernels.cuda.kernel_launch import THREADS, block_for, collapsed, launch, over, over_rows, padded
 from minidl.kernels.cuda.keys import Chosen, check_within, chosen, is_view, view
-from minidl.kernels.cuda.launch import THREADS, block_for, collapsed, launch, over, over_rows, padded
 from minidl.kernels.cuda.places import column, columns, place, row, rows
 from minidl.kernels.cuda.target import cuda, unsigned
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous, to_numpy
 from minidl.kernels.cuda.elementwise import add, mapped
-from minidl.kernels.cuda.launch import THREADS, over
+from minidl.kernels.cuda.kernel_launch import THREADS, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import max, min
 from minidl.kernels.cuda.refusals import Check, launch_checked, refuse
@@ -37,7 +37,7 @@ class Chosen:
 
     def numbers(self) -> CudaArray:
         """For each of `places` which of all that the indices might have chosen it is, a number below prod(sizes)."""
-        return _places(self.indices, self.sizes, layout.row_major(tuple(self.sizes)))
+        return _places(self.indices, self.sizes, memory_order.row_major(tuple(self.sizes)))
 
 
 def is_view(key: tuple) -> bool:
@@ -47,7 +47,7 @@ def is_view(key: tuple) -> bool:
 
 def view(x: CudaArray, key: tuple) -> CudaArray:
     """x[key] for a key of ints, slices, None and ..."""
-    shape, strides, offset = layout.indexed(x.shape, x.strides, key)
+    shape, strides, offset = memory_order.indexed(x.shape, x.strides, key)
     return x.view(shape, strides, offset)
 
 

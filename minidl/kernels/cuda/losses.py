@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, to_numpy
-from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.reduction import sum
 from minidl.kernels.cuda.refusals import Check, launch_checked, refuse

@@ -8,7 +8,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, full
 from minidl.kernels.cuda.columns import column_sums
-from minidl.kernels.cuda.launch import launch
+from minidl.kernels.cuda.kernel_launch import launch
 from minidl.kernels.cuda.rows import BOUNDS, across, blocks_of_rows, first_row, rows_at_once
 from minidl.kernels.cuda.target import cuda, unsigned
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous
-from minidl.kernels.cuda.launch import THREADS, launch, over
-from minidl.kernels.cuda.memory import pool
+from minidl.kernels.cuda.device_memory import pool
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.target import cuda, unsigned
-from minidl.kernels.windows import Windows
+from minidl.kernels.pooling_windows import Windows
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 

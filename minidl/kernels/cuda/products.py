@@ -8,7 +8,7 @@ import numpy as np
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import reshape, swap_last
 from minidl.kernels.cuda.elementwise import broadcast_strides
-from minidl.kernels.cuda.launch import block_for, collapsed, launch, padded
+from minidl.kernels.cuda.kernel_launch import block_for, collapsed, launch, padded
 from minidl.kernels.cuda.places import column, columns, place, row, rows
 from minidl.kernels.cuda.target import cuda, unsigned
 from minidl.kernels.cuda.tiled import matrices, multiply

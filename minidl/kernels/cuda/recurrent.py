@@ -18,7 +18,7 @@ from minidl.kernels import recurrent_rules
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import accumulate, assign, contiguous, copy, full, reshape, swap_last
 from minidl.kernels.cuda.elementwise import add
-from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.products import matmul
 from minidl.kernels.cuda.reduction import sum as total

@@ -13,7 +13,7 @@ from minidl.kernels import shapes
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, fill, reshape, to_numpy
 from minidl.kernels.cuda.block import laid_out, lay_out, tree, tree_of_places
-from minidl.kernels.cuda.launch import BLOCKS, THREADS, WARP, block_for, collapsed, launch, over, padded
+from minidl.kernels.cuda.kernel_launch import BLOCKS, THREADS, WARP, block_for, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned

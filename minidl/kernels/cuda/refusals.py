@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.kernels.cuda.launch import SYNCHRONOUS, launch
-from minidl.kernels.cuda.memory import compute, device
+from minidl.kernels.cuda.device_memory import compute, device
+from minidl.kernels.cuda.kernel_launch import SYNCHRONOUS, launch
 from minidl.kernels.cuda.target import EMULATED, cuda
 
 AT_ONCE = EMULATED or SYNCHRONOUS

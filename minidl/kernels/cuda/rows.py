@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from minidl.kernels.cuda.launch import BLOCKS, THREADS, WARP, block_for
+from minidl.kernels.cuda.kernel_launch import BLOCKS, THREADS, WARP, block_for
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
 

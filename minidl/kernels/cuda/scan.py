@@ -5,7 +5,7 @@ import functools
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.block import laid_out, lay_out, scan
 from minidl.kernels.cuda.elementwise import multiply
-from minidl.kernels.cuda.launch import THREADS, collapsed, launch, over, padded
+from minidl.kernels.cuda.kernel_launch import THREADS, collapsed, launch, over, padded
 from minidl.kernels.cuda.places import place
 from minidl.kernels.cuda.reduction import total
 from minidl.kernels.cuda.scalars import scalar

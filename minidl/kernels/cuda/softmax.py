@@ -8,7 +8,7 @@ import math
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import contiguous, permute
-from minidl.kernels.cuda.launch import launch
+from minidl.kernels.cuda.kernel_launch import launch
 from minidl.kernels.cuda.rows import across, blocks_of_rows, first_row, online, rows_at_once
 from minidl.kernels.cuda.target import cuda, unsigned
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, assign, broadcast_to, contiguous, part, permute
-from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.target import cuda, unsigned
 

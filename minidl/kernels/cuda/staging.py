@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 
 import numpy as np
 
-from minidl.kernels.cuda.memory import device, rounded
+from minidl.kernels.cuda.device_memory import device, rounded
 from minidl.units import scaled
 
 

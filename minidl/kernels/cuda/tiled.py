@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.launch import THREADS, launch, over, padded
-from minidl.kernels.cuda.memory import device
+from minidl.kernels.cuda.device_memory import device
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over, padded
 from minidl.kernels.cuda.places import column, columns, place
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned

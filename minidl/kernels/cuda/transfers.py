@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import array, contiguous, copy, to_numpy
-from minidl.kernels.cuda.memory import Storage, compute, device, downloads, uploads
+from minidl.kernels.cuda.device_memory import Storage, compute, device, downloads, uploads
 from minidl.kernels.cuda.refusals import look
 from minidl.kernels.cuda.staging import is_pinned, pinned, staging
 

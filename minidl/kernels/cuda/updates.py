@@ -13,7 +13,7 @@ from minidl.kernels import update_rules as rules
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import assign, contiguous, to_numpy
 from minidl.kernels.cuda.block import tree
-from minidl.kernels.cuda.launch import THREADS, launch, over
+from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned

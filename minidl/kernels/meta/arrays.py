@@ -4,7 +4,7 @@ from builtins import sum as total
 
 import numpy as np
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 from minidl.kernels.meta.record import MetaArray, elementwise_strides, in_place, result, view
 
 __all__ = [
@@ -82,9 +82,9 @@ def extent(x):
 
 
 def reshape(x, shape):
-    shape, strides = layout.whole_shape(x, shape), None
+    shape, strides = memory_order.whole_shape(x, shape), None
     if not x.contiguous:
-        strides = layout.reshaped(x.shape, x.strides, shape)
+        strides = memory_order.reshaped(x.shape, x.strides, shape)
         if strides is None:
             x = copy(x)
     return view("reshape", x, shape, strides)
@@ -109,7 +109,9 @@ def concatenate(arrays, dim):
     shape = list(arrays[0].shape)
     shape[dim] = total(x.shape[dim] for x in arrays)
     contiguous = all(x.contiguous for x in arrays)
-    strides = None if contiguous else layout.elementwise([(tuple(shape), x.strides) for x in arrays], tuple(shape))
+    strides = (
+        None if contiguous else memory_order.elementwise([(tuple(shape), x.strides) for x in arrays], tuple(shape))
+    )
     return result("concatenate", arrays, shape, arrays[0].dtype, 0, strides=strides, kind="copy")
 
 

@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 from minidl.kernels import algorithms, shapes
-from minidl.kernels.layout import channels_last
+from minidl.kernels.memory_order import channels_last
 from minidl.kernels.meta.record import result
 
 __all__ = ["channel_sums", "conv2d", "conv2d_grad_input", "conv2d_grad_weight"]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
 __all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]
@@ -19,7 +19,7 @@ def _indexed(shape, key):
 def index(x, key):
     arrays = [k for k in key if isinstance(k, np.ndarray | MetaArray)]
     if not arrays and not any(isinstance(k, bool | np.bool_) for k in key):
-        return view("index", x, *layout.indexed(x.shape, x.strides, key)[:2])
+        return view("index", x, *memory_order.indexed(x.shape, x.strides, key)[:2])
     shape = _indexed(x.shape, key)
     out = math.prod(shape) * x.dtype.itemsize
     read = out + sum(k.nbytes for k in arrays)

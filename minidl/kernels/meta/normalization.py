@@ -3,7 +3,7 @@
 from functools import partial
 
 from minidl.kernels.cpu.batch_norm import lays_channels_last
-from minidl.kernels.layout import channels_last
+from minidl.kernels.memory_order import channels_last
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = [

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minidl.kernels.layout import channels_last
+from minidl.kernels.memory_order import channels_last
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from minidl.kernels import layout
+from minidl.kernels import memory_order
 
 
 class Storage:
@@ -17,7 +17,7 @@ class Storage:
         self.nbytes = nbytes
 
 
-class MetaArray(layout.LaidOut):
+class MetaArray(memory_order.LaidOut):
     """An array without elements. Views of one array share its `storage`, so that memory is counted once.
 
     storage: that of the array of which this is a view, None for memory of its own. strides: as LaidOut has them.
@@ -25,7 +25,9 @@ class MetaArray(layout.LaidOut):
 
     __slots__ = ("storage",)
 
-    def __init__(self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: layout.Strides = None):
+    def __init__(
+        self, shape: tuple[int, ...], dtype, storage: Storage | None = None, strides: memory_order.Strides = None
+    ):
         super().__init__(shape, dtype, strides)
         self.storage = storage if storage is not None else Storage(self.nbytes)
 
@@ -105,11 +107,11 @@ def result(
     return out
 
 
-def elementwise_strides(arrays, shape) -> layout.Strides:
+def elementwise_strides(arrays, shape) -> memory_order.Strides:
     """Those of a new array that NumPy makes of `arrays` element by element."""
     if all(x.contiguous for x in arrays):
         return None
-    return layout.elementwise([(x.shape, x.strides) for x in arrays], tuple(shape))
+    return memory_order.elementwise([(x.shape, x.strides) for x in arrays], tuple(shape))
 
 
 def view(name, x, shape, strides=None):

@@ -9,7 +9,7 @@ from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16
 import numpy as np
 
 from minidl.kernels.cuda.array import LARGEST, CudaArray
-from minidl.kernels.cuda.memory import Storage, compute, device
+from minidl.kernels.cuda.device_memory import Storage, compute, device
 from minidl.kernels.cuda.target import EMULATED
 from minidl.kernels.dlpack_kinds import CPU, CUDA
 

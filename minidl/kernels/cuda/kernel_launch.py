@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import gt
 
 from minidl.kernels.cuda.array import CudaArray
-from minidl.kernels.cuda.memory import compute, device
+from minidl.kernels.cuda.device_memory import compute, device
 from minidl.kernels.cuda.target import name_of
 
 WARP = 32  # threads that go together

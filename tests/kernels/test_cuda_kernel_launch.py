@@ -6,7 +6,7 @@ import pytest
 import minidl
 from minidl import models, nn, optim
 from minidl.kernels import for_device
-from minidl.kernels.cuda import device, emulator, launch, refusals
+from minidl.kernels.cuda import device, emulator, kernel_launch, refusals
 from minidl.kernels.cuda.emulated_memory import RaceError
 
 cuda = for_device("cuda")
@@ -26,9 +26,9 @@ def fail():
 
 def test_an_error_names_the_kernel(monkeypatch):
     x = cuda.full((4,), 1.0, np.float32)
-    monkeypatch.setattr(launch, "SYNCHRONOUS", True)
-    with pytest.raises(RaceError, match=r", in the kernel \S*test_cuda_launch\.racing\.kernel$"):
-        launch.launch(racing(1), 1, 4, x)
+    monkeypatch.setattr(kernel_launch, "SYNCHRONOUS", True)
+    with pytest.raises(RaceError, match=r", in the kernel \S*test_cuda_kernel_launch\.racing\.kernel$"):
+        kernel_launch.launch(racing(1), 1, 4, x)
     monkeypatch.setattr(device, "synchronize", fail)
     with pytest.raises(RuntimeError, match="an illegal memory access, in the kernel .*elementwise.map2.kernel$"):
         cuda.add(x, x)
@@ -50,7 +50,7 @@ def waits(monkeypatch):
 
     for owner, what in ((device, "device"), (device.Stream, "stream"), (device.Event, "event")):
         counted(owner, what)
-    monkeypatch.setattr(launch, "SYNCHRONOUS", False)
+    monkeypatch.setattr(kernel_launch, "SYNCHRONOUS", False)
     monkeypatch.setattr(refusals, "AT_ONCE", False)
     return found
 
@@ -64,7 +64,7 @@ def test_without_it_a_kernel_waits_for_nothing_and_who_reads_its_result_waits_on
 
 
 def test_with_it_each_kernel_waits(waits, monkeypatch):
-    monkeypatch.setattr(launch, "SYNCHRONOUS", True)
+    monkeypatch.setattr(kernel_launch, "SYNCHRONOUS", True)
     cuda.full((4,), 1.0, np.float32)
     assert waits == ["device"]
 
