@@ -9,7 +9,7 @@ from optim_cases import CASES, IDS, parameter
 import minidl
 from minidl import nn, optim
 
-SIZE = 40_000  # more than one cache block
+SIZE = 30_000  # more than one cache block, and fewer than are compiled
 OF_PYTORCH = [(cls, options) for cls, options in CASES if cls not in (optim.Lion, optim.LARS, optim.LAMB)]
 ELEMENTWISE = [(cls, options) for cls, options in CASES if not cls.norms]
 
@@ -79,7 +79,7 @@ def test_slices_updated_alone_equal_the_whole(cls, options):
         whole.grad = minidl.tensor(gradient)
         ours.step(scale=0.5)
         scale = -0.5 if options.get("maximize") else 0.5
-        for state, part in zip(states, (slice(0, 7), slice(7, 30_001), slice(30_001, None)), strict=True):
+        for state, part in zip(states, (slice(0, 7), slice(7, 20_001), slice(20_001, None)), strict=True):
             sliced.update(parts.data[part], gradient[part], state, sliced.param_groups[0], scale)
         np.testing.assert_array_equal(whole.grad.numpy(), gradient)
     np.testing.assert_array_equal(whole.numpy(), parts.numpy())

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from minidl.kernels import update_rules as rules
+from minidl.kernels import update_kernels
 from minidl.kernels.cuda.array import CudaArray
 from minidl.kernels.cuda.arrays import assign, contiguous, to_numpy
 from minidl.kernels.cuda.block import tree
@@ -17,11 +17,9 @@ from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.places import column, columns
 from minidl.kernels.cuda.scalars import scalar
 from minidl.kernels.cuda.target import cuda, unsigned
+from minidl.kernels.update_rules import rules
 
-__all__ = [
-    "adadelta_update", "adagrad_update", "adam_update", "lamb_moments_update", "lion_update", "rmsprop_update",
-    "sgd_update",
-]  # fmt: skip
+__all__ = update_kernels.NAMES
 
 
 # The kernels, by how many arrays the rule has for its state
@@ -29,10 +27,11 @@ __all__ = [
 
 def update0(rule):
     @cuda.jit
-    def update(gradient, parameter, size, numbers):
+    def update(gradient, parameter, size, scale, decay, numbers):
         size, i, step = unsigned(size), column(), columns()
         while i < size:
-            parameter[i] = rule(gradient[i], parameter[i], *numbers)
+            p = parameter[i]
+            (parameter[i],) = rule(gradient[i] * scale + decay * p, p, *numbers)
             i = unsigned(i + step)
 
     return update
@@ -40,10 +39,11 @@ def update0(rule):
 
 def update1(rule):
     @cuda.jit
-    def update(gradient, parameter, a, size, numbers):
+    def update(gradient, parameter, a, size, scale, decay, numbers):
         size, i, step = unsigned(size), column(), columns()
         while i < size:
-            parameter[i], a[i] = rule(gradient[i], parameter[i], a[i], *numbers)
+            p = parameter[i]
+            parameter[i], a[i] = rule(gradient[i] * scale + decay * p, p, a[i], *numbers)
             i = unsigned(i + step)
 
     return update
@@ -51,10 +51,11 @@ def update1(rule):
 
 def update2(rule):
     @cuda.jit
-    def update(gradient, parameter, a, b, size, numbers):
+    def update(gradient, parameter, a, b, size, scale, decay, numbers):
         size, i, step = unsigned(size), column(), columns()
         while i < size:
-            parameter[i], a[i], b[i] = rule(gradient[i], parameter[i], a[i], b[i], *numbers)
+            p = parameter[i]
+            parameter[i], a[i], b[i] = rule(gradient[i] * scale + decay * p, p, a[i], b[i], *numbers)
             i = unsigned(i + step)
 
     return update
@@ -62,18 +63,27 @@ def update2(rule):
 
 def update3(rule):
     @cuda.jit
-    def update(gradient, parameter, a, b, c, size, numbers):
+    def update(gradient, parameter, a, b, c, size, scale, decay, numbers):
         size, i, step = unsigned(size), column(), columns()
         while i < size:
-            parameter[i], a[i], b[i], c[i] = rule(gradient[i], parameter[i], a[i], b[i], c[i], *numbers)
+            p = parameter[i]
+            parameter[i], a[i], b[i], c[i] = rule(gradient[i] * scale + decay * p, p, a[i], b[i], c[i], *numbers)
             i = unsigned(i + step)
 
     return update
 
 
 @functools.cache
-def _kernel(name: str, states: int):
-    return (update0, update1, update2, update3)[states](cuda.jit(device=True)(getattr(rules, name)))
+def _rule(name: str, F: type):
+    """The rule `name` on numbers of the type F, to be called in kernels."""
+    zero, one = F(0), F(1)
+    sign = cuda.jit(device=True)(lambda x: one if x > zero else -one if x < zero else x)
+    return cuda.jit(device=True)(rules(one, scalar("sqrt", F), scalar("maximum", F), sign)[name])
+
+
+@functools.cache
+def _kernel(name: str, states: int, F: type):
+    return (update0, update1, update2, update3)[states](_rule(name, F))
 
 
 @functools.cache
@@ -83,16 +93,17 @@ def _moments_kernel(F: type):
     A thread adds up its own elements, a block its threads' sums as a tree; the few sums of blocks are for the host. So
     no sum is long, and float32 loses next to nothing.
     """
-    rule, add_up = cuda.jit(device=True)(rules.lamb_moments), tree(scalar("add", F))
+    rule, add_up = _rule("lamb_moments", F), tree(scalar("add", F))
     threads, zero = THREADS, F(0)
 
     @cuda.jit
-    def lamb_moments(gradient, parameter, mean, square, sums, size, numbers):
+    def lamb_moments(gradient, parameter, mean, square, sums, size, scale, decay, numbers):
         shared = cuda.shared.array(threads, F)
         t, total = unsigned(cuda.threadIdx.x), zero
         size, i, step = unsigned(size), column(), columns()
         while i < size:
-            squared, mean[i], square[i] = rule(gradient[i], parameter[i], mean[i], square[i], *numbers)
+            p = parameter[i]
+            squared, mean[i], square[i] = rule(gradient[i] * scale + decay * p, p, mean[i], square[i], *numbers)
             total += squared
             i = unsigned(i + step)
         total = add_up(shared, total, t, t, threads, 1)
@@ -105,96 +116,25 @@ def _moments_kernel(F: type):
 # Launching them
 
 
-def _update(name: str, gradient: CudaArray, parameter: CudaArray, *state: CudaArray, numbers: tuple) -> None:
-    changed = (parameter, *state)
-    rows = [contiguous(x) for x in changed]
-    if parameter.size:
-        launch(
-            _kernel(name, len(state)), over(parameter.size), THREADS, contiguous(gradient), *rows, parameter.size,
-            _as(parameter.dtype, numbers),
-        )  # fmt: skip
+def _apply(name: str, update: update_kernels.Update, parameter: CudaArray, gradient: CudaArray) -> float | None:
+    """Do the update `name`; gives the sum of the rule's first results, if the update sums, and waits for it."""
+    if not parameter.size:
+        return 0.0 if update.sums else None
+    changed, F, size = (parameter, *update.state), parameter.dtype.type, parameter.size
+    rows, blocks = [contiguous(x) for x in changed], over(size)
+    numbers = F(update.scale), F(update.decay), tuple(map(F, update.numbers))
+    if update.sums:
+        sums = CudaArray((blocks,), parameter.dtype)
+        launch(_moments_kernel(F), blocks, THREADS, contiguous(gradient), *rows, sums, size, *numbers)
+    else:
+        kernel = _kernel(update.rule, len(update.state), F)
+        launch(kernel, blocks, THREADS, contiguous(gradient), *rows, size, *numbers)
     for x, row in zip(changed, rows, strict=True):
         if row is not x:
             assign(x, row)
+    return float(to_numpy(sums).sum(dtype=np.float64)) if update.sums else None
 
 
-def _as(dtype: np.dtype, numbers: tuple) -> tuple:
-    return tuple(dtype.type(number) for number in numbers)
-
-
-def sgd_update(parameter, gradient, velocity, lr, momentum, dampening, weight_decay, nesterov, scale):
-    """One step of `optim.SGD`; `velocity` is None without momentum."""
-    if velocity is None:
-        _update("sgd", gradient, parameter, numbers=(lr, weight_decay, scale))
-    else:
-        numbers = (lr, momentum, 1 - dampening, weight_decay, nesterov, scale)
-        _update("momentum_sgd", gradient, parameter, velocity, numbers=numbers)
-
-
-def adam_update(
-    parameter, gradient, mean, square, largest, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink,
-    scale,
-):  # fmt: skip
-    """One step of `optim.Adam` and its kin, which differ in the numbers that they give.
-
-    p = shrink * p - (of_mean * m + of_gradient * g) / (root * sqrt(v) + eps) with the new moments m and v, or instead
-    of v with the `largest` so far, where that is not None.
-    """
-    numbers = (beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale, 1)
-    if largest is None:
-        _update("adam", gradient, parameter, mean, square, numbers=numbers)
-    else:
-        _update("amsgrad", gradient, parameter, mean, square, largest, numbers=numbers)
-
-
-def lamb_moments_update(
-    parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale
-):  # fmt: skip
-    """The first half of a step of `optim.LAMB`: moves the moments on, and gives the squared norm of
-
-    u = of_mean * m / (root * sqrt(v) + eps) + weight_decay * p. The gradient is without weight decay. Waits for it.
-    """
-    if not parameter.size:
-        return 0.0
-    rows = [contiguous(x) for x in (gradient, parameter, mean, square)]
-    blocks = over(parameter.size)
-    sums = CudaArray((blocks,), parameter.dtype)
-    numbers = (beta1, beta2, eps, of_mean, root, weight_decay, scale, 1)
-    launch(
-        _moments_kernel(parameter.dtype.type),
-        blocks,
-        THREADS,
-        *rows,
-        sums,
-        parameter.size,
-        _as(parameter.dtype, numbers),
-    )
-    for x, row in zip((mean, square), rows[2:], strict=True):
-        if row is not x:
-            assign(x, row)
-    return float(to_numpy(sums).sum(dtype=np.float64))
-
-
-def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
-    """One step of `optim.Adagrad`; lr is that of this step."""
-    _update("adagrad", gradient, parameter, total, numbers=(lr, eps, weight_decay, scale))
-
-
-def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
-    """One step of `optim.Adadelta`."""
-    _update("adadelta", gradient, parameter, square, step_square, numbers=(lr, rho, eps, weight_decay, scale, 1))
-
-
-def rmsprop_update(parameter, gradient, square, mean, velocity, lr, alpha, eps, momentum, weight_decay, scale):
-    """One step of `optim.RMSprop`; `mean` is None unless it is centered, `velocity` without momentum."""
-    name, state, numbers = "rmsprop", [square], [lr, alpha, eps, weight_decay, scale, 1]
-    if mean is not None:
-        name, state = name + "_centered", [*state, mean]
-    if velocity is not None:
-        name, state, numbers = name + "_momentum", [*state, velocity], [*numbers, momentum]
-    _update(name, gradient, parameter, *state, numbers=tuple(numbers))
-
-
-def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
-    """One step of `optim.Lion`; the gradient is without weight decay."""
-    _update("lion", gradient, parameter, mean, numbers=(lr, beta1, beta2, weight_decay, scale, 1))
+(
+    sgd_update, adam_update, lamb_moments_update, adagrad_update, adadelta_update, rmsprop_update, lion_update,
+) = update_kernels.kernels(_apply)  # fmt: skip

@@ -1,90 +1,94 @@
-"""Optimizer updates compiled by Numba, for float32: one pass over memory where NumPy needs ten.
+"""Optimizer updates compiled, for float32: one pass over memory where NumPy needs ten."""
 
-updates.py has their NumPy twins, update_rules.py what is done to an element. Arrays are 1-D and changed in place,
-numbers are float32.
-"""
+import functools
+import math
 
 import numpy as np
 
-from minidl.kernels import update_rules
 from minidl.kernels.cpu.fast.compiling import FLAGS, njit
 from minidl.kernels.cpu.fast.exponential import ONE
+from minidl.kernels.cpu.fast.threads import THREAD, split
+from minidl.kernels.update_rules import rules
 
 
-def _rule(function):
-    return njit(fastmath=FLAGS, inline="always")(function)
+def apply(update, parameter, gradient):
+    """Do an `update_kernels.Update` on 1-D arrays, cut over threads; gives its sum, if it has one."""
+    arrays, kernel = (gradient, parameter, *update.state), _kernel(update.rule, len(update.state), update.sums)
+    scale, decay, *numbers = map(np.float32, (update.scale, update.decay, *update.numbers))
+    numbers = tuple(numbers)
+    if update.sums:
+        return kernel(*arrays, scale, decay, numbers)
+    split(parameter.size, lambda part: kernel(*(x[part] for x in arrays), scale, decay, numbers), THREAD)
+    return None
 
 
-sgd, momentum_sgd, adam, lamb_moments = map(
-    _rule, (update_rules.sgd, update_rules.momentum_sgd, update_rules.adam, update_rules.lamb_moments)
-)
-adagrad, adadelta, rmsprop, lion = map(
-    _rule, (update_rules.adagrad, update_rules.adadelta, update_rules.rmsprop, update_rules.lion)
-)
+@functools.cache
+def _kernel(name: str, states: int, sums: bool):
+    """The loop of a rule, which machine code on disk is found by."""
+    loop = _sum2(RULES[name]) if sums else (_loop0, _loop1, _loop2, _loop3)[states](RULES[name])
+    loop.__qualname__ = name
+    return njit(fastmath=FLAGS)(loop)
 
 
-@njit(fastmath=FLAGS)
-def sgd_update(parameter, gradient, lr, weight_decay, scale):
-    for i in range(len(parameter)):
-        p = parameter[i]
-        parameter[i] = sgd(gradient[i], p, lr, weight_decay, scale)
+@njit(fastmath=FLAGS, inline="always")
+def _maximum(a, b):
+    return a if a > b or a != a else b
 
 
-@njit(fastmath=FLAGS)
-def momentum_update(parameter, gradient, velocity, lr, momentum, kept, weight_decay, nesterov, scale):
-    for i in range(len(parameter)):
-        parameter[i], velocity[i] = momentum_sgd(
-            gradient[i], parameter[i], velocity[i], lr, momentum, kept, weight_decay, nesterov, scale
-        )
+@njit(fastmath=FLAGS, inline="always")
+def _sign(x):
+    return ONE if x > 0 else -ONE if x < 0 else x
 
 
-@njit(fastmath=FLAGS)
-def adam_update(
-    parameter, gradient, mean, square, beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale
-):
-    for i in range(len(parameter)):
-        parameter[i], mean[i], square[i] = adam(
-            gradient[i], parameter[i], mean[i], square[i],
-            beta1, beta2, eps, of_mean, of_gradient, root, weight_decay, shrink, scale, ONE,
-        )  # fmt: skip
+RULES = {name: njit(fastmath=FLAGS)(rule) for name, rule in rules(ONE, math.sqrt, _maximum, _sign).items()}
 
 
-@njit(fastmath=FLAGS)
-def lamb_moments_update(parameter, gradient, mean, square, beta1, beta2, eps, of_mean, root, weight_decay, scale):
-    """Returns the squared norm of u, summed in float64."""
-    total = 0.0
-    for i in range(len(parameter)):
-        squared, mean[i], square[i] = lamb_moments(
-            gradient[i], parameter[i], mean[i], square[i],
-            beta1, beta2, eps, of_mean, root, weight_decay, scale, ONE,
-        )  # fmt: skip
-        total += np.float64(squared)
-    return total
+# The loops, by how many arrays a rule has for its state
 
 
-@njit(fastmath=FLAGS)
-def adagrad_update(parameter, gradient, total, lr, eps, weight_decay, scale):
-    for i in range(len(parameter)):
-        parameter[i], total[i] = adagrad(gradient[i], parameter[i], total[i], lr, eps, weight_decay, scale)
+def _loop0(rule):
+    def loop(gradient, parameter, scale, decay, numbers):
+        for i in range(len(parameter)):
+            p = parameter[i]
+            (parameter[i],) = rule(gradient[i] * scale + decay * p, p, *numbers)
+
+    return loop
 
 
-@njit(fastmath=FLAGS)
-def adadelta_update(parameter, gradient, square, step_square, lr, rho, eps, weight_decay, scale):
-    for i in range(len(parameter)):
-        parameter[i], square[i], step_square[i] = adadelta(
-            gradient[i], parameter[i], square[i], step_square[i], lr, rho, eps, weight_decay, scale, ONE
-        )
+def _loop1(rule):
+    def loop(gradient, parameter, a, scale, decay, numbers):
+        for i in range(len(parameter)):
+            p = parameter[i]
+            parameter[i], a[i] = rule(gradient[i] * scale + decay * p, p, a[i], *numbers)
+
+    return loop
 
 
-@njit(fastmath=FLAGS)
-def rmsprop_update(parameter, gradient, square, lr, alpha, eps, weight_decay, scale):
-    for i in range(len(parameter)):
-        parameter[i], square[i] = rmsprop(
-            gradient[i], parameter[i], square[i], lr, alpha, eps, weight_decay, scale, ONE
-        )
+def _loop2(rule):
+    def loop(gradient, parameter, a, b, scale, decay, numbers):
+        for i in range(len(parameter)):
+            p = parameter[i]
+            parameter[i], a[i], b[i] = rule(gradient[i] * scale + decay * p, p, a[i], b[i], *numbers)
+
+    return loop
 
 
-@njit(fastmath=FLAGS)
-def lion_update(parameter, gradient, mean, lr, beta1, beta2, weight_decay, scale):
-    for i in range(len(parameter)):
-        parameter[i], mean[i] = lion(gradient[i], parameter[i], mean[i], lr, beta1, beta2, weight_decay, scale, ONE)
+def _loop3(rule):
+    def loop(gradient, parameter, a, b, c, scale, decay, numbers):
+        for i in range(len(parameter)):
+            p = parameter[i]
+            parameter[i], a[i], b[i], c[i] = rule(gradient[i] * scale + decay * p, p, a[i], b[i], c[i], *numbers)
+
+    return loop
+
+
+def _sum2(rule):
+    def loop(gradient, parameter, a, b, scale, decay, numbers):
+        total = 0.0
+        for i in range(len(parameter)):
+            p = parameter[i]
+            first, a[i], b[i] = rule(gradient[i] * scale + decay * p, p, a[i], b[i], *numbers)
+            total += np.float64(first)
+        return total
+
+    return loop
