@@ -1,16 +1,25 @@
 """Elementwise functions: shapes and costs. A transcendental function counts as 10 FLOPs."""
 
+from functools import wraps
+
 import numpy as np
 
+from minidl.kernels import cpu
+from minidl.kernels.algorithms import is_compiled
 from minidl.kernels.meta.record import MetaArray, elementwise_strides, result
 
 __all__ = [
     "absolute", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp", "cos", "divide",
-    "equal", "erf", "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "isclose", "isfinite", "isinf",
-    "isnan", "less", "less_equal", "log", "log1p", "log2", "logical_and", "logical_not", "logical_or", "masked",
-    "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad", "remainder", "round",
-    "sigmoid", "sign", "sin", "sqrt", "subtract", "tanh", "where",
+    "equal", "erf", "exp", "expm1", "floor", "floor_divide", "gelu", "gelu_grad", "greater", "greater_equal", "isclose",
+    "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "log2", "logical_and", "logical_not",
+    "logical_or", "masked", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "relu", "relu_grad",
+    "remainder", "round", "sigmoid", "sign", "sin", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip
+
+
+def twin(name, flops=1, dtype=None, kind="elementwise"):
+    """What costs `flops` an element, and takes what the CPU's kernel `name` takes."""
+    return wraps(getattr(cpu, name))(lambda *arguments: _elementwise(name, arguments, flops, dtype, kind))
 
 
 def _unary(name, flops=1, dtype=None):
@@ -21,13 +30,14 @@ def _binary(name, flops=1, dtype=None):
     return lambda a, b: _elementwise(name, (a, b), flops, dtype)
 
 
-def _elementwise(name, inputs, flops, dtype=None):
-    arrays = [x for x in inputs if isinstance(x, MetaArray)]  # the others are plain numbers
+def _elementwise(name, arguments, flops, dtype, kind="elementwise"):
+    """A new array of the shape to which those among the arguments broadcast; the others are options, or numbers."""
+    arrays = [x for x in arguments if isinstance(x, MetaArray)]
     shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(x.shape for x in arrays))
     found = arrays[0].dtype
     if any(x.dtype != found for x in arrays):  # a mask and numbers
         found = np.result_type(*(x.dtype for x in arrays))
-    return result(name, arrays, shape, dtype or found, flops, strides=elementwise_strides(arrays, shape))
+    return result(name, arrays, shape, dtype or found, flops, strides=elementwise_strides(arrays, shape), kind=kind)
 
 
 add = _binary("add")
@@ -70,35 +80,28 @@ bitwise_xor = _binary("bitwise_xor")
 logical_and = _binary("logical_and", dtype=bool)
 logical_not = _unary("logical_not", dtype=bool)
 logical_or = _binary("logical_or", dtype=bool)
-
-
-def clamp(x, low, high):
-    return _elementwise("clamp", (x,), 2)
+relu = _unary("relu")
+relu_grad = twin("relu_grad", 2)
+sigmoid = _unary("sigmoid", 12)
+clamp = twin("clamp", 2)
+where = twin("where")
+masked = twin("masked")
+isclose = twin("isclose", 5, bool)
 
 
 def erf(x):
     return result("erf", (x,), x.shape, x.dtype, 15)
 
 
-def isclose(a, b, rtol, atol, equal_nan):
-    return _elementwise("isclose", (a, b), 5, bool)
+def gelu(x, approximate):
+    return _in_blocks("gelu", (x,), x, 16)
 
 
-def where(condition, a, b):
-    return _elementwise("where", (condition, a, b), 1)
+def gelu_grad(grad, x, approximate):
+    return _in_blocks("gelu_grad", (grad, x), x, 24)
 
 
-def masked(x, mask):
-    return _elementwise("masked", (x, mask), 1, x.dtype)
-
-
-def relu(x):
-    return _elementwise("relu", (x,), 1)
-
-
-def relu_grad(grad, y):
-    return _elementwise("relu_grad", (grad, y), 2)
-
-
-def sigmoid(x):
-    return _elementwise("sigmoid", (x,), 12)
+def _in_blocks(name, arrays, x, flops):
+    """In the order of memory of the arrays where it is compiled; contiguous where it is made block by block."""
+    strides = elementwise_strides(arrays, x.shape) if is_compiled(x.size, x.dtype) else None
+    return result(name, arrays, x.shape, x.dtype, flops, strides=strides)

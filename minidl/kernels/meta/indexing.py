@@ -7,7 +7,9 @@ import numpy as np
 from minidl.kernels import memory_order
 from minidl.kernels.meta.record import MetaArray, in_place, result, view
 
-__all__ = ["check_indices", "index", "index_add", "index_assign", "index_grad", "index_put"]
+__all__ = [
+    "check_indices", "embedding", "embedding_grad", "index", "index_add", "index_assign", "index_grad", "index_put",
+]  # fmt: skip
 
 
 def _indexed(shape, key):
@@ -45,3 +47,15 @@ def index_grad(grad, key, shape):
 
 def check_indices(name, indices, size):
     """Values are not known here."""
+
+
+def embedding(weight, indices):
+    shape = (*indices.shape, weight.shape[1])
+    read = indices.nbytes + math.prod(shape) * weight.dtype.itemsize
+    return result("embedding", (weight, indices), shape, weight.dtype, 0, read=read, kind="copy")
+
+
+def embedding_grad(grad, indices, rows):
+    return result(
+        "embedding_grad", (grad, indices), (rows, grad.shape[-1]), grad.dtype, flops=grad.size, kind="reduction"
+    )

@@ -20,40 +20,28 @@ def _total(x):
     return x.dtype if x.dtype.kind == "f" else np.int64
 
 
-def sum(x, dim, keepdim):
-    return _reduced("sum", (x,), shapes.reduced(x.shape, dim, keepdim), _total(x), flops=x.size)
+def _reduction(name, dtype=None):
+    """Of `dtype`, a function of x; None: of x's."""
+
+    def kernel(x, dim, keepdim):
+        found = dtype(x) if dtype else x.dtype
+        return _reduced(name, (x,), shapes.reduced(x.shape, dim, keepdim), found, flops=x.size)
+
+    return kernel
 
 
-def max(x, dim, keepdim):
-    return _reduced("max", (x,), shapes.reduced(x.shape, dim, keepdim), x.dtype, flops=x.size)
+def _place(name):
+    return lambda x, dim: _reduced(name, (x,), shapes.reduced(x.shape, dim, False), np.int64, flops=x.size)
 
 
-def min(x, dim, keepdim):
-    return _reduced("min", (x,), shapes.reduced(x.shape, dim, keepdim), x.dtype, flops=x.size)
-
-
-def argmax(x, dim):
-    return _reduced("argmax", (x,), shapes.reduced(x.shape, dim, False), np.int64, flops=x.size)
-
-
-def argmin(x, dim):
-    return _reduced("argmin", (x,), shapes.reduced(x.shape, dim, False), np.int64, flops=x.size)
-
-
-def any(x, dim, keepdim):
-    return _reduced("any", (x,), shapes.reduced(x.shape, dim, keepdim), bool, flops=x.size)
-
-
-def all(x, dim, keepdim):
-    return _reduced("all", (x,), shapes.reduced(x.shape, dim, keepdim), bool, flops=x.size)
+sum, prod = _reduction("sum", _total), _reduction("prod", _total)
+max, min = _reduction("max"), _reduction("min")
+any, all = _reduction("any", lambda x: bool), _reduction("all", lambda x: bool)
+argmax, argmin = _place("argmax"), _place("argmin")
 
 
 def squared_norm(x):
     return reduce_to_number("squared_norm", x, 2 * x.size)
-
-
-def prod(x, dim, keepdim):
-    return _reduced("prod", (x,), shapes.reduced(x.shape, dim, keepdim), _total(x), flops=x.size)
 
 
 def prod_grad(grad, x, dim):
