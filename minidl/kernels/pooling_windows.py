@@ -56,6 +56,11 @@ class Windows:
         return found
 
 
+def places_dtype(rows: Windows, columns: Windows) -> type[np.integer]:
+    """Of an element's place in its window, whose lines and columns these are: the smallest that holds them all."""
+    return np.uint8 if rows.length * columns.length <= 256 else np.int32
+
+
 @lru_cache
 def regular(size, kernel, stride, padding, dilation=1, ceil_mode=False, count_include_pad=True) -> Windows:
     """Windows of `kernel` elements, `dilation` apart, that begin every `stride` in a dimension padded at both ends.

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minidl.kernels import cpu
 from minidl.kernels.cpu import fast
@@ -61,6 +63,22 @@ def test_compiled_normalisation_equals_its_numpy_twin_in_float64(function, shape
     for got, wanted in zip(function(x, grad, *parameters), exact, strict=True):
         assert got.dtype == np.float32 and got.shape == wanted.shape
         assert np.abs(got - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@settings(max_examples=15)
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.booleans(), st.booleans())
+def test_the_fast_kernels_give_what_the_plain_ones_give_for_all_sizes(function, n, c, height, width, last, weighted):
+    x, grad = (channels_last(a) if last else a for a in (large(n, c, height, width), large(n, c, height, width)))
+    parameters = (large(c), large(c)) if weighted else (None, None)
+    found = []
+    for compiled in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast, "use_compiled", lambda x, least=0, compiled=compiled: compiled)
+            found.append(function(x, grad, *parameters))
+    for plain, ours in zip(*found, strict=True):
+        assert ours.dtype == plain.dtype == np.float32 and ours.shape == plain.shape
+        assert np.abs(ours - plain).max() <= 1e-4 * max(1, np.abs(plain).max())
 
 
 @pytest.mark.parametrize("shape", [*SHAPES.values(), (6, 4, 3)], ids=[*SHAPES, "not compiled"])

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minidl.kernels import cpu
 from minidl.kernels.cpu import fast
@@ -42,6 +44,34 @@ def test_compiled_pooling_equals_its_numpy_twin_in_float64(name):
     ]:
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def pools(draw, size):
+    """Windows along a dimension of `size`, of any kind that ops make."""
+    if draw(st.booleans()):
+        return adaptive(size, draw(st.integers(1, 9)))
+    kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    padding, ceil_mode, counted = draw(st.integers(0, kernel // 2)), draw(st.booleans()), draw(st.booleans())
+    return regular(size, kernel, draw(st.integers(1, 4)), padding, dilation, ceil_mode, counted)
+
+
+@given(st.integers(7, 16), st.integers(7, 16), st.integers(1, 20), st.data())
+def test_the_fast_kernels_give_what_the_plain_ones_give_for_all_windows(height, width, channels, data):
+    windows = data.draw(pools(height)), data.draw(pools(width))
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, channels, height, width), np.float32)
+    grad = generator.standard_normal((2, channels, *map(len, windows)), np.float32)
+    found = []
+    for compiled in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast, "use_compiled", lambda x, least=0, compiled=compiled: compiled)
+            y, which = cpu.max_pool2d(x, *windows)
+            gradients = cpu.max_pool2d_grad(grad, which, *windows), cpu.avg_pool2d_grad(grad, *windows)
+            found.append((y, which, cpu.avg_pool2d(x, *windows), *gradients))
+    for plain, ours in zip(*found, strict=True):
+        assert ours.dtype == plain.dtype
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

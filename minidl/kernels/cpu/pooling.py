@@ -7,6 +7,7 @@ import numpy as np
 
 from minidl.kernels.cpu import fast
 from minidl.kernels.cpu.images import channels_first, channels_last
+from minidl.kernels.pooling_windows import places_dtype
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
@@ -14,15 +15,14 @@ __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "ma
 def max_pool2d(x, rows, columns):
     """The largest element of each window, NaN if one is; and its place in the window, row by row.
 
-    x (n, c, height, width) -> (n, c, len(rows), len(columns)) twice, the places of uint8, or int32 if need be.
+    x (n, c, height, width) -> (n, c, len(rows), len(columns)) twice, the places of `places_dtype`.
     """
     x = channels_last(x)
-    places_dtype = np.uint8 if rows.length * columns.length <= 256 else np.int32
     if fast.use_compiled(x):
-        y, which = fast.pooling.max_pool2d(x, rows, columns, places_dtype)
+        y, which = fast.pooling.max_pool2d(x, rows, columns)
     else:
         shape = (x.shape[0], len(rows), len(columns), x.shape[3])
-        y, which = np.full(shape, -np.inf, x.dtype), np.zeros(shape, places_dtype)
+        y, which = np.full(shape, -np.inf, x.dtype), np.zeros(shape, places_dtype(rows, columns))
         for place, index, inside in _elements(rows, columns):
             element = x[index[0]][index[1]]
             better = _masked((element > y) | np.isnan(element), inside)

@@ -16,7 +16,7 @@ from minidl.kernels.cuda.arrays import array, contiguous
 from minidl.kernels.cuda.device_memory import pool
 from minidl.kernels.cuda.kernel_launch import THREADS, launch, over
 from minidl.kernels.cuda.target import cuda, unsigned
-from minidl.kernels.pooling_windows import Windows
+from minidl.kernels.pooling_windows import Windows, places_dtype
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
@@ -200,10 +200,7 @@ def _launch(kernel, out: CudaArray, *others: CudaArray, rows: Windows, columns: 
 def max_pool2d(x, rows, columns):
     """x (n, c, height, width) -> the largest of each window, NaN if one is; and its place in the window (row-major)."""
     shape = (*x.shape[:2], len(rows), len(columns))
-    y, which = (
-        CudaArray(shape, x.dtype),
-        CudaArray(shape, np.uint8 if rows.length * columns.length <= 256 else np.int32),
-    )
+    y, which = CudaArray(shape, x.dtype), CudaArray(shape, places_dtype(rows, columns))
     _launch(maximum(x.dtype.type), y, which, contiguous(x), rows=rows, columns=columns)
     return y, which
 

@@ -2,10 +2,9 @@
 
 import math
 
-import numpy as np
-
 from minidl.kernels.memory_order import channels_last
 from minidl.kernels.meta.record import MetaArray, result
+from minidl.kernels.pooling_windows import places_dtype
 
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_take"]
 
@@ -25,7 +24,7 @@ def _whole(grad, rows, columns):
 
 def max_pool2d(x, rows, columns):
     shape, elements = _pooled(x, rows, columns), rows.length * columns.length
-    which = MetaArray(shape, np.uint8 if elements <= 256 else np.int32, strides=channels_last(shape))
+    which = MetaArray(shape, places_dtype(rows, columns), strides=channels_last(shape))
     return _images("max_pool2d", (x,), shape, elements * which.size, also_written=(which,)), which
 
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from minidl.kernels.cpu.fast.compiling import FLAGS, njit
 from minidl.kernels.cpu.fast.images import by_image
+from minidl.kernels.pooling_windows import places_dtype
 
 
-def max_pool2d(x, rows, columns, places_dtype):
+def max_pool2d(x, rows, columns):
     shape = (x.shape[0], len(rows), len(columns), x.shape[3])
-    y, which = np.empty(shape, x.dtype), np.empty(shape, places_dtype)
+    y, which = np.empty(shape, x.dtype), np.empty(shape, places_dtype(rows, columns))
     if rows.all_hold(2) and columns.all_hold(2):
         starts = rows.starts, columns.starts
         by_image(x, lambda part: _max_pool2d_two_by_two(x[part], *starts, y[part], which[part]))
