@@ -29,7 +29,7 @@ def rectified(*shape):
     return y
 
 
-def weight(width):
+def numbers(width):
     return GENERATOR.standard_normal(width).astype(np.float32)
 
 
@@ -88,8 +88,8 @@ def inputs_of(scores, rows, parameters):
         "attention_weights": [large(*scores)],
         "attention_weights, causal": [large(*scores)],
         "attention_weights_grad": [large(*scores), large(*scores)],
-        "layer_norm": [large(*rows), weight(rows[1]), weight(rows[1])],
-        "layer_norm_grad": [large(*rows), large(*rows), weight(rows[1])],
+        "layer_norm": [large(*rows), numbers(rows[1]), numbers(rows[1])],
+        "layer_norm_grad": [large(*rows), large(*rows), numbers(rows[1])],
         "cross_entropy": [large(*rows), classes],
         "cross_entropy_grad": [large(*rows), classes],
         "relu": [large(*rows)],
@@ -136,11 +136,27 @@ def test_a_fast_kernel_gives_what_the_plain_one_gives_for_all_sizes(name, height
     found = {}
     for compiled in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fast, "use_compiled", lambda x, least=0, compiled=compiled: compiled)
+            patch.setattr(fast, "use_compiled", lambda x, least=0, on=compiled: on and x.dtype == np.float32)
             found[compiled] = run(name, inputs)
     for plain, ours in zip(found[False], found[True], strict=True):
         assert plain.shape == ours.shape and plain.dtype == ours.dtype == np.float32
         np.testing.assert_allclose(ours, plain, 1e-4, 1e-5 * max(1, np.abs(plain).max()))
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(1, 3), st.booleans())
+def test_a_product_over_threads_and_turned_is_the_plain_one_for_all_sizes(m, k, n, matrices, with_bias):
+    a, b = large(matrices, m, k), large(matrices, k, n)
+    weight, bias = large(n, k), numbers(n) if with_bias else None
+    found = []
+    for chosen in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast.products, "OWN_THREAD", 1)
+            for rule in ("worth_threads", "is_long"):
+                patch.setattr(fast.products, rule, lambda *given, chosen=chosen: chosen)
+            found.append((cpu.matmul(a, b), cpu.matmul(a[0], b[0]), cpu.linear(a[0], weight, bias)))
+    for plain, ours in zip(*found, strict=True):
+        assert plain.shape == ours.shape and plain.dtype == ours.dtype
+        np.testing.assert_allclose(ours, plain, 1e-4, 1e-3)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -163,7 +179,7 @@ def test_a_strided_input_gives_the_same_result():
     x = large(*ROWS)
     strided = np.asfortranarray(x)
     np.testing.assert_array_equal(cpu.gelu(strided, "tanh"), cpu.gelu(x, "tanh"))
-    w = weight(301)
+    w = numbers(301)
     np.testing.assert_array_equal(cpu.layer_norm(strided, w, w, 1e-5)[0], cpu.layer_norm(x, w, w, 1e-5)[0])
 
 
