@@ -11,8 +11,8 @@ import numpy as np
 
 from minidl import kernels, random
 from minidl.dtypes import bool_, dtype_of, float32, float64, int64
+from minidl.nested import leaves
 from minidl.tensor import Tensor
-from minidl.tree import leaves
 from minidl.validation import check_int
 
 _default_device = "cpu"

@@ -18,8 +18,8 @@ from safetensors import numpy as safetensors
 import minidl
 from minidl import io, nn, optim
 from minidl.kernels.meta import MetaArray
+from minidl.nested import leaves
 from minidl.structure import SAVED
-from minidl.tree import leaves
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=9).filter(lambda name: name != "__metadata__")
 DTYPES = st.sampled_from(SAVED).map(np.dtype)

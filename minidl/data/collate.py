@@ -7,8 +7,8 @@ import numpy as np
 
 from minidl.creation import tensor
 from minidl.dtypes import float32, float64
+from minidl.nested import sequence_like
 from minidl.tensor import Tensor
-from minidl.tree import sequence_like
 
 KINDS = (dict, (tuple, list), (str, bytes), (np.ndarray, Tensor), (Number, np.generic))
 

@@ -8,8 +8,8 @@ from minidl import random
 from minidl.data.collate import default_collate
 from minidl.data.datasets import Dataset, set_epoch
 from minidl.dtypes import dtype_of
+from minidl.nested import leaves, map_leaves
 from minidl.tensor import Tensor
-from minidl.tree import leaves, map_leaves
 
 
 class Fetcher:

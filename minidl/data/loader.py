@@ -17,9 +17,9 @@ from minidl.data.fetch import Fetcher
 from minidl.data.loader_worker import LoaderWorker
 from minidl.data.snapshot import Snapshot
 from minidl.kernels import for_device
+from minidl.nested import map_leaves
 from minidl.ops.shape import pin_memory
 from minidl.tensor import Tensor
-from minidl.tree import map_leaves
 from minidl.validation import check_count
 
 

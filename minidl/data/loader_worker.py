@@ -21,10 +21,10 @@ from minidl.arena import Arena, Heap
 from minidl.creation import tensor
 from minidl.data import snapshot
 from minidl.messages import Messages
+from minidl.nested import map_leaves
 from minidl.packing import packed_error, unpacked, unpacked_error
 from minidl.processes import ChildProcess, WorkerError, news
 from minidl.tensor import Tensor
-from minidl.tree import map_leaves
 
 
 @dataclass(frozen=True)

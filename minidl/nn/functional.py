@@ -1,7 +1,6 @@
 """The operations under the names that PyTorch has in torch.nn.functional."""
 
 from minidl.nn.losses.boxes import box_iou, generalized_box_iou
-from minidl.nn.losses.embedding import cosine_similarity, pairwise_distance
 from minidl.nn.losses.functions import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -17,6 +16,7 @@ from minidl.nn.losses.functions import (
     smooth_l1_loss,
     triplet_margin_loss,
 )
+from minidl.nn.losses.similarity import cosine_similarity, pairwise_distance
 from minidl.ops import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

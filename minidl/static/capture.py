@@ -11,10 +11,10 @@ import numpy as np
 
 from minidl.kernels import interposed
 from minidl.kernels.cpu import updates
+from minidl.nested import map_leaves
 from minidl.nn.module import Module
 from minidl.static.graph import Graph, Node, Value
 from minidl.tensor import Tensor
-from minidl.tree import map_leaves
 
 
 def capture(function: Callable, *example: Tensor) -> Graph:

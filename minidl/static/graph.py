@@ -13,9 +13,9 @@ import numpy as np
 
 from minidl.kernels import cpu, meta
 from minidl.kernels.meta import KernelCall, MetaArray
+from minidl.nested import map_leaves
 from minidl.static.memory_planning import Lifetime, assign_offsets
 from minidl.tensor import Tensor
-from minidl.tree import map_leaves
 
 
 @dataclass

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl import data
 from minidl.data import transforms
-from minidl.tree import leaves
+from minidl.nested import leaves
 from tests.leftovers import alive
 
 pytestmark = pytest.mark.usefixtures("warm_workers", "nothing_is_left")

@@ -10,7 +10,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.plan import RECOMPUTATIONS, SHARDINGS
-from minidl.parallel.runtime.memory import HighWater
+from minidl.parallel.runtime.high_water import HighWater
 from minidl.parallel.schedules import SCHEDULES
 from simulator import simulate
 from tests.parallel.plans import plans
@@ -202,7 +202,7 @@ def test_a_message_that_lies_where_an_array_was_that_is_being_used_up_leaves_no_
     def with_one_id(arrays):
         return dict.fromkeys([1], sum(sizes)) if (sizes := [array.nbytes for array in arrays]) else {}
 
-    monkeypatch.setattr("minidl.parallel.runtime.memory.storages", with_one_id)
+    monkeypatch.setattr("minidl.parallel.runtime.high_water.storages", with_one_id)
     memory = HighWater(SimpleNamespace(buckets=(), parameters=(), buffers=()), None)
     forward, backward = I.Forward(0, 1, 0, 0, 0, False), I.Backward(0, 1, 0, 0, False, False)
     receive = I.RecvGradient(0, 0, 0, 1)

@@ -7,6 +7,6 @@ loss of a batch is the sum of the parts' sums over the sum of their weights, how
 from minidl.nn.losses.binary import BCELoss, BCEWithLogitsLoss, FocalLoss
 from minidl.nn.losses.boxes import GIoULoss, IoULoss
 from minidl.nn.losses.classification import CrossEntropyLoss, KLDivLoss, NLLLoss
-from minidl.nn.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
 from minidl.nn.losses.loss import Loss
 from minidl.nn.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
+from minidl.nn.losses.similarity import CosineEmbeddingLoss, TripletMarginLoss

@@ -3,8 +3,8 @@
 from minidl.nn.losses.binary import BCELoss, BCEWithLogitsLoss, FocalLoss
 from minidl.nn.losses.boxes import GIoULoss
 from minidl.nn.losses.classification import CrossEntropyLoss, KLDivLoss, NLLLoss
-from minidl.nn.losses.embedding import CosineEmbeddingLoss, TripletMarginLoss
 from minidl.nn.losses.regression import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
+from minidl.nn.losses.similarity import CosineEmbeddingLoss, TripletMarginLoss
 from minidl.ops.losses import IGNORE_INDEX
 from minidl.tensor import Tensor
 

@@ -32,7 +32,7 @@ from minidl.parallel.request import Request
 from minidl.parallel.result import Evaluation, StepRecord
 from minidl.parallel.runtime.device import device_of_rank
 from minidl.parallel.runtime.execution import Execution, Step
-from minidl.parallel.runtime.memory import HighWater
+from minidl.parallel.runtime.high_water import HighWater
 from minidl.parallel.runtime.stage import Stage
 from minidl.parallel.runtime.worker import Worker
 from minidl.parallel.sequence import positions

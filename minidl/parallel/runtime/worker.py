@@ -26,7 +26,7 @@ from minidl.parallel.mesh import Mesh
 from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.device import Gpu, Host, Told
 from minidl.parallel.runtime.execution import Execution, Step
-from minidl.parallel.runtime.memory import HighWater
+from minidl.parallel.runtime.high_water import HighWater
 from minidl.parallel.runtime.stage import Bucket, Stage
 from minidl.parallel.sequence import part
 from minidl.parallel.totals import Totals

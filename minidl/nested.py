@@ -1,4 +1,4 @@
-"""Trees: values in tuples, lists and dicts, as a data set's samples or a function's results may be."""
+"""Nested values: in tuples, lists and dicts, as a data set's samples or a function's results may be."""
 
 from collections.abc import Callable, Iterator
 
