@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+
+import numpy as np
 
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.block_profile import ParameterProfile
 from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
+from minidl.parallel.mesh import REPLICAS
 from minidl.parallel.plan import Plan
-from minidl.parallel.shares import flat_elements, parts
+from minidl.parallel.shares import flat_elements, parts, share_elements
 from minidl.parallel.slots import Place, slots
 
 
@@ -47,6 +50,21 @@ class BucketParameters:
         parameters, shards = self.trained(place), self.shards(place)
         found = parts([p.elements for p in parameters], share % shards, shards)
         return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
+
+    def busiest_share(self, places: Iterable[Place], calls: Callable[[ParameterProfile], int]) -> int:
+        """The replica whose shares of these buckets need most calls; `calls` says how many each parameter needs."""
+        total = np.zeros(self.plan.shards(REPLICAS), int)
+        for place in places:
+            parameters, shards = self.trained(place), self.shards(place)
+            length, start = share_elements(sum(p.elements for p in parameters), shards), 0
+            changes = np.zeros(shards + 1, int)  # where a parameter begins among the shares, and where it has ended
+            for p in parameters:
+                if p.elements:
+                    changes[start // length] += calls(p)
+                    changes[(start + p.elements - 1) // length + 1] -= calls(p)
+                start += p.elements
+            total += np.tile(changes[:-1].cumsum(), len(total) // shards)
+        return int(total.argmax())
 
     def flat(self, place: Place, share: bool = False) -> MetaArray:
         """The flat array that holds the trained parameters of a bucket, or their gradients; or a replica's share."""

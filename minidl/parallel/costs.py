@@ -22,7 +22,7 @@ from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
-from minidl.parallel.mesh import REPLICAS, Axis
+from minidl.parallel.mesh import Axis
 from minidl.parallel.plan import Plan
 
 
@@ -101,16 +101,9 @@ class Costs:
 
     def _updated(self, buckets, calls_of: Callable[[ParameterProfile], Sequence[Call]]) -> Sequence[Call]:
         """Calls for a replica's share of each bucket: of the one that makes most, with whom the step ends."""
-        by_share = (
-            [
-                call
-                for place in buckets
-                for parameter, part in self.parameters.share(place, share)
-                for call in part_of(calls_of(parameter), part)
-            ]
-            for share in range(self.plan.shards(REPLICAS))
-        )
-        return max(by_share, key=len)
+        share = self.parameters.busiest_share(buckets, lambda p: sum(call.kind != "view" for call in calls_of(p)))
+        parts = chain.from_iterable(self.parameters.share(place, share) for place in buckets)
+        return [call for parameter, part in parts for call in part_of(calls_of(parameter), part)]
 
     # Bytes
 
