@@ -20,7 +20,7 @@ from typing import get_type_hints
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("minidl", "simulator")
 MODULES = (  # of each package its front page, and what is imported from further in
-    "minidl", "minidl.autograd", "minidl.cuda", "minidl.metrics", "minidl.monitor", "minidl.profile", "minidl.static",
+    "minidl", "minidl.autograd", "minidl.cuda", "minidl.metrics", "minidl.monitor", "minidl.profiling", "minidl.static",
     "minidl.testing", "minidl.trace",
     "minidl.nn", "minidl.nn.functional", "minidl.nn.init", "minidl.nn.utils",
     "minidl.optim", "minidl.optim.lr_scheduler", "minidl.optim.lr_schedules",

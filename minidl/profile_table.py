@@ -13,7 +13,7 @@ from rich.table import Table
 from minidl.units import duration, scaled
 
 if TYPE_CHECKING:
-    from minidl.profile import Profile, Row
+    from minidl.profiling import Profile, Row
 
 CAPTION = "FLOPs, bytes moved, time: forward above backward"
 FOLDED = "×n: n blocks alike; the numbers are those of each, the times their mean"

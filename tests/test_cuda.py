@@ -12,7 +12,7 @@ import pytest
 
 import minidl
 from minidl.kernels import cuda_available, for_device
-from minidl.profile import profile
+from minidl.profiling import profile
 
 HAS_GPU = 77
 ROOT = pathlib.Path(minidl.__file__).parent

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from minidl import models
 from minidl.display import Displayed, cut, facts
-from minidl.profile import profile
+from minidl.profiling import profile
 
 
 class Shown(Displayed):

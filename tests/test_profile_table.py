@@ -4,8 +4,8 @@ import json
 
 import minidl
 from minidl import models, nn
-from minidl.profile import Profile, Row, profile
 from minidl.profile_table import folded
+from minidl.profiling import Profile, Row, profile
 
 
 def row(name, kind="Block", flops=7, seconds=None):

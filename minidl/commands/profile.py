@@ -13,8 +13,8 @@ from minidl.commands.output import print_table
 from minidl.commands.own_model import HELP, OwnModel, blamed, model_name
 from minidl.models import BUILDERS, builder
 from minidl.parallel import Plan
-from minidl.profile import Profile, profile
 from minidl.profile_table import profile_table
+from minidl.profiling import Profile, profile
 from minidl.units import counted, scaled
 
 DESCRIPTION = """\

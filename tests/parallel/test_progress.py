@@ -190,7 +190,7 @@ CELL = """
 from minidl import data, models, nn, optim
 from minidl.monitor import terminal
 from minidl.parallel import train
-from minidl.profile import profile
+from minidl.profiling import profile
 terminal.SECONDS_PER_LOOK = 0.0
 run = train(models.builder("mlp-digits"), data.digits()[0], optimizer=lambda p: optim.SGD(p, lr=0.1),
             loss=nn.CrossEntropyLoss(), batch_size=64, steps=5)

@@ -11,7 +11,7 @@ from minidl.kernels.meta import MetaArray
 from minidl.parallel import Mesh
 from minidl.parallel.block_profile import flops
 from minidl.parallel.chain_profile import build_on_meta, profile_chain
-from minidl.profile import profile
+from minidl.profiling import profile
 
 COUNTS = ("parameters", "forward_flops", "backward_flops", "forward_bytes", "backward_bytes")
 
