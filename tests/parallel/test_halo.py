@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +98,7 @@ def small_network(group):
 
 
 def test_a_network_split_by_rows_gives_what_pytorch_gives():
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
     images = np.random.default_rng(0).standard_normal((2, 3, 13, 9))
 
     def work(group):
