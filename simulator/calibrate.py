@@ -14,7 +14,7 @@ from minidl.kernels.meta import KernelCall
 from minidl.parallel import launch
 from minidl.parallel.chain_profile import ChainProfile
 from simulator import probes, schema
-from simulator.compute import as_computed, timed_as
+from simulator.compute.timed import as_computed, timed_as
 from simulator.devices import DEVICES
 from simulator.hardware import Cluster
 from simulator.measure import (

@@ -21,7 +21,7 @@ from minidl.op import Op
 from minidl.parallel import blocks
 from minidl.parallel.experts import MixtureOfExperts
 from minidl.tensor import Tensor
-from simulator.compute import as_computed, timed_as
+from simulator.compute.timed import as_computed, timed_as
 
 FEW = COMPILED_FROM - 1  # elements: as many as NumPy still works on, before compiled code takes over at once
 OTHER_OPTIMIZERS = (  # than a TrainingStep has

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.bench.gpu_timing import mean_seconds
-from simulator.compute import SMALL
+from simulator.compute.measured import SMALL
 
 POOL, PLACES = 256 << 20, 16  # bytes of operands, more than the caches of a GPU; places in which these lie
 

@@ -12,7 +12,8 @@ from minidl.display import Displayed, facts
 from minidl.units import counted, scaled
 from minidl.validation import check_count
 from simulator import schema
-from simulator.compute import BYTES, Compute, Roofline
+from simulator.compute import Compute, Roofline
+from simulator.compute.roofline import BYTES
 from simulator.network import Link, Links, Network
 from simulator.schema import Schema
 

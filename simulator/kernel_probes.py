@@ -28,7 +28,7 @@ from minidl.kernels.meta import MetaArray
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.device import device_of_rank
 from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
-from simulator.compute import as_computed, timed_as, timed_by
+from simulator.compute.timed import as_computed, timed_as, timed_by
 from simulator.devices import DEVICES
 from simulator.probes import LEAST_SECONDS, reading_seconds
 

@@ -24,7 +24,9 @@ from minidl.parallel import Plan, forkserver, launch, train
 from minidl.units import counted
 from simulator import kernel_probes, probes
 from simulator.chains import Sizes
-from simulator.compute import Convolution, Measured, Points, interpolate
+from simulator.compute import Measured
+from simulator.compute.convolution import Convolution
+from simulator.compute.interpolation import Points, interpolate
 from simulator.devices import DEVICES
 from simulator.hardware import Cluster, Processors
 from simulator.network import NoNetwork, SharedMemory
@@ -41,7 +43,7 @@ class Effort:
 
     contention: rounds, before each phase, in which a core computes alone and then all do. rounds: through matrix
     products and kernels. iterations: with two ranks on each core. launches: in which workers communicate. kernels: that
-    are timed, by the names of `compute.timed_as`, None for all. sizes: in which products and kernels are timed, None
+    are timed, by the names of `timed_as`, None for all. sizes: in which products and kernels are timed, None
     for the device's own. steps, micro_batches: of the trainings that tell what an instruction takes. A GPU is
     measured without contention, iterations and launches.
     """

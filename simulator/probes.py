@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl.parallel.group import ProcessGroup
 from minidl.tensor import Tensor
-from simulator.compute import SMALL
+from simulator.compute.measured import SMALL
 
 GEMM_POOL, GEMM_PLACES = 16 << 20, 16  # bytes, more than the caches of a core; places in it
 MESSAGE_BYTES = (64, 1 << 12, 1 << 15, 1 << 18, 1 << 20, 1 << 22, 1 << 24)

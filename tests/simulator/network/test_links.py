@@ -1,11 +1,10 @@
-"""network.py: messages and collectives on links, held to closed forms; and those of shared memory."""
+"""network/links.py: messages and collectives on links, held to closed forms."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.parallel.collectives import COSTS
-from simulator.network import SharedMemory
 from tests.simulator.hand_made import links
 
 A, B, A2, B2 = 1e-6, 1e9, 1e-5, 1e8
@@ -65,17 +64,3 @@ def test_more_bytes_never_take_less_time(name, ranks, nbytes, more):
 def test_better_links_never_make_a_collective_slower(name, ranks, nbytes, node, network):
     better = links(A / node, B * node, 4, A2 / network, B2 * network)
     assert better.collective_seconds(name, ranks, nbytes) <= LINKS.collective_seconds(name, ranks, nbytes)
-
-
-def test_shared_memory_gives_the_times_that_were_measured():
-    points = [(64, 1e-6), (1 << 20, 1e-4)]
-    network = SharedMemory(
-        {"all_reduce": points, "all_gather": [(64, 5e-6)], "alone": [(64, 2e-7)]}, {"all_reduce": [(64, 8e-6)]},
-        [(64, 3e-6)], [(64, 4e-6)],
-    )  # fmt: skip
-    assert network.collective_seconds("all_reduce", (0, 1), 1 << 20) == pytest.approx(1e-4)
-    assert network.collective_seconds("all_gather", (0, 1), 64) == 5e-6
-    assert network.collective_seconds("all_to_all", (0, 1), 64) == 1e-6  # not measured: as an all-reduce
-    assert network.collective_seconds("all_reduce", (3,), 1 << 20) == 2e-7
-    assert network.layer_seconds("all_reduce", (0, 1), 64) == network.layer_seconds("gather", (0, 1), 64) == 8e-6
-    assert (network.send_seconds(0, 1, 64), network.receive_seconds(0, 1, 64)) == (3e-6, 4e-6)

@@ -1,0 +1,35 @@
+"""What a kernel call takes on a device: from a datasheet (`Roofline`), or as measured on this machine (`Measured`).
+
+Calls come from running a model on meta, where each says what it is: its kind, shapes, FLOPs and bytes. A device puts a
+price on each of them, and that is all that the simulator knows of computing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from minidl.kernels.meta import KernelCall
+from simulator.compute.measured import Measured
+from simulator.compute.roofline import Roofline
+
+
+class Compute(Protocol):
+    """What prices kernel calls.
+
+    precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
+    instruction_seconds: added to every instruction. flops_per_byte: of products, in the time in which it moves a byte.
+    device: of minidl, "cpu" or "cuda", whose calls are priced.
+    """
+
+    precision: str
+    scale: float
+    instruction_seconds: float
+    flops_per_byte: float
+    device: str
+
+    def price(self, call: KernelCall) -> tuple[float, float]:
+        """Seconds of `call`, and by what factor it is slower while all cores of a shared machine are busy."""
+        ...
+
+
+__all__ = ["Compute", "Measured", "Roofline"]

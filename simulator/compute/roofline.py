@@ -1,0 +1,65 @@
+"""Time of one kernel call by the figures of a datasheet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from minidl.kernels.meta import KernelCall
+from minidl.units import scaled
+
+BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}  # of a number, by precision
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A kernel takes as long as its arithmetic or its memory traffic, whichever is longer, but at least a launch.
+
+    A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave
+    that does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
+    Background User's Guide). depth: the steps along k that a tile loses in starting and ending.
+    """
+
+    precision: str
+    matrix_flops: float
+    vector_flops: float
+    memory_bandwidth: float
+    launch_seconds: float
+    tile: tuple[int, int]
+    units: int
+    depth: float
+    instruction_seconds: float = 0.0
+    device = "cpu"
+
+    @property
+    def scale(self) -> float:
+        return BYTES[self.precision] / 4
+
+    @property
+    def flops_per_byte(self) -> float:
+        return self.matrix_flops / self.memory_bandwidth
+
+    def price(self, call: KernelCall) -> tuple[float, float]:
+        moved = call.bytes_read + call.bytes_written
+        if not moved:
+            return 0.0, 1.0  # a view
+        # Parameters' masters and the optimizer's state stay in float32.
+        scale = self.scale if call.dtype == "float32" and call.kind != "update" else 1.0
+        if call.kind == "product":
+            arithmetic = self._matmul(*call.shapes[0])
+        elif call.kind == "convolution":
+            arithmetic = call.flops / self.matrix_flops
+        else:
+            arithmetic = call.flops / self.vector_flops
+        return max(self.launch_seconds, arithmetic, moved * scale / self.memory_bandwidth), 1.0
+
+    def __str__(self) -> str:
+        products, others = scaled(self.matrix_flops, "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
+        memory = scaled(self.memory_bandwidth, "B/s")
+        return f"products {products} ({self.precision}), others {others}, memory {memory}"
+
+    def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
+        tile_m, tile_n = self.tile
+        tiles = batch * math.ceil(m / tile_m) * math.ceil(n / tile_n)
+        waves = math.ceil(tiles / self.units)
+        return 2 * waves * self.units * tile_m * tile_n * (k + self.depth) / self.matrix_flops
