@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from minidl.parallel import instructions as I
-from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Compiled, Lanes
 from minidl.parallel.meetings import Meetings, Members
@@ -20,6 +19,7 @@ from minidl.validation import check_count
 from simulator.clock import Clock, SharedCores
 from simulator.inside_layers import InsideLayers
 from simulator.prices import Prices
+from simulator.segments import Placed
 from simulator.waiting import Action, Meeting, Stream
 
 TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
@@ -68,7 +68,7 @@ class Engine:
         # Where nobody here shares the collectives inside layers, they are simply part of an instruction's time.
         self.in_layers = any(len(self.members(number, axes)) > 1 for number in self.ranks for axes in layer_axes)
         self.meetings: Meetings = Meetings()
-        self.records: list[tuple] = []  # (rank, lane, step, start, instruction, call inside it, end or segments)
+        self.records: list[tuple] = []  # (rank, lane, step, instruction, since when, what ran when)
         self.in_step = False
         self.prologue_seconds = 0.0
         self.step_ends = [0.0] * steps  # when the last compute lane has ended it
@@ -106,21 +106,12 @@ class Engine:
     def trace(self) -> Trace:
         """What happened in all steps, with the collectives inside layers as events of the collectives lane."""
         events = []
-        for rank, lane, step, start, instruction, call, end in self.records:
-            if isinstance(end, float):
-                events.append(self.event(rank, lane, step, start, end, instruction, call))
-                continue
-            for one in end:
-                times = start + one.start, start + one.end
-                events.append(self.event(rank, lane, step, *times, instruction, one.collective))
+        for rank, lane, step, instruction, since, found in self.records:
+            for start, end, call in found:
+                where, what = (COLLECTIVES, call.name) if call else (lane, instruction.name)
+                details = self.prices.details(rank, instruction, call)
+                events.append(Event(rank, where, what, since + start, since + end, step, details))
         return Trace(events, "simulated", self.program.world_size)
-
-    def event(
-        self, rank: int, lane: str, step: int, start: float, end: float, i: Instruction, call: CollectiveCall | None
-    ) -> Event:
-        """That of an instruction, or of a collective inside it."""
-        where, what = (COLLECTIVES, call.name) if call else (lane, i.name)
-        return Event(rank, where, what, start, end, step, self.prices.details(rank, i, call))
 
     # One rank
 
@@ -148,19 +139,23 @@ class Engine:
         else:
             self.clock.after(seconds, done)
 
-    def record(self, rank: Rank, instruction: Instruction, start: float) -> None:
+    def record(self, rank: Rank, instruction: Instruction, since: float, found: list[Placed]) -> None:
+        """For the trace: what of an instruction ran when, from `since` on."""
         lane = rank.lanes[instruction.lane]
-        self.records.append((rank.number, lane.name, lane.step, start, instruction, None, self.clock.now))
+        self.records.append((rank.number, lane.name, lane.step, instruction, since, found))
+
+    def record_whole(self, rank: Rank, instruction: Instruction, start: float) -> None:
+        """For the trace: an instruction ends now."""
+        self.record(rank, instruction, 0.0, [Placed(start, self.clock.now, None)])
 
     # Compute
 
     def compute(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
-        step = rank.lanes[COMPUTE].step
         if not (self.cores or self.in_layers):
 
             def run_whole():
                 found, seconds = self.prices.placed(rank.number, instruction)
-                self.records.append((rank.number, COMPUTE, step, self.clock.now, instruction, None, found))
+                self.record(rank, instruction, self.clock.now, found)
                 self.clock.after(seconds, lambda: self.finish(rank, stream, instruction))
 
             stream.acquire(run_whole)
@@ -195,7 +190,7 @@ class Engine:
                 give_way()
 
         def done(start: float):
-            self.record(rank, instruction, start)
+            self.record_whole(rank, instruction, start)
             if holds_stream:
                 self.finish(rank, stream, instruction)
             else:
@@ -253,7 +248,7 @@ class Engine:
             self.work(rank, seconds, contention, lambda: sent(start))
 
         def sent(start: float):
-            self.record(rank, instruction, start)
+            self.record_whole(rank, instruction, start)
             self.meetings.put(channel, start)
             self.finish(rank, stream, instruction)
 
@@ -273,7 +268,7 @@ class Engine:
             self.work(rank, seconds, contention, lambda: taken(start))
 
         def taken(start: float):
-            self.record(rank, instruction, start)
+            self.record_whole(rank, instruction, start)
             self.finish(rank, stream, instruction)
 
         if self.meetings.has_message(channel):

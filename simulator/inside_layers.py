@@ -6,10 +6,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
-from minidl.trace import COMPUTE
-from simulator.prices import Segment
+from simulator.segments import Placed, Segment, place
 from simulator.waiting import Begun, Meeting, Stream
 
 if TYPE_CHECKING:
@@ -21,45 +19,38 @@ class InsideLayers:
 
     def __init__(self, engine: Engine, rank: Rank, stream: Stream, instruction: Instruction):
         self.engine, self.rank, self.stream, self.instruction = engine, rank, stream, instruction
-        self.step = rank.lanes[COMPUTE].step
         self.segments = deque(engine.prices.segments(rank.number, instruction))
+        self.found: list[Placed] = []
+        engine.record(rank, instruction, 0.0, self.found)
 
-    def go_on(self, since: float | None = None) -> None:
-        """The next segment. since: when the kernels began that it goes on from, where nothing has interrupted them."""
+    def go_on(self) -> None:
+        """The next segment."""
         if not self.segments:
             self.engine.finish(self.rank, self.stream, self.instruction)
             return
         segment = self.segments.popleft()
         call = segment.collective
         if call is None:
-            self.kernels(segment, since)
+            self.kernels(segment)
         elif call.phase == "wait":
             self.rank.begun.pop((call.axes, call.number)).wait(self.engine.clock.now, self.go_on)
-        elif call.name == "send" and self.engine.cores:
+        elif self.engine.prices.copied_at_once(call):
             self.send(segment)
         else:
-            self.collective(segment, since)
+            self.collective(segment)
 
-    def kernels(self, segment: Segment, since: float | None) -> None:
-        start = self.engine.clock.now if since is None else since
+    def kernels(self, segment: Segment) -> None:
+        start = self.engine.clock.now
 
         def done() -> None:
-            if self.segments and self.goes_by(self.segments[0]):
-                self.go_on(start)
-            else:
-                self.record(None, start)
-                self.go_on()
+            self.record(segment, start)
+            self.go_on()
 
         self.engine.work(self.rank, segment.seconds, segment.contention, done)
 
-    def goes_by(self, segment: Segment) -> bool:
-        """Whether it does not interrupt the kernels: a collective is only begun."""
-        call = segment.collective
-        return call is not None and call.phase == "start" and not (call.name == "send" and self.engine.cores)
-
     def send(self, segment: Segment) -> None:
         """On a core the sender copies at once, and waits for nobody."""
-        begun, start = self.begin(segment.collective), self.engine.clock.now
+        begun, start = self.begin(segment), self.engine.clock.now
 
         def sent() -> None:
             begun.end(start)
@@ -67,22 +58,23 @@ class InsideLayers:
 
         self.engine.work(self.rank, segment.seconds, segment.contention, sent)
 
-    def collective(self, segment: Segment, since: float | None) -> None:
+    def collective(self, segment: Segment) -> None:
         """Join it, and wait for its end or go on beside it."""
         call, now = segment.collective, self.engine.clock.now
-        begun = self.begin(call)
+        begun = self.begin(segment)
 
         def all_have_come(meeting: Meeting) -> None:
             begun.work(lambda: self.share(segment, meeting))
 
         self.engine.meet(self.rank, "layers", call.axes, all_have_come, begun.end)
         if call.phase == "start":
-            self.go_on(since)
+            self.go_on()
         else:
             begun.wait(now, self.go_on)
 
-    def begin(self, call: CollectiveCall) -> Begun:
-        begun = Begun(at_wait=self.engine.cores is not None, record=partial(self.record, call))
+    def begin(self, segment: Segment) -> Begun:
+        call = segment.collective
+        begun = Begun(at_wait=self.engine.cores is not None, record=partial(self.record, segment))
         if call.phase == "start":
             self.rank.begun[call.axes, call.number] = begun
         return begun
@@ -99,7 +91,6 @@ class InsideLayers:
 
         self.rank.in_layers.acquire(work)
 
-    def record(self, call: CollectiveCall | None, start: float) -> None:
-        """Kernels where `call` is None, or that collective, end now."""
-        end = self.engine.clock.now
-        self.engine.records.append((self.rank.number, COMPUTE, self.step, start, self.instruction, call, end))
+    def record(self, segment: Segment, start: float) -> None:
+        """Kernels, or a collective, end now."""
+        place(self.found, segment, start, self.engine.clock.now)

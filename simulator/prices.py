@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from minidl.events import Details
 from minidl.kernels.meta import KernelCall
@@ -14,54 +13,7 @@ from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
 from simulator.hardware import Cluster
-
-
-class Segment(NamedTuple):
-    """A stretch of a compute instruction: kernels, or one collective inside a layer, or where that is waited for.
-
-    contention: by what factor it is slower while all cores of a shared machine are busy.
-    """
-
-    seconds: float
-    contention: float
-    collective: CollectiveCall | None
-
-
-class Placed(NamedTuple):
-    """When, from the start of its instruction on, something runs: kernels, or a collective on a lane of its own."""
-
-    start: float
-    end: float
-    collective: CollectiveCall | None
-
-
-def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
-    """The segments of an instruction where a device has a lane for collectives beside that for kernels, and its end.
-
-    What is started and not waited for may go on after that.
-    """
-    found: list[Placed] = []
-    now = free = 0.0  # of the kernels; of the collectives
-    ends: dict[tuple, float] = {}
-    since: int | None = None  # where in `found` the kernels are that the next ones go on from
-    for seconds, _, call in segments:
-        if call is None:
-            began = now if since is None else found.pop(since).start
-            found.append(Placed(began, now := now + seconds, None))
-            since = len(found) - 1
-            continue
-        if call.phase != "start":
-            since = None
-        if call.phase == "wait":
-            now = max(now, ends.pop((call.axes, call.number)))
-        else:
-            start = max(now, free)
-            found.append(Placed(start, free := start + seconds, call))
-            if call.phase == "start":
-                ends[call.axes, call.number] = free
-            else:
-                now = free
-    return found, now
+from simulator.segments import Placed, Segment, placed
 
 
 class Prices:
@@ -90,19 +42,24 @@ class Prices:
     def _segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         compute, network = self.cluster.compute, self.cluster.network
         found: list[Segment] = []
-        busy, slowed = compute.instruction_seconds, compute.instruction_seconds
+        busy, slowed, goes_on = compute.instruction_seconds, compute.instruction_seconds, False
         for calls in self.costs.calls_by_block(instruction):
             for seconds, slowed_seconds, call in self._stretches(calls):
                 busy, slowed = busy + seconds, slowed + slowed_seconds
                 if call is None:
                     continue
-                found.append(Segment(busy, slowed / busy if busy else 1.0, None))
+                found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
                 busy = slowed = seconds = 0.0
                 if call.phase != "wait":
                     seconds = self._inside_seconds(rank, call)
                 found.append(Segment(seconds, network.contention, call))
-        found.append(Segment(busy, slowed / busy if busy else 1.0, None))
+                goes_on = call.phase == "start" and not self.copied_at_once(call)
+        found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
         return tuple(found)
+
+    def copied_at_once(self, call: CollectiveCall) -> bool:
+        """Whether a rank copies it then and there, and waits for nobody: a message that a layer sends on a core."""
+        return call.name == "send" and self.cluster.processors is not None
 
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
         """Time of a collective or a message inside a layer."""

@@ -16,7 +16,7 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
 from simulator.measure import Calibration, identity
 from simulator.network import Link, Links
-from simulator.prices import Segment, placed
+from simulator.segments import Segment, placed
 
 
 @dataclass(frozen=True)

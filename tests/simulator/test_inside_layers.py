@@ -1,6 +1,7 @@
 """Collectives inside layers in a simulation: which are waited for at once, and which go on beside kernels."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,8 @@ from minidl.parallel.handle import CollectiveCall
 from minidl.trace import COLLECTIVES, COMPUTE
 from simulator import Cluster, simulate
 from simulator.engine import Engine
-from simulator.prices import Placed, Segment, placed
+from simulator.segments import Placed, Segment, placed
+from tests.simulator.hand_made import made_up_whole
 
 CALL = CollectiveCall("all_reduce", ("tensor",), 2, 8)
 
@@ -39,6 +41,25 @@ def test_what_is_waited_for_at_once_takes_its_time():
 def test_between_start_and_wait_kernels_go_on(kernels, total):
     found, seconds = placed(segments(1.0, ("start", 2.0, 1), kernels, ("wait", 0.0, 1), 1.0))
     assert seconds == total and spans(found) == [(1.0, 3.0)]
+
+
+def test_kernels_that_go_on_from_others_are_one_with_them():
+    pieces = segments(1.0, ("start", 5.0, 1), 2.0, ("wait", 0.0, 1), 4.0)
+    pieces[2] = pieces[2]._replace(goes_on=True)
+    found, _ = placed(pieces)
+    assert [(one.start, one.end) for one in found if one.collective is None] == [(0.0, 3.0), (6.0, 10.0)]
+
+
+@pytest.mark.parametrize("cores", [False, True], ids=["devices", "cores"])
+def test_only_a_message_that_a_core_copies_comes_between_kernels(cores):
+    """Ring attention starts sends amid kernels, which go on beside them where each rank has a device."""
+    on = made_up_whole().cluster() if cores else Cluster.load("dgx-a100", devices=2)
+    prediction = simulate(lambda mesh: models.gpt(1, 32, 4, 64, 16, mesh), Plan(context=2), on, batch_size=4)
+    forward = next(i for i in prediction.program[0].step if i.name == "F0")
+    found = prediction._engine.prices.segments(0, forward)
+    after = [(before.collective, kernels.goes_on) for before, kernels in pairwise(found) if not kernels.collective]
+    assert ("start", "send", not cores) in {(call.phase, call.name, goes_on) for call, goes_on in after}
+    assert not any(goes_on for call, goes_on in after if call.phase != "start")
 
 
 def test_collectives_of_a_rank_come_one_after_the_other():
