@@ -17,6 +17,7 @@ from minidl.commands.progress import Tell, progress
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick
 from simulator.commands.comparison_table import show_comparison
+from simulator.commands.shared_output import say, say_written
 from simulator.compare import compare
 from simulator.devices import DEVICES, FEW_PLANS, PLANS, QUICK_PLANS
 from simulator.experiments import CNN, MODELS, PERCEPTRON, QUICK_ROUNDS, ROUNDS, experiments
@@ -99,9 +100,9 @@ def run(options, console: Console) -> Outcome:
     def show(console: Console) -> None:
         show_comparison(result, console)
         if options.plan and all(plan.workers > 1 for plan in options.plan):
-            console.print("One worker, to which speedups refer, was added to the plans.")
-        console.print(f"{', '.join(map(str, (*paths, rows)))} and {len(traces)} traces (trace-*.json)"
-                      f" after {time.monotonic() - began:.0f} s", highlight=False)  # fmt: skip
+            say(console, "One worker, to which speedups refer, was added to the plans.")
+        seconds = time.monotonic() - began
+        say_written(console, *paths, rows, more=f" and {len(traces)} traces (trace-*.json) after {seconds:.0f} s")
 
     return Outcome([(rows, result.as_dict()), *traces, *drawn(lambda: figures.comparison_figure(result), *paths)], show)
 

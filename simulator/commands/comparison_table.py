@@ -12,6 +12,7 @@ from minidl.commands.output import print_table
 from minidl.commands.plan_options import crowding
 from minidl.parallel import Plan
 from minidl.units import scaled
+from simulator.commands.shared_output import plain_table, say
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
 from simulator.measure import at_once, on_gpu
 from simulator.report import times
@@ -35,24 +36,24 @@ def show_comparison(result: Comparison, console: Console) -> None:
         console.print(Text.assemble((model, "bold"), f", {lines[0][1].batch_size} samples a step"))
         print_table(console, _table([(row, line) for row, _, line in lines], widths))
         for label, *_ in (line for *_, line in lines if len(line[0]) > widths[0]):
-            _say(console, f"…: {label.strip()}")
+            say(console, f"…: {label.strip()}")
         console.print()
-    _say(console, PAIRS)
+    say(console, PAIRS)
     for name, meaning in MEASURES.items():
-        _say(console, f"{name + ':':15}{meaning}")
+        say(console, f"{name + ':':15}{meaning}")
     if crowded := crowding(max(row.workers for row in result.rows), at_once(result.machine)):
-        _say(console, crowded)
+        say(console, crowded)
     console.print()
     _print_errors(result, console)
     if on_gpu(result.machine):
-        _say(console, COPIES)
+        say(console, COPIES)
     else:
         _print_drift(result, console)
 
 
 def _table(lines: list[tuple[Row, tuple[str, ...]]], widths: list[int]) -> Table:
     """One line a row: a label that is wider than its column is cut."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table = plain_table(gap=1)
     for name, width in zip(COLUMNS, widths, strict=True):
         table.add_column(name, justify="left" if name == "plan" else "right", min_width=width)
     for workers, group in groupby(lines, key=lambda line: line[0].workers):
@@ -77,7 +78,7 @@ def _cells(row: Row, plan: Plan) -> tuple[str, ...]:
 
 def _print_errors(result: Comparison, console: Console) -> None:
     """The mean absolute errors; beside the null model's those of the same rows."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = plain_table()
     for name in ("mean absolute error of the step time", "rows", "simulator", "null model"):
         table.add_column(name, justify="right" if table.columns else "left")
     fitting = "one worker, on the GPU" if on_gpu(result.machine) else "workers within the cores"
@@ -91,7 +92,7 @@ def _print_errors(result: Comparison, console: Console) -> None:
             table.add_row(which, str(several), *map(_percent, result.mean_errors_of_several(oversubscribed)))
     print_table(console, table)
     if any(row.workers > 1 for row in result.rows):
-        _say(console, NULL)
+        say(console, NULL)
 
 
 def _percent(share: float) -> str:
@@ -102,10 +103,6 @@ def _print_drift(result: Comparison, console: Console) -> None:
     drifts = [row.drift for row in result.rows]
     least, most = f"{min(drifts):.2f}", f"{max(drifts):.2f}"
     times = least if least == most else f"{least} to {most}"
-    _say(console, f"A probe took {times} times its calibrated time; simulated times follow it.")
+    say(console, f"A probe took {times} times its calibrated time; simulated times follow it.")
     if result.busy:
-        _say(console, WAS_BUSY)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+        say(console, WAS_BUSY)

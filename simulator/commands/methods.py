@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from minidl import files
 from minidl.bench.host import cores
@@ -23,8 +22,9 @@ from minidl.parallel import forkserver
 from minidl.trace import Trace
 from minidl.units import counted, duration, scaled
 from simulator.calibrate import quick
-from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option
 from simulator.commands.compare import fitting_calibration
+from simulator.commands.shared_output import plain_table, say, say_written
 from simulator.compare import WAS_BUSY, compare
 from simulator.experiments import QUICK_ROUNDS, ROUNDS
 from simulator.hardware import Cluster
@@ -68,9 +68,7 @@ def add_parser(commands) -> None:
     )
     add = parser.add_argument
     add("--method", action="append", default=[], metavar="NAME", help="one of these, may be repeated (default: all)")
-    add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
-        help=f"what to simulate, and measure nothing: one of {clusters()}, or a TOML file (default: {THIS_MACHINE}, "
-        "which is measured)")  # fmt: skip
+    add_cluster_option(add)
     add("--workers", type=count, default=WORKERS, metavar="N",
         help=f"over how many; methods that cannot be spread so are left out (default: {WORKERS})")  # fmt: skip
     add("--rounds", type=count, metavar="N",
@@ -120,10 +118,8 @@ def run(options, console: Console) -> Outcome:
         _show(rows, machine, left_out, console)
         if busy:
             console.print(WAS_BUSY)
-        written = [*filter(None, [options.json, options.markdown]), *overview]
         more = f" and {counted(len(steps), 'step')} (step-*.png)" if steps else ""
-        if written:
-            console.print(", ".join(map(str, written)) + more, highlight=False)
+        say_written(console, options.json, options.markdown, *overview, more=more)
 
     by_name = {row.name: found for row, found in zip(rows, traces, strict=True)}
     document = {
@@ -200,7 +196,7 @@ def _said(row: Row) -> str:
 def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: Console) -> None:
     """A line for each method, then what each is; what was left out; and how large the errors are."""
     measured = any(row.measured_step_seconds is not None for row in rows)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = plain_table()
     for name in ("method", "sends", "holds", "one alone", "step", *["error"] * measured):
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
@@ -214,17 +210,18 @@ def _show(rows: Sequence[Row], machine: str, left_out: dict[str, str], console: 
     print_table(console, table)
     console.print()
     for row in rows:
-        _say(console, f"{row.name}: {_said(row)}")
+        _wrap(console, f"{row.name}: {_said(row)}")
     console.print()
     for name, why in left_out.items():
-        _say(console, f"left out: {name}: {why}")
-    _say(console, f"{machine}, {counted(rows[0].workers, 'worker')}. Each holds, and sends in a step, at most so much; "
-                  "one alone: what one worker holds that does all.")  # fmt: skip
+        _wrap(console, f"left out: {name}: {why}")
+    where = f"{machine}, {counted(rows[0].workers, 'worker')}"
+    _wrap(console, f"{where}. Each holds, and sends in a step, at most so much; "
+                   "one alone: what one worker holds that does all.")  # fmt: skip
     if measured:
-        _say(console, "a/b: a is measured, b simulated.")
-        _say(console, f"Mean absolute error of the step over {counted(len(rows), 'method')}: {mean_error(rows):.1%}")
+        _wrap(console, "a/b: a is measured, b simulated.")
+        _wrap(console, f"Mean absolute error of the step over {counted(len(rows), 'method')}: {mean_error(rows):.1%}")
 
 
-def _say(console: Console, text: str) -> None:
-    for line in textwrap.wrap(text, min(console.width, 100), subsequent_indent="  "):
-        console.print(line, highlight=False, markup=False)
+def _wrap(console: Console, text: str) -> None:
+    """In lines of at most 100 characters."""
+    say(console, *textwrap.wrap(text, min(console.width, 100), subsequent_indent="  "))

@@ -17,7 +17,7 @@ from minidl.commands.optimizers import OPTIMIZERS
 from minidl.commands.output import print_table
 from minidl.commands.own_model import HELP, OwnModel, blamed, model_name
 from minidl.commands.pictures import drawn
-from minidl.commands.plan_options import add_plan_options, chosen_plan, crowding
+from minidl.commands.plan_options import add_plan_options, chosen_plan
 from minidl.commands.progress import progress
 from minidl.display import fact_table
 from minidl.models.builders import BUILDERS
@@ -26,8 +26,8 @@ from minidl.parallel.plan import Plan
 from minidl.parallel.prepare import prepare
 from minidl.units import DAY, counted
 from simulator import report
-from simulator.calibrate import calibration
-from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.commands.cluster_option import THIS_MACHINE, cluster_name, clusters, this_machine
+from simulator.commands.shared_output import say, say_crowding
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
 
@@ -123,10 +123,9 @@ def run(options, console: Console) -> Outcome:
     def show(console: Console) -> None:
         console.print(Text(title, style="bold"))
         print_table(console, fact_table(rows))
-        if p.cluster.processors and (crowded := crowding(plan.workers, p.cluster.processors.cores)):
-            console.print(crowded, highlight=False)
+        say_crowding(console, plan.workers, p.cluster)
         if not p.fits:
-            console.print(f"{report.misfit(p)}\n{SMALLER}", highlight=False)
+            say(console, report.misfit(p), SMALLER)
 
     files = (
         (options.json, _document(options.model, p, options.tokens) if options.json else {}),
@@ -177,7 +176,7 @@ def _load(options, plan: Plan) -> Cluster:
             f"this machine has {counted(cores(), 'core')}: --devices {options.devices} needs another --cluster"
         )
     with progress() as tell:
-        return calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
+        return this_machine(tell)
 
 
 def _document(model: str, p: Prediction, tokens: float | None) -> dict[str, object]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from minidl.bench.host import cores
@@ -15,11 +13,10 @@ from minidl.commands.arguments import check_writable, count
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
-from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress
 from minidl.units import scaled
-from simulator.calibrate import calibration
-from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option, this_machine
+from simulator.commands.shared_output import add_file_options, plain_table, say, say_crowding, say_written
 from simulator.hardware import Cluster
 from simulator.products import SPLITS, Row, check_sizes, products
 from simulator.report import times
@@ -58,11 +55,8 @@ def add_parser(commands) -> None:
         help=f"rows and columns of the matrices, may be repeated (default: {_listed(SIZES)})")  # fmt: skip
     add("--workers", action="append", type=count, default=[], metavar="N",
         help=f"over how many, may be repeated (default: {_listed(WORKERS)})")  # fmt: skip
-    add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
-        help=f"what to simulate, and measure nothing: one of {clusters()}, or a TOML file (default: {THIS_MACHINE}, "
-        "which is measured)")  # fmt: skip
-    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for products.png and .svg (default: here)")
-    add("--json", type=Path, metavar="PATH", help="also write the numbers here")
+    add_cluster_option(add)
+    add_file_options(add, "products")
     parser.set_defaults(run=run)
 
 
@@ -80,7 +74,7 @@ def run(options, console: Console) -> Outcome:
     check_writable(options.json, *paths)
     with progress() as tell:
         if options.cluster == THIS_MACHINE:
-            cluster = calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
+            cluster = this_machine(tell)
             rows = products(sizes, workers, cluster, cores(), tell)
         else:
             cluster = Cluster.load(options.cluster, devices=max(workers))
@@ -93,7 +87,7 @@ def run(options, console: Console) -> Outcome:
 
     def show(console: Console) -> None:
         _show(rows, cluster, console)
-        console.print(", ".join(map(str, (*filter(None, [options.json]), *paths))), highlight=False)
+        say_written(console, options.json, *paths)
 
     document = {"cluster": cluster.name, "rows": [asdict(row) for row in rows]}
     return Outcome([(options.json, document), *drawn(figure, *paths)], show)
@@ -103,7 +97,7 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     """A table for each size, two lines for each number of workers; and what they are."""
     for size, of_size in groupby(rows, key=lambda row: row.size):
         console.print(Text.assemble((f"{size} × {size}", "bold"), f", {cluster.compute.precision}"))
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+        table = plain_table(gap=1)
         table.add_column("workers", justify="right")
         for split in SPLITS:
             table.add_column(split, justify="right", min_width=16)
@@ -118,10 +112,8 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     lines = ["a/b: a is measured, b simulated; alone: simulated."] if measured else ["All is simulated."]
     lines += ["Of forward and backward: the time, and below it what a rank sends."]
     lines += [f"{split + ':':9}{meaning}" for split, meaning in HOW.items()]
-    if cluster.processors and (crowded := crowding(rows[-1].workers, cluster.processors.cores)):
-        lines.append(crowded)
-    for line in lines:
-        console.print(line, highlight=False)
+    say(console, *lines)
+    say_crowding(console, rows[-1].workers, cluster)
 
 
 def _times(row: Row) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from minidl.commands.arguments import check_writable, count
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
-from minidl.commands.plan_options import crowding
 from minidl.commands.progress import progress
 from minidl.units import scaled
-from simulator.calibrate import calibration
-from simulator.commands.clusters import THIS_MACHINE, cluster_name, clusters
+from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option, this_machine
+from simulator.commands.shared_output import add_file_options, plain_table, say, say_crowding, say_written
 from simulator.hardware import Cluster
 from simulator.report import times
 from simulator.sharding import HIDDEN, LAYERS, MODEL, Row, sharding, states
@@ -44,11 +41,8 @@ def add_parser(commands) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("--workers", type=count, default=WORKERS, metavar="N", help=f"replicas (default: {WORKERS})")
-    add("--cluster", type=cluster_name, default=THIS_MACHINE, metavar="NAME",
-        help=f"what to simulate, and measure nothing: one of {clusters()}, or a TOML file (default: {THIS_MACHINE}, "
-        "which is measured)")  # fmt: skip
-    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for sharding.png and .svg (default: here)")
-    add("--json", type=Path, metavar="PATH", help="also write the numbers here")
+    add_cluster_option(add)
+    add_file_options(add, "sharding")
     parser.set_defaults(run=run)
 
 
@@ -58,7 +52,7 @@ def run(options, console: Console) -> Outcome:
     check_writable(options.json, *paths)
     with progress() as tell:
         if measured:
-            cluster = calibration(progress=lambda what: tell(f"calibrating: {what}")).cluster()
+            cluster = this_machine(tell)
         else:
             cluster = Cluster.load(options.cluster, devices=options.workers)
         rows = sharding(options.workers, cluster, measured, tell)
@@ -70,7 +64,7 @@ def run(options, console: Console) -> Outcome:
 
     def show(console: Console) -> None:
         _show(rows, cluster, console)
-        console.print(", ".join(map(str, (*filter(None, [options.json]), *paths))), highlight=False)
+        say_written(console, options.json, *paths)
 
     errors = [{"simulated_error": row.simulated_error, "measured_error": row.measured_error} for row in rows]
     document = {"cluster": cluster.name, "rows": [asdict(row) | own for row, own in zip(rows, errors, strict=True)]}
@@ -80,7 +74,7 @@ def run(options, console: Console) -> Outcome:
 def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     """Bytes of the model's states by formula, and how far off the others are; what is held beside them; the step."""
     measured = rows[0].measured is not None
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("sharding")
     for name in ("formula", "simulated", *["measured"] * measured, "activations", "step"):
         table.add_column(name, justify="right")
@@ -98,7 +92,6 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     ]
     if measured:
         lines.append("step: a/b: a is measured, b simulated.")
-        if cluster.processors and (crowded := crowding(rows[0].workers, cluster.processors.cores)):
-            lines.append(crowded)
-    for line in lines:
-        console.print(line, highlight=False)
+    say(console, *lines)
+    if measured:
+        say_crowding(console, rows[0].workers, cluster)
