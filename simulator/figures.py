@@ -10,28 +10,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from minidl.parallel import Plan
 from minidl.units import duration, scaled
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
+from simulator.figure_style import (
+    GREY,
+    MEASURED,
+    PLAIN,
+    SIMULATED,
+    SMALL,
+    legend_above,
+    ticks_of_bytes,
+    ticks_of_seconds,
+    tidy,
+)
 from simulator.measure import at_once, in_words
 from simulator.predict import Prediction
 
 Group = Sequence[tuple[Row, Prediction]]  # of one model
 
-# A blue and an orange that colour-blind people can tell apart (Okabe and Ito 2008), each with paler tones.
-TONES = {"measured": ("#0072b2", "#7fb8d8", "#d3e7f2"), "simulated": ("#d55e00", "#eeae7a", "#fadfca")}
+TONES = {"measured": (MEASURED, "#7fb8d8", "#d3e7f2"), "simulated": (SIMULATED, "#eeae7a", "#fadfca")}  # ever paler
 PARTS = {"computing": "#606060", "exposed comm.": "#a8a8a8", "idle": "#dedede"}
-KINDS = {"parameters": "#7a3300", "gradients": "#d55e00", "optimizer": "#eeae7a", "activations": "#fadfca"}
+KINDS = {"parameters": "#7a3300", "gradients": SIMULATED, "optimizer": "#eeae7a", "activations": "#fadfca"}
 MARKERS = {"data": "o", "pipeline": "s", "tensor": "^", "context": "v", "expert": "P", "several axes": "D"}
 WIDTH, SPEEDUPS, MODEL, ROW, NOTE = 10.4, 3.6, 0.75, 0.4, 0.17  # inches
 SPREAD = 0.32  # of plans with as many workers, to either side, where twice as many are 1 away
 IDEAL = "the speedup, if as many workers as can run at once did all the work and nothing else"
-PLAIN, SMALL = 9, 8  # points
 LABEL = 30  # letters of a plan; the rest is cut off
-GREY = "0.45"
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
@@ -94,7 +102,7 @@ def _speedups(axes: Axes, group: Group, cores: int) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_title(f"{group[0][0].model}: speedup", fontsize=PLAIN + 1, loc="left", weight="bold")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _marker(shape: str, kind: str, x: float = 0.0, y: float = 0.0) -> Line2D:
@@ -118,7 +126,7 @@ def _legend(figure: SubFigure, kinds: set[str], machine: dict) -> None:
         *(Line2D([], [], linestyle="", marker=shape, color=GREY, label=kind)
           for kind, shape in MARKERS.items() if kind in kinds),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=PLAIN)
+    legend_above(figure, handles, len(handles))
     figure.text(0.995, 0.975, in_words(machine), ha="right", va="top", fontsize=SMALL, color="0.3")
 
 
@@ -139,18 +147,18 @@ def _plans(panels: Sequence[Axes], group: Group) -> None:
     memory.bar_label(bars, [scaled(row.simulated_memory_bytes, "B") for row in rows], padding=3, fontsize=SMALL)
 
     step.set_xlim(0, 1.3 * max(max(row.measured_step_seconds, row.simulated_step_seconds) for row in rows))
-    step.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
+    ticks_of_seconds(step.xaxis)
     plans = [prediction.plan.label for _, prediction in group]
     step.set_yticks(range(len(rows)), [plan if len(plan) <= LABEL else f"{plan[: LABEL - 1]}…" for plan in plans])
     parts.set_xlim(0, 100)
     memory.set_xlim(0, 1.25 * max(row.simulated_memory_bytes for row in rows))
-    memory.xaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: scaled(nbytes, "B")))
+    ticks_of_bytes(memory.xaxis)
     titles = "step time, and error", "exposed comm., idle: % of a step", "memory"
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(f"\n{title}", fontsize=PLAIN, loc="left")  # the line above is for the name of the model
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        _tidy(axes)
+        tidy(axes)
     parts.set_yticks([])
     memory.set_yticks([])
     place = blended_transform_factory(step.figure.transSubfigure, step.transAxes)
@@ -174,9 +182,3 @@ def _notes(figure: SubFigure, lines: Sequence[str]) -> None:
         figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(x, 1), title=title, title_fontsize=SMALL,
                       alignment="left", frameon=False, fontsize=SMALL)  # fmt: skip
     figure.text(0.005, 0.97, "\n".join(lines), fontsize=SMALL, va="top", color="0.3", linespacing=1.4)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=SMALL)
-    axes.set_axisbelow(True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from minidl.units import duration
+from simulator.figure_style import MEASURED, PLAIN, SIMULATED, SMALL, legend_above, ticks_of_seconds, tidy
 from simulator.methods import Row
 
-COLOURS = {"measured": "#0072b2", "simulated": "#d55e00"}  # Okabe and Ito 2008: colour-blind people tell them apart
+COLOURS = {"measured": MEASURED, "simulated": SIMULATED}
 WIDTH, MODEL, ROW, LEGEND = 8.0, 0.7, 0.34, 0.4  # inches
-PLAIN, SMALL = 9, 8  # points
 
 
 def method_figure(rows: Sequence[Row], machine: str) -> Figure:
@@ -29,34 +29,31 @@ def method_figure(rows: Sequence[Row], machine: str) -> Figure:
     kinds = COLOURS if any(row.measured_step_seconds is not None for row in rows) else ("simulated",)
     handles = [Patch(color=COLOURS[kind], label=f"{kind} step") for kind in kinds]
     title = f"{machine}, {rows[0].workers} workers"
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=PLAIN, title=title,
-                  title_fontsize=PLAIN, alignment="left")  # fmt: skip
+    legend_above(figure, handles, 2, title)
     return figure
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
-    places = range(len(rows))
+    places, simulated = range(len(rows)), [row.simulated_step_seconds for row in rows]
     if rows[0].measured_step_seconds is None:
-        bars = axes.barh(places, [row.simulated_step_seconds for row in rows], 0.5, color=COLOURS["simulated"])
-        labels = [duration(row.simulated_step_seconds) for row in rows]
+        _labelled(axes, places, simulated, 0.5, "simulated", [""] * len(rows))
     else:
-        measured = axes.barh(
-            [place - 0.19 for place in places], [row.measured_step_seconds for row in rows], 0.36,
-            color=COLOURS["measured"],
-        )  # fmt: skip
-        axes.bar_label(measured, [duration(row.measured_step_seconds) for row in rows], padding=3, fontsize=SMALL)
-        bars = axes.barh(
-            [place + 0.19 for place in places], [row.simulated_step_seconds for row in rows], 0.36,
-            color=COLOURS["simulated"],
-        )  # fmt: skip
-        labels = [f"{duration(row.simulated_step_seconds)}  {row.error:+.0%}" for row in rows]
-    axes.bar_label(bars, labels, padding=3, fontsize=SMALL)
+        measured, errors = [row.measured_step_seconds for row in rows], [f"  {row.error:+.0%}" for row in rows]
+        _labelled(axes, [place - 0.19 for place in places], measured, 0.36, "measured", [""] * len(rows))
+        _labelled(axes, [place + 0.19 for place in places], simulated, 0.36, "simulated", errors)
     axes.set_yticks(places, [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.set_xlim(0, 1.25 * max(max(row.measured_step_seconds or 0.0, row.simulated_step_seconds) for row in rows))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
+    ticks_of_seconds(axes.xaxis)
     axes.set_title(rows[0].model, fontsize=PLAIN, loc="left", weight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=SMALL)
-    axes.set_axisbelow(True)
+    tidy(axes)
+
+
+def _labelled(
+    axes: Axes, places: Sequence[float], seconds: Sequence[float], height: float, kind: str, more: Sequence[str]
+) -> None:
+    """Bars of one kind, with the time at their ends, and what is to stand behind it."""
+    bars = axes.barh(places, seconds, height, color=COLOURS[kind])
+    labels = [duration(s) + text for s, text in zip(seconds, more, strict=True)]
+    axes.bar_label(bars, labels, padding=3, fontsize=SMALL)

@@ -7,17 +7,26 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from minidl.units import duration, scaled
+from simulator.figure_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PLAIN,
+    PURPLE,
+    SMALL,
+    legend_above,
+    ticks_of_bytes,
+    ticks_of_seconds,
+    tidy,
+)
 from simulator.hardware import Cluster
 from simulator.products import SPLITS, WHOLE, Row
 
-# Four colours that colour-blind people can tell apart (Okabe and Ito 2008).
-STYLES = dict(zip(SPLITS, [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D")], strict=True))
+STYLES = dict(zip(SPLITS, [(BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D")], strict=True))
 PANEL = 3.3, 2.7  # inches
-PLAIN, SMALL = 9, 8  # points
-GREY = "0.45"
 
 
 def product_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
@@ -36,11 +45,11 @@ def product_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
         above.set_title(f"{size} × {size}", fontsize=PLAIN + 1, loc="left", weight="bold")
         below.set_xlabel("workers", fontsize=SMALL)
         for axes in (above, below):
-            _tidy(axes, sorted({row.workers for row in rows}), cores)
+            _axes_of_workers(axes, sorted({row.workers for row in rows}), cores)
     panels[0, 0].set_ylabel("forward and backward", fontsize=SMALL)
     panels[1, 0].set_ylabel("sent by a rank", fontsize=SMALL)
-    panels[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    panels[1, 0].yaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: scaled(nbytes, "B")))
+    ticks_of_seconds(panels[0, 0].yaxis)
+    ticks_of_bytes(panels[1, 0].yaxis)
     _legend(figure, any(row.measured_seconds is not None for row in rows), cluster)
     return figure
 
@@ -61,7 +70,7 @@ def _lines(
                   markersize=6 - number, zorder=3)  # fmt: skip
 
 
-def _tidy(axes: Axes, counts: Sequence[int], cores: int | None) -> None:
+def _axes_of_workers(axes: Axes, counts: Sequence[int], cores: int | None) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(counts, [str(count) for count in counts])
@@ -70,9 +79,7 @@ def _tidy(axes: Axes, counts: Sequence[int], cores: int | None) -> None:
     if cores and counts[-1] > cores:
         axes.axvspan(cores * 2**0.5, counts[-1] * 1.3, color="0.94", zorder=0)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=SMALL)
-    axes.set_axisbelow(True)
+    tidy(axes)
 
 
 def _legend(figure: Figure, measured: bool, cluster: Cluster) -> None:
@@ -85,4 +92,4 @@ def _legend(figure: Figure, measured: bool, cluster: Cluster) -> None:
     handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="white", label=f"simulated, {cluster.name}"))
     if cluster.processors:
         handles.append(Line2D([], [], color="0.9", linewidth=8, label="more workers than cores"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=SMALL)
+    legend_above(figure, handles, 4)

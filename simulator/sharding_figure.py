@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
 
 from minidl.plots import MEMORY
 from minidl.units import scaled
+from simulator.figure_style import SMALL, legend_above, ticks_of_bytes, tidy
 from simulator.hardware import Cluster
 from simulator.sharding import Row
 
 HEIGHT, GAP = 0.8, 0.5  # of a bar, and between those of two shardings
-PLAIN, SMALL = 9, 8  # points
 
 
 def sharding_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
@@ -36,16 +35,12 @@ def sharding_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
             places.append((y, f"{row.sharding}: {name}" if name == "formula" else name))
             y += 1
         y += GAP
-    axes.set_yticks(*zip(*places, strict=True), fontsize=SMALL)
+    axes.set_yticks(*zip(*places, strict=True))
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: scaled(nbytes, "B")))
-    axes.tick_params(axis="x", labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
+    ticks_of_bytes(axes.xaxis)
+    tidy(axes)
     axes.set_xlabel("held by the fullest worker when it holds most; no formula for activations", fontsize=SMALL)
-    figure.legend(
-        handles=[Patch(color=colour, label=kind) for kind, colour in MEMORY.items()],
-        loc="outside upper left", ncols=len(MEMORY), frameon=False, fontsize=SMALL,
-        title=f"sharding over {rows[0].workers} workers, {cluster.name}", title_fontsize=PLAIN, alignment="left",
-    )  # fmt: skip
+    handles = [Patch(color=colour, label=kind) for kind, colour in MEMORY.items()]
+    legend_above(figure, handles, len(MEMORY), f"sharding over {rows[0].workers} workers, {cluster.name}")
     return figure
