@@ -13,20 +13,13 @@ from minidl.caches import cache_folder
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import launch
 from minidl.parallel.chain_profile import ChainProfile
-from simulator import probes, schema
+from simulator import schema
+from simulator.calibration import VERSION, Calibration, identity
 from simulator.compute.timed import as_computed, timed_as
-from simulator.devices import DEVICES
 from simulator.hardware import Cluster
-from simulator.measure import (
-    FULL,
-    VERSION,
-    Calibration,
-    Effort,
-    check_measurable,
-    identity,
-    measure,
-    speed_of,
-)
+from simulator.measure import FULL, Effort, check_measurable, measure, speed_of
+from simulator.measured_devices import MEASURED_DEVICES
+from simulator.probes import between_workers, busy_cores
 
 WAS_BUSY = """this machine was busy as it was calibrated, and predictions may be far off:
 `python -m simulator calibrate --refresh` measures it again"""
@@ -49,8 +42,8 @@ COMMON = {
 BESIDE = {  # what the calibration of a device has besides
     "cpu": {
         "network": schema.table({
-            "collectives": schema.table_of(SECONDS, needed=(*probes.COLLECTIVES, "alone")),
-            "layers": schema.table_of(SECONDS, needed=(*probes.IN_LAYERS, *probes.SIDES)),
+            "collectives": schema.table_of(SECONDS, needed=(*between_workers.COLLECTIVES, "alone")),
+            "layers": schema.table_of(SECONDS, needed=(*between_workers.IN_LAYERS, *between_workers.SIDES)),
             "send": SECONDS, "receive": SECONDS,
         }),
         "probe_seconds": schema.pair(schema.POSITIVE, schema.POSITIVE),
@@ -93,8 +86,8 @@ def calibration(
 
     effort: of what is measured if there is none in the cache; one of less than FULL is not kept.
     """
-    if device not in DEVICES:
-        raise ValueError(f"there is no device {device!r} to calibrate: there are {', '.join(DEVICES)}")
+    if device not in MEASURED_DEVICES:
+        raise ValueError(f"there is no device {device!r} to calibrate: there are {', '.join(MEASURED_DEVICES)}")
     check_measurable(device, effort)
     path = cache_path(device)
     if path and not refresh:
@@ -147,7 +140,7 @@ def drift(calibration: Calibration) -> tuple[float, float]:
     """
     if calibration.probe_seconds is None:
         return 1.0, 1.0
-    now = speed_of(launch(probes.speed_probe, calibration.machine["cores"]))
+    now = speed_of(launch(busy_cores.speed_probe, calibration.machine["cores"]))
     alone, together = (t / then for t, then in zip(now, calibration.probe_seconds, strict=True))
     return alone, together
 
@@ -155,4 +148,4 @@ def drift(calibration: Calibration) -> tuple[float, float]:
 def cache_path(device: str = "cpu") -> Path | None:
     """Where the calibration is kept: $MINIDL_CACHE, else the user's cache folder; None without either."""
     folder = cache_folder()
-    return folder and folder / DEVICES[device].file
+    return folder and folder / MEASURED_DEVICES[device].file

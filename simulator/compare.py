@@ -12,9 +12,9 @@ from minidl.commands.own_model import blamed
 from minidl.parallel import Plan, Run, forkserver, train
 from minidl.trace import Trace
 from simulator.calibrate import drift
+from simulator.calibration import BUSY, Calibration, at_once
 from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
 from simulator.hardware import Cluster
-from simulator.measure import BUSY, Calibration, at_once
 from simulator.predict import Prediction, simulate
 
 PROBED = 4  # before every so many runs it is found how fast the machine is just now

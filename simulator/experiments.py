@@ -17,7 +17,8 @@ from minidl.data import Dataset, digits
 from minidl.parallel import Plan
 from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.prepare import prepare
-from simulator.devices import DEVICES
+from simulator.measured_devices import MEASURED_DEVICES
+from simulator.plans_to_try import PLANS_TO_TRY
 
 WARM_UP = 2  # steps of each run that are not timed
 ROUNDS, QUICK_ROUNDS = 3, 1  # of all plans in turn, so that a slow minute of the machine falls on all of them
@@ -79,22 +80,22 @@ def experiments(
 ) -> tuple[Experiment, ...]:
     """The experiments on the models that are named, of MODELS or `file.py:build`, each under `plans`.
 
-    Without plans: under those of DEVICES that the model can be trained under. Without names: on the perceptron and,
-    unless there are plans or it is to be quick, on a convolutional network. ValueError if a model cannot be trained by
-    one worker or under a plan that is given, if something is given twice, or if a plan has several workers on a device
-    for one. Refused if a file of the user's is not as `minidl.commands.own_model` says, or its code raises an error
-    then.
+    Without plans: under those of PLANS_TO_TRY that the model can be trained under. Without names: on the perceptron
+    and, unless there are plans or it is to be quick, on a convolutional network. ValueError if a model cannot be
+    trained by one worker or under a plan that is given, if something is given twice, or if a plan has several workers
+    on a device for one. Refused if a file of the user's is not as `minidl.commands.own_model` says, or its code
+    raises an error then.
     """
     _check_distinct("model", names)
     _check_distinct("plan", plans)
-    usual = DEVICES[device]
+    usual = PLANS_TO_TRY[device]
     for plan in plans:
-        if plan.workers > 1 and not usual.parallel:
+        if plan.workers > 1 and not MEASURED_DEVICES[device].parallel:
             raise ValueError(f"device {device} trains on one worker yet, the plan {plan} has {plan.workers}")
     if names or plans or quick:
-        chosen = {name: usual.quick_plans if quick else usual.plans for name in names or (PERCEPTRON,)}
+        chosen = {name: usual.quick if quick else usual.plans for name in names or (PERCEPTRON,)}
     else:
-        chosen = {PERCEPTRON: usual.plans, CNN: usual.few_plans}
+        chosen = {PERCEPTRON: usual.plans, CNN: usual.few}
     made = [(_experiment(name), otherwise) for name, otherwise in chosen.items()]
     return tuple(
         replace(experiment, plans=_checked(experiment, plans) if plans else _fitting(experiment, otherwise))

@@ -15,6 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from minidl.parallel import Plan
 from minidl.units import duration, scaled
+from simulator.calibration import at_once, in_words
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
 from simulator.figure_style import (
     GREY,
@@ -27,7 +28,6 @@ from simulator.figure_style import (
     ticks_of_seconds,
     tidy,
 )
-from simulator.measure import at_once, in_words
 from simulator.predict import Prediction
 
 Group = Sequence[tuple[Row, Prediction]]  # of one model

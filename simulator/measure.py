@@ -10,30 +10,25 @@ run. Nothing is fitted to the step of a model.
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minidl import cuda, data, nn, optim
 from minidl.arena import memory_bytes
-from minidl.bench.host import BLAS_VARIABLES, machine
 from minidl.parallel import Plan, forkserver, launch, train
-from minidl.units import counted
-from simulator import kernel_probes, probes
-from simulator.chains import Sizes
+from simulator.calibration import BUSY, Calibration, identity
 from simulator.compute import Measured
 from simulator.compute.convolution import Convolution
 from simulator.compute.interpolation import Points, interpolate
-from simulator.devices import DEVICES
-from simulator.hardware import Cluster, Processors
-from simulator.network import NoNetwork, SharedMemory
+from simulator.measured_devices import MEASURED_DEVICES
 from simulator.predict import simulate
+from simulator.probes import between_workers, busy_cores, kernel_times
+from simulator.probes.sizes import Sizes
+from simulator.probes.timing import undisturbed
 
-VERSION = 18  # of the cache's form
-BUSY = 1.3  # by how much a probe may vary on a machine that counts as quiet
 NO_SPEED = "the emulator of a GPU has no speed to measure: device cuda needs a GPU here"
 
 
@@ -61,71 +56,6 @@ class Effort:
 FULL = Effort()
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What was measured, as it is cached.
-
-    machine: what it is valid for, as `identity` has it. oversubscription, turn_seconds: see `Processors`.
-    probe_seconds: of the speed probe then, by the clock of the threads, on one core and on all at once, to tell how
-    the machine drifts. quiet:
-    nothing else kept the machine busy; otherwise who uses it is warned. network, probe_seconds: None of a GPU.
-    """
-
-    machine: dict[str, object]
-    compute: dict[str, object]
-    network: dict[str, object] | None
-    memory_bytes: float
-    peak_flops: float
-    oversubscription: float
-    turn_seconds: float
-    probe_seconds: list[float] | None
-    quiet: bool = True
-    version: int = VERSION
-
-    @property
-    def device(self) -> str:
-        """What was measured: the "cpu" or "cuda"."""
-        return "cuda" if on_gpu(self.machine) else "cpu"
-
-    def cluster(self) -> Cluster:
-        """The machine as a Cluster: of its cores, or of one GPU."""
-        compute = Measured(**self.compute, device=self.device)
-        if not DEVICES[self.device].parallel:
-            return Cluster(self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, self.peak_flops)
-        cores = self.machine["cores"]
-        return Cluster(
-            "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, self.peak_flops,
-            Processors(cores, self.oversubscription, self.turn_seconds),
-        )  # fmt: skip
-
-
-def identity(device: str = "cpu") -> dict[str, object]:
-    """What a calibration is valid for: processor, cores that may be used, Python and NumPy, what BLAS is held to.
-
-    On the device cuda also the GPU: how fast its kernels are launched is up to the processor.
-    """
-    here = machine()
-    held = {name: os.environ[name] for name in BLAS_VARIABLES if name in os.environ}
-    known = {key: here[key] for key in ("processor", "cores", "python", "numpy")} | {"blas": held}
-    name = DEVICES[device].name
-    return known | ({"gpu": name()} if name else {})
-
-
-def on_gpu(machine: Mapping) -> bool:
-    """Whether an `identity` is of a GPU."""
-    return "gpu" in machine
-
-
-def in_words(machine: Mapping) -> str:
-    """What an `identity` is of."""
-    return machine["gpu"] if on_gpu(machine) else f"{machine['processor']}, {counted(machine['cores'], 'core')}"
-
-
-def at_once(machine: Mapping) -> int:
-    """How many workers can run at once on what an `identity` is of."""
-    return 1 if on_gpu(machine) else machine["cores"]
-
-
 def check_measurable(device: str, effort: Effort = FULL) -> None:
     """ValueError for the emulator, in which the usual sizes would take hours; RuntimeError if there is no GPU."""
     if effort.sizes is None and identity(device).get("gpu") == "emulated":
@@ -136,17 +66,17 @@ def measure(progress: Callable[[str], None], effort: Effort = FULL, device: str 
     """Run all probes on this machine, or on its GPU. progress: told what is being measured."""
     check_measurable(device, effort)
     with forkserver():
-        return _measure(progress, effort) if DEVICES[device].parallel else _measure_gpu(progress, effort)
+        return _measure(progress, effort) if MEASURED_DEVICES[device].parallel else _measure_gpu(progress, effort)
 
 
 def _measure_gpu(progress: Callable[[str], None], effort: Effort) -> Calibration:
     """The part that a GPU has of what is measured: it shares no cores, and communicates with nobody."""
-    sizes = effort.sizes or DEVICES["cuda"].sizes
+    sizes = effort.sizes or MEASURED_DEVICES["cuda"].sizes
     timed = "cuda", sizes, effort.kernels
     progress("compiled kernels")
-    launch(kernel_probes.compile_kernels, 1, timed)
+    launch(kernel_times.compile_kernels, 1, timed)
     progress("matrix products and kernels")
-    ((gemm, kernels, python),) = launch(kernel_probes.products_and_kernels, 1, (*timed, effort.rounds))
+    ((gemm, kernels, python),) = launch(kernel_times.products_and_kernels, 1, (*timed, effort.rounds))
     progress("instructions")
     found = Calibration(
         identity("cuda"), _compute(sizes, gemm, kernels, python, [[1, 1.0]], 1.0), None, cuda.mem_get_info()[1],
@@ -157,7 +87,7 @@ def _measure_gpu(progress: Callable[[str], None], effort: Effort) -> Calibration
 
 def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
     machine = identity()
-    cores, sizes = machine["cores"], effort.sizes or DEVICES["cpu"].sizes
+    cores, sizes = machine["cores"], effort.sizes or MEASURED_DEVICES["cpu"].sizes
     timed = "cpu", sizes, effort.kernels
     speeds: list[tuple[float, float]] = []  # before each phase; what lasts a second decides nothing
     own_speeds: list[tuple[float, float]] = []  # the same of the time for which threads ran, as kernels are timed
@@ -165,29 +95,30 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
 
     def begin(phase: str) -> None:
         progress(phase)
-        found = launch(probes.contention_and_speed, cores, (effort.contention,))
+        found = launch(busy_cores.contention_and_speed, cores, (effort.contention,))
         contended, speed, own_speed = zip(*found, strict=True)
         ratios.extend(itertools.chain(*contended))
         speeds.append(speed_of(speed))
         own_speeds.append(speed_of(own_speed))
 
     begin("compiled kernels")
-    launch(kernel_probes.compile_kernels, min(2, cores), timed)
+    launch(kernel_times.compile_kernels, min(2, cores), timed)
     begin("matrix products and kernels")
-    ((gemm, kernels, python),) = launch(kernel_probes.products_and_kernels, 1, (*timed, effort.rounds))
+    ((gemm, kernels, python),) = launch(kernel_times.products_and_kernels, 1, (*timed, effort.rounds))
     begin("busy cores")
     oversubscription, turn_seconds = _oversubscription(cores, effort.iterations)
     begin("collectives and messages")
-    launches = [launch(probes.communication, 2) for _ in range(effort.launches)]  # where workers land decides the times
-    network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in probes.COLLECTIVES}
-    network["alone"] = [[64, launch(probes.alone_seconds, 1)[0]]]
+    # Several, as it decides the times on which cores the workers come to run.
+    launches = [launch(between_workers.communication, 2) for _ in range(effort.launches)]
+    network: dict[str, object] = {name: _points(launches, name, (0, 1)) for name in between_workers.COLLECTIVES}
+    network["alone"] = [[64, launch(between_workers.alone_seconds, 1)[0]]]
     layers = {
         name: _with_python(_points(launches, f"layers: {name}", (0, 1)), python)
-        for name in (*probes.IN_LAYERS, *probes.SIDES)
+        for name in (*between_workers.IN_LAYERS, *between_workers.SIDES)
     }
     begin("instructions")
     *slower, product_slower = np.maximum(1.0, np.median(ratios, axis=0)).tolist()
-    contention = [list(pair) for pair in zip(probes.CONTENTION_BYTES, slower, strict=True)]
+    contention = [list(pair) for pair in zip(busy_cores.CONTENTION_BYTES, slower, strict=True)]
     alone, _ = zip(*speeds, strict=True)
     found = Calibration(
         machine, _compute(sizes, gemm, kernels, python, contention, product_slower),
@@ -200,7 +131,7 @@ def _measure(progress: Callable[[str], None], effort: Effort) -> Calibration:
 
 
 def _compute(sizes: Sizes, gemm, kernels, python, contention, matmul_contention: float) -> dict[str, object]:
-    """`Calibration.compute` of what kernel_probes.py has found, before instructions are timed."""
+    """`Calibration.compute` of what kernel_times.py has found, before instructions are timed."""
     base = Measured(sizes.gemm, gemm, {}, [], 1.0, [], 0.0)
     return {
         "gemm_sizes": list(sizes.gemm),
@@ -215,8 +146,8 @@ def _compute(sizes: Sizes, gemm, kernels, python, contention, matmul_contention:
 
 def _oversubscription(cores: int, iterations: int) -> tuple[float, float]:
     """`Processors.oversubscription` and `Processors.turn_seconds`, from two ranks on each core against one."""
-    (apart, _), (few, more) = (launch(probes.iteration_seconds, n, (iterations,))[0] for n in (cores, 2 * cores))
-    turn = max(0.0, (more - few) / probes.MORE_COLLECTIVES)
+    (apart, _), (few, more) = (launch(busy_cores.iteration_seconds, n, (iterations,))[0] for n in (cores, 2 * cores))
+    turn = max(0.0, (more - few) / busy_cores.MORE_COLLECTIVES)
     return max(1.0, (few - turn) / 2 / apart), turn
 
 
@@ -227,7 +158,7 @@ def _with_instructions(found: Calibration, effort: Effort) -> Calibration:
     settings = {"optimizer": _sgd, "loss": nn.CrossEntropyLoss()}
     training = settings | {"batch_size": batch_size, "steps": effort.steps, "device": found.device}
     runs = [train(_tiny, digits, plan, progress=False, **training) for _ in range(2)]
-    measured = min(probes.undisturbed(run.step_times) for run in runs)
+    measured = min(undisturbed(run.step_times) for run in runs)
     prediction = simulate(_tiny, plan, found.cluster(), batch_size, example=digits[np.arange(1)], **settings)
     beyond = (measured - prediction.step_seconds) / len(prediction.program[0].step)
     return replace(found, compute=found.compute | {"instruction_seconds": max(0.0, beyond)})

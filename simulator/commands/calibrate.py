@@ -18,14 +18,14 @@ from minidl.display import fact_table
 from minidl.json_files import read_json
 from minidl.units import duration, scaled
 from simulator.calibrate import cache_path, calibration
-from simulator.devices import DEVICES
-from simulator.measure import Calibration, in_words
+from simulator.calibration import Calibration, in_words
+from simulator.measured_devices import MEASURED_DEVICES
 
 
 def add_parser(commands) -> None:
     parser = commands.add_parser("calibrate", help="measure this machine, or its GPU, and say what was found")
     add = parser.add_argument
-    add("--device", choices=DEVICES, default="cpu",
+    add("--device", choices=MEASURED_DEVICES, default="cpu",
         help="cuda: the NVIDIA GPU of this machine, whose kernels are compiled first (default: cpu)")  # fmt: skip
     add("--refresh", action="store_true", help="measure again even if there is a cached calibration")
     add("--json", type=Path, metavar="PATH", help="also write everything that was measured here")
@@ -42,7 +42,7 @@ def run(options, console: Console) -> Outcome:
 
 def _show_calibration(found: Calibration, console: Console) -> None:
     compute, largest = found.compute, " × ".join([f"{found.compute['gemm_sizes'][-1]}"] * 3)
-    shared = DEVICES[found.device].parallel
+    shared = MEASURED_DEVICES[found.device].parallel
     small = found.cluster().compute.matmul_seconds(1, 64, 64, 64)
     after, after_much = compute["python"][0][1], compute["python"][-1][1]
     rows = [

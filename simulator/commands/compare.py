@@ -16,12 +16,14 @@ from minidl.commands.plan_options import fields_in_words
 from minidl.commands.progress import Tell, progress
 from minidl.parallel import Plan, forkserver
 from simulator.calibrate import calibration, drift, quick
+from simulator.calibration import Calibration
 from simulator.commands.comparison_table import show_comparison
 from simulator.commands.shared_output import say, say_written
 from simulator.compare import compare
-from simulator.devices import DEVICES, FEW_PLANS, PLANS, QUICK_PLANS
 from simulator.experiments import CNN, MODELS, PERCEPTRON, QUICK_ROUNDS, ROUNDS, experiments
-from simulator.measure import FULL, Calibration, Effort, check_measurable
+from simulator.measure import FULL, Effort, check_measurable
+from simulator.measured_devices import MEASURED_DEVICES
+from simulator.plans_to_try import FEW_PLANS, PLANS, QUICK_PLANS
 
 STALE = 0.25  # a machine that has become so much faster or slower is calibrated again before a comparison
 DESCRIPTION = """\
@@ -67,7 +69,7 @@ def add_parser(commands) -> None:
         help=f"a plan to try, may be repeated (default: those of {len(PLANS)} that fit the model)")  # fmt: skip
     add("--out", type=Path, default=Path(), metavar="DIR",
         help="folder for compare.png, .svg, .json and the traces (default: here)")  # fmt: skip
-    add("--device", choices=DEVICES, default="cpu",
+    add("--device", choices=MEASURED_DEVICES, default="cpu",
         help="what to train on; cuda: the NVIDIA GPU of this machine, with one worker (default: cpu)")  # fmt: skip
     add("--refresh", action="store_true", help="calibrate this machine again first")
     parser.set_defaults(run=run)

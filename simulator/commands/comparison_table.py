@@ -12,9 +12,9 @@ from minidl.commands.output import print_table
 from minidl.commands.plan_options import crowding
 from minidl.parallel import Plan
 from minidl.units import scaled
+from simulator.calibration import at_once, on_gpu
 from simulator.commands.shared_output import plain_table, say
 from simulator.compare import MEASURES, WAS_BUSY, Comparison, Row
-from simulator.measure import at_once, on_gpu
 from simulator.report import times
 
 COLUMNS = ("plan", "speedup", "step time", "error", "exposed\ncomm.", "idle", "memory")

@@ -22,13 +22,14 @@ from minidl.parallel import forkserver
 from minidl.trace import Trace
 from minidl.units import counted, duration, scaled
 from simulator.calibrate import quick
+from simulator.calibration import in_words
 from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option
 from simulator.commands.compare import fitting_calibration
 from simulator.commands.shared_output import plain_table, say, say_written
 from simulator.compare import WAS_BUSY, compare
 from simulator.experiments import QUICK_ROUNDS, ROUNDS
 from simulator.hardware import Cluster
-from simulator.measure import FULL, in_words
+from simulator.measure import FULL
 from simulator.methods import (
     METHODS,
     Method,

@@ -9,13 +9,13 @@ from minidl.parallel.assembly import training_program
 from minidl.parallel.layout import layout
 from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.parallel.program import Program
-from simulator import probes
-from simulator.chains import ON_CPU
+from simulator.calibration import Calibration, identity
 from simulator.compute import Roofline
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
-from simulator.measure import Calibration, identity
 from simulator.network import Link, Links
+from simulator.probes.between_workers import COLLECTIVES, IN_LAYERS, SIDES
+from simulator.probes.sizes import ON_CPU
 from simulator.segments import Segment, placed
 
 
@@ -135,8 +135,8 @@ def made_up(**changes) -> Calibration:
             "matmul_contention": 1.2, "python": [[64, 1e-6]], "instruction_seconds": 1e-6,
         },
         network={
-            "collectives": dict.fromkeys((*probes.COLLECTIVES, "alone"), POINTS),
-            "layers": dict.fromkeys((*probes.IN_LAYERS, *probes.SIDES), POINTS), "send": POINTS, "receive": POINTS,
+            "collectives": dict.fromkeys((*COLLECTIVES, "alone"), POINTS),
+            "layers": dict.fromkeys((*IN_LAYERS, *SIDES), POINTS), "send": POINTS, "receive": POINTS,
         },
         memory_bytes=1e9, peak_flops=1e11, probe_seconds=[1e-3, 1e-3],
     )  # fmt: skip
@@ -157,7 +157,7 @@ def made_up_whole(**changes) -> Calibration:
     seconds[(sizes.index(64) * len(sizes) + sizes.index(64)) * len(sizes) + sizes.index(64)] = 2 * 64**3 / 77e9
     compute = made_up().compute | {"gemm_sizes": sizes, "gemm_seconds": seconds}
     network = {
-        "collectives": {n: points for n in (*probes.COLLECTIVES, "alone")},
-        "layers": {n: points for n in (*probes.IN_LAYERS, *probes.SIDES)}, "send": points, "receive": points,
+        "collectives": {n: points for n in (*COLLECTIVES, "alone")},
+        "layers": {n: points for n in (*IN_LAYERS, *SIDES)}, "send": points, "receive": points,
     }  # fmt: skip
     return made_up(**{"compute": compute, "network": network} | changes)

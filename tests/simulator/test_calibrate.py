@@ -14,10 +14,14 @@ from minidl import models, optim
 from minidl.commands.train import OPTIMIZERS
 from minidl.parallel import Plan
 from minidl.parallel.prepare import prepare
-from simulator import chains, kernel_probes, simulate
+from simulator import simulate
 from simulator.__main__ import main
 from simulator.calibrate import cache_path, calibration, called, quick
-from simulator.measure import Calibration, identity, is_quiet, speed_of
+from simulator.calibration import Calibration, identity
+from simulator.measure import is_quiet, speed_of
+from simulator.probes import chains, kernel_times
+from simulator.probes.sizes import ON_CPU
+from simulator.probes.steps import kernels_of
 from tests.simulator.hand_made import made_up
 
 MODULE = sys.modules["simulator.calibrate"]  # its name in the package is the function's
@@ -75,7 +79,7 @@ def test_chains_are_timed_that_call_the_kernels_that_matter_and_no_others(name, 
     names = called(profile(name, optim.SGD))
     assert [kind.__name__ for kind in chains.kinds(names)] == chosen
     cases = [case for kind in chains.kinds(names) for case in kind()]
-    assert names - {"load"} <= set().union(*map(chains.kernels_of, cases))
+    assert names - {"load"} <= set().union(*map(kernels_of, cases))
 
 
 BROKEN = {
@@ -233,12 +237,12 @@ def test_the_speed_is_that_of_rank_0_alone_and_of_all_together():
 
 def test_no_time_of_a_kernel_is_of_one_slow_round():
     (chain, *_) = chains.dense()
-    step = kernel_probes._TimedStep(chain, "cpu")
+    step = kernel_times._TimedStep(chain, "cpu")
     for _ in range(3):
         step.run_timed()
-    assert len(step.seconds) == len(step.pauses) == 3 * kernel_probes.TIMES
-    calm = [[1.0] * len(step.calls)] * 2 * kernel_probes.TIMES
-    step.seconds = step.pauses = [*calm, *([[1e3] * len(step.calls)] * kernel_probes.TIMES)]
+    assert len(step.seconds) == len(step.pauses) == 3 * kernel_times.TIMES
+    calm = [[1.0] * len(step.calls)] * 2 * kernel_times.TIMES
+    step.seconds = step.pauses = [*calm, *([[1e3] * len(step.calls)] * kernel_times.TIMES)]
     samples, pauses = {}, {}
     step.add_kernels(samples)
     step.add_pauses(pauses)
@@ -262,7 +266,7 @@ def test_a_real_calibration_is_of_positive_finite_times(real):
         assert sizes == sorted(sizes) and sizes[0][0] >= 0  # a view moves no bytes
         assert all(math.isfinite(seconds) and seconds > 0 for _, seconds in sizes)
     assert all(math.isfinite(seconds) and seconds > 0 for seconds in found.compute["gemm_seconds"])
-    assert len(found.compute["gemm_seconds"]) == len(chains.ON_CPU.gemm) ** 3
+    assert len(found.compute["gemm_seconds"]) == len(ON_CPU.gemm) ** 3
     assert min(factor for _, factor in found.compute["contention"]) >= 1
     assert found.compute["matmul_contention"] >= 1 and found.oversubscription >= 1 and found.turn_seconds >= 0
     assert found.memory_bytes > 1e8 and found.peak_flops > 1e8 and min(found.probe_seconds) > 0

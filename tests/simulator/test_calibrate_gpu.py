@@ -17,9 +17,11 @@ from minidl.parallel import Plan
 from simulator import calibrate as calibrate_function
 from simulator.__main__ import main
 from simulator.calibrate import cache_path, calibration, quick
-from simulator.chains import KINDS, Sizes
-from simulator.devices import DEVICES
-from simulator.measure import NO_SPEED, Effort, identity, measure
+from simulator.calibration import identity
+from simulator.measure import NO_SPEED, Effort, measure
+from simulator.measured_devices import MEASURED_DEVICES
+from simulator.probes.chains import KINDS
+from simulator.probes.sizes import Sizes
 from tests.simulator.command import check_refused
 from tests.simulator.hand_made import made_up, made_up_gpu
 
@@ -97,7 +99,7 @@ import sys
 from minidl import models
 from minidl.parallel import Plan
 from simulator import simulate
-from simulator.measure import identity
+from simulator.calibration import identity
 from tests.simulator.hand_made import made_up_gpu
 
 cluster = made_up_gpu(machine=identity() | {"gpu": "Abacus"}).cluster()
@@ -157,8 +159,8 @@ def test_calibrate_says_what_it_found_of_the_gpu(measured, monkeypatch, tmp_path
     assert json.loads((tmp_path / "c.json").read_text())["machine"]["gpu"] == "Abacus"
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", MEASURED_DEVICES)
 def test_the_usual_sizes_have_cases_of_each_kind(device):
-    sizes = DEVICES[device].sizes
+    sizes = MEASURED_DEVICES[device].sizes
     assert all(list(kind(sizes)) for kind in KINDS) and list(sizes.gemm) == sorted(set(sizes.gemm))
-    assert max(DEVICES["cuda"].sizes.gemm) == 4096
+    assert max(MEASURED_DEVICES["cuda"].sizes.gemm) == 4096

@@ -14,8 +14,8 @@ import pytest
 from minidl.parallel import Plan, WorkerError
 from simulator.__main__ import main
 from simulator.compare import MEASURES, Comparison
-from simulator.devices import QUICK_PLANS
 from simulator.experiments import MODELS, QUICK_ROUNDS, ROUNDS
+from simulator.plans_to_try import QUICK_PLANS
 from tests.simulator.command import check_refused, help_text
 from tests.simulator.comparisons import PLANS, TINY, tiny_comparison
 from tests.simulator.hand_made import made_up

@@ -10,8 +10,8 @@ from minidl.parallel import Plan
 from minidl.trace import COPY, Trace
 from simulator.__main__ import main
 from simulator.compare import compare
-from simulator.devices import GPU_PLANS, QUICK_GPU_PLANS
 from simulator.experiments import MODELS, Experiment, experiments
+from simulator.plans_to_try import GPU_PLANS, QUICK_GPU_PLANS
 from tests.simulator.command import check_refused
 from tests.simulator.hand_made import made_up_gpu
 

@@ -5,8 +5,8 @@ import pytest
 from minidl import models, nn
 from minidl.commands.arguments import Refused
 from minidl.parallel import Plan
-from simulator.devices import FEW_PLANS, PLANS, QUICK_PLANS
 from simulator.experiments import CNN, MODELS, PERCEPTRON, WARM_UP, Experiment, experiments, with_one_worker
+from simulator.plans_to_try import FEW_PLANS, PLANS, QUICK_PLANS
 
 
 def test_by_default_two_models_are_compared_with_1_2_and_4_workers_on_every_axis():

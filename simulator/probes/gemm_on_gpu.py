@@ -1,4 +1,4 @@
-"""What calibration runs on a GPU besides training steps: matrix products."""
+"""Matrix products on a GPU."""
 
 from __future__ import annotations
 

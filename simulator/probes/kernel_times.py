@@ -27,10 +27,12 @@ from minidl.kernels import meta
 from minidl.kernels.meta import MetaArray
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.runtime.device import device_of_rank
-from simulator.chains import OF_IMAGES, Chain, Sizes, Update, kinds
 from simulator.compute.timed import as_computed, timed_as, timed_by
-from simulator.devices import DEVICES
-from simulator.probes import LEAST_SECONDS, reading_seconds
+from simulator.measured_devices import MEASURED_DEVICES
+from simulator.probes.chains import OF_IMAGES, kinds
+from simulator.probes.sizes import Sizes
+from simulator.probes.steps import Chain, Update
+from simulator.probes.timing import LEAST_SECONDS, reading_seconds
 
 TIMES = 2  # that a step is timed in a round
 CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has been once
@@ -49,7 +51,7 @@ def compile_kernels(group: ProcessGroup, device: str, sizes: Sizes, called: Coll
 def products_and_kernels(
     group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None, rounds: int
 ) -> tuple[list[float], dict[str, Points], list[tuple[float, float]]]:
-    """Seconds of products, as in `probes.gemm_seconds`; each kernel's points; and Python after a call (bytes, seconds).
+    """Seconds of products, as in `gemm_seconds`; each kernel's points; and Python after a call (bytes, seconds).
 
     Medians over some rounds through all of them. Python takes several times as long after a kernel that has moved much,
     and with it Python's data out of the caches. called: the kernels that matter, by the names of `timed_as`, None for
@@ -59,7 +61,7 @@ def products_and_kernels(
     timed = [_TimedStep(case, device) for case in cases]
     products: list[list[float]] = []
     for _ in range(rounds):
-        products.append(DEVICES[device].gemm_seconds(sizes.gemm))
+        products.append(MEASURED_DEVICES[device].gemm_seconds(sizes.gemm))
         for step in timed:
             step.run_timed()
     samples: dict[str, dict[object, list[float]]] = {}
