@@ -16,11 +16,12 @@ from minidl.parallel.meetings import Meetings, Members
 from minidl.parallel.program import Program
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES, Event, Trace
 from minidl.validation import check_count
-from simulator.clock import Clock, SharedCores
+from simulator.clock import Action, Clock
 from simulator.inside_layers import InsideLayers
 from simulator.prices import Prices
 from simulator.segments import Placed
-from simulator.waiting import Action, Meeting, Stream
+from simulator.shared_cores import SharedCores
+from simulator.waiting import Meeting, PendingCollective, Stream
 
 TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
 
@@ -35,7 +36,8 @@ class Rank:
     def __init__(self, number: int, lanes: Collection[str], one_thread: bool):
         thread = Stream()
         self.number, self.lanes = number, Lanes({})
-        self.in_layers, self.begun = Stream(), {}  # of the collectives inside layers; those that go on beside kernels
+        self.in_layers = Stream()  # of the collectives inside layers
+        self.pending: dict[tuple, PendingCollective] = {}  # those of them that go on beside kernels
         self.streams = {lane: thread if one_thread else Stream() for lane in TURNS if lane in lanes}
 
     def take_up(self, compiled: Compiled, steps: int) -> None:
@@ -132,8 +134,11 @@ class Engine:
         self.advance(rank)  # before the stream is free: what waits for it already goes first
         stream.release()
 
-    def work(self, rank: Rank, seconds: float, contention: float, done: Action) -> None:
-        """Spend `seconds` of work: on the rank's core where cores are shared, of time alone otherwise."""
+    def work(self, rank: Rank, seconds: float, done: Action, contention: float = 1.0) -> None:
+        """Spend `seconds` of work: on the rank's core where cores are shared, of time alone otherwise.
+
+        contention: by what factor it is slower while all cores are busy.
+        """
         if self.cores:
             self.cores.work(self.processors.core_of(rank.number), seconds, contention, done)
         else:
@@ -165,7 +170,7 @@ class Engine:
     # Communication
 
     def collective(self, rank: Rank, stream: Stream, instruction: Instruction) -> None:
-        seconds, contention = self.prices.collective(rank.number, instruction)
+        seconds = self.prices.collective(rank.number, instruction)
         holds_stream = True  # given up while others are waited for, and only then
 
         # `meet` may call share, and `leave` done, of this rank and of others, before they return.
@@ -183,7 +188,7 @@ class Engine:
         def work(meeting: Meeting):
             nonlocal holds_stream
             holds_stream = True
-            self.work(rank, seconds, contention, lambda: worked(meeting))
+            self.work(rank, seconds, lambda: worked(meeting))
 
         def worked(meeting: Meeting):
             if not self.leave(meeting):
@@ -240,12 +245,12 @@ class Engine:
             action()
 
     def send(self, rank: Rank, stream: Stream, instruction: I.SendActivation | I.SendGradient) -> None:
-        seconds, contention = self.prices.send(rank.number, instruction)
+        seconds = self.prices.send(rank.number, instruction)
         channel = (rank.number, instruction.to)
 
         def transfer():
             start = self.clock.now
-            self.work(rank, seconds, contention, lambda: sent(start))
+            self.work(rank, seconds, lambda: sent(start))
 
         def sent(start: float):
             self.record_whole(rank, instruction, start)
@@ -258,14 +263,14 @@ class Engine:
             self.meetings.when_room(channel, lambda: stream.acquire(transfer))
 
     def receive(self, rank: Rank, stream: Stream, instruction: I.RecvActivation | I.RecvGradient) -> None:
-        seconds, contention = self.prices.receive(rank.number, instruction)
+        seconds = self.prices.receive(rank.number, instruction)
         channel, posted = (instruction.source, rank.number), self.clock.now
 
         def take():
             sent = self.meetings.take(channel)
             # Between devices the receiver's lane is busy as long as the sender's; on a CPU it copies afterwards.
             start = self.clock.now if self.cores else max(posted, sent)
-            self.work(rank, seconds, contention, lambda: taken(start))
+            self.work(rank, seconds, lambda: taken(start))
 
         def taken(start: float):
             self.record_whole(rank, instruction, start)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from minidl.parallel.instructions import Instruction
 from simulator.segments import Placed, Segment, place
-from simulator.waiting import Begun, Meeting, Stream
+from simulator.waiting import Meeting, PendingCollective, Stream
 
 if TYPE_CHECKING:
     from simulator.engine import Engine, Rank
@@ -33,7 +33,7 @@ class InsideLayers:
         if call is None:
             self.kernels(segment)
         elif call.phase == "wait":
-            self.rank.begun.pop((call.axes, call.number)).wait(self.engine.clock.now, self.go_on)
+            self.rank.pending.pop((call.axes, call.number)).wait(self.engine.clock.now, self.go_on)
         elif self.engine.prices.copied_at_once(call):
             self.send(segment)
         else:
@@ -46,38 +46,38 @@ class InsideLayers:
             self.record(segment, start)
             self.go_on()
 
-        self.engine.work(self.rank, segment.seconds, segment.contention, done)
+        self.engine.work(self.rank, segment.seconds, done, segment.contention)
 
     def send(self, segment: Segment) -> None:
         """On a core the sender copies at once, and waits for nobody."""
-        begun, start = self.begin(segment), self.engine.clock.now
+        pending, start = self.begin(segment), self.engine.clock.now
 
         def sent() -> None:
-            begun.end(start)
+            pending.end(start)
             self.go_on()
 
-        self.engine.work(self.rank, segment.seconds, segment.contention, sent)
+        self.engine.work(self.rank, segment.seconds, sent)
 
     def collective(self, segment: Segment) -> None:
         """Join it, and wait for its end or go on beside it."""
         call, now = segment.collective, self.engine.clock.now
-        begun = self.begin(segment)
+        pending = self.begin(segment)
 
         def all_have_come(meeting: Meeting) -> None:
-            begun.work(lambda: self.share(segment, meeting))
+            pending.work(lambda: self.share(segment, meeting))
 
-        self.engine.meet(self.rank, "layers", call.axes, all_have_come, begun.end)
+        self.engine.meet(self.rank, "layers", call.axes, all_have_come, pending.end)
         if call.phase == "start":
             self.go_on()
         else:
-            begun.wait(now, self.go_on)
+            pending.wait(now, self.go_on)
 
-    def begin(self, segment: Segment) -> Begun:
+    def begin(self, segment: Segment) -> PendingCollective:
         call = segment.collective
-        begun = Begun(at_wait=self.engine.cores is not None, record=partial(self.record, segment))
+        pending = PendingCollective(at_wait=self.engine.cores is not None, record=partial(self.record, segment))
         if call.phase == "start":
-            self.rank.begun[call.axes, call.number] = begun
-        return begun
+            self.rank.pending[call.axes, call.number] = pending
+        return pending
 
     def share(self, segment: Segment, meeting: Meeting) -> None:
         """The rank's part of the work of a collective, of which it does one after the other."""
@@ -87,7 +87,7 @@ class InsideLayers:
             self.engine.leave(meeting)
 
         def work() -> None:
-            self.engine.work(self.rank, segment.seconds, segment.contention, worked)
+            self.engine.work(self.rank, segment.seconds, worked)
 
         self.rank.in_layers.acquire(work)
 

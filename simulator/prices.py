@@ -40,7 +40,7 @@ class Prices:
         return self._placed[instruction.work]
 
     def _segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
-        compute, network = self.cluster.compute, self.cluster.network
+        compute = self.cluster.compute
         found: list[Segment] = []
         busy, slowed, goes_on = compute.instruction_seconds, compute.instruction_seconds, False
         for calls in self.costs.calls_by_block(instruction):
@@ -52,7 +52,7 @@ class Prices:
                 busy = slowed = seconds = 0.0
                 if call.phase != "wait":
                     seconds = self._inside_seconds(rank, call)
-                found.append(Segment(seconds, network.contention, call))
+                found.append(Segment(seconds, 1.0, call))
                 goes_on = call.phase == "start" and not self.copied_at_once(call)
         found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
         return tuple(found)
@@ -80,22 +80,20 @@ class Prices:
             self._blocks[id(calls)] = calls, [*found, (busy, slowed, None)]
         return self._blocks[id(calls)][1]
 
-    def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> tuple[float, float]:
-        """(seconds, contention) of the sender."""
-        network = self.cluster.network
-        return network.send_seconds(rank, i.to, self.moved_bytes(i)), network.contention
+    def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> float:
+        """Seconds of the sender."""
+        return self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
 
-    def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> tuple[float, float]:
-        """(seconds, contention) of the receiver, after the sender is done."""
-        network = self.cluster.network
-        return network.receive_seconds(i.source, rank, self.moved_bytes(i)), network.contention
+    def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> float:
+        """Seconds of the receiver, after the sender is done."""
+        return self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
 
-    def collective(self, rank: int, i: Instruction) -> tuple[float, float]:
-        """(seconds, contention) of each member's share of a collective instruction."""
+    def collective(self, rank: int, i: Instruction) -> float:
+        """Seconds of each member's share of a collective instruction."""
         network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
         if network.one_copy and isinstance(i, I.GatherParameters) and i.slot is None:
             nbytes = 0.0
-        return network.collective_seconds(i.collective, ranks, nbytes), network.contention
+        return network.collective_seconds(i.collective, ranks, nbytes)
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""

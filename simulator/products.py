@@ -1,7 +1,8 @@
 """One matrix product split over workers in several ways: what a rank sends, and how long forward and backward take.
 
 The product is a chain that is trained and simulated like any other: a block that has this rank's part of x, and a
-linear layer without bias whose weight is split. Only their Forward and Backward count, not loss and update.
+linear layer without bias whose weight is split, one of `minidl.parallel.layers` or `minidl.parallel.products`. Only
+their Forward and Backward count, not loss and update.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Action = Callable[[], None]
+from simulator.clock import Action
 
 
 class Stream:
@@ -30,7 +30,7 @@ class Stream:
             self.busy = False
 
 
-class Begun:
+class PendingCollective:
     """A collective inside a layer that a rank has begun: its work for it, its end, and who waits for that.
 
     at_wait: the rank works for it only while it waits, as it has one thread. record: is told since when it has run.

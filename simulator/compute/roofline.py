@@ -28,7 +28,7 @@ class Roofline:
     tile: tuple[int, int]
     units: int
     depth: float
-    instruction_seconds: float = 0.0
+    instruction_seconds = 0.0
     device = "cpu"
 
     @property

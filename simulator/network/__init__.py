@@ -11,12 +11,11 @@ from simulator.network.shared_memory import SharedMemory
 
 
 class Network(Protocol):
-    """What prices communication. contention: see `Compute.price`.
+    """What prices communication.
 
     one_copy: ranks share memory, and what replicas have alike lies there once: to gather it moves nothing.
     """
 
-    contention: float
     one_copy: ClassVar[bool]
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:

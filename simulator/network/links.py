@@ -34,7 +34,6 @@ class Links:
     node_devices: int
     node: Link
     network: Link
-    contention: float = 1.0
     one_copy = False
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 class NoNetwork:
     """What connects a single device with others: nothing. Its collectives with itself take no time."""
 
-    contention: float = 1.0
     one_copy = False
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:

@@ -16,14 +16,13 @@ class SharedMemory:
     collectives: for each name, (bytes, seconds). layers: the same of arrays that are not shared, as those of layers are
     not: they are copied, and results are new; with the Python after it. send, receive: (bytes, seconds) of each side's
     copy. Every rank of a group moves about twice the tensor's bytes, however many ranks there are, so the times serve
-    for any size of group.
+    for any size of group. The other core was busy meanwhile: they are no slower in a simulation where cores are.
     """
 
     collectives: Mapping[str, Points]
     layers: Mapping[str, Points]
     send: Points
     receive: Points
-    contention: float = 1.0  # they were timed with the other core busy
     one_copy = True
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:

@@ -11,7 +11,7 @@ from minidl.models.lstm import lstm_classifier
 from minidl.models.vae import vae
 from minidl.op import Op
 from minidl.parallel.experts import MixtureOfExperts
-from simulator.probes.sizes import ON_CPU, Sizes
+from simulator.probes.sizes import Sizes
 from simulator.probes.steps import Chain, Update, kernels_of
 
 OTHER_OPTIMIZERS = (  # than a TrainingStep has
@@ -26,7 +26,7 @@ class CopyAndAdd(nn.Module):
         return x.clone() + x
 
 
-def dense(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def dense(sizes: Sizes) -> Iterator[Chain]:
     """Perceptrons."""
     for width, batch in sizes.dense:
         yield Chain(lambda w=width: [
@@ -34,7 +34,7 @@ def dense(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
         ], (batch, width))  # fmt: skip
 
 
-def activated(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def activated(sizes: Sizes) -> Iterator[Chain]:
     """GELU and layer norm, with a block before them: nobody wants the gradient of the first one's input."""
     for width, batch in sizes.activated:
         yield Chain(lambda w=width: [
@@ -42,7 +42,7 @@ def activated(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
         ], (batch, width))  # fmt: skip
 
 
-def images(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def images(sizes: Sizes) -> Iterator[Chain]:
     """Convolutions."""
     for channels, width, size, batch in sizes.images:
         yield Chain(lambda c=channels, w=width, s=size: [
@@ -51,7 +51,7 @@ def images(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
         ], (batch, channels, size, size))  # fmt: skip
 
 
-def sequences(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def sequences(sizes: Sizes) -> Iterator[Chain]:
     """Transformers, of the older and the newer kind."""
     for hidden, sequence, batch in sizes.sequences:
         yield Chain(lambda h=hidden, s=sequence: [
@@ -81,7 +81,7 @@ class _AttendInTiles(Op):
         return self.kernels.add(grads[0], self.kernels.add(*grads[1:]))
 
 
-def attended(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def attended(sizes: Sizes) -> Iterator[Chain]:
     """Attention in tiles."""
     for heads, sequence, width, batch in sizes.attended:
         yield Chain(lambda w=width: [CopyAndAdd(), Tiles(), nn.Linear(w, 10)], (batch, heads, sequence, width))
@@ -98,13 +98,13 @@ class Mixed(nn.Module):
         return y
 
 
-def mixed(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def mixed(sizes: Sizes) -> Iterator[Chain]:
     """Mixtures of experts."""
     for hidden, sequence, batch in sizes.mixed:
         yield Chain(lambda h=hidden: [CopyAndAdd(), Mixed(h), nn.Linear(h, 10)], (batch, sequence, hidden))
 
 
-def normalized(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def normalized(sizes: Sizes) -> Iterator[Chain]:
     """Convolutions with batch norm."""
     for width, size, batch in sizes.normalized:
         yield Chain(lambda w=width: [
@@ -113,19 +113,19 @@ def normalized(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
         ], (batch, width, size, size))  # fmt: skip
 
 
-def recurrent(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def recurrent(sizes: Sizes) -> Iterator[Chain]:
     """LSTMs."""
     for width, steps, batch in sizes.recurrent:
         yield Chain(lambda w=width, s=steps: lstm_classifier(w, s, w).blocks, (batch, 1, steps, width))
 
 
-def coders(sizes: Sizes = ON_CPU) -> Iterator[Chain]:
+def coders(sizes: Sizes) -> Iterator[Chain]:
     """Variational autoencoders."""
     for width, batch in sizes.coders:
         yield Chain(lambda w=width: [*vae(8, w, w // 2).blocks, nn.Softplus()], (batch, 1, 8, 8))
 
 
-def updates(sizes: Sizes = ON_CPU) -> Iterator[Update]:
+def updates(sizes: Sizes) -> Iterator[Update]:
     """Optimizers of which no chain takes a step."""
     for make, size in product(OTHER_OPTIMIZERS, sizes.updates):
         yield Update(make, size)
@@ -136,7 +136,7 @@ KINDS = (dense, activated, *OF_IMAGES, sequences, attended, mixed, recurrent, co
 
 
 def kinds(
-    called: Collection[str] | None = None, sizes: Sizes = ON_CPU, device: str = "cpu"
+    called: Collection[str] | None, sizes: Sizes, device: str
 ) -> list[Callable[[Sizes], Iterator[Chain | Update]]]:
     """Those that together call the kernels `called`, by the names of `timed_as`; all where that is None."""
     if called is None:

@@ -39,7 +39,7 @@ CASE_SECONDS = 0.07  # after which it is timed no more in this round, if it has 
 Points = list[tuple[object, float]]  # (size by which a kernel is timed, seconds)
 
 
-def compile_kernels(group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None = None) -> None:
+def compile_kernels(group: ProcessGroup, device: str, sizes: Sizes, called: Collection[str] | None) -> None:
     """Take each step that will be timed, so that its kernels are compiled: two ranks take half of them."""
     gc.disable()  # Numba makes many objects, few of which are garbage
     for kind in kinds(called, sizes, device):

@@ -76,7 +76,7 @@ class TrainingStep:
         self.optimizer.step()
 
 
-def kernels_of(case: Chain | Update, device: str = "cpu") -> set[str]:
+def kernels_of(case: Chain | Update, device: str) -> set[str]:
     """The kernels that a step calls on `device`, by the names of `timed_as`."""
     with kernels.predicting(device):
         step = case.step("meta")

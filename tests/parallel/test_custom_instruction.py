@@ -109,7 +109,7 @@ class Agree(OfGradients, Collective):
 
 
 class Slow:
-    contention, one_copy = 1.0, False
+    one_copy = False
 
     def collective_seconds(self, name, ranks, nbytes):
         return 1.0 if nbytes > 1000 else 0.0  # the sums of the losses are less

@@ -38,7 +38,6 @@ class PerCall:
 class Free:
     """A network that costs nothing."""
 
-    contention: float = 1.0
     one_copy = False
 
     def send_seconds(self, source, to, nbytes):
@@ -93,13 +92,13 @@ class FixedPrices:
         return (Segment(self._of(i), 1.0, None),)
 
     def send(self, rank, i):
-        return self._of(i), 1.0
+        return self._of(i)
 
     def receive(self, rank, i):
-        return 0.0, 1.0
+        return 0.0
 
     def collective(self, rank, i):
-        return self._of(i), 1.0
+        return self._of(i)
 
     def details(self, rank, i, call=None):
         return None

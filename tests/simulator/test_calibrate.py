@@ -77,9 +77,10 @@ def test_a_calibration_of_less_effort_is_used_once(measured, no_warning):
 @pytest.mark.parametrize(("name", "chosen"), [("mlp-digits", ["dense"]), ("cnn-digits", ["dense", "images"])])
 def test_chains_are_timed_that_call_the_kernels_that_matter_and_no_others(name, chosen):
     names = called(profile(name, optim.SGD))
-    assert [kind.__name__ for kind in chains.kinds(names)] == chosen
-    cases = [case for kind in chains.kinds(names) for case in kind()]
-    assert names - {"load"} <= set().union(*map(kernels_of, cases))
+    kinds = chains.kinds(names, ON_CPU, "cpu")
+    assert [kind.__name__ for kind in kinds] == chosen
+    cases = [case for kind in kinds for case in kind(ON_CPU)]
+    assert names - {"load"} <= set().union(*(kernels_of(case, "cpu") for case in cases))
 
 
 BROKEN = {
@@ -236,7 +237,7 @@ def test_the_speed_is_that_of_rank_0_alone_and_of_all_together():
 
 
 def test_no_time_of_a_kernel_is_of_one_slow_round():
-    (chain, *_) = chains.dense()
+    (chain, *_) = chains.dense(ON_CPU)
     step = kernel_times._TimedStep(chain, "cpu")
     for _ in range(3):
         step.run_timed()
