@@ -30,8 +30,8 @@ from simulator.compare import WAS_BUSY, compare
 from simulator.experiments import QUICK_ROUNDS, ROUNDS
 from simulator.hardware import Cluster
 from simulator.measure import FULL
+from simulator.method_list import METHODS
 from simulator.methods import (
-    METHODS,
     Method,
     Row,
     chosen_methods,

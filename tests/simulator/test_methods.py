@@ -13,7 +13,8 @@ from simulator.__main__ import main
 from simulator.commands.methods import markdown
 from simulator.compare import predicted
 from simulator.hardware import Cluster
-from simulator.methods import METHODS, chosen_methods, fitting, simulated, usual_step
+from simulator.method_list import METHODS
+from simulator.methods import chosen_methods, fitting, simulated, usual_step
 from simulator.traffic import sent_bytes, traffic
 from tests.simulator.command import check_refused, help_text
 
@@ -107,7 +108,7 @@ def test_on_a_cluster_all_is_simulated(capsys, tmp_path):
 def test_here_each_method_is_measured_beside_what_is_simulated_and_drawn(monkeypatch, capsys, tmp_path):
     for module in ("simulator.compare", "simulator.commands.compare"):
         monkeypatch.setattr(sys.modules[module], "drift", lambda _: (1.0, 1.0))
-    monkeypatch.setattr("simulator.methods.STEPS", 3)
+    monkeypatch.setattr("simulator.method_list.STEPS", 3)
     line = f"methods --rounds 1 --json {tmp_path}/m.json --markdown {tmp_path}/m.md --out {tmp_path}"
     assert main([*line.split(), "--method", "images: batch"]) == 0
     out = capsys.readouterr().out
