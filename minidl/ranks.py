@@ -17,6 +17,11 @@ def rank_and_size() -> tuple[int, int]:
     return 0, 1
 
 
+def several() -> bool:
+    """Whether this process is one of several that run the program side by side."""
+    return rank_and_size()[1] > 1
+
+
 def leads() -> bool:
     """Whether this process is the one that prints, shows progress, writes files and calls callbacks."""
     return rank_and_size()[0] == 0

@@ -15,7 +15,7 @@ from minidl.parallel.result import Run, StepRecord
 from minidl.parallel.runtime.launch import launch
 from minidl.parallel.runtime.steps import Job, Result, run_rank
 from minidl.parallel.runtime.stopping import EndAtOnce
-from minidl.ranks import leads
+from minidl.ranks import leads, several
 from minidl.structure import take_apart
 from minidl.trace import Event, Trace
 
@@ -68,6 +68,9 @@ class Training:
         except BaseException as error:
             error.run = self.result(results)
             raise
+        finally:
+            if self.checkpoint and results and several():
+                launch(_nothing, self.request.plan.workers)  # no rank goes on before the first has written the file
         return self.result(results)
 
     def on_report(self, rank: int, message: Sequence[StepRecord] | RankState) -> None:
@@ -112,6 +115,10 @@ class Training:
             save_error=checkpoint and checkpoint.error,
             _state=self.state([result.state for result in results]),
         )
+
+
+def _nothing(group) -> None:
+    """What ranks do that only meet."""
 
 
 def tell(callbacks: Iterable[Callable[[StepRecord], None]], records: Iterable[StepRecord]) -> None:
