@@ -35,10 +35,10 @@ class ProbeGradient(CustomInstruction):
         logging.info("step %d: the gradient of bucket %d has norm %.3f", worker.step.number, self.bucket, norm)
 
     def prove(self, facts, rank):
-        """Every sample of the global batch is in the gradient, once."""
+        """Every sample of the global batch is in the gradient, once, and all of it is here, no share."""
         (gradients,) = self.reads
-        if rank.tags[gradients].samples != facts.needed(gradients):
-            raise ProgramError(f"rank {rank.number}: {self} comes before all samples are in it")
+        if rank.tags[gradients].samples != facts.needed(gradients) or not rank.tags[gradients].whole:
+            raise ProgramError(f"rank {rank.number}: {self} comes before all samples are in it, or is of a share")
         return {}
 
     def calls(self, costs):

@@ -89,18 +89,18 @@ METHODS = (
         "data", "each worker has the whole model and its share of each batch; gradients are summed", "Li et al. 2020",
         "the model fits into a worker, and batches are large beside it", _over("data"),
     ),
-    _perceptron(
+    _transformer(
         "sharded optimizer", "data, but each worker updates, and has the optimizer's state of, its share of the "
         "parameters", "Rajbhandari et al. 2020, ZeRO stage 1", "optimizer state fills the memory; it sends no more",
-        _over("data", sharding="optimizer"),
+        _over("data", sharding="optimizer", bucket_mb=0.5),
     ),
     _transformer(
-        "sharded gradients", "that, and gradients are reduced after every micro-batch, each worker keeping its share",
+        "sharded gradients", "sharded optimizer, and gradients are reduced after every micro-batch, to shares too",
         "Rajbhandari et al. 2020, ZeRO stage 2", "gradients fill the memory; with one micro-batch it sends no more",
         _over("data", sharding="gradients", bucket_mb=0.5),
     ),
     _transformer(
-        "sharded parameters", "that, and parameters are gathered bucket by bucket when they are used, and dropped",
+        "sharded parameters", "sharded gradients, and parameters are gathered by bucket where used, then dropped",
         "Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP",
         "the model does not fit into a worker; a half more is sent",
         _over("data", sharding="parameters", bucket_mb=0.5),

@@ -55,6 +55,11 @@ def states(memory: Memory) -> float:
     return memory.parameters + memory.gradients + memory.optimizer
 
 
+def model_name(measured: bool) -> str:
+    """What is trained, or simulated alone."""
+    return f"a GPT of {LAYERS} layers of {HIDDEN}" if measured else MODEL
+
+
 def error(memory: Memory, expected: Memory) -> float:
     return states(memory) / states(expected) - 1
 

@@ -11,7 +11,7 @@ from minidl.plots import MEMORY
 from minidl.units import scaled
 from simulator.figure_style import SMALL, legend_above, ticks_of_bytes, tidy
 from simulator.hardware import Cluster
-from simulator.sharding import Row
+from simulator.sharding import Row, model_name
 
 HEIGHT, GAP = 0.8, 0.5  # of a bar, and between those of two shardings
 
@@ -42,5 +42,10 @@ def sharding_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
     tidy(axes)
     axes.set_xlabel("held by the fullest worker when it holds most; no formula for activations", fontsize=SMALL)
     handles = [Patch(color=colour, label=kind) for kind, colour in MEMORY.items()]
-    legend_above(figure, handles, len(MEMORY), f"sharding over {rows[0].workers} workers, {cluster.name}")
+    legend_above(
+        figure,
+        handles,
+        len(MEMORY),
+        f"{model_name(measured)}, Adam, {cluster.compute.precision}, {rows[0].workers:,} workers, {cluster.name}",
+    )
     return figure

@@ -43,11 +43,13 @@ def test_rows_are_pages_and_cost_nothing_until_touched():
     assert os.fstat(whole.fd).st_blocks * 512 <= 2 * mmap.PAGESIZE
 
 
-def test_only_a_contiguous_array_of_the_row_has_an_offset():
+def test_a_contiguous_array_of_the_arena_has_an_offset_from_the_start_of_any_row():
     shared = arena()
     x = shared.view(1, 128, (4, 4), np.float32)
     assert shared.offset_in(1, x) == 128 and shared.offset_in(1, x[2:]) == 160
-    assert shared.offset_in(0, x) is None and shared.offset_in(1, x.T[1:]) is None
+    assert shared.offset_in(0, x) == shared.row_bytes + 128  # and so others find what lies in another's row
+    assert shared.offset_in(1, shared.view(0, 0, (4,), np.float32)) == -shared.row_bytes
+    assert shared.offset_in(1, x.T[1:]) is None
     assert shared.offset_in(1, np.zeros(4)) is None
 
 

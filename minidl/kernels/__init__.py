@@ -1,7 +1,8 @@
 """The same functions for every device: `cpu` computes with NumPy, `cuda` on a GPU, `meta` only with shapes.
 
 An op never touches an array itself. It calls `kernels.matmul(a, b)`, where `kernels` is the module that belongs to the
-type of its arrays, so one op serves every device. A new device is a new module with these names and one line below.
+type of its arrays, so one op serves every device. A new device is a new module with these names; its own name and the
+type of its arrays stand below (tests/kernels/test_kernels.py compares the names).
 """
 
 import importlib

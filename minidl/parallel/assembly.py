@@ -15,7 +15,7 @@ from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program, RankProgram
 from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, WEIGHTS, Pass, schedule_of
-from minidl.parallel.slots import Place, sharded, slots
+from minidl.parallel.slots import Place, dropped, sharded, slots
 
 if TYPE_CHECKING:
     from minidl.parallel.costs import Costs
@@ -60,11 +60,8 @@ class _Rank:
         self.recomputes = plan.recompute == "full"
         self.trained = layout.trained(self.stage)
         self.sharded = sharded(plan, layout, self.stage)
-        of_stage = slots(plan, layout, self.stage)
-        self.local = {place: B.local_gradients(self.stage, slot) for place, slot in of_stage.items()}
-        self.gathered = {place: B.gathered(self.stage, slot) for place, slot in of_stage.items()}
-        if plan.sharding != "parameters":
-            self.gathered = {}
+        self.local = {p: B.local_gradients(self.stage, n) for p, n in slots(plan, layout, self.stage).items()}
+        self.gathered = {p: B.gathered(self.stage, n) for p, n in dropped(plan, layout, self.stage).items()}
         self.apart_so_far: set[int] = set()  # what is apart and has a gradient in this step
         self._peers: dict[int, int] = {}
 

@@ -98,9 +98,8 @@ class BufferBytes:
     def _parameters(self, b: BufferName) -> dict[Hashable, int]:
         place, own = (b.chunk, b.bucket), self.parameters
         if own.shards(place) > 1 and self.layout.is_trained(*place):
-            dropped = self.plan.sharding == "parameters" and place in own.slots
             frozen = sum(p.nbytes for p in own.of(place) if not p.trained)
-            return {b: own.flat(place, share=dropped).nbytes, (b, "frozen"): frozen}
+            return {b: own.flat(place, share=place in own.dropped).nbytes, (b, "frozen"): frozen}
         return {b: sum(p.nbytes for p in own.of(place))}
 
     def _gradients(self, b: BufferName) -> dict[Hashable, int]:

@@ -253,7 +253,7 @@ class _Checker:
         for buffer in sorted(parameters, key=lambda buffer: (buffer.chunk, buffer.bucket)):
             version = rank.tags[buffer]
             trained = self.program.trains and self.program.layout.is_trained(buffer.chunk, buffer.bucket)
-            whole = (buffer.chunk, buffer.bucket) not in self.facts.dropped
+            whole = (buffer.chunk, buffer.bucket) not in self.facts.dropped[rank.stage]
             if version != (expected := Version(int(trained), whole)):
                 done = "updates" if version.updates != expected.updates else "gathers"
                 raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")

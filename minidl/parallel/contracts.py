@@ -53,10 +53,12 @@ def callback_list(callbacks: object) -> list[Callable]:
 
 def make_optimizer(optimizer: Callable, parameters: Iterable) -> Optimizer:
     """The optimizer of `parameters`. TypeError unless `optimizer` is a function that returns one."""
-    made = None if isinstance(optimizer, Optimizer) or not callable(optimizer) else optimizer(parameters)
+    given = isinstance(optimizer, Optimizer) or not callable(optimizer)
+    made = None if given else optimizer(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(
             "optimizer must be a function of parameters that returns an Optimizer "
             f"(lambda parameters: optim.SGD(parameters, lr=0.1)), not {optimizer!r}"
+            + ("" if given else f", which returns {made!r}")
         )
     return made

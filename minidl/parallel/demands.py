@@ -6,6 +6,7 @@ from minidl.parallel import instructions as I
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.instructions.buffers import APART
+from minidl.parallel.slots import sharded, shards
 from minidl.parallel.tags import Facts, ProgramError, RankTags, Version
 
 
@@ -25,8 +26,25 @@ def whole_version(rank: RankTags, i: I.ThroughBuckets, place: tuple[int, int]) -
     return version
 
 
+def check_slots(facts: Facts, rank: RankTags, i: Instruction) -> None:
+    """It works on each bucket where the worker has it: in the slot of that bucket, or where it is kept."""
+    dropped, local = facts.dropped[rank.stage], facts.slots[rank.stage]
+    if isinstance(i, I.ThroughBuckets):
+        reads = () if isinstance(i, I.BackwardWeights) else i.places
+        wrong = i.gathered != tuple((p, B.gathered(rank.stage, dropped[p])) for p in reads if p in dropped)
+        if isinstance(i, I.GivesGradients):
+            wrong |= i.local != tuple((p, B.local_gradients(rank.stage, local[p])) for p in i.places if p in local)
+    else:
+        place = (APART, i.apart) if isinstance(i, I.SumParts) else (i.chunk, i.bucket)
+        named, lie = (B.gathered, dropped) if isinstance(i, I.GatherParameters) else (B.local_gradients, local)
+        wrong = i.slot != (named(rank.stage, lie[place]) if place in lie else None)
+    if wrong:
+        raise ProgramError(f"rank {rank.number}: {i} needs slots as sharding={facts.plan.sharding!r} has them")
+
+
 def check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
-    """It knows of what is apart in its blocks, and what it reads of that is whole."""
+    """It knows of what is apart in its blocks, and what it reads of that is whole; and where all that lies."""
+    check_slots(facts, rank, i)
     held = facts.layout.apart_in(i.chunk, i.buckets, trained=isinstance(i, I.GivesGradients))
     if i.apart != held:
         raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
@@ -35,13 +53,21 @@ def check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
             whole_version(rank, i, (APART, n))
 
 
+def check_replicas(facts: Facts, rank: RankTags, i: I.ReduceScatterGradients | I.GatherParameters) -> None:
+    """It is among all replicas of its bucket: so many have shares of it."""
+    replicas = facts.plan.spread(facts.layout.reduction(i.chunk, i.bucket).replicas)
+    if i.axes != replicas:
+        raise ProgramError(f"rank {rank.number}: {i} needs axes={replicas}: the plan is {facts.plan}")
+
+
 def check_buckets(facts: Facts, rank: RankTags, i: Instruction) -> None:
     """It is about every bucket of the rank that is trained, once each, and about shares where the plan says so."""
-    stage = rank.mesh.coordinate("pipeline")
+    stage = rank.stage
     trained = facts.layout.counted(stage) if isinstance(i, I.ReduceNorm) else facts.layout.trained(stage)
     if sorted(i.buckets) != sorted(trained):
         raise ProgramError(f"rank {rank.number}: {i} needs each of the {len(trained)} buckets of the rank once")
-    if isinstance(i, I.OptimizerStep) and i.sharded != (needed := tuple(p for p in trained if _shards(facts, p) > 1)):
+    needed = sharded(facts.plan, facts.layout, stage)
+    if isinstance(i, I.OptimizerStep) and i.sharded != needed:
         raise ProgramError(f"rank {rank.number}: {i} needs sharded={needed}: the plan is {facts.plan}")
     if isinstance(i, I.ReduceNorm | I.ReduceParameterNorms):
         axes = (*["pipeline"] * isinstance(i, I.ReduceNorm), *facts.plan.parted)
@@ -56,15 +82,10 @@ def check_gradients(facts: Facts, rank: RankTags, i: Instruction) -> None:
         if buffer.holds in ("gradients", "total"):
             check_samples(facts, rank, buffer)
         if buffer.holds == "gradients":
-            sharded = _shards(facts, (buffer.chunk, buffer.bucket)) > 1
-            if rank.tags[buffer].whole == sharded:
-                needs = "shares of gradients" if sharded else "whole gradients"
+            shares = shards(facts.plan, facts.layout, (buffer.chunk, buffer.bucket)) > 1
+            if rank.tags[buffer].whole == shares:
+                needs = "shares of gradients" if shares else "whole gradients"
                 raise ProgramError(f"rank {rank.number}: {i} needs {needs}: the plan is {facts.plan}")
-
-
-def _shards(facts: Facts, place: tuple[int, int]) -> int:
-    """Into how many shares the update of a bucket is cut."""
-    return facts.plan.shards(facts.layout.reduction(*place).replicas)
 
 
 def check_norms(rank: RankTags, i: Instruction, needed: str) -> None:

@@ -193,12 +193,12 @@ class ProcessGroup(ABC):
             return Tensor(for_device(device).empty(shape_of(shape), np.dtype(dtype)))
         return Tensor(self._allocate(shape_of(shape), np.dtype(dtype)))
 
-    def one_copy(self, shape: int | tuple[int, ...], dtype="float32", device: str = "cpu") -> Tensor:
+    def one_copy(self, shape: int | tuple[int, ...], dtype="float32") -> Tensor:
         """Zeros in the same memory on all ranks, where they share memory; else a tensor of this rank's own.
 
         It is for what all ranks have alike: whoever writes sees to it that nobody reads. Every rank must call it.
         """
-        tensor = self.empty(shape, dtype, device)
+        tensor = self.empty(shape, dtype)
         tensor.kernels.fill(tensor.data, 0)
         return tensor
 

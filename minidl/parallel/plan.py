@@ -74,7 +74,7 @@ class Plan(Displayed):
     chunks: int = _field(1, "parts of the model that a stage holds")
     recompute: str = _field("none", "what is computed again in backward", RECOMPUTATIONS)
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
-    sharding: str = _field("none", "what replicas share", SHARDINGS)
+    sharding: str = _field("none", "what replicas hold in shares: ZeRO 1, 2, 3 (FSDP)", SHARDINGS)
     sequence_parallel: bool = _field(False, "slice sequences between split layers")
 
     def __post_init__(self):

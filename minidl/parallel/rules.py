@@ -15,7 +15,9 @@ from minidl.parallel.demands import (
     check_buckets,
     check_gradients,
     check_norms,
+    check_replicas,
     check_samples,
+    check_slots,
     whole_version,
 )
 from minidl.parallel.instructions import BufferName, Instruction
@@ -142,6 +144,7 @@ def _add_gradients(
 
 def _add_share(facts: Facts, rank: RankTags, i: I.AddShare) -> Tags:
     """A share of what all replicas have found of a micro-batch, added to those of the micro-batches before."""
+    check_slots(facts, rank, i)
     found = rank.tags[i.slot]
     if found.place != (i.chunk, i.bucket) or found.whole:
         raise ProgramError(f"rank {rank.number}: {i} needs a share of what is reduced of that bucket, not {found}")
@@ -177,6 +180,9 @@ def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> T
 
 
 def _reduce_gradients(facts: Facts, rank: RankTags, i: I.ReduceGradients | I.SumParts, brought: Brought) -> Tags:
+    check_slots(facts, rank, i)
+    if isinstance(i, I.ReduceScatterGradients):
+        check_replicas(facts, rank, i)
     place = (APART, i.apart) if isinstance(i, I.SumParts) else (i.chunk, i.bucket)
     places = {tag.place for tag in brought.tags}
     if places != {place if i.slot else None}:
@@ -186,9 +192,8 @@ def _reduce_gradients(facts: Facts, rank: RankTags, i: I.ReduceGradients | I.Sum
 
 
 def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:
-    replicas = facts.plan.spread(facts.layout.reduction(i.chunk, i.bucket).replicas)
-    if i.axes != replicas:
-        raise ProgramError(f"rank {rank.number}: {i} needs axes={replicas}: the plan is {facts.plan}")
+    check_replicas(facts, rank, i)
+    check_slots(facts, rank, i)
     versions = set(brought.tags)
     if len(versions) > 1 or any(version.whole for version in versions):
         raise ProgramError(f"rank {rank.number}: {i} needs a share of the same version of every replica, once")

@@ -17,9 +17,14 @@ Place = tuple[int, int]  # a bucket: (chunk, number), or (APART, number) of what
 TURNS = 2  # a third slot gains nothing: a lane gathers one bucket at a time
 
 
+def shards(plan: Plan, layout: Layout, place: Place) -> int:
+    """Into how many shares the update of a bucket is cut."""
+    return plan.shards(layout.reduction(*place).replicas)
+
+
 def sharded(plan: Plan, layout: Layout, stage: int) -> tuple[Place, ...]:
     """The buckets of a stage of which each replica updates a share."""
-    return tuple(p for p in layout.trained(stage) if plan.shards(layout.reduction(*p).replicas) > 1)
+    return tuple(place for place in layout.trained(stage) if shards(plan, layout, place) > 1)
 
 
 def slots(plan: Plan, layout: Layout, stage: int) -> dict[Place, int]:
@@ -37,3 +42,8 @@ def slots(plan: Plan, layout: Layout, stage: int) -> dict[Place, int]:
                 if place in own:
                     found[place] = TURNS * beside + turn % TURNS
     return found
+
+
+def dropped(plan: Plan, layout: Layout, stage: int) -> dict[Place, int]:
+    """The slot of each bucket of a stage of which a replica has its share alone, but where it is gathered."""
+    return slots(plan, layout, stage) if plan.sharding == "parameters" else {}

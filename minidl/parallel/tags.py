@@ -17,7 +17,7 @@ from minidl.parallel.machine import Lanes
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
-from minidl.parallel.slots import slots
+from minidl.parallel.slots import Place, dropped, slots
 
 
 class ProgramError(ValueError):
@@ -100,11 +100,14 @@ class Facts:
     statistics: bool
 
     @cached_property
-    def dropped(self) -> frozenset[tuple[int, int]]:
-        """The buckets of all stages of which a rank has its share alone, but where they are gathered."""
-        if self.plan.sharding != "parameters":
-            return frozenset()
-        return frozenset(place for n in range(len(self.layout.stages)) for place in slots(self.plan, self.layout, n))
+    def dropped(self) -> list[dict[Place, int]]:
+        """Of each stage the buckets of which a rank has its share alone, but in the slots where they are gathered."""
+        return [dropped(self.plan, self.layout, stage) for stage in range(len(self.layout.stages))]
+
+    @cached_property
+    def slots(self) -> list[dict[Place, int]]:
+        """Of each stage the buckets whose gradients are reduced after every micro-batch, and the slots for that."""
+        return [slots(self.plan, self.layout, stage) for stage in range(len(self.layout.stages))]
 
     @cached_property
     def batch(self) -> Counter:
@@ -161,7 +164,8 @@ class RankTags:
         replica = self.mesh.replica
         starts = {"parameters": Version(0, True), "statistics": replica, "state": None}  # statistics: whose they are
         self.tags: dict[BufferName, object] = {buffer: starts[buffer.holds] for buffer in program.persistent(rank)}
-        for place in facts.dropped.intersection(program.layout.places(self.mesh.coordinate("pipeline"))):
+        self.stage = self.mesh.coordinate("pipeline")
+        for place in facts.dropped[self.stage]:
             self.tags[B.parameters(*place)] = Version(0, False)
         self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0

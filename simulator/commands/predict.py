@@ -34,7 +34,7 @@ from simulator.predict import Prediction, simulate
 OPTIMIZER = "adam"
 SMALLER = (
     "More --pipeline, --tensor, --context, --expert or --micro-batches hold less, or --sequence-parallel, --recompute "
-    "or --sharding parameters, as far as the model has them."
+    "or --sharding, as far as the model has them and they are not given yet."
 )
 DESCRIPTION = """\
 Predict one training step of a model on a cluster: its time and where that goes,

@@ -16,7 +16,7 @@ from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option, 
 from simulator.commands.shared_output import add_file_options, plain_table, say, say_crowding, say_written
 from simulator.hardware import Cluster
 from simulator.report import times
-from simulator.sharding import HIDDEN, LAYERS, MODEL, Row, sharding, states
+from simulator.sharding import HIDDEN, LAYERS, MICRO_BATCHES, MODEL, Row, model_name, sharding, states
 
 WORKERS = 4
 DESCRIPTION = f"""\
@@ -48,6 +48,8 @@ def add_parser(commands) -> None:
 
 def run(options, console: Console) -> Outcome:
     """Measure and simulate as asked."""
+    if options.workers == 1:
+        raise ValueError("--workers 1: a single replica has nothing to share, it takes 2 or more")
     paths, measured = pictures(options.out, "sharding"), options.cluster == THIS_MACHINE
     check_writable(options.json, *paths)
     with progress() as tell:
@@ -67,7 +69,11 @@ def run(options, console: Console) -> Outcome:
         say_written(console, options.json, *paths)
 
     errors = [{"simulated_error": row.simulated_error, "measured_error": row.measured_error} for row in rows]
-    document = {"cluster": cluster.name, "rows": [asdict(row) | own for row, own in zip(rows, errors, strict=True)]}
+    document = {
+        "cluster": cluster.name, "model": model_name(measured), "precision": cluster.compute.precision,
+        "optimizer": "Adam", "device_memory_bytes": cluster.memory_bytes,
+    }  # fmt: skip
+    document |= {"rows": [asdict(row) | own for row, own in zip(rows, errors, strict=True)]}
     return Outcome([(options.json, document), *drawn(figure, *paths)], show)
 
 
@@ -76,18 +82,21 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     measured = rows[0].measured is not None
     table = plain_table()
     table.add_column("sharding")
-    for name in ("formula", "simulated", *["measured"] * measured, "activations", "step"):
+    for name in ("formula", "simulated", *["measured"] * measured, "activations", "fits", "step"):
         table.add_column(name, justify="right")
     for row in rows:
         held = [f"{scaled(states(row.simulated), 'B')} ({row.simulated_error:+.1%})"]
         if row.measured is not None:
             held.append(f"{scaled(states(row.measured), 'B')} ({row.measured_error:+.1%})")
         step = times(row.measured_step_seconds, row.simulated_step_seconds)
-        cells = scaled(states(row.formula), "B"), *held, scaled(row.simulated.activations, "B"), step
+        fits = "yes" if row.simulated.total <= cluster.memory_bytes else "no"
+        cells = scaled(states(row.formula), "B"), *held, scaled(row.simulated.activations, "B"), fits, step
         table.add_row(row.sharding, *cells)
     print_table(console, table)
     lines = [
-        f"{rows[0].workers} replicas on {cluster.name}: parameters, gradients and optimizer of the fullest.",
+        f"{model_name(measured)} with Adam, {cluster.compute.precision}, {rows[0].workers:,} replicas on "
+        f"{cluster.name}, {MICRO_BATCHES} micro-batches.",
+        "What the fullest holds: parameters, gradients and optimizer; activations.",
         "formula: Rajbhandari et al. 2020, and two buckets at a time that are whole.",
     ]
     if measured:

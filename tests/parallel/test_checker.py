@@ -20,6 +20,7 @@ from minidl.parallel.runtime.communication import COMMUNICATION_HANDLERS
 from minidl.parallel.runtime.worker import COMPUTE_HANDLERS
 from minidl.parallel.schedules import SCHEDULES
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
+from tests.parallel.covering import cover
 from tests.parallel.plans import PLANS, plans, promised_peak
 from tests.parallel.programs import BLOCKS, PIPELINE, by_all, caught, edited, programs
 
@@ -34,7 +35,7 @@ MATRIX = plans(
     sharding=SHARDINGS,
 )
 MATRIX = [plan for plan in MATRIX if plan.data > 1 or plan.sharding == "none"]
-SOME = MATRIX[::29]
+SOME = [*(Plan(**fields) for fields in cover([asdict(plan) for plan in MATRIX])), *MATRIX[::83]]
 
 SOME_OR_ALL = pytest.mark.parametrize(
     "matrix", [pytest.param(SOME, id="some"), pytest.param(MATRIX, id="all", marks=pytest.mark.slow)]

@@ -10,6 +10,7 @@ from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.layout import layout
+from minidl.parallel.plan import SHARDINGS
 from minidl.parallel.schedules import SCHEDULES
 from minidl.parallel.slots import TURNS, slots
 from tests.parallel.plans import PLANS
@@ -186,7 +187,36 @@ def test_a_micro_batch_whose_share_is_not_added_is_caught():
 def test_parameters_gathered_to_stay_are_caught():
     """Every replica would have all of them after the first step, and the plan says that it has a share."""
     stay = I.GatherParameters(0, 2)
-    caught(
-        by_both(training(PARAMETERS), lambda step: [*step, stay]),
-        "a step never gathers parameters of chunk 0, bucket 2, or not once",
-    )
+    caught(by_both(training(PARAMETERS), lambda step: [*step, stay]), "GatherParameters(", "needs slots as sharding=")
+
+
+@pytest.mark.parametrize("own", SHARDINGS)
+def test_the_lists_of_another_sharding_are_caught(own):
+    """The worker has buckets where its plan says: lists that use them elsewhere would overwrite what is needed."""
+    plan = Plan(data=2, micro_batches=2, sharding=own)
+    for other in SHARDINGS:
+        if other != own:
+            lists = training(replace(plan, sharding=other))
+            caught(training(plan).edit({rank: lists[rank] for rank in (0, 1)}), "rank")
+
+
+def test_a_slot_that_the_worker_has_not_is_caught():
+    def third(i):
+        if isinstance(i, I.GatherParameters) and i.bucket == 2:
+            return [replace(i, slot=B.gathered(0, 2))]
+        if isinstance(i, I.ThroughBuckets) and i.first == 2:
+            return [replace(i, gathered=(((0, 2), B.gathered(0, 2)),))]
+        return [i]
+
+    caught(by_all(training(PARAMETERS), third), "needs slots as sharding='parameters' has them")
+
+
+def test_shares_that_are_not_those_of_all_replicas_are_caught():
+    def over_some(i):
+        if isinstance(i, I.ReduceScatterGradients) and i.bucket == 4:
+            return [replace(i, axes=("data",)), replace(i, axes=("context",))]
+        return [i]
+
+    for sharding in ("optimizer", "gradients"):
+        program = training(Plan(data=2, context=2, sharding=sharding))
+        caught(by_all(program, over_some), "ReduceScatterGradients(", "needs axes=('data', 'context')")

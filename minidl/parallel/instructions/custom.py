@@ -26,6 +26,8 @@ class CustomInstruction(Instruction):
     def run(self, worker: Worker) -> Steps | None:
         """Do it, in a worker. Parameters and their gradients are in `worker.stage`, all else in `worker.buffers`.
 
+        Of parameters that are sharded it may change its own share alone (`Parameter.share`), after the update: the rest
+        is the others', who may lie in the same memory and change it as soon as this rank's gradients are reduced.
         A collective returns a generator, as the functions of runtime/communication.py do.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what a worker does: it needs a method run")

@@ -1,4 +1,4 @@
-"""Instruction: what all have.
+"""Instruction: one step of one rank, as data; what all have.
 
 An instruction says by data alone what it does to whom: its lane, its kind, and the buffers it reads, writes and frees.
 By these the machine (machine.py) orders it, for every reader of a program. Nothing here says how long an instruction
@@ -35,9 +35,9 @@ class Instruction:
     """What every instruction has: a lane, a kind, a label for timelines, and its buffers.
 
     It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
-    place in the lists (assembly.py), what the worker does (runtime/worker.py, communication.py), what that proves
-    (rules.py), its colour (plots.py) and, if it computes, the calls by which it is priced; a new kind of buffer also
-    has its bytes (both in costs.py). One of a user's own says these itself (custom.py).
+    place in the lists (assembly.py), what the worker does (runtime/worker.py, runtime/communication.py), what that
+    proves (rules.py), its colour (plots.py) and, if it computes, the calls by which it is priced (costs.py); a new kind
+    of buffer also has its bytes (buffer_bytes.py). One of a user's own says these itself (custom.py).
 
     uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there. slots: how long it
     takes where a program is drawn without clocks, all instructions of one micro-batch and chunk together.

@@ -17,7 +17,7 @@ class ThroughBuckets(Instruction):
     """A micro-batch goes through the buckets first to last of a chunk.
 
     apart: the numbers of what blocks of these buckets hold that is apart (layout.Apart). gathered: of those of both
-    that replicas hold in shares, where each lies whole; what was gathered is dropped after.
+    that replicas hold in shares, where each lies whole; a Recompute leaves it to the backward after it to drop that.
     """
 
     chunk: int
@@ -92,7 +92,7 @@ class Recompute(ThroughBuckets):
 
 @dataclass(frozen=True)
 class Infer(ThroughBuckets):
-    """Run all buckets of `chunk` on `micro_batch`, keeping nothing: evaluation."""
+    """Run the buckets first to last of `chunk` on `micro_batch`, keeping nothing: evaluation."""
 
     label, slots = "infer", 1
 

@@ -14,7 +14,7 @@ from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
 from minidl.parallel.shares import flat_elements, parts, share_of
-from minidl.parallel.slots import Place, slots
+from minidl.parallel.slots import Place, dropped, shards, slots
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class FlatArrays:
         parameters: Mapping[Place, Sequence[Parameter]],
     ):  # fmt: skip
         self.plan, self.layout, self.mesh, self.dtype, self.device = plan, layout, mesh, dtype, device
-        self.slots = slots(plan, layout, mesh.coordinate("pipeline"))
+        stage = mesh.coordinate("pipeline")
+        self.slots, self.dropped = slots(plan, layout, stage), dropped(plan, layout, stage)
         largest: dict[int, int] = {}  # slot -> elements of the largest bucket that comes there
         for place, slot in self.slots.items():
             sizes = [p.numel() for p in parameters[place] if p.requires_grad]
             largest[slot] = max(largest.get(slot, 0), flat_elements(sum(sizes), self._shares(place)))
-        gathers = plan.sharding == "parameters"
         self.local = {slot: self._zeros(elements) for slot, elements in largest.items()}
-        self.gathered = {slot: self._zeros(elements) for slot, elements in largest.items() if gathers}
+        self.gathered = {slot: self._zeros(largest[slot]) for slot in set(self.dropped.values())}
 
     def bucket(self, place: Place, blocks: dict[int, Module], parameters: list[Parameter]) -> Bucket:
         """The bucket of these parameters, which lie in its arrays from now on, as their gradients will."""
@@ -66,7 +66,7 @@ class FlatArrays:
         slot, group = self.slots.get(place), None  # group: of the replicas that have one copy of the values, or may
         if self.layout.is_trained(*place):
             gradients = self._zeros(elements) if slot is None else self.local[slot][:elements]
-            if shares > 1 and slot in self.gathered:
+            if place in self.dropped:
                 values, share_values = self.gathered[slot][:elements], self._zeros(own.stop - own.start)
             elif shares > 1:
                 group = self.mesh.group(*self._replicas(place))
@@ -97,7 +97,7 @@ class FlatArrays:
         return self.plan.spread(self.layout.reduction(*place).replicas)
 
     def _shares(self, place: Place) -> int:
-        return self.plan.shards(self._replicas(place))
+        return shards(self.plan, self.layout, place)
 
     def _zeros(self, elements: int) -> np.ndarray:
         """A flat array for parameters, zero also where none lies."""

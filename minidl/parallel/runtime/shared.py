@@ -28,7 +28,7 @@ class SharedMemoryGroup(MeetingGroup):
     def _steps(self, name, x, *arguments) -> Steps:
         return COLLECTIVES[name](self, x, *arguments)
 
-    def one_copy(self, shape, dtype="float32", device="cpu"):
+    def one_copy(self, shape, dtype="float32"):
         """In the row of the first rank, which keeps it for all as long as it has the tensor."""
         place = np.zeros(1, np.int64)
         if self.rank == 0:

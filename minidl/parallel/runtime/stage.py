@@ -46,8 +46,7 @@ class Stage:
                 self._names.setdefault(id(p), []).append(name)
         own = self._parameters(chain)
         flat = FlatArrays(plan, layout, mesh, dtype, device, own)
-        gathered = [place for place, slot in flat.slots.items() if slot in flat.gathered]
-        self.dropped = {p for place in gathered for p in own[place] if p.requires_grad}
+        self.dropped = {p for place in flat.dropped for p in own[place] if p.requires_grad}
         tied = [place for place in own if place[0] == APART and layout.apart[place[1]].tied]
         for p in chain_from.from_iterable(own[place] for place in tied):
             if p.device == "meta":  # drawn by its first name, also where another block is
