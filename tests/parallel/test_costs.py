@@ -321,3 +321,26 @@ def test_details_say_stage_chunk_blocks_micro_batch_and_the_bytes_that_move():
     gradients = 4 * padded(WEIGHTS[1])
     assert found.details(1, I.ReduceGradients(1, 0)) == Details(1, 1, (3, 3), None, gradients)
     assert found.details(1, I.OptimizerStep(((1, 0),), False, False, False)) == Details(1, None, (3, 3))
+
+
+@pytest.mark.parametrize(("data", "expert"), [(2, 2), (4, 2), (2, 4)])
+@pytest.mark.parametrize("bucket_mb", [0.002, 0.01])
+def test_an_update_is_priced_as_that_of_the_replica_that_has_most_to_do(data, expert, bucket_mb):
+    """Replicas have equal shares of the rest, and of experts those along data alone: found here rank by rank."""
+    plan = Plan(data=data, expert=expert, sharding="optimizer", bucket_mb=bucket_mb)
+    sizes = dict(layers=3, hidden=16, heads=4, vocabulary=50, sequence=8, experts=4)
+    found = prepare(lambda mesh: models.moe_gpt(**sizes, mesh=mesh), plan, plan.workers, optimizer=optim.Adam)
+    (update,) = (i for i in found.training[0].step if isinstance(i, I.OptimizerStep))
+
+    def kernels(rank):
+        mesh, count = plan.mesh(rank), 0
+        for place in update.buckets:
+            replicas = plan.spread(found.costs.layout.reduction(*place).replicas)
+            updated = [p for p in found.costs.parameters.of(place) if p.trained]
+            shares = parts([p.elements for p in updated], mesh.index(*replicas), plan.shards(replicas))
+            of_share = (p for p, part in zip(updated, shares, strict=True) if part.stop > part.start)
+            count += sum(call.kind != "view" for p in of_share for call in p.update)
+        return count
+
+    priced = sum(call.kind != "view" for call in found.costs.calls(update))
+    assert priced == max(map(kernels, range(plan.workers)))
