@@ -42,6 +42,17 @@ def check_slots(facts: Facts, rank: RankTags, i: Instruction) -> None:
         raise ProgramError(f"rank {rank.number}: {i} needs slots as sharding={facts.plan.sharding!r} has them")
 
 
+def check_own_share(facts: Facts, rank: RankTags, i: I.CustomInstruction) -> None:
+    """It changes no whole parameters that are sharded: replicas may have one copy of them, that all would change."""
+    for buffer in i.writes:
+        if buffer.holds == "parameters" and shards(facts.plan, facts.layout, (buffer.chunk, buffer.bucket)) > 1:
+            if rank.tags[buffer].whole:
+                raise ProgramError(
+                    f"rank {rank.number}: {i} changes all of {buffer}, of which this replica updates a share: "
+                    "change that, between the update and the gather"
+                )
+
+
 def check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
     """It knows of what is apart in its blocks, and what it reads of that is whole; and where all that lies."""
     check_slots(facts, rank, i)

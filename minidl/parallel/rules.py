@@ -15,6 +15,7 @@ from minidl.parallel.demands import (
     check_buckets,
     check_gradients,
     check_norms,
+    check_own_share,
     check_replicas,
     check_samples,
     check_slots,
@@ -216,10 +217,15 @@ def _reduce_norms(facts: Facts, rank: RankTags, i: I.ReduceParameterNorms, broug
     return dict.fromkeys(i.writes, REDUCED)
 
 
+def _custom(facts: Facts, rank: RankTags, i: I.CustomInstruction, *brought: Brought) -> Tags:
+    check_own_share(facts, rank, i)
+    return i.prove(facts, rank, *brought)
+
+
 def rule_of(rules: Mapping[type[Instruction], Callable], rank: RankTags, i: Instruction) -> Callable:
     """The rule of an instruction, of COMPUTE_RULES or COLLECTIVE_RULES; one that writes nothing needs none."""
     if isinstance(i, I.CustomInstruction):
-        return lambda facts, rank, i, *brought: i.prove(facts, rank, *brought)
+        return _custom
     if i.writes and type(i) not in rules:
         raise ProgramError(f"rank {rank.number}: there is no rule by which {i} is proved")
     return rules.get(type(i), lambda *_: {})

@@ -25,9 +25,10 @@ def build(mesh):
     return models.mlp((64, 48, 32, 24, 10), mesh=mesh)
 
 
-def run(edit=None, lr=0.1):
+def run(edit=None, lr=0.1, sharding="none"):
     options = dict(loss=nn.CrossEntropyLoss(), batch_size=64, steps=3, timeout=120, edit=edit)
-    return train(build, TRAIN, PLAN, optimizer=lambda parameters: optim.SGD(parameters, lr=lr), **options)
+    plan = replace(PLAN, sharding=sharding)
+    return train(build, TRAIN, plan, optimizer=lambda parameters: optim.SGD(parameters, lr=lr), **options)
 
 
 def simulated(edit=None, network=None):
@@ -146,3 +147,31 @@ def test_what_it_proves_is_asked_before_a_process_starts():
 def test_one_that_does_not_say_what_a_worker_does_is_an_error_that_says_so():
     with pytest.raises(WorkerError, match="OfGradients does not say what a worker does: it needs a method run"):
         run(before_update(OfGradients))
+
+
+@dataclass(frozen=True)
+class Shrink(OfGradients):
+    """Changes parameters after the update."""
+
+    def touches(self):
+        parameters = [B.parameters(self.chunk, self.bucket)]
+        return Touched(reads=parameters, writes=parameters)
+
+    def run(self, worker):
+        for p in worker.stage.bucket(self.chunk, self.bucket).parameters:
+            values = p.data if p.share is None else p.share[0]
+            values *= 0.9
+
+
+def test_of_sharded_parameters_it_may_change_its_own_share_alone():
+    """Replicas that share memory have one copy of them: all of it would be changed once for each replica."""
+
+    def between(program):
+        return before_each(I.GatherParameters, lambda i: Shrink(i.chunk, i.bucket))(program)
+
+    def before(program):
+        return before_each(I.ReduceScatterGradients, lambda i: Shrink(i.chunk, i.bucket))(program)
+
+    with pytest.raises(ProgramError, match="changes all of parameters of chunk 0"):
+        run(before, sharding="optimizer")
+    assert run(between, sharding="optimizer").losses[1:] != pytest.approx(run().losses[1:], rel=1e-6)
