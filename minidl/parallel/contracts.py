@@ -1,6 +1,7 @@
 """What a builder, a data set, a loss, callbacks and an optimizer must be: refused at the door, in one sentence."""
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 
 import numpy as np
 
@@ -16,6 +17,17 @@ def check_builder(build: object) -> None:
             f"the model must be given as a builder, a function of a mesh that returns it (lambda mesh: …), "
             f"not as a {type(build).__name__}"
         )
+    check_takes_one("the builder", build, "the mesh")
+
+
+def check_takes_one(what: str, function: Callable, argument: str) -> None:
+    """TypeError unless `function` can be called with one argument; of some that are built in nobody can say."""
+    try:
+        signature(function).bind(None)
+    except TypeError as error:
+        raise TypeError(f"{what} is called with one argument, {argument}: {function!r} does not take it") from error
+    except ValueError:
+        pass
 
 
 def check_dataset(name: str, dataset: object) -> None:
@@ -48,12 +60,16 @@ def callback_list(callbacks: object) -> list[Callable]:
     found = list(callbacks) if isinstance(callbacks, Iterable) else [None]
     if not all(map(callable, found)):
         raise TypeError(f"callbacks must be a sequence of functions of a StepRecord, not {callbacks!r}")
+    for callback in found:
+        check_takes_one("a callback", callback, "a StepRecord")
     return found
 
 
 def make_optimizer(optimizer: Callable, parameters: Iterable) -> Optimizer:
     """The optimizer of `parameters`. TypeError unless `optimizer` is a function that returns one."""
     given = isinstance(optimizer, Optimizer) or not callable(optimizer)
+    if not given:
+        check_takes_one("optimizer", optimizer, "the parameters")
     made = None if given else optimizer(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(
