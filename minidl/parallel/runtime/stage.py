@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain as chain_from
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Stage:
         flat = FlatArrays(plan, layout, mesh, dtype, device, own)
         self.dropped = {p for place in flat.dropped for p in own[place] if p.requires_grad}
         tied = [place for place in own if place[0] == APART and layout.apart[place[1]].tied]
-        for p in chain_from.from_iterable(own[place] for place in tied):
+        for p in (p for place in tied for p in own[place]):
             if p.device == "meta":  # drawn by its first name, also where another block is
                 p.materialize(random.generator(seed, self._names[id(p)][0]), dtype)
                 p.move(device)
