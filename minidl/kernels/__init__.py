@@ -1,8 +1,8 @@
 """The same functions for every device: `cpu` computes with NumPy, `cuda` on a GPU, `meta` only with shapes.
 
 An op never touches an array itself. It calls `kernels.matmul(a, b)`, where `kernels` is the module that belongs to the
-type of its arrays, so one op serves every device. A new device is a new module with these names; its own name and the
-type of its arrays stand below (tests/kernels/test_kernels.py compares the names).
+type of its arrays, so one op serves every device. A new device is a module with the functions that `cpu` has
+(tests/kernels/test_kernels.py compares them), entered below by its name and by the type of its arrays.
 """
 
 import importlib

@@ -29,7 +29,7 @@ class Roofline:
     units: int
     depth: float
     instruction_seconds = 0.0
-    device = "cpu"
+    device = "cpu"  # as meta notes calls: by its choice of algorithms
 
     @property
     def scale(self) -> float:
