@@ -19,7 +19,7 @@ from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.blocks import several
-from minidl.parallel.contracts import check_builder
+from minidl.parallel.contracts import check_builder, check_takes_one
 from minidl.parallel.group import in_words
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.layout import USUAL, Apart, Reduction
@@ -107,6 +107,7 @@ def loss_of(model: Module) -> Loss:
 def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
     """The model that `build` makes for `mesh`, with parameters of `dtype` that have shapes and no values."""
     check_builder(build)
+    check_takes_one("the builder", build, "the mesh")
     with device("meta"):
         model = build(mesh)
     if not isinstance(model, Module):

@@ -17,7 +17,6 @@ def check_builder(build: object) -> None:
             f"the model must be given as a builder, a function of a mesh that returns it (lambda mesh: …), "
             f"not as a {type(build).__name__}"
         )
-    check_takes_one("the builder", build, "the mesh")
 
 
 def check_takes_one(what: str, function: Callable, argument: str) -> None:
