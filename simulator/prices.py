@@ -91,7 +91,7 @@ class Prices:
     def collective(self, rank: int, i: Instruction) -> float:
         """Seconds of each member's share of a collective instruction."""
         network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
-        if network.one_copy and isinstance(i, I.GatherParameters) and i.slot is None:
+        if network.one_copy and i.one_copy:
             nbytes = 0.0
         return network.collective_seconds(i.collective, ranks, nbytes)
 

@@ -96,19 +96,23 @@ class _Rank:
     def forward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)
         # Bucket by bucket where parameters are gathered or were just updated: the later ones are gathered meanwhile.
-        by_bucket = self.gathered or (self.sharded and first_of_step)
-        cuts = [(b, b) for b in range(last + 1)] if by_bucket else [(0, last)]
+        by_bucket = bool(self.gathered or (self.sharded and first_of_step))
+        cuts = self.forward_cuts(chunk, by_bucket)
         run = [I.Forward(chunk, m, *cut, trained.start, self.recomputes, **self.held(chunk, *cut)) for cut in cuts]
         yield from self.between(chunk, m, run, I.Loss(chunk, m, last, bool(trained)))
+
+    def forward_cuts(self, chunk: int, by_bucket: bool) -> list[tuple[int, int]]:
+        """Runs of buckets that go forward at once."""
+        last = self.layout.last_bucket(chunk)
+        return [(b, b) for b in range(last + 1)] if by_bucket else [(0, last)]
 
     def infer(self) -> Iterator[Instruction]:
         """The forwards of the schedule's order."""
         for kind, chunk, m in self.order():
             if kind == FORWARD:
-                last = self.layout.last_bucket(chunk)
-                cuts = [(b, b) for b in range(last + 1)] if self.gathered else [(0, last)]
+                cuts = self.forward_cuts(chunk, bool(self.gathered))
                 run = [I.Infer(chunk, m, *cut, **self.held(chunk, *cut)) for cut in cuts]
-                yield from self.between(chunk, m, run, I.Score(chunk, m, last))
+                yield from self.between(chunk, m, run, I.Score(chunk, m, self.layout.last_bucket(chunk)))
 
     def between(self, chunk: int, m: int, run: list[Instruction], loss: Instruction) -> Iterator[Instruction]:
         """`run` between its input and what follows it: the next chunk, or after the last chunk `loss`."""

@@ -155,6 +155,10 @@ class GatherParameters(Collective):
         return _named(self.label, self.chunk, self.bucket)
 
     @property
+    def one_copy(self):
+        return self.slot is None
+
+    @property
     def payload(self):
         return (B.parameters(self.chunk, self.bucket),)
 

@@ -130,6 +130,11 @@ class Collective(Instruction):
     collective: ClassVar[str]
 
     @property
+    def one_copy(self) -> bool:
+        """Whether ranks that share memory have what it gives once, for all: then it moves nothing, and they only meet."""
+        return False
+
+    @property
     def payload(self) -> tuple[BufferName, ...]:
         """What it moves."""
         return self.writes
