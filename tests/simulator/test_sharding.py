@@ -1,14 +1,20 @@
 """What replicas hold under each sharding: the figures of the paper; a simulation and a training by its formula."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from minidl.parallel import Plan
+from minidl.parallel.instructions import GatherParameters
 from minidl.parallel.memory import KINDS
 from minidl.parallel.plan import SHARDINGS
 from simulator.__main__ import main
 from simulator.hardware import Cluster
-from simulator.sharding import formula, sharding, states
+from simulator.network.shared_memory import SharedMemory
+from simulator.predict import simulate
+from simulator.prices import Prices
+from simulator.sharding import formula, here, sharding, states
 from tests.simulator.hand_made import cluster
 
 FIGURE_1 = {"none": 120, "optimizer": 31.4, "gradients": 16.6, "parameters": 1.9}  # GB; Rajbhandari et al. 2020
@@ -56,3 +62,14 @@ def test_wrong_arguments_of_the_command_are_refused(capsys):
     for arguments in (["--workers", "0"], ["--workers", "1"], ["--cluster", "nowhere"], ["--size", "3"]):
         assert main(["sharding", *arguments]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", SHARDINGS[1:])
+def test_where_ranks_share_memory_parameters_that_stay_whole_are_gathered_for_the_price_of_meeting(name):
+    """They have one copy of them; what is dropped is gathered into slots of each rank's own, and that is copied."""
+    network = SharedMemory({"all_gather": [(1, 1.0), (1e9, 9.0)], "all_reduce": [(1, 1.0)]}, {}, [(1, 1.0)], [(1, 1.0)])
+    program = simulate(here, Plan(data=2, sharding=name), cluster(cores=2), 4).program
+    gathers = [i for i in program[0].step if isinstance(i, GatherParameters)]
+    prices = Prices(replace(cluster(cores=2), network=network), program.costs)
+    seconds = {prices.collective(0, i) for i in gathers}
+    assert gathers and (seconds == {1.0}) == (name != "parameters")

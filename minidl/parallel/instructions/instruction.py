@@ -131,7 +131,7 @@ class Collective(Instruction):
 
     @property
     def one_copy(self) -> bool:
-        """Whether ranks that share memory have what it gives once, for all: then it moves nothing, and they only meet."""
+        """Whether ranks that share memory have what it gives once, for all: then they only meet, and move nothing."""
         return False
 
     @property
