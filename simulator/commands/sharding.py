@@ -11,6 +11,7 @@ from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
 from minidl.commands.progress import progress
+from minidl.parallel.memory import Memory
 from minidl.units import scaled
 from simulator.commands.cluster_option import THIS_MACHINE, add_cluster_option, this_machine
 from simulator.commands.shared_output import add_file_options, plain_table, say, say_crowding, say_written
@@ -80,14 +81,14 @@ def run(options, console: Console) -> Outcome:
 def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     """Bytes of the model's states by formula, and how far off the others are; what is held beside them; the step."""
     measured = rows[0].measured is not None
-    table = plain_table()
+    table = plain_table(gap=1)
     table.add_column("sharding")
     for name in ("formula", "simulated", *["measured"] * measured, "activations", "fits", "step"):
         table.add_column(name, justify="right")
     for row in rows:
-        held = [f"{scaled(states(row.simulated), 'B')} ({row.simulated_error:+.1%})"]
+        held = [_held(row.simulated, row.simulated_error)]
         if row.measured is not None:
-            held.append(f"{scaled(states(row.measured), 'B')} ({row.measured_error:+.1%})")
+            held.append(_held(row.measured, row.measured_error))
         step = times(row.measured_step_seconds, row.simulated_step_seconds)
         fits = "yes" if row.simulated.total <= cluster.memory_bytes else "no"
         cells = scaled(states(row.formula), "B"), *held, scaled(row.simulated.activations, "B"), fits, step
@@ -104,3 +105,7 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     say(console, *lines)
     if measured:
         say_crowding(console, rows[0].workers, cluster)
+
+
+def _held(memory: Memory, error: float) -> str:
+    return f"{scaled(states(memory), 'B')} {error:+.1%}"

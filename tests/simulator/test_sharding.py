@@ -1,20 +1,23 @@
 """What replicas hold under each sharding: the figures of the paper; a simulation and a training by its formula."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from minidl.parallel import Plan
 from minidl.parallel.instructions import GatherParameters
-from minidl.parallel.memory import KINDS
+from minidl.parallel.memory import KINDS, Memory
 from minidl.parallel.plan import SHARDINGS
 from simulator.__main__ import main
+from simulator.commands.sharding import _show
 from simulator.hardware import Cluster
 from simulator.network.shared_memory import SharedMemory
 from simulator.predict import simulate
 from simulator.prices import Prices
-from simulator.sharding import formula, here, sharding, states
+from simulator.sharding import Row, formula, here, sharding, states
 from tests.simulator.hand_made import cluster
 
 FIGURE_1 = {"none": 120, "optimizer": 31.4, "gradients": 16.6, "parameters": 1.9}  # GB; Rajbhandari et al. 2020
@@ -73,3 +76,12 @@ def test_where_ranks_share_memory_parameters_that_stay_whole_are_gathered_for_th
     prices = Prices(replace(cluster(cores=2), network=network), program.costs)
     seconds = {prices.collective(0, i) for i in gathers}
     assert gathers and (seconds == {1.0}) == (name != "parameters")
+
+
+def test_a_table_with_what_was_measured_fits_into_80_columns():
+    memory = Memory(6.5e6, 6.5e6, 12.9e6, 4.56e6)
+    row = Row("parameters", 4, memory, memory, 0.237, memory, 0.205)
+    with Console(width=80, file=io.StringIO()) as console:
+        _show([row], cluster(cores=2), console)
+        said = console.file.getvalue()
+    assert "-0.0%" not in said and said.split("\n")[1].startswith("parameters") and "205/237 ms" in said.split("\n")[1]
