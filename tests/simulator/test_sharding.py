@@ -81,7 +81,8 @@ def test_where_ranks_share_memory_parameters_that_stay_whole_are_gathered_for_th
 def test_a_table_with_what_was_measured_fits_into_80_columns():
     memory = Memory(6.5e6, 6.5e6, 12.9e6, 4.56e6)
     row = Row("parameters", 4, memory, memory, 0.237, memory, 0.205)
-    with Console(width=80, file=io.StringIO()) as console:
-        _show([row], cluster(cores=2), console)
-        said = console.file.getvalue()
-    assert "-0.0%" not in said and said.split("\n")[1].startswith("parameters") and "205/237 ms" in said.split("\n")[1]
+    console = Console(width=80, file=io.StringIO())
+    _show([row], cluster(cores=2), console)
+    said = console.file.getvalue()
+    _, line, *_ = said.split("\n")
+    assert line.startswith("parameters") and "205/237 ms" in line
