@@ -12,10 +12,9 @@ from minidl.display import Displayed, facts
 from minidl.units import counted, scaled
 from minidl.validation import check_count
 from simulator import schema
-from simulator.compute import Compute, Roofline
-from simulator.compute.roofline import BYTES
+from simulator.compute import Compute
+from simulator.compute.device import DEVICE, device
 from simulator.network import Link, Links, Network
-from simulator.schema import Schema
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,35 +26,13 @@ if TYPE_CHECKING:
 CATALOG = Path(__file__).parent / "catalog"
 
 
-def _figure(of: Schema) -> Schema:
-    """A table {value, source}; a file of one's own may leave the source out."""
-    entry = schema.table({"value": of, "source": schema.text}, optional=("source",))
-
-    def check(place: str, value: object) -> None:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            raise ValueError(f"{place} = {value} is not a table: write {{ value = {value} }}")
-        entry(place, value)
-
-    return check
-
-
-def _figures(**schemas: Schema) -> dict[str, Schema]:
-    return {name: _figure(of) for name, of in schemas.items()}
-
-
-LINK = _figures(bandwidth=schema.POSITIVE, bandwidth_fraction=schema.SHARE, latency_us=schema.NOT_NEGATIVE)
-DEVICE = _figures(
-    memory_gb=schema.POSITIVE, memory_bandwidth=schema.POSITIVE, memory_fraction=schema.SHARE,
-    vector_flops=schema.POSITIVE, launch_us=schema.NOT_NEGATIVE, gemm_fraction=schema.SHARE,
-    gemm_depth=schema.NOT_NEGATIVE, gemm_tile_m=schema.COUNT, gemm_tile_n=schema.COUNT, gemm_units=schema.COUNT,
-)  # fmt: skip
-PEAKS = schema.table(_figures(**dict.fromkeys(BYTES, schema.POSITIVE)), optional=tuple(BYTES))
+LINK = schema.figures(bandwidth=schema.POSITIVE, bandwidth_fraction=schema.SHARE, latency_us=schema.NOT_NEGATIVE)
 FILE = schema.table({
     "name": schema.text,
     "devices": schema.COUNT,
     "precision": schema.text,
-    "device": schema.table(DEVICE | {"peak_flops": PEAKS}),
-    "node": schema.table({"name": schema.text} | _figures(devices=schema.COUNT) | LINK, optional=("name",)),
+    "device": DEVICE,
+    "node": schema.table({"name": schema.text} | schema.figures(devices=schema.COUNT) | LINK, optional=("name",)),
     "network": schema.table(LINK),
 })  # fmt: skip
 
@@ -163,22 +140,13 @@ class Cluster(Displayed):
 
 def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:
     """A cluster from a catalog file, which fits FILE."""
-    device, node, network = (_values(table[part]) for part in ("device", "node", "network"))
+    node, network = (schema.values(table[part]) for part in ("node", "network"))
     precision = precision or table["precision"]
-    peaks = _values(table["device"]["peak_flops"])
+    peaks = schema.values(table["device"]["peak_flops"])
     if precision not in peaks:
         raise ValueError(f"{table['name']} has no precision {precision!r}: it has {', '.join(peaks) or 'none'}")
     count = devices if devices is not None else table["devices"]
-    compute = Roofline(
-        precision=precision,
-        matrix_flops=peaks[precision] * device["gemm_fraction"],
-        vector_flops=device["vector_flops"],
-        memory_bandwidth=device["memory_bandwidth"] * device["memory_fraction"],
-        launch_seconds=device["launch_us"] * 1e-6,
-        tile=(device["gemm_tile_m"], device["gemm_tile_n"]),
-        units=device["gemm_units"],
-        depth=device["gemm_depth"],
-    )
+    compute = device(table["device"], precision)
     links = Links(
         node_devices=node["devices"],
         node=Link(node["latency_us"] * 1e-6, node["bandwidth"] * node["bandwidth_fraction"]),
@@ -186,11 +154,6 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
     )
     name = table["node"].get("name")
     return Cluster(
-        table["name"], count, compute, links, device["memory_gb"] * 1e9, peaks[precision],
+        table["name"], count, compute, links, table["device"]["memory_gb"]["value"] * 1e9, peaks[precision],
         node=name and Node(name, node["devices"]),
     )  # fmt: skip
-
-
-def _values(table: Mapping) -> dict:
-    """The figures of a table without their sources."""
-    return {key: entry["value"] for key, entry in table.items() if isinstance(entry, dict) and "value" in entry}

@@ -6,7 +6,7 @@ does not fit. Schemas of tables are made of those of their entries, so a whole f
 
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 Schema = Callable[[str, object], None]
@@ -33,6 +33,16 @@ FACTOR = number("a number of at least 1", lambda x: x >= 1)
 def text(place: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{place} = {_shown(value)} is not a text")
+
+
+def one_of(*known: str) -> Schema:
+    """The texts among these."""
+
+    def check(place: str, value: object) -> None:
+        if value not in known:
+            raise ValueError(f"{place} = {_shown(value)} is not one of {', '.join(known)}")
+
+    return check
 
 
 def boolean(place: str, value: object) -> None:
@@ -79,6 +89,28 @@ def table_of(schema: Schema, needed: tuple[str, ...] = ()) -> Schema:
             schema(_below(place, name), entry)
 
     return check
+
+
+def figure(schema: Schema) -> Schema:
+    """Tables {value, source} whose value fits a schema; a file of one's own may leave the source out."""
+    entry = table({"value": schema, "source": text}, optional=("source",))
+
+    def check(place: str, value: object) -> None:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"{place} = {value} is not a table: write {{ value = {value} }}")
+        entry(place, value)
+
+    return check
+
+
+def figures(**schemas: Schema) -> dict[str, Schema]:
+    """Entries of a table, each a figure."""
+    return {name: figure(schema) for name, schema in schemas.items()}
+
+
+def values(table: Mapping) -> dict:
+    """The figures of a table without their sources."""
+    return {key: entry["value"] for key, entry in table.items() if isinstance(entry, dict) and "value" in entry}
 
 
 def list_of(schema: Schema) -> Schema:

@@ -18,12 +18,15 @@ class Compute(Protocol):
 
     precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
     instruction_seconds: added to every instruction. flops_per_byte: of products, in the time in which it moves a byte.
-    device: of minidl, "cpu" or "cuda", whose calls are priced.
+    launch_seconds: the least time of a kernel on the device. dispatch_seconds: what it takes to launch one, which a
+    device waits for whose kernels are shorter. device: of minidl, "cpu" or "cuda", whose calls are priced.
     """
 
     precision: str
     scale: float
     instruction_seconds: float
+    launch_seconds: float
+    dispatch_seconds: float
     flops_per_byte: float
     device: str
 

@@ -40,6 +40,7 @@ class Measured:
     device: str = "cpu"
     precision = "float32"
     scale = 1.0
+    launch_seconds = dispatch_seconds = 0.0  # are within what was timed
     flops_per_byte = FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated
 
     def price(self, call: KernelCall) -> tuple[float, float]:

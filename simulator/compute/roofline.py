@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minidl.kernels.meta import KernelCall
@@ -17,17 +18,19 @@ class Roofline:
 
     A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave
     that does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
-    Background User's Guide). depth: the steps along k that a tile loses in starting and ending.
+    Background User's Guide). depth: the steps along k that a tile loses in starting and ending. matrix_flops: by the
+    precision of a product; one that the device's matrix units do not have runs outside them, at `vector_flops`.
     """
 
     precision: str
-    matrix_flops: float
+    matrix_flops: Mapping[str, float]
     vector_flops: float
     memory_bandwidth: float
     launch_seconds: float
     tile: tuple[int, int]
     units: int
     depth: float
+    dispatch_seconds: float = 0.0
     instruction_seconds = 0.0
     device = "cpu"  # as meta notes calls: by its choice of algorithms
 
@@ -37,29 +40,34 @@ class Roofline:
 
     @property
     def flops_per_byte(self) -> float:
-        return self.matrix_flops / self.memory_bandwidth
+        return self._matrix_flops(self.precision) / self.memory_bandwidth
+
+    def _matrix_flops(self, precision: str) -> float:
+        return self.matrix_flops.get(precision, self.vector_flops)
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
         if not moved:
             return 0.0, 1.0  # a view
         # Parameters' masters and the optimizer's state stay in float32.
-        scale = self.scale if call.dtype == "float32" and call.kind != "update" else 1.0
+        lowered = call.dtype == "float32" and call.kind != "update"
+        precision, scale = (self.precision, self.scale) if lowered else (call.dtype, 1.0)
         if call.kind == "product":
-            arithmetic = self._matmul(*call.shapes[0])
+            arithmetic = self._matmul(*call.shapes[0]) / self._matrix_flops(precision)
         elif call.kind == "convolution":
-            arithmetic = call.flops / self.matrix_flops
+            arithmetic = call.flops / self._matrix_flops(precision)
         else:
             arithmetic = call.flops / self.vector_flops
         return max(self.launch_seconds, arithmetic, moved * scale / self.memory_bandwidth), 1.0
 
     def __str__(self) -> str:
-        products, others = scaled(self.matrix_flops, "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
+        products, others = scaled(self._matrix_flops(self.precision), "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
         memory = scaled(self.memory_bandwidth, "B/s")
         return f"products {products} ({self.precision}), others {others}, memory {memory}"
 
     def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
+        """FLOPs of a product, those counted that its tiles and waves do for nothing."""
         tile_m, tile_n = self.tile
         tiles = batch * math.ceil(m / tile_m) * math.ceil(n / tile_n)
         waves = math.ceil(tiles / self.units)
-        return 2 * waves * self.units * tile_m * tile_n * (k + self.depth) / self.matrix_flops
+        return 2 * waves * self.units * tile_m * tile_n * (k + self.depth)

@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 from simulator.__main__ import main
-from simulator.hardware import BYTES, CATALOG, Cluster, tomllib
+from simulator.compute.device import CALIBRATED, DATASHEET
+from simulator.compute.roofline import BYTES
+from simulator.hardware import CATALOG, Cluster, tomllib
 
 PAGE = (CATALOG / "README.md").read_text()
 
@@ -27,7 +29,7 @@ def test_every_entry_of_a_file_is_explained():
     cells = re.findall(r"^\| (.+?) \|", PAGE, re.MULTILINE)
     explained = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
     table = tomllib.loads((CATALOG / "dgx-a100.toml").read_text())
-    inside = [table[part] for part in ("device", "node", "network")]
+    inside = [DATASHEET, CALIBRATED, table["node"], table["network"], {"kind": "gpu", "peak_flops": {}}]
     assert explained == {*table.keys() - {"device", "node", "network"}, *(key for part in inside for key in part)}
     assert all(f"`{precision}`" in PAGE for precision in BYTES)
     assert set(Cluster.catalog()) == set(re.findall(r"`([\w-]+)\.toml`", PAGE)) - {"my-cluster"}

@@ -49,7 +49,7 @@ def test_every_cluster_of_the_catalog_loads_at_each_of_its_precisions(path):
     for precision, peak in table["device"]["peak_flops"].items():
         loaded = Cluster.load(path.stem, precision=precision)
         assert loaded.peak_flops == peak["value"]
-        assert 0.3 * loaded.peak_flops < loaded.compute.matrix_flops <= loaded.peak_flops
+        assert 0.3 * loaded.peak_flops < loaded.compute.matrix_flops[precision] <= loaded.peak_flops
         assert loaded.compute.scale in (0.5, 1.0)
 
 
@@ -155,11 +155,11 @@ def test_a_precision_that_the_device_does_not_have_is_refused():
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ("gemm_units", "#", "mine.toml: device lacks 'gemm_units'"),
+        ("units = {", "# {", "mine.toml: device lacks 'units'"),
         ("[network]\n", "[net]\n", "the file has an unknown 'net': it may have name, devices, .*, network"),
         ('name = "DGX', '#"', "the file lacks 'name'"),
         ('name = "DGX', 'name = 3 # "', "name = 3 is not a text"),
-        ("gemm_units", "gemm_unit", "device has an unknown 'gemm_unit': it may have memory_gb, "),
+        ("units = {", "unit = {", "device has an unknown 'unit': it may have kind, "),
         ("tfloat32", "tfloat64", "device.peak_flops has an unknown 'tfloat64': it may have float32, "),
         ("value = 80,", "valve = 80,", "device.memory_gb has an unknown 'valve': it may have value, source"),
         ("launch_us = {", "launch_us = 4 #", "device.launch_us = 4 is not a table: write { value = 4 }"),
@@ -182,7 +182,7 @@ def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path, old, ne
     fails(path, match)
 
 
-COUNTS = ("devices", "gemm_tile_m", "gemm_tile_n", "gemm_units")
+COUNTS = ("devices", "gemm_tile_m", "gemm_tile_n", "units")
 SHARES = ("memory_fraction", "gemm_fraction", "bandwidth_fraction")
 MAY_BE_ZERO = ("launch_us", "latency_us", "gemm_depth")
 
