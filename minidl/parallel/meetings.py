@@ -27,7 +27,8 @@ class Members:
     def __call__(self, rank: int, axes: tuple[Axis, ...]) -> tuple[int, ...]:
         if (rank, axes) not in self._known:
             everyone = self._meshes[rank].ranks(*axes)
-            self._known[rank, axes] = tuple(other for other in everyone if other in self._meshes)
+            run = (other for other in self._meshes if other in everyone)
+            self._known[rank, axes] = tuple(sorted(run, key=everyone.index))
         return self._known[rank, axes]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from minidl.parallel.group import ProcessGroup
 from minidl.parallel.meta_group import MetaGroup
+from minidl.parallel.ranks import Ranks
 
 AXES = ("pipeline", "data", "context", "expert", "tensor")  # slowest first: tensor neighbours are adjacent ranks
 REPLICAS = ("data", "context", "expert")  # along which ranks work on other data with, mostly, the same parameters
@@ -57,17 +58,17 @@ class Mesh:
             raise ValueError(f"unknown mesh axis {', '.join(sorted(unknown))}: the axes are {', '.join(AXES)}")
         self.shape = tuple(sizes.get(axis, 1) for axis in AXES)
         self.rank, self.sequence_parallel = rank, sequence_parallel
-        self._ranks = np.arange(np.prod(self.shape)).reshape(self.shape)
-        if not 0 <= rank < self._ranks.size:
-            raise ValueError(f"rank {rank} is not on a mesh of {self._ranks.size} ranks")
-        self._coordinates = tuple(int(c) for c in np.unravel_index(rank, self.shape))
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"rank {rank} is not on a mesh of {self.world_size} ranks")
+        self._strides = _strides(self.shape)
+        self._coordinates = [rank // s % size for s, size in zip(self._strides, self.shape, strict=True)]
         self._connect = connect or _record
         self._groups: dict[tuple[Axis, ...], ProcessGroup] = {}
-        self._members: dict[tuple[Axis, ...], tuple[int, ...]] = {}
+        self._members: dict[tuple[Axis, ...], Ranks] = {}
 
     @property
     def world_size(self) -> int:
-        return self._ranks.size
+        return prod(self.shape)
 
     def size(self, axis: str) -> int:
         return self.shape[_axis(axis)]
@@ -87,20 +88,23 @@ class Mesh:
 
     def rank_at(self, **coordinates: int) -> int:
         """The rank with these coordinates, and this rank's own on the axes not named."""
-        place = tuple(coordinates.get(axis, own) for axis, own in zip(AXES, self._coordinates, strict=True))
-        return int(self._ranks[place])
+        rank = self.rank
+        for axis, coordinate in coordinates.items():
+            number = _axis(axis)
+            rank += (coordinate - self._coordinates[number]) * self._strides[number]
+        return rank
 
-    def ranks(self, *axes: Axis) -> tuple[int, ...]:
+    def ranks(self, *axes: Axis) -> Ranks:
         """The ranks that differ from this one at most along `axes`, in order.
 
         Of an axis with some coordinates named, those there, of which this one need not be. ValueError for a grid that
         has more or fewer places than its axis.
         """
         if axes not in self._members:
-            places = [[own] for own in self._coordinates]
+            places: list[Sequence[int]] = [(own,) for own in self._coordinates]
             for axis in axes:
                 places[_axis(axis_name(axis))] = self._along(axis)
-            self._members[axes] = tuple(self._ranks[np.ix_(*places)].ravel().tolist())
+            self._members[axes] = Ranks.at(places, self._strides)
         return self._members[axes]
 
     def grid_coordinates(self, grid: Grid) -> tuple[int, int]:
@@ -113,16 +117,16 @@ class Mesh:
         """Whether a group along `axis`, or along a part of it, has been asked for."""
         return any(axis == axis_name(a) for axes in self._groups for a in axes)
 
-    def _along(self, axis: Axis) -> list[int]:
+    def _along(self, axis: Axis) -> Sequence[int]:
         """The coordinates on the axis that is named of those who differ from this rank along `axis`."""
         if isinstance(axis, str):
-            return list(range(self.size(axis)))
+            return range(self.size(axis))
         if not isinstance(axis, Grid):
-            return list(axis[1])
+            return axis[1]
         row, column = self.grid_coordinates(axis)
         if axis.along == "rows":
-            return [other * axis.columns + column for other in range(axis.rows)]
-        return [row * axis.columns + other for other in range(axis.columns)]
+            return range(column, self.size(axis.axis), axis.columns)
+        return range(row * axis.columns, (row + 1) * axis.columns)
 
     @property
     def world(self) -> ProcessGroup:
@@ -145,6 +149,12 @@ def _axis(name: str) -> int:
     if name not in AXES:
         raise ValueError(f"unknown mesh axis {name!r}: the axes are {', '.join(AXES)}")
     return AXES.index(name)
+
+
+@lru_cache(256)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Between neighbours along each axis."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _record(mesh: Mesh, axes: tuple[Axis, ...]) -> MetaGroup:

@@ -7,7 +7,8 @@ import pytest
 
 from minidl.parallel import Mesh, Plan, launch
 from minidl.parallel.meetings import Members
-from minidl.parallel.mesh import Grid
+from minidl.parallel.mesh import AXES, Grid, axis_name
+from minidl.parallel.ranks import Ranks
 from minidl.parallel.runtime.steps import connect
 
 SIZES = {"pipeline": 2, "data": 3, "tensor": 2}
@@ -66,6 +67,59 @@ def test_a_grid_joins_other_axes():
     mesh = Mesh({"data": 2, "tensor": 4}, 5)  # in the second replica
     assert mesh.ranks("data", Grid("tensor", 2, 2, "rows")) == (1, 3, 5, 7)
     assert mesh.ranks(Grid("tensor", 2, 2, "columns"), "data") == (0, 1, 4, 5)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, {"pipeline": 3, "data": 2, "context": 2, "expert": 2, "tensor": 4}])
+def test_a_group_is_the_same_as_strides_and_as_a_list(sizes):
+    whole = np.arange(np.prod([sizes.get(axis, 1) for axis in AXES])).reshape([sizes.get(axis, 1) for axis in AXES])
+    several = [
+        ("pipeline", (0, sizes["pipeline"] - 1)),
+        ("data", (1,)),
+        Grid("tensor", 2, sizes["tensor"] // 2, "rows"),
+    ]
+    for count in range(4):
+        for axes in itertools.combinations([*AXES, *several], count):
+            if len({axis_name(axis) for axis in axes}) < len(axes):
+                continue
+            for rank in (0, 5, whole.size - 1):
+                mesh = Mesh(sizes, rank)
+                places = [[mesh.coordinate(axis)] for axis in AXES]
+                for axis in axes:
+                    along = range(sizes.get(axis, 1)) if isinstance(axis, str) else axis[1]
+                    if isinstance(axis, Grid):
+                        along = range(mesh.coordinate("tensor") % axis.columns, sizes["tensor"], axis.columns)
+                    places[AXES.index(axis_name(axis))] = along
+                listed, found = tuple(whole[np.ix_(*places)].ravel().tolist()), mesh.ranks(*axes)
+                assert found == listed and tuple(found) == listed and len(found) == len(listed)
+                assert [found[i] for i in range(-len(listed), len(listed))] == [*listed, *listed]
+                assert [rank for rank in range(-3, whole.size + 3) if rank in found] == sorted(listed)
+                assert [found.index(rank) for rank in listed] == list(range(len(listed)))
+
+
+def test_ranks_at_uneven_places_are_listed():
+    found = Mesh({"pipeline": 4, "data": 2}, 1).ranks(("pipeline", (0, 1, 3)), "data")
+    assert found == (0, 1, 2, 3, 6, 7) and found.listed == (0, 1, 2, 3, 6, 7) and found.dims == ()
+    assert (found.index(6), 4 in found, found[-1], found[1:3]) == (4, False, 7, (1, 2))
+
+
+def test_ranks_that_are_the_same_are_equal_however_they_were_made():
+    for one, other in [
+        (Ranks(3, ((8, 2), (2, 4))), Ranks(3, ((2, 8),))),
+        (Ranks(3, ((2, 8), (1, 1))), Ranks(3, ((100, 1), (2, 8)))),
+        (Mesh({"data": 4, "tensor": 2}).ranks("data", "tensor"), Ranks(0, ((1, 8),))),
+    ]:
+        assert one == other and hash(one) == hash(other) and one.dims == other.dims
+    assert Ranks(3, ((2, 8),)) != Ranks(3, ((2, 7),)) and Ranks(0) != (1,) and Ranks(0) == (0,)
+    with pytest.raises(ValueError, match=r"rank 4 is not among Ranks\(3, 5\)"):
+        Ranks(3, ((2, 2),)).index(4)
+    with pytest.raises(IndexError, match="2 ranks, and none at 2"):
+        Ranks(3, ((2, 2),))[2]
+
+
+def test_the_groups_of_a_hundred_thousand_ranks_are_a_few_numbers():
+    mesh = Mesh({"pipeline": 16, "data": 800, "tensor": 8}, 12345)
+    assert mesh.ranks("data").dims == ((8, 800),) and mesh.ranks("pipeline", "tensor").dims == ((6400, 16), (1, 8))
+    assert mesh.ranks(*AXES).dims == ((1, 102400),) and mesh.index("data") == 12345 % 6400 // 8
 
 
 def test_the_members_that_are_run_are_found_along_a_grid():
