@@ -19,18 +19,19 @@ class SelfAttention(nn.Module):
     """Every position attends to all, if causal to itself and those before it; the heads are split over the group.
 
     context: the ranks that have the parts of the sequence. sequence_parallel: between the layers the group has slices
-    of that part. recompute: as of nn.MultiheadAttention.
+    of that part. head_dim: hidden / heads unless given. recompute: as of nn.MultiheadAttention.
     """
 
     recompute = False
 
     def __init__(
         self, hidden: int, heads: int, is_causal: bool, bias: bool = True, group=None, context=None,
-        sequence_parallel: bool = False,
+        sequence_parallel: bool = False, head_dim: int | None = None,
     ):  # fmt: skip
-        self.head_dim, self.is_causal, self.context = hidden // heads, is_causal, useful(context)
-        self.qkv = ColumnParallelLinear(hidden, 3 * hidden, group, bias, parts=3, sequence_parallel=sequence_parallel)
-        self.projection = RowParallelLinear(hidden, hidden, group, bias, sequence_parallel)
+        self.head_dim, self.is_causal, self.context = head_dim or hidden // heads, is_causal, useful(context)
+        width = heads * self.head_dim
+        self.qkv = ColumnParallelLinear(hidden, 3 * width, group, bias, parts=3, sequence_parallel=sequence_parallel)
+        self.projection = RowParallelLinear(width, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
         qkv = self.qkv(x)  # (batch, sequence, 3 * local heads * head_dim)
@@ -49,20 +50,20 @@ class GroupedQueryAttention(nn.Module):
 
     rotary_base: of the rotary positions of queries and keys, None to have none. The matrix of queries, keys and values
     holds, for each key, its queries, the key, and its value: so a plain cut over the group keeps them together.
-    context, sequence_parallel: as of SelfAttention. recompute: as of nn.MultiheadAttention.
+    context, sequence_parallel, head_dim: as of SelfAttention. recompute: as of nn.MultiheadAttention.
     """
 
     recompute = False
 
     def __init__(
         self, hidden: int, heads: int, kv_heads: int, rotary_base: float | None = None, bias: bool = True, group=None,
-        context=None, sequence_parallel: bool = False,
+        context=None, sequence_parallel: bool = False, head_dim: int | None = None,
     ):  # fmt: skip
-        self.head_dim, self.queries, self.rotary_base = hidden // heads, heads // kv_heads, rotary_base
+        self.head_dim, self.queries, self.rotary_base = head_dim or hidden // heads, heads // kv_heads, rotary_base
         self.context = useful(context)
         features = kv_heads * (self.queries + 2) * self.head_dim
         self.qkv = ColumnParallelLinear(hidden, features, group, bias, sequence_parallel=sequence_parallel)
-        self.projection = RowParallelLinear(hidden, hidden, group, bias, sequence_parallel)
+        self.projection = RowParallelLinear(heads * self.head_dim, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
         queries, width = self.queries, self.head_dim

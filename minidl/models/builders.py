@@ -28,6 +28,7 @@ Builder = Callable[..., Sequential]
 # table 3. Mixtral: Jiang et al. 2024, table 1; its experts take all who come, here at most 1.25 of an even share. The
 # inner sizes and rotary bases of these are those of the published checkpoints.
 llama = partial(gpt, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
+llama3 = partial(llama, vocabulary=128256, sequence=8192, kv_heads=8, rotary_base=500000.0)
 BUILDERS: dict[str, Builder] = {
     "mlp-digits": partial(mlp, sizes=(64, 128, 10)),
     "mlp-784": partial(mlp, sizes=(784, 1024, 1024, 10)),
@@ -41,7 +42,9 @@ BUILDERS: dict[str, Builder] = {
     "resnet18-cifar": partial(resnet, layers=18, size=32, classes=10, stem="cifar"),
     "resnet18": partial(resnet, layers=18),
     "resnet50": partial(resnet, layers=50),
-    "inception-v3": inception,
+    "resnet101": partial(resnet, layers=101),
+    "resnet152": partial(resnet, layers=152),
+    "inception3": inception,
     "lstm-digits": partial(lstm_classifier, inputs=8, steps=8, hidden=64),
     "lstm-mnist": lstm_classifier,
     "lstm-ptb": lstm_language_model,
@@ -66,17 +69,9 @@ BUILDERS: dict[str, Builder] = {
     "llama2-70b": partial(
         llama, layers=80, hidden=8192, heads=64, vocabulary=32000, sequence=4096, inner=28672, kv_heads=8
     ),
-    "llama3-8b": partial(
-        llama,
-        layers=32,
-        hidden=4096,
-        heads=32,
-        vocabulary=128256,
-        sequence=8192,
-        inner=14336,
-        kv_heads=8,
-        rotary_base=500000.0,
-    ),  # fmt: skip
+    "llama3-8b": partial(llama3, layers=32, hidden=4096, heads=32, inner=14336),
+    "llama3-70b": partial(llama3, layers=80, hidden=8192, heads=64, inner=28672),
+    "llama3-405b": partial(llama3, layers=126, hidden=16384, heads=128, inner=53248),
     "moe-tiny": partial(moe_gpt, layers=4, hidden=128, heads=4, vocabulary=256, sequence=128, experts=4),
     "mixtral-8x7b": partial(
         moe_gpt,

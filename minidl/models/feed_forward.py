@@ -5,21 +5,23 @@ from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x))), the inner features split over the group; approximate: see `nn.GELU`.
+    """down(activation(up(x))), the inner features split over the group.
 
-    sequence_parallel: the group has slices of the sequence before and after it.
+    sequence_parallel: the group has slices of the sequence before and after it. approximate: see `nn.GELU`. activation:
+    "gelu" or "relu".
     """
 
     def __init__(
         self, hidden: int, inner: int, bias: bool = True, group=None, sequence_parallel: bool = False,
-        approximate: str = "tanh",
+        approximate: str = "tanh", activation: str = "gelu",
     ):  # fmt: skip
-        self.approximate = approximate
+        self.approximate, self.activation = approximate, activation
         self.up = ColumnParallelLinear(hidden, inner, group, bias, sequence_parallel=sequence_parallel)
         self.down = RowParallelLinear(inner, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
-        return self.down(ops.gelu(self.up(x), self.approximate))
+        y = self.up(x)  # (batch, sequence, local inner)
+        return self.down(ops.relu(y) if self.activation == "relu" else ops.gelu(y, self.approximate))
 
 
 class GatedFeedForward(nn.Module):

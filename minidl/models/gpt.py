@@ -11,10 +11,12 @@ from minidl.models.examples import tokens
 from minidl.models.feed_forward import FeedForward, GatedFeedForward
 from minidl.models.transformer_groups import TransformerGroups
 from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding
+from minidl.parallel.mesh import Mesh
+from minidl.validation import check_count
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
 POSITIONS = ("learned", "rotary")
-FEED_FORWARDS = ("gelu", "swiglu")
+FEED_FORWARDS = ("gelu", "relu", "swiglu")
 NORMS = ("layer", "rms")
 EPS = 1e-5  # of the normalisations
 
@@ -69,61 +71,103 @@ class GPTHead(nn.Module):
         return self.linear(self.norm(x))
 
 
+class GPTParts:
+    """What a GPT is made of: the sizes and options are those of `gpt`, as is what is refused."""
+
+    def __init__(
+        self, hidden: int, heads: int, vocabulary: int, sequence: int, mesh: Mesh | None, dropout: float, *,
+        kv_heads: int | None, head_dim: int | None, positions: str, rotary_base: float, feed_forward: str,
+        inner: int | None, norm: str, bias: bool, tied: bool,
+    ):  # fmt: skip
+        for what, given, choices in (
+            ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
+        ):  # fmt: skip
+            if given not in choices:
+                raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
+        self.hidden, self.heads, self.vocabulary, self.sequence = hidden, heads, vocabulary, sequence
+        self.kv_heads, self.inner = heads if kv_heads is None else kv_heads, 4 * hidden if inner is None else inner
+        self.groups = TransformerGroups.of(mesh)
+        ranks = self.groups.tensor.size if self.groups.tensor else 1
+        check_sizes("gpt", hidden, heads, self.kv_heads, self.inner, vocabulary, ranks, head_dim)
+        self.groups.check_sequence(sequence)
+        self.head_dim = head_dim or hidden // heads
+        if positions == "rotary" and self.head_dim % 2:
+            raise ValueError(f"gpt: head_dim={self.head_dim} is odd, and rotary positions turn pairs of elements")
+        self.dropout, self.positions, self.rotary_base = dropout, positions, rotary_base
+        self.kind, self.norm_kind, self.bias, self.tied = feed_forward, norm, bias, tied
+
+    def norm(self) -> nn.Module:
+        norm = nn.LayerNorm if self.norm_kind == "layer" else nn.RMSNorm
+        return self.groups.on_slices(norm(self.hidden, EPS))
+
+    def attention(self) -> nn.Module:
+        if self.positions == "learned" and self.kv_heads == self.heads:
+            return SelfAttention(self.hidden, self.heads, True, self.bias, *self.groups, head_dim=self.head_dim)
+        base = self.rotary_base if self.positions == "rotary" else None
+        sizes = self.hidden, self.heads, self.kv_heads
+        return GroupedQueryAttention(*sizes, base, self.bias, *self.groups, head_dim=self.head_dim)
+
+    def feed_forward(self) -> nn.Module:
+        options = self.hidden, self.inner, self.bias, self.groups.tensor, self.groups.sequence_parallel
+        return GatedFeedForward(*options) if self.kind == "swiglu" else FeedForward(*options, activation=self.kind)
+
+    def block(self) -> GPTBlock:
+        parts = self.norm(), self.attention(), self.norm(), self.feed_forward()
+        return GPTBlock(*parts, self.groups.dropout(self.dropout))
+
+    def ends(self) -> tuple[GPTEmbedding, GPTHead]:
+        """The first and the last block of the chain."""
+        longest = self.sequence if self.positions == "learned" else None
+        embedding = GPTEmbedding(self.vocabulary, self.hidden, self.dropout, longest, self.groups)
+        tensor, sequence_parallel = self.groups.tensor, self.groups.sequence_parallel
+        linear = ColumnParallelLinear(
+            self.hidden, self.vocabulary, tensor, bias=False, sequence_parallel=sequence_parallel
+        )
+        if self.tied:
+            linear.weight = embedding.token.weight
+        return embedding, GPTHead(self.norm(), linear)
+
+
 def gpt(
     layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, mesh=None, dropout: float = 0.0, *,
-    kv_heads: int | None = None, positions: str = "learned", rotary_base: float = 10000.0, feed_forward: str = "gelu",
-    inner: int | None = None, norm: str = "layer", bias: bool = True, tied: bool = False,
+    kv_heads: int | None = None, head_dim: int | None = None, positions: str = "learned",
+    rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
+    bias: bool = True, tied: bool = False,
 ) -> nn.Sequential:  # fmt: skip
     """Embedding, `layers` transformer blocks, head: tokens (batch, sequence) -> logits (batch, sequence, vocabulary).
 
     dropout: on the embedding and on each residual branch. kv_heads: keys and values, each shared by heads / kv_heads
-    queries; by default one a query. positions: "learned", or "rotary" with `rotary_base`. feed_forward: "gelu" or the
-    gated "swiglu", with `inner` features, by default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers.
-    tied: the head's matrix is the token embedding's.
+    queries; by default one a query. head_dim: the width of a head, hidden / heads unless given. positions: "learned",
+    or "rotary" with `rotary_base`. feed_forward: "gelu", "relu" or the gated "swiglu", with `inner` features, by
+    default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers. tied: the head's matrix is the token
+    embedding's.
 
     Heads, inner features and the vocabulary are split over the mesh's tensor axis: each rank has the logits of its part
     of the vocabulary. Sequences are split over the context axis, and attention goes round it as a ring. ValueError
     where the sizes do not divide.
     """
-    kv_heads, inner = heads if kv_heads is None else kv_heads, 4 * hidden if inner is None else inner
-    groups = TransformerGroups.of(mesh)
-    group = groups.tensor
-    check_sizes("gpt", hidden, heads, kv_heads, inner, vocabulary, group.size if group else 1)
-    groups.check_sequence(sequence)
-    for what, given, choices in (
-        ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
-    ):  # fmt: skip
-        if given not in choices:
-            raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
-
-    def make_norm() -> nn.Module:
-        return groups.on_slices(nn.LayerNorm(hidden, EPS) if norm == "layer" else nn.RMSNorm(hidden, EPS))
-
-    def make_attention() -> nn.Module:
-        if positions == "learned" and kv_heads == heads:
-            return SelfAttention(hidden, heads, True, bias, *groups)
-        base = rotary_base if positions == "rotary" else None
-        return GroupedQueryAttention(hidden, heads, kv_heads, base, bias, *groups)
-
-    def make_block() -> GPTBlock:
-        make_feed_forward = FeedForward if feed_forward == "gelu" else GatedFeedForward
-        inner_layers = make_feed_forward(hidden, inner, bias, group, groups.sequence_parallel)
-        return GPTBlock(make_norm(), make_attention(), make_norm(), inner_layers, groups.dropout(dropout))
-
-    embedding = GPTEmbedding(vocabulary, hidden, dropout, sequence if positions == "learned" else None, groups)
-    blocks = [make_block() for _ in range(layers)]
-    linear = ColumnParallelLinear(hidden, vocabulary, group, bias=False, sequence_parallel=groups.sequence_parallel)
-    if tied:
-        linear.weight = embedding.token.weight
-    model = nn.Sequential(embedding, *blocks, GPTHead(make_norm(), linear))
+    parts = GPTParts(
+        hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, head_dim=head_dim, positions=positions,
+        rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
+    )  # fmt: skip
+    embedding, head = parts.ends()
+    model = nn.Sequential(embedding, *(parts.block() for _ in range(layers)), head)
     model.example = tokens(sequence, vocabulary)
     return model
 
 
-def check_sizes(name: str, hidden: int, heads: int, kv_heads: int, inner: int, vocabulary: int, ranks: int) -> None:
-    """ValueError unless the sizes of the transformer `name` can be split into heads, and these over `ranks`."""
+def check_sizes(
+    name: str, hidden: int, heads: int, kv_heads: int, inner: int, vocabulary: int, ranks: int,
+    head_dim: int | None = None,
+) -> None:  # fmt: skip
+    """ValueError unless the sizes of the transformer `name` can be split into heads, and these over `ranks`.
+
+    head_dim: of a head, None for hidden / heads.
+    """
+    if head_dim is not None:
+        check_count(f"{name}: head_dim", head_dim)
     for what, size, parts, count in (
-        ("hidden", hidden, "heads", heads),
+        ("hidden", hidden, "heads", heads if head_dim is None else 1),
         ("heads", heads, "kv_heads", kv_heads),
         ("heads", heads, "tensor", ranks),
         ("kv_heads", kv_heads, "tensor", ranks),

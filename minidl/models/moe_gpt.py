@@ -7,7 +7,8 @@ from functools import partial
 
 from minidl import nn
 from minidl.creation import zeros
-from minidl.models.gpt import GPTBlock, gpt
+from minidl.models.examples import tokens
+from minidl.models.gpt import GPTBlock, GPTParts
 from minidl.nn.losses.loss import check_range
 from minidl.parallel.experts import MixtureOfExperts
 from minidl.validation import check_count
@@ -77,8 +78,9 @@ class MoELoss(nn.CrossEntropyLoss):
 def moe_gpt(
     layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, experts: int, mesh=None, dropout: float = 0.0,
     *, top_k: int = 2, capacity_factor: float = 1.25, every: int = 1, balance: float = 0.01,
-    kv_heads: int | None = None, positions: str = "learned", rotary_base: float = 10000.0, feed_forward: str = "gelu",
-    inner: int | None = None, norm: str = "layer", bias: bool = True, tied: bool = False,
+    kv_heads: int | None = None, head_dim: int | None = None, positions: str = "learned",
+    rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
+    bias: bool = True, tied: bool = False,
 ) -> nn.Sequential:  # fmt: skip
     """`gpt`, in every `every`-th block of which the feed-forward layer is a mixture of `experts`.
 
@@ -89,29 +91,27 @@ def moe_gpt(
     where the sizes do not fit.
     """
     check_count("moe_gpt: every", every)
-    dense = gpt(
-        layers, hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, positions=positions,
+    parts = GPTParts(
+        hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, head_dim=head_dim, positions=positions,
         rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
     )  # fmt: skip
-    expert_group, tensor_group = (mesh.group("expert"), mesh.group("tensor")) if mesh else (None, None)
+    groups = parts.groups
     if mesh and mesh.size("context") > 1:
         raise ValueError(
             f"moe_gpt: context={mesh.size('context')} shares sequences, but the slots of an expert and its "
             "load-balancing loss are those of whole sequences"
         )
 
-    def mixture() -> MixtureOfExperts:
-        return MixtureOfExperts(
-            hidden, inner or 4 * hidden, experts, top_k, capacity_factor, expert_group, tensor_group, bias,
-            feed_forward, bool(mesh and mesh.sequence_parallel),
+    def mixture() -> MixtureBlock:
+        experts_of_it = MixtureOfExperts(
+            hidden, parts.inner, experts, top_k, capacity_factor, mesh.group("expert") if mesh else None,
+            groups.tensor, bias, feed_forward, groups.sequence_parallel,
         )  # fmt: skip
+        norms = parts.norm(), parts.norm()
+        return MixtureBlock(norms[0], parts.attention(), norms[1], experts_of_it, groups.dropout(dropout))
 
-    embedding, *blocks, head = dense
-    for place, block in enumerate(blocks):
-        if (place + 1) % every == 0:
-            blocks[place] = MixtureBlock(block.norm1, block.attention, block.norm2, mixture(), block.dropout)
-        else:
-            blocks[place] = Balanced(block)
+    embedding, head = parts.ends()
+    blocks = [Balanced(parts.block()) if (place + 1) % every else mixture() for place in range(layers)]
     model = nn.Sequential(BalancedEmbedding(embedding), *blocks, Balanced(head))
-    model.example, model.loss = dense.example, partial(MoELoss, balance)
+    model.example, model.loss = tokens(sequence, vocabulary), partial(MoELoss, balance)
     return model

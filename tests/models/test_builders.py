@@ -69,11 +69,15 @@ PUBLISHED = {
     "vgg16": 138_357_544,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
-    "inception-v3": 23_834_568,  # without the auxiliary classifier
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "inception3": 23_834_568,  # without the auxiliary classifier
     "llama-7b": 6_738_415_616,
     "llama-65b": 65_285_660_672,
     "llama2-70b": 68_976_648_192,
     "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3-405b": 405_853_388_800,
     "mixtral-8x7b": 46_702_792_704,
 }
 BILLIONS = {"lstm-ptb-large": 0.066, "gpt3-175b": 175, "gpt3-13b": 13, "gpt2-xl": 1.64, "gpt-1t": 1008}

@@ -18,12 +18,14 @@ VARIANTS = {
     "GPT-2's": {},
     "rotary": dict(positions="rotary"),
     "one key for all queries": dict(kv_heads=1),
+    "wide heads": dict(head_dim=12),
+    "relu": dict(feed_forward="relu"),
     "swiglu": dict(feed_forward="swiglu"),
     "rms": dict(norm="rms"),
     "tied": dict(tied=True),
     "LLaMA's": LLAMA,
 }
-HIDDEN, HEADS = 16, 4
+HIDDEN, HEADS, HEAD_DIM = 16, 4, 6
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -67,16 +69,16 @@ def transcription(torch):
 
     def rotated(x):  # (batch, heads, sequence, head_dim)
         half = x.shape[-1] // 2
-        angle = torch.outer(torch.arange(x.shape[-2]), 10000.0 ** (-torch.arange(half) / half)).double()
+        angle = torch.outer(torch.arange(x.shape[-2]).double(), 10000.0 ** (-torch.arange(half).double() / half))
         turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angle), angle)
         return torch.cat([turned.real, turned.imag], -1)
 
     def block(x, p):
         batch, sequence, _ = x.shape
         y = F.rms_norm(x, (HIDDEN,), p["norm1.weight"], 1e-5)
-        qkv = p["attention.qkv.weight"].reshape(2, 2 + 2, HIDDEN // HEADS, HIDDEN)  # 2 keys of 2 queries each
+        qkv = p["attention.qkv.weight"].reshape(2, 2 + 2, HEAD_DIM, HIDDEN)  # 2 keys of 2 queries each
         parts = (qkv[:, :2], qkv[:, 2:3], qkv[:, 3:])
-        heads = [F.linear(y, part.reshape(-1, HIDDEN)).unflatten(-1, (-1, 4)).transpose(1, 2) for part in parts]
+        heads = [F.linear(y, part.reshape(-1, HIDDEN)).unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for part in parts]
         q, k, v = rotated(heads[0]), rotated(heads[1]), heads[2]
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         x = x + F.linear(out.transpose(1, 2).reshape(batch, sequence, -1), p["attention.projection.weight"])
@@ -89,7 +91,7 @@ def transcription(torch):
 
 def test_a_block_with_all_options_equals_its_transcription_in_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
-    block = models.gpt(1, HIDDEN, HEADS, 12, 7, **LLAMA)[1]
+    block = models.gpt(1, HIDDEN, HEADS, 12, 7, head_dim=HEAD_DIM, **LLAMA)[1]
     x = np.random.default_rng(1).standard_normal((3, 7, HIDDEN))
     assert_equals_torch(torch, block, transcription(torch), x)
 
@@ -112,7 +114,9 @@ def test_as_many_keys_as_queries_are_plain_attention():
     [
         (dict(kv_heads=3), "heads=4 is not divisible by kv_heads=3"),
         (dict(positions="sinusoidal"), "positions='sinusoidal', choose one of learned, rotary"),
-        (dict(feed_forward="relu"), "feed_forward='relu', choose one of gelu, swiglu"),
+        (dict(feed_forward="elu"), "feed_forward='elu', choose one of gelu, relu, swiglu"),
+        (dict(head_dim=0), "gpt: head_dim=0 is not a whole number of at least 1"),
+        (dict(head_dim=5, positions="rotary"), "head_dim=5 is odd, and rotary positions turn pairs"),
         (dict(norm="batch"), "norm='batch', choose one of layer, rms"),
     ],
 )

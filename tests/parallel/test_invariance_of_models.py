@@ -30,10 +30,10 @@ pytestmark = pytest.mark.usefixtures("warm_workers")
 
 SIZES = dict(layers=2, hidden=16, heads=4, vocabulary=12, sequence=8, dropout=0.1)
 BLOCKS, BATCH = SIZES["layers"] + 2, 16
-LLAMA = dict(kv_heads=2, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
+LLAMA = dict(kv_heads=2, head_dim=6, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
 MODELS = {
     "gpt": (models.gpt, {}),
-    "tied": (models.gpt, {"tied": True}),
+    "tied": (models.gpt, {"tied": True, "feed_forward": "relu"}),
     "llama": (models.gpt, LLAMA),
     "experts": (models.moe_gpt, {"experts": 4}),
     "tied experts": (models.moe_gpt, {"experts": 4, "every": 2, "top_k": 1, "tied": True}),
