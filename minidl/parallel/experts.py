@@ -197,10 +197,8 @@ class MixtureOfExperts(Module):
         theirs = sizes_everywhere(group, slots)  # those of a short batch may have other samples to bring
         here, there = [own * slots] * group.size, [own * n for n in theirs]
         x = AllToAll(group, here, there)(x.reshape(experts * slots, hidden))
-        parts = [part.reshape(own, n, hidden) for part, n in zip(ops.split(x, there, 0), theirs, strict=True)]
-        y = self._feed_forward(ops.cat(parts, 1))  # (own, slots of all ranks, hidden)
-        parts = [part.reshape(own * n, hidden) for part, n in zip(ops.split(y, theirs, 1), theirs, strict=True)]
-        return AllToAll(group, there, here)(ops.cat(parts, 0)).reshape(experts, slots, hidden)
+        y = self._feed_forward(_by_expert(x, own, theirs))  # (own, slots of all ranks, hidden)
+        return AllToAll(group, there, here)(_by_rank(y, theirs)).reshape(experts, slots, hidden)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """x (local experts, slots, hidden) -> the same shape."""
@@ -221,6 +219,24 @@ class MixtureOfExperts(Module):
         experts, hidden, _ = self.up.cut.whole
         inner = self.down.cut.whole[1]
         return f"{hidden}, {inner}, experts={experts}, top_k={self.top_k}, capacity_factor={self.capacity_factor}"
+
+
+def _by_expert(x: Tensor, own: int, slots: Sequence[int]) -> Tensor:
+    """Slots (rows, hidden) as they come, from rank after rank those of `own` experts, as (own, all slots, hidden)."""
+    hidden, ranks = x.shape[-1], len(slots)
+    if len(set(slots)) == 1:  # the same in one copy, however many ranks there are
+        return x.reshape(ranks, own, slots[0], hidden).permute(1, 0, 2, 3).reshape(own, ranks * slots[0], hidden)
+    parts = ops.split(x, [own * n for n in slots], 0)
+    return ops.cat([part.reshape(own, n, hidden) for part, n in zip(parts, slots, strict=True)], 1)
+
+
+def _by_rank(y: Tensor, slots: Sequence[int]) -> Tensor:
+    """The opposite of `_by_expert`."""
+    (own, total, hidden), ranks = y.shape, len(slots)
+    if len(set(slots)) == 1:
+        return y.reshape(own, ranks, slots[0], hidden).permute(1, 0, 2, 3).reshape(own * total, hidden)
+    parts = ops.split(y, slots, 1)
+    return ops.cat([part.reshape(own * n, hidden) for part, n in zip(parts, slots, strict=True)], 0)
 
 
 def _inverse(places: Tensor, count: int) -> Tensor:
