@@ -80,7 +80,7 @@ def bert(
     linear = ColumnParallelLinear(hidden, vocabulary, group)
     if tied:
         linear.weight = embedding.token.weight
-    blocks = [BERTBlock(hidden, heads, dropout, group) for _ in range(layers)]
+    blocks = nn.repeated(layers, lambda: BERTBlock(hidden, heads, dropout, group))
     model = nn.Sequential(embedding, *blocks, BERTHead(hidden, linear))
     model.example = partial(_masked_example, tokens(sequence, vocabulary), vocabulary)
     return model

@@ -151,7 +151,7 @@ def gpt(
         rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
     )  # fmt: skip
     embedding, head = parts.ends()
-    model = nn.Sequential(embedding, *(parts.block() for _ in range(layers)), head)
+    model = nn.Sequential(embedding, *nn.repeated(layers, parts.block), head)
     model.example = tokens(sequence, vocabulary)
     return model
 

@@ -111,7 +111,8 @@ def moe_gpt(
         return MixtureBlock(norms[0], parts.attention(), norms[1], experts_of_it, groups.dropout(dropout))
 
     embedding, head = parts.ends()
-    blocks = [Balanced(parts.block()) if (place + 1) % every else mixture() for place in range(layers)]
+    mixed = [(place + 1) % every == 0 for place in range(layers)]
+    blocks = nn.repeated_kinds(mixed, lambda mixed: mixture() if mixed else Balanced(parts.block()))
     model = nn.Sequential(BalancedEmbedding(embedding), *blocks, Balanced(head))
     model.example, model.loss = tokens(sequence, vocabulary), partial(MoELoss, balance)
     return model

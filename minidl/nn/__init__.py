@@ -51,3 +51,4 @@ from minidl.nn.pooling import (
     MaxPool2d,
 )
 from minidl.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from minidl.nn.repeated import repeated, repeated_kinds

@@ -14,14 +14,13 @@ class ModuleList(Module):
         self.extend(modules)
 
     def append(self, module: Module) -> ModuleList:
-        if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} needs modules, number {len(self)} is a {type(module).__name__}")
-        setattr(self, str(len(self)), module)
-        return self
+        return self.extend([module])
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
-        for module in modules:
-            self.append(module)
+        for number, module in enumerate(modules, len(self)):
+            if not isinstance(module, Module):
+                raise TypeError(f"{type(self).__name__} needs modules, number {number} is a {type(module).__name__}")
+            setattr(self, str(number), module)
         return self
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from minidl.nn.containers import Sequential
 from minidl.nn.losses import CrossEntropyLoss, Loss
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.nn.repeated import Touched, distinct, one_of_each
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
 from minidl.parallel.blocks import several
@@ -104,12 +105,15 @@ def loss_of(model: Module) -> Loss:
     return getattr(model, "loss", CrossEntropyLoss)()
 
 
-def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
-    """The model that `build` makes for `mesh`, with parameters of `dtype` that have shapes and no values."""
+def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32", whole: bool = True) -> Module:
+    """The model that `build` makes for `mesh`, with parameters of `dtype` that have shapes and no values.
+
+    whole: with all its blocks; if not, one of each may stand for those that are `repeated`, to be priced.
+    """
     check_builder(build)
     check_takes_one("the builder", build, "the mesh")
     with device("meta"):
-        model = build(mesh)
+        model = build(mesh) if whole else _with_one_of_each(build, mesh)
     if not isinstance(model, Module):
         raise TypeError(f"the builder returned a {type(model).__name__}, not a minidl.nn.Module")
     for name, parameter in model.named_parameters():
@@ -126,6 +130,20 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") 
                 if mesh.size(axis) > 1 and axis not in module.group.axes:
                     raise ValueError(f"SyncBatchNorm needs a group over {axis} too: its ranks have parts of the batch")
     return model
+
+
+def whole_on_meta(model: Module, build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
+    """`model`, of which one block may stand for others, with all of them."""
+    stand_ins = any(distinct(block) is not block for block in chain_of(model))
+    return build_on_meta(build, mesh, dtype) if stand_ins else model
+
+
+def _with_one_of_each(build: Callable[[Mesh], Module], mesh: Mesh) -> Module:
+    try:
+        with one_of_each():
+            return build(mesh)
+    except Touched:
+        return build(mesh)
 
 
 def ties_of(chain: Sequence[Module], first_trained: int) -> tuple[Apart, ...]:
@@ -175,12 +193,13 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
 
     optimizer: a function of parameters that returns an Optimizer. Identical blocks are run once.
     """
-    chain, known = chain_of(model), {}
+    chain, known = [distinct(block) for block in chain_of(model)], {}
+    signatures = {block: signature(block) for block in dict.fromkeys(chain)}
 
     def run(first_trained: int) -> list[BlockProfile]:
         profiles, array = [], x
         for k, block in enumerate(chain):
-            key = (signature(block), blocks.each(placement, array), k > first_trained, k >= first_trained)
+            key = (signatures[block], blocks.each(placement, array), k > first_trained, k >= first_trained)
             if key not in known:
                 with _taking(array, block, "the block before"):
                     known[key] = profile_block(block, array, optimizer, wants_grad=key[-2], trained=key[-1])
@@ -188,7 +207,8 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
             array = profiles[-1].output
         return profiles
 
-    trainable = [k for k, block in enumerate(chain) if any(p.requires_grad for p in block.parameters())]
+    trains = {block: any(p.requires_grad for p in block.parameters()) for block in signatures}
+    trainable = [k for k, block in enumerate(chain) if trains[block]]
     first_trained = min(trainable, default=len(chain))
     profiles = run(first_trained)
     cuts = [k for k, block in enumerate(profiles) if k > first_trained and not block.gives_gradient]
@@ -204,7 +224,7 @@ def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimize
         blocks.score(loss, array, target)
     return ChainProfile(
         tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, loss_name,
-        ties_of(chain, first_trained),
+        ties_of(chain_of(model), first_trained),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
-from minidl.parallel.chain_profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain
+from minidl.parallel.chain_profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain, whole_on_meta
 from minidl.parallel.costs import Costs
 from minidl.parallel.layout import Layout, layout
 from minidl.parallel.mesh import Mesh, axis_name
@@ -36,14 +37,18 @@ class Prepared:
     costs: has the profile of a micro-batch, and the layout, which says what is trained at all.
     """
 
-    model: Module
     costs: Costs
     training: Program
     evaluation: Program
+    _build: Callable[[], Module]
 
     @property
     def profile(self) -> ChainProfile:
         return self.costs.profile
+
+    @property
+    def model(self) -> Module:
+        return self._build()
 
 
 def prepare(
@@ -70,7 +75,8 @@ def prepare(
     Nothing is allocated. Raises ValueError for what does not fit together.
     """
     plan.check_batch(batch_size)
-    model = build_on_meta(build, plan.mesh(_busiest_rank(plan)), dtype)
+    mesh = plan.mesh(_busiest_rank(plan))
+    model = build_on_meta(build, mesh, dtype, whole=False)
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
     if example is not None:
         arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
@@ -96,7 +102,8 @@ def prepare(
     costs = Costs(plan, cuts, profile)
     _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)
-    return Prepared(model, costs, training, evaluation_program(plan, cuts, profile.statistics, costs))
+    evaluation = evaluation_program(plan, cuts, profile.statistics, costs)
+    return Prepared(costs, training, evaluation, cache(lambda: whole_on_meta(model, build, mesh, dtype)))
 
 
 def _busiest_rank(plan: Plan) -> int:
