@@ -8,12 +8,13 @@ from simulator import Cluster, simulate
 
 cluster = Cluster.load(Path(__file__).with_name("new_cluster.toml"))
 model = models.builder("gpt2-large")  # 774 million parameters
+half = dict(precision="bfloat16")
 plans = [
-    Plan(data=16),
-    Plan(data=16, micro_batches=8, sharding="optimizer"),
-    Plan(data=4, pipeline=4, micro_batches=16),
-    Plan(data=4, tensor=4, micro_batches=8),
-    Plan(data=4, tensor=4, micro_batches=8, sharding="optimizer", sequence_parallel=True),
+    Plan(data=16, **half),
+    Plan(data=16, micro_batches=8, sharding="optimizer", **half),
+    Plan(data=4, pipeline=4, micro_batches=16, **half),
+    Plan(data=4, tensor=4, micro_batches=8, **half),
+    Plan(data=4, tensor=4, micro_batches=8, sharding="optimizer", sequence_parallel=True, **half),
 ]
 
 predictions = [simulate(model, plan, cluster, batch_size=128) for plan in plans]

@@ -82,6 +82,7 @@ except ProgramError as error:
 
 # The simulator prices it by its calls.
 model, where = models.builder("gpt2-small"), Cluster.load("dgx-a100", devices=2)
-without, with_probe = (simulate(model, Plan(data=2), where, batch_size=16, edit=edit) for edit in (None, probed))
+half = Plan(data=2, precision="bfloat16")
+without, with_probe = (simulate(model, half, where, batch_size=16, edit=edit) for edit in (None, probed))
 extra = with_probe.step_seconds - without.step_seconds
 print(f"GPT-2 on two A100: {without.step_seconds * 1e3:.1f} ms a step, and {extra * 1e3:.2f} ms more with probes")

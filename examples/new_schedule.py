@@ -4,6 +4,8 @@ A schedule says in which order a stage runs the forwards and backwards of its mi
 sent, received and reduced, follows from that (minidl/parallel/assembly.py).
 """
 
+from dataclasses import replace
+
 from minidl import data, models, nn, optim
 from minidl.parallel import Plan, ProgramError, check, train
 from minidl.parallel.prepare import prepare
@@ -57,7 +59,7 @@ print(f"loss after 20 steps: {run.losses[-1]:.6f}; with one worker {alone.losses
 # Simulated, on a cluster.
 where = Cluster.load("dgx-a100", devices=4)
 for plan in Plan(pipeline=4, micro_batches=8, schedule="1f1b"), four:
-    p = simulate(models.builder("gpt2-small"), plan, where, batch_size=64)
+    p = simulate(models.builder("gpt2-small"), replace(plan, precision="bfloat16"), where, batch_size=64)
     print(f"GPT-2 on four A100, {plan}: {p.step_seconds * 1e3:.0f} ms, {p.memory_bytes / 1e9:.1f} GB")
 
 # Drawn, without clocks and as it was.

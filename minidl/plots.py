@@ -23,7 +23,7 @@ from minidl.parallel.memory import memory_over_step
 from minidl.parallel.program import Program
 from minidl.trace import Trace
 from minidl.units import duration, scaled, time_unit
-from minidl.validation import check_count, check_positive
+from minidl.validation import check_count
 
 COLOURS = {
     "forward": "#4c8fbd", "backward": "#e3a53c", "backward of weights": "#8c6bb1", "recomputation": "#35978f",
@@ -135,14 +135,14 @@ def _box(panel: Axes, slot: Slot, row: int, place: int, inches: float) -> None:
     _write(panel, (slot.start + slot.end) / 2, row, length * inches, 8, colour, str(i.micro_batch))
 
 
-def memory_figure(program: Program, ranks: Sequence[int], scale: float = 1.0) -> Figure:
+def memory_figure(program: Program, ranks: Sequence[int]) -> Figure:
     """What each of the ranks holds over the instructions of a step, by kind, with its peak: a panel for each.
 
-    scale: see `memory_over_step`. ValueError if nobody has told the program what its buffers hold.
+    ValueError if nobody has told the program what its buffers hold.
     """
     if program.costs is None:
         raise ValueError("this program does not know what its buffers hold: draw that of `prepare`, or of a Run")
-    walks = [list(memory_over_step(program, rank, scale)) for rank in ranks]
+    walks = [list(memory_over_step(program, rank)) for rank in ranks]
     highest = max(memory.total for walk in walks for _, memory in walk)
     text, unit = scaled(highest, "B").split()
     nbytes = highest / float(text.replace(",", ""))
@@ -262,10 +262,9 @@ def draw_program(path: str | PathLike, program: Program) -> None:
     save(program_figure(program), path)
 
 
-def draw_memory(path: str | PathLike, program: Program, rank: int | None, scale: float) -> None:
+def draw_memory(path: str | PathLike, program: Program, rank: int | None) -> None:
     """See `Program.draw_memory`."""
     check_picture(path)
-    check_positive("scale", scale)
     if rank is not None:
         check_count("rank", rank, least=0)
     if rank is None:
@@ -274,4 +273,4 @@ def draw_memory(path: str | PathLike, program: Program, rank: int | None, scale:
         ranks = [stages[round(n * step)] for n in range(min(len(stages), MOST_PANELS))]
     else:
         ranks = [rank]
-    save(memory_figure(program, ranks, scale), path)
+    save(memory_figure(program, ranks), path)

@@ -45,12 +45,12 @@ class Calibration:
 
     def cluster(self) -> Cluster:
         """The machine as a Cluster: of its cores, or of one GPU."""
-        compute = Measured(**self.compute, device=self.device)
+        compute, peaks = Measured(**self.compute, device=self.device), {"float32": self.peak_flops}
         if not MEASURED_DEVICES[self.device].parallel:
-            return Cluster(self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, self.peak_flops)
+            return Cluster(self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, peaks)
         cores = self.machine["cores"]
         return Cluster(
-            "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, self.peak_flops,
+            "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, peaks,
             Processors(cores, self.oversubscription, self.turn_seconds),
         )  # fmt: skip
 

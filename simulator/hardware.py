@@ -30,7 +30,6 @@ LINK = schema.figures(bandwidth=schema.POSITIVE, bandwidth_fraction=schema.SHARE
 FILE = schema.table({
     "name": schema.text,
     "devices": schema.COUNT,
-    "precision": schema.text,
     "device": DEVICE,
     "node": schema.table({"name": schema.text} | schema.figures(devices=schema.COUNT) | LINK, optional=("name",)),
     "network": schema.table(LINK),
@@ -66,9 +65,10 @@ class Node:
 class Cluster(Displayed):
     """Devices and what connects them.
 
-    compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peak_flops: of one device,
-    in FLOP/s at the precision used. processors: the cores, where ranks run on those of one machine and communicate with
-    them; None where every rank has a device, and a network that works beside it. node: None where it has no name.
+    compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peaks: of the matrix
+    products of one device, in FLOP/s by precision. processors: the cores, where ranks run on those of one machine and
+    communicate with them; None where every rank has a device, and a network that works beside it. node: None where it
+    has no name.
     """
 
     name: str
@@ -76,9 +76,21 @@ class Cluster(Displayed):
     compute: Compute
     network: Network
     memory_bytes: float
-    peak_flops: float
+    peaks: Mapping[str, float]
     processors: Processors | None = None
     node: Node | None = None
+
+    def peak_flops(self, precision: str) -> float:
+        """FLOP/s of the matrix products of one device. ValueError for a precision that it does not have."""
+        if precision not in self.peaks:
+            has = ", ".join(self.peaks)
+            raise ValueError(f"{self.name} has no precision {precision!r}: it has {has or 'none'}")
+        return self.peaks[precision]
+
+    @property
+    def usual_precision(self) -> str:
+        """In which one trains on it: the first that it has of bfloat16, float16 and float32."""
+        return next((name for name in ("bfloat16", "float16", "float32") if name in self.peaks), "float32")
 
     @property
     def size(self) -> str:
@@ -91,15 +103,17 @@ class Cluster(Displayed):
         return f"{count} ({-(-self.devices // self.node.devices):,} {self.node.name})"
 
     def __repr__(self) -> str:
-        each = f"{scaled(self.memory_bytes, 'B')} and {scaled(self.peak_flops, 'FLOP/s')} each"
+        peak = self.peak_flops(self.usual_precision)
+        each = f"{scaled(self.memory_bytes, 'B')} and {scaled(peak, 'FLOP/s')} each"
         return f"<Cluster of {counted(self.devices, 'device')}, {each}: {self.name}>"
 
     def __rich__(self) -> RenderableType:
+        peak = self.peak_flops(self.usual_precision)
         shared = f": ranks share {counted(self.processors.cores, 'core')}" if self.processors else ""
         return facts(self.name, [
             ("devices", f"{self.devices:,}{shared}"),
             ("memory", self._each_and_all(self.memory_bytes, "B")),
-            ("peak", self._each_and_all(self.peak_flops, "FLOP/s")),
+            ("peak", self._each_and_all(peak, "FLOP/s")),
             ("kernels", str(self.compute)),
             ("links", str(self.network)),
         ])  # fmt: skip
@@ -113,11 +127,10 @@ class Cluster(Displayed):
         return sorted(path.stem for path in CATALOG.glob("*.toml"))
 
     @classmethod
-    def load(cls, name: str | Path, devices: int | None = None, precision: str | None = None) -> Cluster:
+    def load(cls, name: str | Path, devices: int | None = None) -> Cluster:
         """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
 
-        precision: of the matrix products and activations, by default the system's own. ValueError for an unknown name,
-        a figure that is missing, unknown or not what it must be, or a precision that the device does not have.
+        ValueError for an unknown name, or a figure that is missing, unknown or not what it must be.
         """
         if devices is not None:
             check_count("devices", devices)
@@ -133,20 +146,15 @@ class Cluster(Displayed):
             raise ValueError(f"{path} is not a TOML file: {error}") from None
         try:
             FILE("", table)
-            return _from_table(table, devices, precision)
+            return _from_table(table, devices)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
-def _from_table(table: Mapping, devices: int | None, precision: str | None) -> Cluster:
+def _from_table(table: Mapping, devices: int | None) -> Cluster:
     """A cluster from a catalog file, which fits FILE."""
     node, network = (schema.values(table[part]) for part in ("node", "network"))
-    precision = precision or table["precision"]
-    peaks = schema.values(table["device"]["peak_flops"])
-    if precision not in peaks:
-        raise ValueError(f"{table['name']} has no precision {precision!r}: it has {', '.join(peaks) or 'none'}")
     count = devices if devices is not None else table["devices"]
-    compute = device(table["device"], precision)
     links = Links(
         node_devices=node["devices"],
         node=Link(node["latency_us"] * 1e-6, node["bandwidth"] * node["bandwidth_fraction"]),
@@ -154,6 +162,7 @@ def _from_table(table: Mapping, devices: int | None, precision: str | None) -> C
     )
     name = table["node"].get("name")
     return Cluster(
-        table["name"], count, compute, links, table["device"]["memory_gb"]["value"] * 1e9, peaks[precision],
+        table["name"], count, device(table["device"]), links, table["device"]["memory_gb"]["value"] * 1e9,
+        schema.values(table["device"]["peak_flops"]),
         node=name and Node(name, node["devices"]),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minidl.parallel import Plan
 from minidl.trace import Trace
@@ -86,7 +86,7 @@ def simulated(methods: Sequence[Method], workers: int, cluster: Cluster) -> list
     found = []
     for method in methods:
         experiment = method.experiment(workers)
-        prediction = predicted(experiment, experiment.plans[0], cluster)
+        prediction = predicted(experiment, replace(experiment.plans[0], precision=cluster.usual_precision), cluster)
         found.append((_row(method, prediction, cluster, prediction.step_seconds), prediction.trace))
     return found
 
@@ -99,8 +99,8 @@ def mean_error(rows: Sequence[Row]) -> float | None:
 
 def _row(method: Method, prediction: Prediction, cluster: Cluster, *seconds: float) -> Row:
     plan = prediction.plan
-    alone = predicted(method.experiment(plan.workers), Plan(), cluster)
+    alone = predicted(method.experiment(plan.workers), Plan(precision=plan.precision), cluster)
     return Row(
         method.name, method.model, method.what, method.source, method.pays, str(plan), plan.workers,
-        traffic(prediction.program, cluster.compute.scale), prediction.memory_bytes, alone.memory_bytes, *seconds,
+        traffic(prediction.program), prediction.memory_bytes, alone.memory_bytes, *seconds,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.display import Displayed, facts
@@ -26,6 +27,7 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.prices import Prices
 from simulator.report import rows, title
+from simulator.stacks import Stack
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,6 +48,7 @@ class Prediction(Throughput, Displayed):
 
     plan: Plan
     cluster: Cluster
+    stack: Stack
     program: Program
     batch_size: int
     _profile: ChainProfile
@@ -73,8 +76,7 @@ class Prediction(Throughput, Displayed):
 
     @cached_property
     def memory(self) -> tuple[Memory, ...]:
-        scale = self.cluster.compute.scale
-        return tuple(peak_memory(self.program, rank, scale) for rank in self.plan.mesh(0).ranks("pipeline"))
+        return tuple(peak_memory(self.program, rank) for rank in self.plan.mesh(0).ranks("pipeline"))
 
     @property
     def optimizer(self) -> str:
@@ -97,9 +99,10 @@ class Prediction(Throughput, Displayed):
 
     @property
     def assumptions(self) -> dict[str, object]:
-        """What the numbers hold for, beside the plan: precision, sequence, optimizer and loss."""
+        """What the numbers hold for, beside the cluster: precision, stack, sequence, optimizer and loss."""
         return {
-            "precision": self.cluster.compute.precision,
+            "precision": self.plan.precision,
+            "stack": self.stack.key,
             "sequence": self.sequence,
             "optimizer": self.optimizer,
             "loss": self.loss,
@@ -114,7 +117,7 @@ class Prediction(Throughput, Displayed):
 
     @property
     def mfu(self) -> float:
-        return self.flops / (self.step_seconds * self.plan.workers * self.cluster.peak_flops)
+        return self.flops / (self.step_seconds * self.plan.workers * self.cluster.peak_flops(self.plan.precision))
 
     @property
     def fullest_stage(self) -> int:
@@ -157,13 +160,17 @@ def simulate(
     optimizer: Callable | None = None,
     clip_norm: float | None = None,
     edit: Callable[[Program], Program] | None = None,
+    stack: str | Path | Stack = "default",
+    fitted: bool = True,
 ) -> Prediction:
     """Predict the first steps of training the chain that `model(mesh)` builds, under `plan`, on `cluster`.
 
     batch_size: samples of the global batch. example: (x, y) of one or more samples, for a model that carries no example
     of its own. loss: by default the model's own, or CrossEntropyLoss where it carries none. optimizer: a function of
     parameters, Adam by default. clip_norm: as for `train`; how large it is makes no difference here. edit: changes the
-    program of training before it is checked and run. Nothing is allocated and nothing is trained.
+    program of training before it is checked and run. stack: the software that would run it, by its name, a path to a
+    TOML file, or a Stack; "default" is what minidl does. fitted: multiply all times by the constant that was fitted to
+    measured steps of this stack on this device, where there is one. Nothing is allocated and nothing is trained.
 
     Raises ValueError for arguments that do not fit together, ProgramError for an edited program that is wrong.
     """
@@ -181,12 +188,15 @@ def simulate(
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
+    cluster.peak_flops(plan.precision)
+    chosen = stack if isinstance(stack, Stack) else Stack.load(stack)
     prepared = prepare(
         model, plan, batch_size, example=example, loss=loss, optimizer=optimizer, clip=clip_norm is not None,
-        flops_per_byte=cluster.compute.flops_per_byte, device=cluster.compute.device,
+        flops_per_byte=cluster.compute.flops_per_byte(plan.precision), device=cluster.compute.device,
     )  # fmt: skip
     program = edited(prepared.training, edit)
     check(program)
-    engine = Engine(program, Prices(cluster, prepared.costs))
+    pace = chosen.pace(cluster.name) if fitted else 1.0
+    engine = Engine(program, Prices(cluster, prepared.costs, chosen, pace))
     engine.run()
-    return Prediction(plan, cluster, program, batch_size, prepared.profile, prepared.evaluation, engine)
+    return Prediction(plan, cluster, chosen, program, batch_size, prepared.profile, prepared.evaluation, engine)

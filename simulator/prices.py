@@ -14,13 +14,17 @@ from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
+from simulator.stacks import Stack
 
 
 class Prices:
-    """Prices of a program's instructions; ranks of one stage pay the same for what they compute."""
+    """Prices of a program's instructions; ranks of one stage pay the same for what they compute.
 
-    def __init__(self, cluster: Cluster, costs: Costs):
-        self.cluster, self.costs, self.plan = cluster, costs, costs.plan
+    stack: rewrites the calls before they are priced. pace: by what every time is multiplied.
+    """
+
+    def __init__(self, cluster: Cluster, costs: Costs, stack: Stack, pace: float = 1.0):
+        self.cluster, self.costs, self.plan, self.stack, self.pace = cluster, costs, costs.plan, stack, pace
         self._meshes: dict[int, Mesh] = {}
         self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
         self._placed: dict[tuple, tuple[list[Placed], float]] = {}
@@ -40,9 +44,9 @@ class Prices:
         return self._placed[instruction.work]
 
     def _segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
-        compute = self.cluster.compute
         found: list[Segment] = []
-        busy, slowed, goes_on = compute.instruction_seconds, compute.instruction_seconds, False
+        busy = slowed = self.pace * self.cluster.compute.instruction_seconds
+        goes_on = False
         for calls in self.costs.calls_by_block(instruction):
             for seconds, slowed_seconds, call in self._stretches(calls):
                 busy, slowed = busy + seconds, slowed + slowed_seconds
@@ -63,16 +67,17 @@ class Prices:
 
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
         """Time of a collective or a message inside a layer."""
-        nbytes, ranks = call.nbytes * self.cluster.compute.scale, self.mesh(rank).ranks(*call.axes)
-        return self.cluster.network.layer_seconds(call.name, ranks, nbytes)
+        nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
+        return self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes)
 
     def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
         """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""
         if id(calls) not in self._blocks:
             found, busy, slowed = [], 0.0, 0.0
-            for call in calls:
+            for call in self.stack.rewrite(calls, self.plan.precision):
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)
+                    seconds *= self.pace
                     busy, slowed = busy + seconds, slowed + seconds * contention
                 else:
                     found.append((busy, slowed, call))
@@ -82,30 +87,29 @@ class Prices:
 
     def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> float:
         """Seconds of the sender."""
-        return self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
+        return self.pace * self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
 
     def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> float:
         """Seconds of the receiver, after the sender is done."""
-        return self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
+        return self.pace * self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
 
     def collective(self, rank: int, i: Instruction) -> float:
         """Seconds of each member's share of a collective instruction."""
         network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
-        return network.collective_seconds(i.collective, ranks, nbytes)
+        return self.pace * network.collective_seconds(i.collective, ranks, nbytes)
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
         if i.work not in self._moved:
-            self._moved[i.work] = self.costs.payload_bytes(i, self.cluster.compute.scale)
+            self._moved[i.work] = self.costs.payload_bytes(i)
         return self._moved[i.work]
 
     def details(self, rank: int, i: Instruction, call: CollectiveCall | None = None) -> Details:
         """What a trace tells of an instruction, or of a collective inside it; bytes in the precision of training."""
-        scale = self.cluster.compute.scale
-        details = self.costs.details(rank, i, scale)
-        return details if call is None else details._replace(nbytes=round(call.nbytes * scale))
+        details = self.costs.details(rank, i)
+        return details if call is None else details._replace(nbytes=round(call.nbytes * self.plan.scale))
 
     def mesh(self, rank: int) -> Mesh:
         if rank not in self._meshes:

@@ -136,7 +136,7 @@ def check_sizes(sizes: Iterable[int], workers: Sequence[int]) -> None:
 
 def _row(size: int, workers: int, split: str, cluster: Cluster, measured: bool) -> Row:
     settings = {"loss": Squares(), "optimizer": lambda parameters: optim.SGD(parameters, lr=0.0)}
-    build, plan = product(size, split), Plan(tensor=workers)
+    build, plan = product(size, split), Plan(tensor=workers, precision=cluster.usual_precision)
     samples = ArrayDataset(np.zeros((size, 1), np.float32), np.zeros(size, np.int64))  # which Operand does not look at
     prediction = simulate(build, plan, cluster, size, example=samples[np.arange(1)], **settings)
     seconds = None
@@ -147,7 +147,7 @@ def _row(size: int, workers: int, split: str, cluster: Cluster, measured: bool) 
         seconds = product_seconds(run.trace, WARM_UP)
     blocks = prediction.program.costs.profile.blocks
     calls = [c for block in blocks for c in (*block.forward, *block.backward) if isinstance(c, CollectiveCall)]
-    sent = sum(map(sent_bytes, calls)) * cluster.compute.scale
+    sent = sum(map(sent_bytes, calls)) * plan.scale
     return Row(size, workers, split, sent, product_seconds(prediction.trace, 1), seconds)
 
 

@@ -28,7 +28,7 @@ def title(p: Prediction, model: str = "") -> str:
 def rows(p: Prediction, tokens: float | None = None) -> Iterator[tuple[str, str]]:
     """Names and values. tokens: to train on, of a model whose samples are sequences."""
     yield "batch", counted(p.batch_size, "sample") + (f" of {counted(p.sequence, 'token')}" if p.sequence else "")
-    yield "assumed", f"{p.cluster.compute.precision}, {p.optimizer}, {p.loss}"
+    yield "assumed", f"{p.plan.precision}, {p.optimizer}, {p.loss}"
     yield "step", duration(p.step_seconds)
     for what, seconds in p.breakdown.items():
         shown = seconds if seconds > ROUNDING * p.step_seconds else 0.0

@@ -104,7 +104,7 @@ def sharding(
 
 def _planned(name: str, workers: int, cluster: Cluster) -> Row:
     """The model of the catalog, a sample at a time, in whose chain a block is a bucket."""
-    plan = Plan(data=workers, micro_batches=MICRO_BATCHES, sharding=name)
+    plan = Plan(data=workers, micro_batches=MICRO_BATCHES, sharding=name, precision=cluster.usual_precision)
     return _row(name, simulate(models.builder(MODEL), plan, cluster, workers * MICRO_BATCHES))
 
 
@@ -124,5 +124,5 @@ def _row(name: str, prediction: Prediction, measured: Memory | None = None, seco
     costs, workers = prediction.program.costs, prediction.plan.workers
     counts = [block.parameter_count for block in costs.profile.blocks]
     largest = max(sum(counts[slice(*run)]) for run in costs.layout.buckets[0])
-    expected = formula(name, workers, sum(counts), largest, prediction.cluster.compute.scale)
+    expected = formula(name, workers, sum(counts), largest, prediction.plan.scale)
     return Row(name, workers, expected, prediction.memory[0], prediction.step_seconds, measured, seconds)

@@ -46,6 +46,6 @@ def sharding_figure(rows: Sequence[Row], cluster: Cluster) -> Figure:
         figure,
         handles,
         len(MEMORY),
-        f"{model_name(measured)}, Adam, {cluster.compute.precision}, {rows[0].workers:,} workers, {cluster.name}",
+        f"{model_name(measured)}, Adam, {cluster.usual_precision}, {rows[0].workers:,} workers, {cluster.name}",
     )
     return figure

@@ -38,22 +38,22 @@ def sent_bytes(call: CollectiveCall) -> float:
     return rounds * (call.size - 1) / call.size * call.nbytes
 
 
-def traffic(program: Program, scale: float = 1.0) -> Traffic:
-    """That of the rank that sends most. scale: bytes of a number in the precision of training, relative to float32."""
+def traffic(program: Program) -> Traffic:
+    """That of the rank that sends most."""
     ranks = program.plan.mesh(0).ranks("pipeline")  # those of one stage do alike
-    return max((_of_rank(program, rank, scale) for rank in ranks), key=lambda found: found.total)
+    return max((_of_rank(program, rank) for rank in ranks), key=lambda found: found.total)
 
 
-def _of_rank(program: Program, rank: int, scale: float) -> Traffic:
+def _of_rank(program: Program, rank: int) -> Traffic:
     costs, mesh = program.costs, program.plan.mesh(rank)
     messages = collectives = layers = 0.0
     for i in program[rank].step:
         if i.kind == "send":
-            messages += costs.payload_bytes(i, scale)
+            messages += costs.payload_bytes(i)
         elif i.kind == "collective":
             members = mesh.ranks(*i.axes)
-            call = CollectiveCall(i.collective, i.axes, len(members), costs.payload_bytes(i, scale))
+            call = CollectiveCall(i.collective, i.axes, len(members), costs.payload_bytes(i))
             collectives += sent_bytes(call)
         elif i.kind == "compute":
-            layers += scale * sum(map(sent_bytes, costs.collectives(i)))
+            layers += program.plan.scale * sum(map(sent_bytes, costs.collectives(i)))
     return Traffic(messages, collectives, layers)

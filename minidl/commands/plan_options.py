@@ -10,22 +10,26 @@ from minidl.units import counted
 NUMBERS = {int: (count, "N"), float: (positive, "X")}  # how a field whose default is such a number is read and written
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """Add --data, --pipeline and so on, in a group of their own."""
+def add_plan_options(parser: argparse.ArgumentParser, **found: str) -> None:
+    """Add --data, --pipeline and so on, in a group of their own.
+
+    found: fields that the command finds by itself where they are not given, and in words as what; they are None then.
+    """
     group = parser.add_argument_group("plan")
     for field in fields(Plan):
+        default, said = (None, found[field.name]) if field.name in found else (field.default, field.default)
         name = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
             group.add_argument(name, action="store_true", help=field.metadata["help"])
             continue
         read, written = NUMBERS.get(type(field.default), (str, None))
         group.add_argument(
-            name, type=read, default=field.default, metavar=written,
-            choices=field.metadata["choices"], help=f"{field.metadata['help']} (default: {field.default})",
+            name, type=read, default=default, metavar=written,
+            choices=field.metadata["choices"], help=f"{field.metadata['help']} (default: {said})",
         )  # fmt: skip
 
 
-def chosen_plan(options: argparse.Namespace, **changes: int) -> Plan:
+def chosen_plan(options: argparse.Namespace, **changes: object) -> Plan:
     """The plan that the options of `add_plan_options` describe, but for the fields given here."""
     return Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)} | changes)
 

@@ -33,7 +33,7 @@ class Costs:
         self.plan, self.layout, self.profile = plan, layout, profile
         self.parameters = BucketParameters(plan, layout, profile)
         self.bytes = BufferBytes(self.parameters)
-        self._details: dict[tuple[int, Instruction, float], Details] = {}
+        self._details: dict[tuple[int, Instruction], Details] = {}
 
     # Calls
 
@@ -116,28 +116,25 @@ class Costs:
         shares = (self.parameters.share(place, 0) for place in self.layout.trained(stage))
         return round(sum(p.nbytes * part for share in shares for p, part in share if p.update))
 
-    def payload_bytes(self, i: Instruction, scale: float = 1.0) -> float:
-        """What a message or a collective moves: of the whole array, before or after, the larger.
-
-        scale: bytes of a number in the precision of training, relative to that of the profile.
-        """
+    def payload_bytes(self, i: Instruction) -> float:
+        """What a message or a collective moves in the plan's precision: of the whole array, if it is sharded."""
         whole = sum(map(self.bytes.moved, i.payload))
-        return whole if any(map(self.bytes.is_full_precision, i.payload)) else whole * scale
+        return whole if any(map(self.bytes.is_full_precision, i.payload)) else whole * self.plan.scale
 
-    def details(self, rank: int, i: Instruction, scale: float = 1.0) -> Details:
-        """What a trace tells of an instruction of `rank`. scale: see `payload_bytes`."""
-        if (rank, i, scale) not in self._details:
-            self._details[rank, i, scale] = Details(
+    def details(self, rank: int, i: Instruction) -> Details:
+        """What a trace tells of an instruction of `rank`."""
+        if (rank, i) not in self._details:
+            self._details[rank, i] = Details(
                 stage=self.plan.mesh(rank).coordinate("pipeline"),
                 chunk=None if getattr(i, "chunk", None) == APART else getattr(i, "chunk", None),
                 blocks=self._touched_blocks(i),
                 micro_batch=getattr(i, "micro_batch", None),
-                nbytes=None if i.kind == "compute" else round(self.payload_bytes(i, scale)),
+                nbytes=None if i.kind == "compute" else round(self.payload_bytes(i)),
                 to=getattr(i, "to", None),
                 source=getattr(i, "source", None),
                 message=getattr(i, "message", None),
             )
-        return self._details[rank, i, scale]
+        return self._details[rank, i]
 
     def _touched_blocks(self, i: Instruction) -> tuple[int, int] | None:
         """The first and the last block whose parameters or gradients it touches, where these are of one chunk."""

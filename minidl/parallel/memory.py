@@ -33,28 +33,27 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def peak_memory(program: Program, rank: int, scale: float = 1.0) -> Memory:
-    """What `rank` holds when it holds most. scale: see `memory_over_step`."""
-    return max((memory for _, memory in memory_over_step(program, rank, scale)), key=lambda memory: memory.total)
+def peak_memory(program: Program, rank: int) -> Memory:
+    """What `rank` holds when it holds most."""
+    return max((memory for _, memory in memory_over_step(program, rank)), key=lambda memory: memory.total)
 
 
-def memory_over_step(program: Program, rank: int, scale: float = 1.0) -> Iterator[tuple[Instruction, Memory]]:
+def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction, Memory]]:
     """What `rank` holds after each instruction of a step, before it frees what it has not used up, in the list's order.
 
     The step follows others: gradients and slots have had their memory since the first. What lies in one storage counts
     once, and what a kernel makes and drops does not. Messages that come before their place in the list are not counted
     early.
 
-    scale: bytes of an activation, gradient or parameter relative to float32. Below 1, training is in mixed precision:
-    the optimizer also keeps a float32 master of what it updates (Micikevicius et al. 2018, section 3.1; sharded:
-    Rajbhandari et al. 2020, figure 1).
+    In a precision below float32 training is in mixed precision: the optimizer also keeps a float32 master of what it
+    updates (Micikevicius et al. 2018, section 3.1; sharded: Rajbhandari et al. 2020, figure 1).
     """
     step = program[rank].step
     kept = "gradients", GATHERED, LOCAL
     resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
-    held = _Held(program.costs, scale)
+    held = _Held(program.costs)
     held.add(resident)
-    if scale < 1:
+    if program.plan.scale < 1:
         held.nbytes["optimizer"] += program.costs.master_bytes(program.plan.mesh(rank).coordinate("pipeline"))
     for i in step:
         writes, frees = ([b for b in buffers if b not in resident] for buffers in (i.writes, i.frees))
@@ -69,8 +68,8 @@ def memory_over_step(program: Program, rank: int, scale: float = 1.0) -> Iterato
 class _Held:
     """The storages that are held, and their bytes by kind, in the precision of training."""
 
-    def __init__(self, costs: Costs, scale: float):
-        self.costs, self.scale = costs, scale
+    def __init__(self, costs: Costs):
+        self.costs, self.scale = costs, costs.plan.scale
         self.users: Counter[Hashable] = Counter()  # storage -> buffers that lie in it
         self.known: dict[Hashable, tuple[str, float]] = {}  # storage -> its kind and bytes
         self.nbytes: Counter[str] = Counter()  # kind -> bytes

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TRUTHS = {"true": True, "false": False}
 RECOMPUTATIONS = ("none", "selective", "full")
 SHARDINGS = ("none", "optimizer", "gradients", "parameters")
+PRECISIONS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 
 
 def _field(default: int | float | str | bool, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -59,6 +60,8 @@ class Plan(Displayed):
         to share; parameters that several blocks hold are whole on all replicas.
     sequence_parallel: between the layers that the tensor ranks share, each has its slice of every sequence instead of
         all of it (Korthikanti et al. 2022, section 4.2.2).
+    precision: in which activations, gradients on their way and messages are stored: "float32", or, for the simulator to
+        price, "bfloat16" or "float16" with float32 masters of the parameters (Micikevicius et al. 2018, section 3.1).
 
     Replicas are all ranks that have the same parameters and other data: those along data, context and expert, but that
     the expert ranks have other experts.
@@ -76,6 +79,7 @@ class Plan(Displayed):
     bucket_mb: float = _field(1.0, "MiB of gradients that replicas reduce at once")
     sharding: str = _field("none", "what replicas hold in shares: ZeRO 1, 2, 3 (FSDP)", SHARDINGS)
     sequence_parallel: bool = _field(False, "slice sequences between split layers")
+    precision: str = _field("float32", "of activations and messages", tuple(PRECISIONS))
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -165,6 +169,11 @@ class Plan(Displayed):
         return (*self.spread(REPLICAS if self.sharding != "none" else ("expert",)), "tensor")
 
     @property
+    def scale(self) -> float:
+        """Bytes of a number in the precision, relative to float32."""
+        return PRECISIONS[self.precision] / PRECISIONS["float32"]
+
+    @property
     def workers(self) -> int:
         return math.prod(self.axes.values())
 
@@ -211,6 +220,8 @@ class Plan(Displayed):
             text += f", {self.schedule_name}"
         if self.chunks > 1:
             text += f", {self.chunks} chunks"
+        if self.precision != "float32":
+            text += f", {self.precision}"
         if self.recompute != "none":
             text += f", {self.recompute} recompute"
         if self.shards(REPLICAS) > 1:

@@ -144,15 +144,15 @@ class Program(Displayed):
 
         draw_program(path, self)
 
-    def draw_memory(self, path: str | PathLike, rank: int | None = None, scale: float = 1.0) -> None:
+    def draw_memory(self, path: str | PathLike, rank: int | None = None) -> None:
         """Write a picture of what `rank` holds over a step, by kind, a .png or .svg file.
 
-        rank: by default one of each stage, of more than four stages some. scale: bytes of an activation, gradient or
-        parameter relative to float32. ValueError for other endings, and for a program without costs.
+        rank: by default one of each stage, of more than four stages some. ValueError for other endings, and for a
+        program without costs.
         """
         from minidl.plots import draw_memory
 
-        draw_memory(path, self, rank, scale)
+        draw_memory(path, self, rank)
 
     def __getstate__(self) -> dict:
         """For workers, which run a program and look up no costs."""

@@ -50,6 +50,8 @@ class Request:
     def __post_init__(self):
         if not isinstance(self.plan, Plan):
             raise TypeError(f"plan must be a Plan, not a {type(self.plan).__name__}")
+        if self.plan.precision != "float32":
+            raise ValueError(f'precision="{self.plan.precision}" is for the simulator: train computes in float32')
         self.plan.check_batch(self.batch_size)
         for name, least in (("evaluate_every", 1), ("trace_steps", 1), ("seed", 0), ("save_every", 1)):
             if getattr(self, name) is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import argparse
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from simulator.commands.cluster_option import THIS_MACHINE, cluster_name, cluste
 from simulator.commands.shared_output import say, say_crowding
 from simulator.hardware import Cluster
 from simulator.predict import Prediction, simulate
+from simulator.stacks import Stack
 
 OPTIMIZER = "adam"
 SMALLER = (
@@ -74,13 +76,13 @@ def add_parser(commands) -> None:
                          help=f"one of {clusters()} (default: {THIS_MACHINE}), or a TOML file (how to write one: "
                          "README.md beside the catalog, in simulator/catalog/)")  # fmt: skip
     cluster.add_argument("--devices", type=count, metavar="N",
-                         help="how many there are: without --data, the replicas are as many as fill them, with it the "
-                         "plan may use fewer (default: as many as the plan has workers)")  # fmt: skip
-    cluster.add_argument("--precision", metavar="NAME",
-                         help="of activations and matrix products (default: the cluster's own)")  # fmt: skip
+                         help="how many there are; with --data the plan may use fewer (default: as many as the plan "
+                         "has workers)")  # fmt: skip
+    cluster.add_argument("--stack", type=stack_name, default="default", metavar="NAME",
+                         help=f"the software that runs it: one of {', '.join(Stack.names())} (default: default, what "
+                         "minidl does), or a TOML file")  # fmt: skip
 
-    add_plan_options(parser)
-    parser.set_defaults(data=None)  # to tell one replica that is asked for from none
+    add_plan_options(parser, data="as many as fill --devices, else 1", precision="the usual one on the cluster")
 
     files = parser.add_argument_group("files")
     files.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
@@ -108,7 +110,7 @@ def run(options, console: Console) -> Outcome:
         if options.cluster == THIS_MACHINE:  # what does not fit together is refused before it is measured
             profile = prepare(build, plan, options.batch_size, **settings).profile
             _check_tokens(options, sequence_length(profile.input))
-        p = simulate(build, plan, _load(options, plan), options.batch_size, **settings)
+        p = simulate(build, plan, _load(options, plan), options.batch_size, stack=options.stack, **settings)
     _check_tokens(options, p.sequence)
     rows = list(report.rows(p, options.tokens))
     title = report.title(p, options.model)
@@ -138,10 +140,11 @@ def run(options, console: Console) -> Outcome:
 def _plan(options) -> Plan:
     """The plan; without --data it has as many replicas as fill the devices. Refused where they are too few."""
     devices, data = options.devices, options.data
-    one = chosen_plan(options, data=1)
+    precision = options.precision or _usual_precision(options.cluster)
+    one = chosen_plan(options, data=1, precision=precision)
     if data is None:
         data = max(devices // one.workers, 1) if devices else 1
-    plan = chosen_plan(options, data=data)
+    plan = replace(one, data=data)
     if devices is None:
         return plan
     if plan.workers > devices:
@@ -160,17 +163,28 @@ def _plan(options) -> Plan:
     return plan
 
 
+def stack_name(text: str) -> str:
+    """The type of an argument that names a stack, or a file of one."""
+    if text not in Stack.names() and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no stack {text!r}: neither a file nor one of {', '.join(Stack.names())}")
+    return text
+
+
 def _check_tokens(options, sequence: int | None) -> None:
     if options.tokens and not sequence:
         raise Refused(f"--tokens: {options.model} does not read sequences of tokens")
 
 
+def _usual_precision(cluster: str) -> str:
+    return "float32" if cluster == THIS_MACHINE else Cluster.load(cluster).usual_precision
+
+
 def _load(options, plan: Plan) -> Cluster:
     """The cluster, with as many devices as were asked for."""
     if options.cluster != THIS_MACHINE:
-        return Cluster.load(options.cluster, devices=options.devices or plan.workers, precision=options.precision)
-    if options.precision not in (None, "float32"):
-        raise Refused(f"this machine trains in float32: --precision {options.precision} needs another --cluster")
+        return Cluster.load(options.cluster, devices=options.devices or plan.workers)
+    if plan.precision != "float32":
+        raise Refused(f"this machine trains in float32: --precision {plan.precision} needs another --cluster")
     if options.devices and options.devices > cores():
         raise Refused(
             f"this machine has {counted(cores(), 'core')}: --devices {options.devices} needs another --cluster"

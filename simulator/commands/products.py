@@ -96,7 +96,7 @@ def run(options, console: Console) -> Outcome:
 def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
     """A table for each size, two lines for each number of workers; and what they are."""
     for size, of_size in groupby(rows, key=lambda row: row.size):
-        console.print(Text.assemble((f"{size} × {size}", "bold"), f", {cluster.compute.precision}"))
+        console.print(Text.assemble((f"{size} × {size}", "bold"), f", {cluster.usual_precision}"))
         table = plain_table(gap=1)
         table.add_column("workers", justify="right")
         for split in SPLITS:

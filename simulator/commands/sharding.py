@@ -71,7 +71,7 @@ def run(options, console: Console) -> Outcome:
 
     errors = [{"simulated_error": row.simulated_error, "measured_error": row.measured_error} for row in rows]
     document = {
-        "cluster": cluster.name, "model": model_name(measured), "precision": cluster.compute.precision,
+        "cluster": cluster.name, "model": model_name(measured), "precision": cluster.usual_precision,
         "optimizer": "Adam", "device_memory_bytes": cluster.memory_bytes,
     }  # fmt: skip
     document |= {"rows": [asdict(row) | own for row, own in zip(rows, errors, strict=True)]}
@@ -95,7 +95,7 @@ def _show(rows: list[Row], cluster: Cluster, console: Console) -> None:
         table.add_row(row.sharding, *cells)
     print_table(console, table)
     lines = [
-        f"{model_name(measured)} with Adam, {cluster.compute.precision}, {rows[0].workers:,} replicas on "
+        f"{model_name(measured)} with Adam, {cluster.usual_precision}, {rows[0].workers:,} replicas on "
         f"{cluster.name}, {MICRO_BATCHES} micro-batches.",
         "What the fullest holds: parameters, gradients and optimizer; activations.",
         "formula: Rajbhandari et al. 2020, and two buckets at a time that are whole.",

@@ -16,19 +16,19 @@ from simulator.compute.roofline import Roofline
 class Compute(Protocol):
     """What prices kernel calls.
 
-    precision: of matrix products and activations. scale: bytes of an activation or gradient relative to float32.
-    instruction_seconds: added to every instruction. flops_per_byte: of products, in the time in which it moves a byte.
-    launch_seconds: the least time of a kernel on the device. dispatch_seconds: what it takes to launch one, which a
-    device waits for whose kernels are shorter. device: of minidl, "cpu" or "cuda", whose calls are priced.
+    instruction_seconds: added to every instruction. launch_seconds: the least time of a kernel on the device.
+    dispatch_seconds: what it takes to launch one, which a device waits for whose kernels are shorter. device: of
+    minidl, "cpu" or "cuda", whose calls are priced.
     """
 
-    precision: str
-    scale: float
     instruction_seconds: float
     launch_seconds: float
     dispatch_seconds: float
-    flops_per_byte: float
     device: str
+
+    def flops_per_byte(self, dtype: str) -> float:
+        """Arithmetic of products of `dtype` in the time in which a byte is moved."""
+        ...
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         """Seconds of `call`, and by what factor it is slower while all cores of a shared machine are busy."""

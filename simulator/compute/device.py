@@ -29,14 +29,15 @@ DEVICE = schema.table(
 )
 
 
-def device(table: Mapping, precision: str) -> Roofline:
+def device(table: Mapping) -> Roofline:
     """What a [device] table, which fits DEVICE, says that kernels take.
 
-    kind: "gpu" unless it is said; it gives the figures that the table leaves out.
+    kind: "gpu" unless it is said; it gives the figures that the table leaves out. ValueError where no peak is given.
     """
     figures = KINDS[table.get("kind", "gpu")] | schema.values(table)
+    if not table["peak_flops"]:
+        raise ValueError(f"device.peak_flops has no precision: it needs one of {', '.join(PRECISIONS)}")
     return Roofline(
-        precision=precision,
         matrix_flops={
             name: peak * figures["gemm_fraction"] for name, peak in schema.values(table["peak_flops"]).items()
         },

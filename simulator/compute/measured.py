@@ -38,10 +38,10 @@ class Measured:
     python: Points
     instruction_seconds: float
     device: str = "cpu"
-    precision = "float32"
-    scale = 1.0
     launch_seconds = dispatch_seconds = 0.0  # are within what was timed
-    flops_per_byte = FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated
+
+    def flops_per_byte(self, dtype: str) -> float:
+        return FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         seconds, contention = self._kernel(as_computed(call, self.device))

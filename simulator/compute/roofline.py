@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from minidl.kernels.meta import KernelCall
 from minidl.units import scaled
 
-BYTES = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}  # of a number, by precision
-
 
 @dataclass(frozen=True)
 class Roofline:
@@ -19,10 +17,9 @@ class Roofline:
     A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave
     that does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
     Background User's Guide). depth: the steps along k that a tile loses in starting and ending. matrix_flops: by the
-    precision of a product; one that the device's matrix units do not have runs outside them, at `vector_flops`.
+    dtype of a product; one that the device's matrix units do not have runs outside them, at `vector_flops`.
     """
 
-    precision: str
     matrix_flops: Mapping[str, float]
     vector_flops: float
     memory_bandwidth: float
@@ -34,36 +31,29 @@ class Roofline:
     instruction_seconds = 0.0
     device = "cpu"  # as meta notes calls: by its choice of algorithms
 
-    @property
-    def scale(self) -> float:
-        return BYTES[self.precision] / 4
+    def flops_per_byte(self, dtype: str) -> float:
+        return self._matrix_flops(dtype) / self.memory_bandwidth
 
-    @property
-    def flops_per_byte(self) -> float:
-        return self._matrix_flops(self.precision) / self.memory_bandwidth
-
-    def _matrix_flops(self, precision: str) -> float:
-        return self.matrix_flops.get(precision, self.vector_flops)
+    def _matrix_flops(self, dtype: str) -> float:
+        return self.matrix_flops.get(dtype, self.vector_flops)
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         moved = call.bytes_read + call.bytes_written
         if not moved:
             return 0.0, 1.0  # a view
-        # Parameters' masters and the optimizer's state stay in float32.
-        lowered = call.dtype == "float32" and call.kind != "update"
-        precision, scale = (self.precision, self.scale) if lowered else (call.dtype, 1.0)
         if call.kind == "product":
-            arithmetic = self._matmul(*call.shapes[0]) / self._matrix_flops(precision)
+            arithmetic = self._matmul(*call.shapes[0]) / self._matrix_flops(call.dtype)
         elif call.kind == "convolution":
-            arithmetic = call.flops / self._matrix_flops(precision)
+            arithmetic = call.flops / self._matrix_flops(call.dtype)
         else:
             arithmetic = call.flops / self.vector_flops
-        return max(self.launch_seconds, arithmetic, moved * scale / self.memory_bandwidth), 1.0
+        return max(self.launch_seconds, arithmetic, moved / self.memory_bandwidth), 1.0
 
     def __str__(self) -> str:
-        products, others = scaled(self._matrix_flops(self.precision), "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
+        fastest = max(self.matrix_flops, key=self.matrix_flops.get)
+        products, others = scaled(self.matrix_flops[fastest], "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
         memory = scaled(self.memory_bandwidth, "B/s")
-        return f"products {products} ({self.precision}), others {others}, memory {memory}"
+        return f"products {products} ({fastest}), others {others}, memory {memory}"
 
     def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
         """FLOPs of a product, those counted that its tiles and waves do for nothing."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from hypothesis import strategies as st
 
 from minidl.parallel import Plan
-from minidl.parallel.plan import RECOMPUTATIONS, SHARDINGS
+from minidl.parallel.plan import PRECISIONS, RECOMPUTATIONS, SHARDINGS
 from minidl.parallel.schedules import SCHEDULES
 
 
@@ -37,6 +37,7 @@ VALUES = {  # of every field; at most 8 chunks
     "bucket_mb": st.floats(0.01, 1e4),
     "sharding": st.sampled_from(SHARDINGS),
     "sequence_parallel": st.booleans(),
+    "precision": st.sampled_from(sorted(PRECISIONS)),
 }
 assert VALUES.keys() == asdict(Plan()).keys()
 

@@ -317,9 +317,10 @@ def test_details_say_stage_chunk_blocks_micro_batch_and_the_bytes_that_move():
     sent = found.details(0, I.SendActivation(0, 7, 0, 1))
     assert sent == Details(0, 0, None, 7, HIDDEN, to=1, message="activation")
     assert found.details(1, I.RecvActivation(1, 7, 0)) == Details(1, 1, None, 7, HIDDEN, source=0, message="activation")
-    assert found.details(0, I.SendActivation(0, 7, 0, 1), scale=0.5).nbytes == HIDDEN / 2
     gradients = 4 * padded(WEIGHTS[1])
     assert found.details(1, I.ReduceGradients(1, 0)) == Details(1, 1, (3, 3), None, gradients)
+    half = costs(Plan(pipeline=2, precision="float16"), ((0, 3), (3, 4)), (((0, 3),), ((3, 4),)))
+    assert half.details(0, I.SendActivation(0, 7, 0, 1)).nbytes == HIDDEN / 2
     assert found.details(1, I.OptimizerStep(((1, 0),), False, False, False)) == Details(1, None, (3, 3))
 
 

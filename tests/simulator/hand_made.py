@@ -11,7 +11,7 @@ from minidl.parallel.prepare import FLOPS_PER_BYTE
 from minidl.parallel.program import Program
 from simulator.calibration import Calibration, identity
 from simulator.compute import Roofline
-from simulator.compute.roofline import BYTES
+from simulator.compute.device import PRECISIONS
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
 from simulator.network import Link, Links
@@ -25,13 +25,13 @@ class PerCall:
     """Every kernel call that moves bytes takes `seconds`."""
 
     seconds: float = 1.0
-    precision: str = "float32"
-    scale: float = 1.0
     instruction_seconds: float = 0.0
     launch_seconds: float = 0.0
     dispatch_seconds: float = 0.0
-    flops_per_byte: float = FLOPS_PER_BYTE
     device: str = "cpu"
+
+    def flops_per_byte(self, dtype: str) -> float:
+        return FLOPS_PER_BYTE
 
     def price(self, call: KernelCall):
         return (self.seconds if call.bytes_read + call.bytes_written else 0.0), 1.0
@@ -55,17 +55,19 @@ class Free:
     layer_seconds = collective_seconds
 
 
-def cluster(compute=None, network=None, devices=64, cores=None, turn=0.0) -> Cluster:
+def cluster(compute=None, network=None, devices=64, cores=None, turn=0.0, precisions=PRECISIONS) -> Cluster:
     """Devices of 1 GB and 1 FLOP/s; with `cores`, ranks that share the processors of one machine."""
     processors = Processors(cores, turn_seconds=turn) if cores else None
-    return Cluster("by hand", devices, compute or PerCall(), network or Free(), 1e9, 1.0, processors)
+    return Cluster(
+        "by hand", devices, compute or PerCall(), network or Free(), 1e9, dict.fromkeys(precisions, 1.0), processors
+    )
 
 
 def roofline(matrix_flops=100.0, **changes) -> Roofline:
     """100 FLOP/s in tiles of 4 x 8 on 2 units, 10 FLOP/s elsewhere, 1,000 bytes a second, launches of 1 ms."""
     figures = dict(
-        precision="float32", matrix_flops=dict.fromkeys(BYTES, matrix_flops), vector_flops=10.0,
-        memory_bandwidth=1000.0, launch_seconds=1e-3, tile=(4, 8), units=2, depth=0.0,
+        matrix_flops=dict.fromkeys(PRECISIONS, matrix_flops), vector_flops=10.0, memory_bandwidth=1000.0,
+        launch_seconds=1e-3, tile=(4, 8), units=2, depth=0.0,
     )  # fmt: skip
     return Roofline(**figures | changes)
 

@@ -55,7 +55,7 @@ def test_a_gpu_is_a_cluster_of_one_device_that_shares_no_cores_and_has_no_networ
     assert said == ["compiled kernels", "matrix products and kernels", "instructions"]  # no cores, no communication
     assert (cluster.name, cluster.devices, cluster.processors) == ("emulated", 1, None)
     assert cluster.memory_bytes == cuda.mem_get_info()[1] and str(cluster.network) == "none"
-    assert cluster.peak_flops == pytest.approx(2 * 16**3 / cluster.compute.matmul_seconds(1, 16, 16, 16))
+    assert cluster.peak_flops("float32") == pytest.approx(2 * 16**3 / cluster.compute.matmul_seconds(1, 16, 16, 16))
     assert found.machine == identity() | {"gpu": "emulated"} and found.device == cluster.compute.device == "cuda"
 
 

@@ -5,8 +5,7 @@ import shlex
 from pathlib import Path
 
 from simulator.__main__ import main
-from simulator.compute.device import CALIBRATED, DATASHEET
-from simulator.compute.roofline import BYTES
+from simulator.compute.device import CALIBRATED, DATASHEET, PRECISIONS
 from simulator.hardware import CATALOG, Cluster, tomllib
 
 PAGE = (CATALOG / "README.md").read_text()
@@ -31,5 +30,5 @@ def test_every_entry_of_a_file_is_explained():
     table = tomllib.loads((CATALOG / "dgx-a100.toml").read_text())
     inside = [DATASHEET, CALIBRATED, table["node"], table["network"], {"kind": "gpu", "peak_flops": {}}]
     assert explained == {*table.keys() - {"device", "node", "network"}, *(key for part in inside for key in part)}
-    assert all(f"`{precision}`" in PAGE for precision in BYTES)
+    assert all(f"`{precision}`" in PAGE for precision in PRECISIONS)
     assert set(Cluster.catalog()) == set(re.findall(r"`([\w-]+)\.toml`", PAGE)) - {"my-cluster"}

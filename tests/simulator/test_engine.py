@@ -1,6 +1,7 @@
 """engine.py: closed forms of schedules, reductions and tensor parallelism."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -144,10 +145,11 @@ def test_a_reduction_on_ring_links_takes_its_closed_form(n):
 
 
 def test_in_half_the_precision_gradients_take_half_the_time_and_sums_of_losses_all_of_it():
+    where = cluster(network=links(0.0))
     for plan, name in ((Plan(data=2), "reduce 0"), (Plan(pipeline=2), "send0"), (Plan(pipeline=2), "send grad0")):
         full, half = (
-            simulate(models.builder("mlp-digits"), plan, cluster(PerCall(scale=scale), links(0.0)), 8, clip_norm=1.0)
-            for scale in (1.0, 0.5)
+            simulate(models.builder("mlp-digits"), replace(plan, precision=precision), where, 8, clip_norm=1.0)
+            for precision in ("float32", "float16")
         )
         one, other = ({e.name: e.end - e.start for e in p.trace.of_step(0).events} for p in (full, half))
         assert other[name] == pytest.approx(one[name] / 2) and one[name] > 0

@@ -26,8 +26,8 @@ GRADIENTS = math.ceil(sum(PARAMETERS) / LINE) * LINE
 
 
 def predict(plan, batch_size, precision="float32", optimizer=optim.Adam, schedule=None):
-    where = cluster(roofline(precision=precision))
-    return simulate(lambda mesh: models.mlp(SIZES, mesh), plan, where, batch_size, optimizer=optimizer)
+    plan = replace(plan, precision=precision)
+    return simulate(lambda mesh: models.mlp(SIZES, mesh), plan, cluster(roofline()), batch_size, optimizer=optimizer)
 
 
 def sgd(parameters):
@@ -132,7 +132,7 @@ def test_a_transformer_block_keeps_what_korthikanti_counts():
     s, b, h, a = 32, 3, 64, 4
     build = lambda mesh: nn.Sequential(*models.gpt(2, h, a, 128, s, mesh).blocks[1:3])  # noqa: E731
     example = MetaArray((1, s, h), "float32"), MetaArray((1, s), "int64")
-    (memory,) = simulate(build, Plan(), cluster(roofline(precision="bfloat16")), b, example=example).memory
+    (memory,) = simulate(build, Plan(precision="bfloat16"), cluster(), b, example=example).memory
     per_block, loss = s * b * h * 32 + 2 * a * s * s * b, 2 * (2 * s * b * h)  # the output and its gradient
     # Beside them the means and deviations of two norms, and the labels.
     assert memory.activations == pytest.approx(2 * per_block + loss, rel=0.01)
@@ -179,9 +179,9 @@ def test_memory_over_a_step_rises_with_forwards_and_falls_with_backwards():
 
 
 def test_gradients_of_parameters_stay_from_step_to_step():
-    prepared = prepare(lambda mesh: models.mlp(SIZES, mesh), Plan(), 8)
-    for scale in (1.0, 0.5):
-        rows = [memory for _, memory in memory_over_step(prepared.training, 0, scale)]
+    for precision, scale in (("float32", 1.0), ("bfloat16", 0.5)):
+        prepared = prepare(lambda mesh: models.mlp(SIZES, mesh), Plan(precision=precision), 8)
+        rows = [memory for _, memory in memory_over_step(prepared.training, 0)]
         assert {(m.parameters, m.gradients) for m in rows} == {(scale * 4 * sum(PARAMETERS), scale * 4 * GRADIENTS)}
         master = 4 * sum(PARAMETERS) * (scale < 1)
         assert {m.optimizer for m in rows} == {2 * 4 * sum(PARAMETERS) + master}  # Adam

@@ -20,7 +20,7 @@ from simulator import Cluster, simulate
 from tests.simulator.hand_made import PerCall, cluster, links
 
 LAYERS, HIDDEN, SEQUENCE, VOCABULARY = 96, 12288, 2048, 51200
-PLAN = Plan(data=8, tensor=8, pipeline=16, micro_batches=24, schedule="1f1b")
+PLAN = Plan(data=8, tensor=8, pipeline=16, micro_batches=24, precision="bfloat16")
 BATCH_SIZE = 192
 
 MLP = models.builder("mlp-digits")
@@ -135,7 +135,7 @@ def test_gpt3_without_a_layer_and_with_slower_links_is_another_prediction():
 
 
 def test_a_gpt3_that_does_not_fit_says_so():
-    assert not gpt3(Plan(data=64, pipeline=16, micro_batches=3)).fits
+    assert not gpt3(Plan(data=64, pipeline=16, micro_batches=3, precision="bfloat16")).fits
 
 
 def test_the_timeline_of_gpt3_opens_again(tmp_path):
@@ -168,7 +168,7 @@ def test_the_axis_of_a_timeline_has_the_unit_that_fits(seconds, unit, end):
 def test_a_prediction_is_printed_with_what_it_assumed():
     printed = str(gpt3()).splitlines()
     assert printed[:2] == [
-        "pipeline 16 × data 8 × tensor 8, 1f1b, 24 micro-batches", "1,024 devices (128 DGX A100), predicted"
+        "pipeline 16 × data 8 × tensor 8, 1f1b, bfloat16, 24 micro-batches", "1,024 devices (128 DGX A100), predicted"
     ]  # fmt: skip
     assert printed[2].split(maxsplit=1) == ["batch", "192 samples of 2,048 tokens"]
     assert printed[3].split(maxsplit=1) == ["assumed", "bfloat16, Adam, CrossEntropyLoss"]
@@ -181,7 +181,13 @@ def test_the_optimizer_and_the_loss_that_are_given_are_those_that_are_named():
     p = simulate(
         lambda mesh: nn.Linear(4, 2), Plan(), cluster(), 8, example=(np.ones((1, 4)), np.ones((1, 2))), **given
     )
-    assert p.assumptions == {"precision": "float32", "sequence": None, "optimizer": "SGD", "loss": "MSELoss"}
+    assert p.assumptions == {
+        "precision": "float32",
+        "stack": "default",
+        "sequence": None,
+        "optimizer": "SGD",
+        "loss": "MSELoss",
+    }
     frozen = simulate(lambda mesh: nn.ReLU(), Plan(), cluster(), 8, example=(np.ones((1, 4)), np.ones((1, 4))), **given)
     assert frozen.optimizer == "none"
 

@@ -38,7 +38,7 @@ def test_predict_prints_a_table_and_writes_what_it_is_asked_for(tmp_path, capsys
     assert main(["predict", *FEWER, "--tokens", "300e9", *options]) == 0
     printed = capsys.readouterr().out
     first, second, *rest = printed.splitlines()
-    assert first == "gpt3-175b · pipeline 16 × data 8 × tensor 8, 1f1b, 8 micro-batches"
+    assert first == "gpt3-175b · pipeline 16 × data 8 × tensor 8, 1f1b, bfloat16, 8 micro-batches"
     assert second == "1,024 devices (128 DGX A100), predicted"
     assert max(map(len, rest)) <= 80
     for piece in (
@@ -73,7 +73,7 @@ def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
     line = "gpt2-small --cluster dgx-a100 --batch-size 4"
     plain = predicted(tmp_path, line)
     assert plain["assumptions"] == {
-        "precision": "bfloat16", "sequence": 1024, "optimizer": "Adam", "loss": "CrossEntropyLoss",
+        "precision": "bfloat16", "stack": "default", "sequence": 1024, "optimizer": "Adam", "loss": "CrossEntropyLoss",
     }  # fmt: skip
     other = predicted(tmp_path, f"{line} --optimizer sgd --sequence 512 --layers 24 --precision float32")
     assert other["assumptions"] == plain["assumptions"] | {"precision": "float32", "sequence": 512, "optimizer": "SGD"}
@@ -86,13 +86,14 @@ def test_predict_says_what_it_assumed_and_takes_it_as_options(tmp_path, capsys):
 
 def test_every_field_of_a_plan_is_an_option(tmp_path):
     options = "--pipeline 2 --tensor 2 --micro-batches 2 --schedule gpipe --chunks 2 --recompute full"
-    options += " --bucket-mb 2.5 --sharding optimizer --sequence-parallel"
+    options += " --bucket-mb 2.5 --sharding optimizer --sequence-parallel --precision float16"
     for model, axis in (("gpt-tiny", "context"), ("moe-tiny", "expert")):
         asked = f"{model} --cluster dgx-a100 --batch-size 8 --data 2 --{axis} 2 {options}"
         found = predicted(tmp_path, asked)["plan"]
         assert found == {
             "data": 2, "pipeline": 2, "tensor": 2, "context": 1, "expert": 1, "micro_batches": 2, "schedule": "gpipe",
             "chunks": 2, "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer", "sequence_parallel": True,
+            "precision": "float16",
         } | {axis: 2}  # fmt: skip
         assert [name for name, default in asdict(Plan()).items() if found[name] == default] == (
             ["expert"] if axis == "context" else ["context"]
@@ -216,7 +217,7 @@ REFUSED = {
         r"batch_size 6 is not divisible by data=4 × micro_batches=1 \(= 4\); data=4 fills --devices 8"),
     "fewer devices than the plan needs": (
         "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --data 2 --pipeline 4 --devices 7",
-        "the plan pipeline 4 × data 2, 1f1b needs 8 devices: --devices gives 7"),
+        "the plan pipeline 4 × data 2, 1f1b, bfloat16 needs 8 devices: --devices gives 7"),
     "fewer devices than one replica needs": (
         "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --pipeline 4 --devices 3", "needs 4 devices: --devices g"),
     "fewer devices of this machine": (

@@ -17,7 +17,7 @@ from simulator.predict import simulate
 from simulator.products import SPLITS, Squares, product, product_seconds, products
 from simulator.traffic import sent_bytes
 from tests.simulator.command import check_refused, help_text
-from tests.simulator.hand_made import cluster
+from tests.simulator.hand_made import cluster, made_up
 
 pytestmark = pytest.mark.usefixtures("calibrated", "warm_workers")
 
@@ -40,7 +40,7 @@ def test_each_rank_does_its_share_of_the_three_products(split, workers):
 
 @pytest.mark.parametrize(("workers", "side"), [(4, 2), (16, 4), (64, 8)])
 def test_on_a_grid_a_rank_sends_the_less_the_more_there_are_else_it_sends_a_matrix_twice(workers, side):
-    rows = {row.split: row for row in products([N], [workers], cluster())}
+    rows = {row.split: row for row in products([N], [workers], cluster(precisions=("float32",)))}
     matrix = 4 * N**2  # bytes
     for split in ("rows", "columns", "inner"):
         assert rows[split].sent_bytes == 2 * (workers - 1) / workers * matrix
@@ -56,7 +56,7 @@ def test_an_all_reduce_sends_every_byte_twice_and_others_once():
 def test_in_lower_precision_fewer_bytes_are_sent():
     (full,), (half,) = (
         [row for row in products([N], [4], on) if row.split == "inner"]
-        for on in (cluster(), Cluster.load("dgx-a100", devices=4))
+        for on in (made_up().cluster(), Cluster.load("dgx-a100", devices=4))
     )
     assert half.sent_bytes == full.sent_bytes / 2
 
@@ -74,7 +74,7 @@ def test_the_time_is_that_of_forward_and_backward_with_what_is_communicated_insi
 def test_within_the_cores_products_are_measured_and_beyond_simulated_alone(monkeypatch):
     monkeypatch.setattr("simulator.products.RUN_SECONDS", 0.01)
     told = []
-    rows = products([N], [1, 2, 4], cluster(cores=2), 2, lambda *what: told.append(what))
+    rows = products([N], [1, 2, 4], cluster(cores=2, precisions=("float32",)), 2, lambda *what: told.append(what))
     assert [(row.workers, row.split) for row in rows] == [(1, "whole"), *((p, s) for p in (2, 4) for s in SPLITS)]
     assert [row.measured_seconds is not None for row in rows] == [row.workers <= 2 for row in rows]
     assert all(row.measured_seconds > 0 for row in rows if row.workers <= 2)

@@ -18,6 +18,7 @@ from simulator.network.shared_memory import SharedMemory
 from simulator.predict import simulate
 from simulator.prices import Prices
 from simulator.sharding import Row, formula, here, sharding, states
+from simulator.stacks import Stack
 from tests.simulator.hand_made import cluster
 
 FIGURE_1 = {"none": 120, "optimizer": 31.4, "gradients": 16.6, "parameters": 1.9}  # GB; Rajbhandari et al. 2020
@@ -73,7 +74,7 @@ def test_where_ranks_share_memory_parameters_that_stay_whole_are_gathered_for_th
     network = SharedMemory({"all_gather": [(1, 1.0), (1e9, 9.0)], "all_reduce": [(1, 1.0)]}, {}, [(1, 1.0)], [(1, 1.0)])
     program = simulate(here, Plan(data=2, sharding=name), cluster(cores=2), 4).program
     gathers = [i for i in program[0].step if isinstance(i, GatherParameters)]
-    prices = Prices(replace(cluster(cores=2), network=network), program.costs)
+    prices = Prices(replace(cluster(cores=2), network=network), program.costs, Stack.load("default"))
     seconds = {prices.collective(0, i) for i in gathers}
     assert gathers and (seconds == {1.0}) == (name != "parameters")
 
