@@ -1,11 +1,11 @@
-"""The command line: python -m simulator compare | methods | predict | products | sharding | calibrate."""
+"""The command line: python -m simulator compare | methods | predict | products | sharding | validate | calibrate."""
 
 import sys
 from collections.abc import Sequence
 
 from minidl.commands.arguments import Parser, called
 from minidl.commands.driver import EXIT_CODES, answer
-from simulator.commands import calibrate, compare, methods, predict, products, sharding
+from simulator.commands import calibrate, compare, methods, predict, products, sharding, validate
 
 
 def parser() -> Parser:
@@ -16,6 +16,7 @@ def parser() -> Parser:
     predict.add_parser(commands)
     products.add_parser(commands)
     sharding.add_parser(commands)
+    validate.add_parser(commands)
     calibrate.add_parser(commands)
     return top
 

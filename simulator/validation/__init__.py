@@ -1,0 +1,1 @@
+"""Published measurements of training steps, each predicted, and how far off the predictions are."""

@@ -1,0 +1,140 @@
+"""What a row of published measurements is to the simulator: a model, a plan, a cluster, a stack and an optimizer.
+
+It reads columns, and the tags and remarks of the note, never the row's name. What a row does not state:
+
+- micro_batch: 1. recompute: none. zero: nothing is sharded.
+- GPTs are as Megatron's and MosaicML's: learned positions, GELU, layer norms, biases, the head's matrix tied to the
+  embedding's. Gated ones are as LLaMA: rotary positions, RMS norms, no biases, a matrix of the head's own.
+- A vocabulary is padded to a multiple of the tensor ranks.
+- Experts that are spread over more ranks than there are replicas are so over the replicas, and each is cut over the
+  tensor ranks: as many bytes and FLOPs for each.
+- A batch that is no whole number of micro-batches, or of rounds of them where chunks are interleaved, takes a time
+  between those of the two nearest that are, or beyond them: linear in the micro-batches.
+- Gradients that do not overlap the backward pass are reduced in one bucket at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minidl import models, optim
+from minidl.models.builders import Builder
+from minidl.parallel.plan import SHARDINGS, Plan
+from simulator.hardware import Cluster
+from simulator.stacks import Stack
+from simulator.validation.rows import Row
+
+WHOLE = float(2**20)  # MiB: one bucket, whatever the model
+OPTIMIZERS: dict[str, Callable] = {
+    "adam": optim.Adam, "sgd": lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9), "lamb": optim.LAMB,
+    "lars": optim.LARS,
+}  # fmt: skip
+STORED = {  # precision of the large products -> that of activations and messages, and that of the products
+    "fp32": ("float32", "float32"), "tf32": ("float32", "tfloat32"), "fp16": ("float16", "float16"),
+    "bf16": ("bfloat16", "bfloat16"), "fp8": ("bfloat16", "float8"), "mxfp8": ("bfloat16", "float8"),
+    "nvfp4": ("bfloat16", "float4"), "int8": ("bfloat16", "int8"),
+}  # fmt: skip
+LLAMA = {"positions": "rotary", "feed_forward": "swiglu", "norm": "rms", "bias": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row as arguments of `simulate`, whose plan is to have other numbers of micro-batches.
+
+    counts: numbers of micro-batches to simulate, each with the weight of its step time. samples: of a micro-batch, of
+    all replicas.
+    """
+
+    build: Builder
+    plan: Plan
+    cluster: Cluster
+    stack: Stack
+    optimizer: Callable
+    counts: tuple[tuple[int, float], ...]
+    samples: int
+
+
+def case(row: Row) -> Case:
+    """The case of a row. ValueError says why there is none."""
+    workers = math.prod(map(row.size, ("data", "tensor", "pipeline", "context")))
+    if row.devices not in (None, workers):
+        raise ValueError(f"data × tensor × pipeline × context are {workers} ranks, not {row.devices} devices")
+    (batch,) = row.need("global_batch")
+    if row.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer {row.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
+    replicas, micro_batch = row.size("data"), row.size("micro_batch")
+    plan = plan_of(row)
+    return Case(
+        build=builder_of(row),
+        plan=plan,
+        cluster=Cluster.load(row.system, devices=workers),
+        stack=Stack.load(row.stack),
+        optimizer=OPTIMIZERS[row.optimizer],
+        counts=counts(batch / (replicas * micro_batch), plan.pipeline if plan.schedule == "interleaved" else 1),
+        samples=replicas * micro_batch,
+    )
+
+
+def counts(micro_batches: float, multiple: int) -> tuple[tuple[int, float], ...]:
+    """The numbers of micro-batches that are nearest, and multiples, and by which weights their times are those of it.
+
+    Weights are linear in the number, and sum to 1; below the first multiple the line through the first two is taken.
+    """
+    low = max(int(micro_batches // multiple) * multiple, multiple)
+    beyond = (micro_batches - low) / multiple
+    return ((low, 1.0),) if not beyond else ((low, 1.0 - beyond), (low + multiple, beyond))
+
+
+def plan_of(row: Row) -> Plan:
+    """The plan, of one micro-batch, or of one round of them where chunks are interleaved."""
+    if row.recompute not in ("", "none", "selective", "full"):
+        raise ValueError(f"recompute {row.recompute!r} is none of none, selective, full")
+    if row.zero is not None and row.zero >= len(SHARDINGS):
+        raise ValueError(f"zero {row.zero} is no stage from 0 to {len(SHARDINGS) - 1}")
+    expert = math.gcd(row.size("expert"), row.size("data"))
+    interleaved = row.size("interleave") > 1 and row.size("pipeline") > 1
+    stored, _ = precisions(row)
+    return Plan(
+        data=row.size("data") // expert,
+        expert=expert,
+        tensor=row.size("tensor"),
+        pipeline=row.size("pipeline"),
+        context=row.size("context"),
+        micro_batches=row.size("pipeline") if interleaved else 1,
+        schedule="interleaved" if interleaved else "1f1b",
+        chunks=row.size("interleave") if interleaved else 1,
+        recompute=row.recompute or "none",
+        sharding=SHARDINGS[row.zero or 0],
+        sequence_parallel=bool(row.sequence_parallel) and row.size("tensor") > 1,
+        precision=stored,
+        bucket_mb=WHOLE if row.data_overlap == 0 else 1.0,
+    )
+
+
+def builder_of(row: Row) -> Builder:
+    """The builder of the model."""
+    if row.model == "gpt":
+        return _gpt(row)
+    if row.model == "bert-large":
+        layers, hidden, heads, vocabulary, sequence = row.need("layers", "hidden", "heads", "vocab", "seq")
+        return lambda mesh=None: models.bert(layers, hidden, heads, vocabulary, sequence, mesh, dropout=0.0, tied=True)
+    return models.builder({"inception3": "inception-v3"}.get(row.model, row.model))
+
+
+def _gpt(row: Row) -> Builder:
+    layers, hidden, heads, inner, sequence, vocab = row.need("layers", "hidden", "heads", "ffn", "seq", "vocab")
+    vocabulary = -(-vocab // row.size("tensor")) * row.size("tensor")
+    options = {"inner": inner, "kv_heads": row.kv_heads or heads} | (LLAMA if row.gated_mlp else {"tied": True})
+    if row.experts:
+        options |= {"experts": row.experts, "top_k": row.experts_per_token or 1, "capacity_factor": 1.0}
+    model = models.moe_gpt if row.experts else models.gpt
+    return lambda mesh=None: model(layers, hidden, heads, vocabulary, sequence, mesh=mesh, **options)
+
+
+def precisions(row: Row) -> tuple[str, str]:
+    """That of activations and messages, and that of the large products."""
+    if row.precision not in STORED:
+        raise ValueError(f"precision {row.precision!r} is none of {', '.join(STORED)}")
+    return STORED[row.precision]

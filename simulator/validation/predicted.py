@@ -1,0 +1,72 @@
+"""Each row predicted, or why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from simulator.predict import simulate
+from simulator.validation.cases import Case, case, precisions
+from simulator.validation.null import flops
+from simulator.validation.rows import Row
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A row, and what the simulator says of it.
+
+    unfitted_seconds: of a step, with no constant; None where it was not simulated, for the `reason`. constant: by which
+    a step of that stack on that device is longer, 1 where nothing was fitted. device: its name. best_seconds: what the
+    null model's FLOPs take at the peak of all devices.
+    """
+
+    row: Row
+    unfitted_seconds: float | None
+    constant: float
+    device: str
+    best_seconds: float | None
+    reason: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """With the constant."""
+        return None if self.unfitted_seconds is None else self.constant * self.unfitted_seconds
+
+    def error(self, fitted: bool) -> float | None:
+        """Of the predicted step time, over the measured one; None where one of them is not there."""
+        seconds = self.seconds if fitted else self.unfitted_seconds
+        return None if seconds is None or self.row.step_seconds is None else seconds / self.row.step_seconds - 1
+
+
+def predicted(rows: Iterable[Row]) -> Iterator[Predicted]:
+    """Each row, predicted in turn."""
+    return map(predict, rows)
+
+
+def predict(row: Row) -> Predicted:
+    """One row. What cannot be simulated has its reason: one row must not take the others with it."""
+    best, constant, device = None, 1.0, ""
+    try:
+        found = case(row)
+        device = found.cluster.name
+        constant = found.stack.pace(device)
+        if work := flops(row):
+            best = work / (found.plan.workers * found.cluster.peak_flops(precisions(row)[1]))
+        return Predicted(row, step_seconds(found), constant, device, best)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        return Predicted(row, None, constant, device, best, reason)
+
+
+def step_seconds(found: Case) -> float:
+    """Of a step of a case: the weighted sum over its numbers of micro-batches."""
+    return sum(weight * _simulated(found, count) for count, weight in found.counts)
+
+
+def _simulated(found: Case, micro_batches: int) -> float:
+    plan, batch_size = replace(found.plan, micro_batches=micro_batches), micro_batches * found.samples
+    return simulate(
+        found.build, plan, found.cluster, batch_size, optimizer=found.optimizer, stack=found.stack, fitted=False
+    ).step_seconds

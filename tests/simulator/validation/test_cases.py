@@ -1,0 +1,50 @@
+"""What a row is to the simulator: its plan, its micro-batches, its model."""
+
+import pytest
+
+from simulator.validation.cases import case, counts, plan_of
+from tests.simulator.validation.published import row
+
+
+def test_micro_batches_that_do_not_fit_weigh_the_two_nearest_numbers_that_do():
+    assert counts(6.0, 1) == ((6, 1.0),) and counts(8.0, 4) == ((8, 1.0),)
+    for micro_batches, multiple in ((6.25, 1), (10, 4), (2, 4), (0.5, 1)):
+        found = counts(micro_batches, multiple)
+        assert all(count % multiple == 0 and count > 0 for count, _ in found)
+        assert sum(weight for _, weight in found) == pytest.approx(1)
+        assert sum(weight * count for count, weight in found) == pytest.approx(micro_batches)
+
+
+def test_a_plan_has_the_axes_and_methods_of_the_columns(tmp_path):
+    plan = plan_of(row(tmp_path, zero=3, recompute="selective", sequence_parallel=1, interleave=2))
+    assert (plan.data, plan.tensor, plan.pipeline, plan.chunks, plan.schedule) == (2, 2, 2, 2, "interleaved")
+    assert (plan.sharding, plan.recompute, plan.sequence_parallel) == ("parameters", "selective", True)
+    assert plan_of(row(tmp_path, interleave="", recompute="")).schedule == "1f1b"
+
+
+def test_experts_lie_inside_the_replicas_and_are_at_most_as_many(tmp_path):
+    for expert, axes in ((2, (2, 4)), (8, (8, 1)), (16, (8, 1)), ("", (1, 8))):
+        plan = plan_of(row(tmp_path, data=8, expert=expert))
+        assert (plan.expert, plan.data) == axes
+
+
+def test_replicas_that_do_not_overlap_reduce_all_gradients_at_once(tmp_path):
+    assert plan_of(row(tmp_path, data_overlap=0)).bucket_mb > 1e6 > plan_of(row(tmp_path)).bucket_mb
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "gpt-17"}, "unknown model 'gpt-17'"),
+        ({"system": "abacus"}, "no cluster 'abacus'"),
+        ({"optimizer": "hope"}, "optimizer 'hope'"),
+        ({"recompute": "twice"}, "recompute 'twice'"),
+        ({"zero": 4}, "zero 4 is no stage"),
+        ({"devices": 9}, "are 8 ranks, not 9 devices"),
+        ({"layers": ""}, "layers is not stated"),
+        ({"global_batch": ""}, "global_batch is not stated"),
+    ],
+)
+def test_what_a_row_cannot_be_is_said(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said):
+        case(row(tmp_path, **changes))
