@@ -13,25 +13,30 @@ from minidl.ops.reduction import amax, sum
 from minidl.ops.shape import reshape, unbroadcast, unsqueeze
 from minidl.ops.softmax import softmax
 from minidl.tensor import Tensor
+from minidl.validation import check_count
 
 
 class Attention(Op):
     """softmax(scale (Q K^T + mask)) V; causal: query i sees the keys up to i. Leading dimensions broadcast.
 
-    scale: positive. Of the attention weights a random fraction `dropout` is zeroed, the rest divided by 1 - dropout.
+    scale: positive. window: a causal query sees the last so many of its keys; None for all. Of the attention weights a
+    random fraction `dropout` is zeroed, the rest divided by 1 - dropout.
     recompute: the weights are not kept for backward, but made again from Q and K (Korthikanti et al. 2022, section 5).
     Where the device attends in tiles there are no weights to keep, but for a mask or dropout.
     """
 
-    def __init__(self, scale: float, is_causal: bool, dropout: float, recompute: bool = False):
-        self.scale, self.is_causal, self.dropout, self.recompute = scale, is_causal, dropout, recompute
+    def __init__(
+        self, scale: float, is_causal: bool, dropout: float, recompute: bool = False, window: int | None = None
+    ):
+        self.scale, self.is_causal, self.window = scale, is_causal, window
+        self.dropout, self.recompute = dropout, recompute
 
     def forward(self, q, k, v, mask=None):  # (..., queries, width), (..., keys, width), (..., keys, values)
         kernels = self.kernels
         self.q, self.k, self.v, self.mask, self.survivors = q, k, v, mask, None
         self.y = self.log_sum_exp = self.weights = None
         if mask is None and not self.dropout and fit_tiles(kernels, q, k, v):
-            self.y, self.log_sum_exp = kernels.attention(q, k, v, self.scale, self.is_causal)
+            self.y, self.log_sum_exp = kernels.attention(q, k, v, self.scale, self.is_causal, self.window)
             return self.y
         dropped = weights = self._weigh()
         if self.dropout:
@@ -43,12 +48,13 @@ class Attention(Op):
         self.weights, self.log_sum_exp = self._weigh(), None
 
     def _weigh(self):
-        return weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask)
+        return weigh(self.kernels, self.q, self.k, self.scale, self.is_causal, self.mask, self.window)
 
     def backward(self, grad):
         kernels, q, k, v = self.kernels, self.q, self.k, self.v
         if self.log_sum_exp is not None:
-            grads = kernels.attention_grad(grad, q, k, v, self.y, self.log_sum_exp, self.scale, self.is_causal)
+            known = self.y, self.log_sum_exp, self.scale, self.is_causal, self.window
+            grads = kernels.attention_grad(grad, q, k, v, *known)
         else:
             weights = self._weigh() if self.weights is None else self.weights
             grads = attend_grad(kernels, grad, q, k, v, weights, self.scale, self.survivors, self.dropout)
@@ -59,18 +65,18 @@ class Attention(Op):
 class PackedAttention(Op):
     """Attention of a sequence to itself, with query, key and value in one array; the heads are joined in the result.
 
-    recompute: as in Attention.
+    recompute, window: as in Attention.
     """
 
-    def __init__(self, is_causal: bool, recompute: bool = False):
-        self.is_causal, self.recompute = is_causal, recompute
+    def __init__(self, is_causal: bool, recompute: bool = False, window: int | None = None):
+        self.is_causal, self.recompute, self.window = is_causal, recompute, window
 
     def forward(self, qkv):  # (batch, sequence, 3, heads, head_dim)
         kernels, self.qkv = self.kernels, qkv
         self.scale = 1 / math.sqrt(qkv.shape[-1])
         self.y = self.log_sum_exp = self.weights = None
         if fit_tiles(kernels, qkv):
-            out, self.log_sum_exp = kernels.attention(*unpack(kernels, qkv), self.scale, self.is_causal)
+            out, self.log_sum_exp = kernels.attention(*unpack(kernels, qkv), self.scale, self.is_causal, self.window)
             self.y = join_heads(kernels, out)
             return self.y
         weights = self._weigh()
@@ -82,7 +88,7 @@ class PackedAttention(Op):
 
     def _weigh(self):
         q, k, _ = unpack(self.kernels, self.qkv)
-        return weigh(self.kernels, q, k, self.scale, self.is_causal)
+        return weigh(self.kernels, q, k, self.scale, self.is_causal, None, self.window)
 
     def backward(self, grad):  # (batch, sequence, heads * head_dim)
         kernels = self.kernels
@@ -90,7 +96,8 @@ class PackedAttention(Op):
         grad, parts = split_heads(kernels, grad, heads), unpack(kernels, self.qkv)
         if self.log_sum_exp is not None:
             out = split_heads(kernels, self.y, heads)
-            grads = kernels.attention_grad(grad, *parts, out, self.log_sum_exp, self.scale, self.is_causal)
+            known = out, self.log_sum_exp, self.scale, self.is_causal, self.window
+            grads = kernels.attention_grad(grad, *parts, *known)
         else:
             weights = self._weigh() if self.weights is None else self.weights
             *grads, _ = attend_grad(kernels, grad, *parts, weights, self.scale)
@@ -122,10 +129,11 @@ def split_heads(kernels, x, heads):
     return kernels.permute(kernels.reshape(x, (batch, sequence, heads, hidden // heads)), (0, 2, 1, 3))
 
 
-def weigh(kernels, q, k, scale, is_causal, mask=None):
+def weigh(kernels, q, k, scale, is_causal, mask=None, window=None):
     """The attention weights (..., queries, keys)."""
     scores = kernels.matmul(q, kernels.swap_last(k))
-    return kernels.attention_weights(scores if mask is None else kernels.add(scores, mask), scale, is_causal)
+    scores = scores if mask is None else kernels.add(scores, mask)
+    return kernels.attention_weights(scores, scale, is_causal, window)
 
 
 def attend_grad(kernels, grad, q, k, v, weights, scale, kept=None, dropout=0.0):
@@ -141,11 +149,12 @@ def attend_grad(kernels, grad, q, k, v, weights, scale, kept=None, dropout=0.0):
 
 
 @tensor_kernel
-def attention_weights(scores, scale, is_causal):
+def attention_weights(scores, scale, is_causal, window=None):
     scores = multiply(scores, scale)
     if is_causal:
-        future = np.triu(np.full(scores.shape[-2:], -np.inf), 1)
-        scores = add(scores, Tensor(scores.kernels.array(future, scores.dtype)))
+        seen = np.tril(np.ones(scores.shape[-2:], bool))
+        seen = seen if window is None else np.triu(seen, 1 - window)
+        scores = add(scores, Tensor(scores.kernels.array(np.where(seen, 0, -np.inf), scores.dtype)))
     seen = amax(scores, -1, True) > -math.inf  # a query that sees no key gets zeros
     return where(seen, softmax(where(seen, scores, 0.0), -1), 0.0)
 
@@ -159,22 +168,25 @@ def attention_weights_grad(grad, weights, scale):
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, recompute: bool = False,
+    window: int | None = None,
 ) -> Tensor:  # fmt: skip
     """softmax(scale Q K^T + mask) V of query (..., queries, width), key (..., keys, width), value (..., keys, values).
 
     attn_mask: broadcasts to (..., queries, keys); bools say which keys a query sees, floats are added. dropout_p: of
     the attention weights, whether training or not. is_causal: query i sees the keys up to i. scale: 1 / sqrt(width)
     unless given. enable_gqa: dimension -3 is heads, and each head of key and value serves several of the query's.
-    recompute: backward makes the attention weights again instead of having them kept.
+    recompute: backward makes the attention weights again instead of having them kept. window: a causal query sees no
+    more than the last so many of its keys, its own among them (Beltagy et al. 2020, "Longformer", section 3.1).
     """
     _check(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    _check_window(window, is_causal)
     if enable_gqa:
-        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale, recompute)
+        return _grouped(query, key, value, attn_mask, dropout_p, is_causal, scale, recompute, window)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if attn_mask is None and scale > 0:
-        return Attention(scale, is_causal, dropout_p, recompute)(query, key, value)
+        return Attention(scale, is_causal, dropout_p, recompute, window)(query, key, value)
     masks = () if attn_mask is None else (additive(attn_mask, query),)
-    return Attention(1.0, is_causal, dropout_p, recompute)(multiply(query, scale), key, value, *masks)
+    return Attention(1.0, is_causal, dropout_p, recompute, window)(multiply(query, scale), key, value, *masks)
 
 
 def additive(mask: Tensor, like: Tensor) -> Tensor:
@@ -187,7 +199,7 @@ def additive(mask: Tensor, like: Tensor) -> Tensor:
     return Tensor(k.where(mask.data, k.full((), 0, like.dtype), k.full((), -math.inf, like.dtype)))
 
 
-def _grouped(query, key, value, mask, dropout_p, is_causal, scale, recompute):
+def _grouped(query, key, value, mask, dropout_p, is_causal, scale, recompute, window):
     """Heads of queries as (heads of keys, queries a key), which broadcast against (heads of keys, 1)."""
     *leading, heads, queries, width = query.shape
     groups = key.shape[-3]
@@ -197,7 +209,9 @@ def _grouped(query, key, value, mask, dropout_p, is_causal, scale, recompute):
         *outer, _, rows, columns = mask.shape
         shared = mask.shape[-3] == 1
         mask = unsqueeze(mask, -3) if shared else reshape(mask, *outer, groups, heads // groups, rows, columns)
-    out = scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal, scale, recompute=recompute)
+    out = scaled_dot_product_attention(
+        query, key, value, mask, dropout_p, is_causal, scale, recompute=recompute, window=window
+    )
     return reshape(out, *leading, heads, queries, value.shape[-1])
 
 
@@ -225,12 +239,23 @@ def _check(query, key, value, mask, dropout_p, is_causal, enable_gqa):
     check_fraction(dropout_p)
 
 
-def packed_attention(qkv: Tensor, is_causal: bool = False, recompute: bool = False) -> Tensor:
+def _check_window(window, is_causal):
+    if window is None:
+        return
+    check_count("attention: window", window)
+    if not is_causal:
+        raise ValueError(f"attention: window={window} is of the last keys that a query sees: it needs is_causal")
+
+
+def packed_attention(
+    qkv: Tensor, is_causal: bool = False, recompute: bool = False, *, window: int | None = None
+) -> Tensor:
     """Self-attention of qkv (batch, sequence, 3, heads, head_dim) -> (batch, sequence, heads * head_dim).
 
     Equal to `scaled_dot_product_attention` on its three parts, without taking them apart and together again.
-    recompute: as there.
+    recompute, window: as there.
     """
+    _check_window(window, is_causal)
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"packed_attention needs (batch, sequence, 3, heads, head_dim), not {qkv.shape}")
-    return PackedAttention(is_causal, recompute)(qkv)
+    return PackedAttention(is_causal, recompute, window)(qkv)

@@ -26,21 +26,24 @@ def randoms(dtype, *shapes):
     return [generator.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def written_out(q, k, v, scale, is_causal):
+SEEN = pytest.mark.parametrize("is_causal, window", [(False, None), (True, None), (True, 1), (True, 4), (True, 80)])
+
+
+def written_out(q, k, v, scale, is_causal, window):
     """softmax(scale Q K^T) V with all its weights."""
-    return cpu.attention_weights(q @ np.swapaxes(k, -1, -2), scale, is_causal) @ v
+    return cpu.attention_weights(q @ np.swapaxes(k, -1, -2), scale, is_causal, window) @ v
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_tiles_of_keys_give_what_all_weights_at_once_give(shapes, is_causal):
+@SEEN
+def test_tiles_of_keys_give_what_all_weights_at_once_give(shapes, is_causal, window):
     q, k, v = randoms("float64", *shapes)
-    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal)
-    expected = written_out(q, k, v, 0.7, is_causal)
+    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal, window)
+    expected = written_out(q, k, v, 0.7, is_causal, window)
     np.testing.assert_allclose(out, expected, atol=1e-12)
     assert log_sum_exp.shape == out.shape[:-1]
     (grad,) = randoms("float64", out.shape)
-    grads = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal)
+    grads = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal, window)
     heads = out.shape[:-2]
     for position, found in enumerate(grads):
         given = [np.broadcast_to(x, (*heads, *x.shape[-2:])).copy() for x in (q, k, v)]
@@ -49,22 +52,22 @@ def test_tiles_of_keys_give_what_all_weights_at_once_give(shapes, is_causal):
         ends = []
         for step in (1e-6, -1e-6):
             moved = [x + step * direction if i == position else x for i, x in enumerate(given)]
-            ends.append((written_out(*moved, 0.7, is_causal) * grad).sum())
+            ends.append((written_out(*moved, 0.7, is_causal, window) * grad).sum())
         np.testing.assert_allclose((found * direction).sum(), (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype, order", [("float32", "forward"), ("float64", "reversed")])
 @pytest.mark.parametrize("shapes", [s for s in SHAPES if s[0][-2] < 100])
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_the_gpu_gives_what_the_cpu_gives(shapes, is_causal, dtype, order, monkeypatch):
+@SEEN
+def test_the_gpu_gives_what_the_cpu_gives(shapes, is_causal, window, dtype, order, monkeypatch):
     monkeypatch.setattr(emulator, "order", order)
     q, k, v = randoms(dtype, *shapes)
-    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal)
+    out, log_sum_exp = cpu.attention(q, k, v, 0.7, is_causal, window)
     (grad,) = randoms(dtype, out.shape)
     on_gpu = [cuda.array(x, x.dtype) for x in (q, k, v)]
-    found = cuda.attention(*on_gpu, 0.7, is_causal)
-    grads = cuda.attention_grad(cuda.array(grad, dtype), *on_gpu, *found, 0.7, is_causal)
-    expected = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal)
+    found = cuda.attention(*on_gpu, 0.7, is_causal, window)
+    grads = cuda.attention_grad(cuda.array(grad, dtype), *on_gpu, *found, 0.7, is_causal, window)
+    expected = cpu.attention_grad(grad, q, k, v, out, log_sum_exp, 0.7, is_causal, window)
     for result, right in zip((*found, *grads), (out, log_sum_exp, *expected), strict=True):
         values = cuda.to_numpy(result)
         assert (values.shape, values.dtype) == (right.shape, right.dtype)
@@ -141,6 +144,18 @@ def test_attention_in_tiles_costs_its_products_and_moves_no_scores():
     assert forward.flops == 2 * scores * 12 + 15 * scores
     assert forward.bytes_written == 4 * 6 * 50 * (4 + 1)
     assert backward.bytes_read == 4 * 6 * (50 * (8 + 4 + 4 + 1) + 60 * (8 + 4))
+
+
+@pytest.mark.parametrize("queries, keys", [(50, 50), (50, 20), (20, 50)])
+@pytest.mark.parametrize("window", [1, 7, 60])
+def test_in_tiles_a_window_costs_the_keys_that_are_seen(queries, keys, window):
+    seen = np.triu(np.tri(queries, keys, dtype=int), 1 - window).sum()
+    q, k = (meta.array(np.zeros((3, n, 8)), np.float32) for n in (queries, keys))
+    with meta.record() as calls:
+        out, log_sum_exp = meta.attention(q, k, k, 1.0, True, window)
+        meta.attention_grad(out, q, k, k, out, log_sum_exp, 1.0, True, window)
+    counted = 3 * queries * np.ceil(seen / queries)
+    assert [call.flops for call in calls[-2:]] == [counted * (2 * 16 + 15), counted * (2 * 56 + 30) + 2 * out.size]
 
 
 PLAIN = (lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True), [(2, 3, 2)] * 3)

@@ -69,6 +69,15 @@ def test_large_masked_attention_is_that_of_pytorch(kind):
     assert_same(F.scaled_dot_product_attention, torch.nn.functional.scaled_dot_product_attention, inputs, {})
 
 
+def test_a_window_is_a_mask_of_what_is_too_far_back():
+    inputs = [array(4, 3, 90, 8) for _ in range(3)]
+    seen = torch.tensor(np.triu(np.tri(90, dtype=bool), -6))
+    assert_same(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, window=7),
+        lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, seen), inputs, {},
+    )  # fmt: skip
+
+
 def test_a_query_that_sees_no_key_gives_zeros_and_gets_no_gradient():
     q, k, v = (minidl.randn(3, 4).requires_grad_() for _ in range(3))
     out = F.scaled_dot_product_attention(q, k, v, minidl.tensor([[True] * 3, [False] * 3, [True] * 3]))
@@ -229,6 +238,8 @@ X = minidl.ones(5, 2, 8)
         (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, minidl.ones(3, 2)), "mask.*do not broadcast"),
         (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, minidl.ones(2, 2), 0, True), "not both"),
         (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, dropout_p=1), "p=1"),
+        (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, window=2), "window=2 is of the last keys.*is_causal"),
+        (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, is_causal=True, window=0), "window=0 is not a whole"),
         (lambda: F.scaled_dot_product_attention(ONES, ONES, ONES, enable_gqa=True), "a multiple of key's"),
         (lambda: nn.MultiheadAttention(8, 3), "embed_dim=8 is not divisible by num_heads=3"),
         (lambda: nn.MultiheadAttention(8, 2)(X, X, X[:4]), r"as many values as keys, not query \(5, 2, 8\)"),

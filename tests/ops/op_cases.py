@@ -227,6 +227,8 @@ CASES = [
      floats(3, 4), floats(2, 5, 4), floats(5, 4), lambda g: np.tri(3, 5, 0, bool)[::-1] * 1),
     ("attention, grouped", lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True),
      floats(2, 4, 3, 4), floats(2, 2, 3, 4), floats(2, 2, 3, 4)),
+    ("attention, window", lambda q, k, v: ops.scaled_dot_product_attention(q, k, v, is_causal=True, window=2),
+     floats(2, 4, 3), floats(2, 5, 3), floats(2, 5, 3)),
     ("attention, packed", lambda x: ops.packed_attention(x, is_causal=True), floats(2, 4, 3, 2, 3)),
     ("rnn", ops.rnn, floats(3, 2, 4), floats(3, 4), floats(3, 3), floats(3), floats(3), floats(2, 3)),
     ("rnn, relu", lambda x, w, v: ops.rnn(x, w, v, nonlinearity="relu"), floats(3, 2, 4), floats(3, 4), floats(3, 3)),

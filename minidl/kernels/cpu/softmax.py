@@ -38,17 +38,20 @@ def log_softmax_grad(grad, y, dim):
     return out
 
 
-def attention_weights(scores, scale, is_causal):
+def attention_weights(scores, scale, is_causal, window=None):
     """softmax(scale * scores) over the last dimension of (..., queries, keys); is_causal: query i sees keys up to i.
 
-    A row of nothing but -inf, a query that sees no key, gives zeros. In place if the scores are contiguous.
+    window: of these it sees no more than so many, the last ones; None for all. A row of nothing but -inf, a query that
+    sees no key, gives zeros. In place if the scores are contiguous.
     """
     scores = np.ascontiguousarray(scores)
     if fast.use_compiled(scores):
-        return fast.softmax.attention_weights(scores, scale, is_causal)
+        return fast.softmax.attention_weights(scores, scale, is_causal, window)
     scores *= scale
     if is_causal:
         scores += np.triu(np.full(scores.shape[-2:], -np.inf, scores.dtype), 1)
+    if window is not None:
+        scores += np.tril(np.full(scores.shape[-2:], -np.inf, scores.dtype), -window)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)  # (..., queries, 1)
     scores -= np.where(top == -np.inf, 0, top)
     np.exp(scores, out=scores)

@@ -50,7 +50,7 @@ def attention_kernel(F: type, width: int, tile: tuple):
     @cuda.jit
     def attention_tiles(
         out, log_sum_exp, q, k, v, tiles, heads, to_out, of_q, of_k, of_v, steps, queries, keys, width_q, width_v,
-        scale, is_causal,
+        scale, is_causal, window,
     ):  # fmt: skip
         """One block a tile of queries of one head. steps: of q, k, v and out from row to row and along a row."""
         q_tile = cuda.shared.array(query_size, F, alignment=16)
@@ -61,7 +61,7 @@ def attention_kernel(F: type, width: int, tile: tuple):
         lane, line = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (LINES - 1)
         thread = lane + line * LANES
         tiles, queries, keys = unsigned(tiles), unsigned(queries), unsigned(keys)
-        width_q, width_v = unsigned(width_q), unsigned(width_v)
+        width_q, width_v, window = unsigned(width_q), unsigned(width_v), unsigned(window)
         block = unsigned(cuda.blockIdx.x)
         head, number = unsigned(block // tiles), unsigned(block % tiles)
         start = unsigned((tiles - 1 - number) * queries_in_tile)  # causal: what takes longest begins first
@@ -72,7 +72,8 @@ def attention_kernel(F: type, width: int, tile: tuple):
             for j in range(W):
                 summed[i * W + j] = zero
         end = min(keys, unsigned(start + queries_in_tile)) if is_causal else keys
-        base = unsigned(0)
+        first = unsigned(start + 1 - window if window <= start else 0)  # key that a query of this tile sees
+        base = unsigned(first // keys_in_tile * keys_in_tile)
         while base < end:
             cuda.syncthreads()
             load_keys(kv_tile, k, at_k, steps[2], steps[3], base, keys, width_q, thread)
@@ -84,7 +85,7 @@ def attention_kernel(F: type, width: int, tile: tuple):
                 row, top = entry(i, row_group, line, LINES), best[i]
                 for j in range(C):
                     key = unsigned(base + entry(j, key_group, lane, LANES))
-                    seen = key < keys and (not is_causal or key <= start + row)
+                    seen = key < keys and (not is_causal or key <= start + row < key + window)
                     score = scores[i * C + j] * scale if seen else lowest
                     scores[i * C + j] = score
                     top = top if top >= score or top != top else score
@@ -128,11 +129,12 @@ def attention_kernel(F: type, width: int, tile: tuple):
     return attention_tiles
 
 
-def attention(q, k, v, scale, is_causal):
+def attention(q, k, v, scale, is_causal, window=None):
     """softmax(scale Q K^T) V and, for each query, the logarithm of the sum of exp(scale Q K^T).
 
     q (..., queries, width), k (..., keys, width), v (..., keys, values), whose leading dimensions broadcast; causal:
-    query i sees the keys up to i. A query that sees no key gets zeros, and -inf.
+    query i sees the keys up to i, of these no more than the last `window` unless it is None. A query that sees no key
+    gets zeros, and -inf.
     """
     heads = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
     queries, keys, F = q.shape[-2], k.shape[-2], q.dtype.type
@@ -146,6 +148,6 @@ def attention(q, k, v, scale, is_causal):
         launch(
             attention_kernel(F, width, tile), tiles * math.prod(heads), (lanes, lines), out, log_sum_exp, q, k, v,
             tiles, padded(heads, 1), *(leading(x, heads) for x in arrays), steps_of(q, k, v, out), queries, keys,
-            q.shape[-1], v.shape[-1], F(scale), int(is_causal),
+            q.shape[-1], v.shape[-1], F(scale), int(is_causal), queries if window is None else window,
         )  # fmt: skip
     return out, log_sum_exp

@@ -46,6 +46,7 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
     def attention_grad_tiles(
         out, out_grad, row, row_grad, column, column_grad, log_sum_exp, along, tiles, heads, to_out, to_out_grad,
         of_row, of_row_grad, of_column, of_column_grad, steps, rows, columns, width_q, width_v, scale, is_causal,
+        window,
     ):  # fmt: skip
         """One block a tile of rows of one head, which goes over all columns.
 
@@ -63,7 +64,7 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
         lane, line = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (LINES - 1)
         thread = lane + line * LANES
         tiles, rows, columns = unsigned(tiles), unsigned(rows), unsigned(columns)
-        width_q, width_v = unsigned(width_q), unsigned(width_v)
+        width_q, width_v, window = unsigned(width_q), unsigned(width_v), unsigned(window)
         block = unsigned(cuda.blockIdx.x)
         head, start = unsigned(block // tiles), unsigned(block % tiles * rows_in_tile)
         queries = rows if of_queries else columns
@@ -78,8 +79,11 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
         base, end = unsigned(0), columns
         if is_causal and of_queries:
             end = min(columns, unsigned(start + rows_in_tile))
+            first = unsigned(start + 1 - window if window <= start else 0)  # key that a query of this tile sees
+            base = unsigned(first // columns_in_tile * columns_in_tile)
         elif is_causal:
             base = unsigned(start // columns_in_tile * columns_in_tile)
+            end = min(columns, unsigned(start + rows_in_tile - 1 + window))  # the last query to see a key of this tile
         while base < end:
             cuda.syncthreads()
             load_columns(column_tile, column, at_column, steps[4], steps[5], base, columns, width_q, thread)
@@ -98,7 +102,7 @@ def grad_kernel(F: type, width: int, tile: tuple, of_queries: bool):
                     at = unsigned(base + entry(j, column_group, lane, LANES))
                     query, key = (at_row, at) if of_queries else (at, at_row)
                     weight = zero
-                    if at_row < rows and at < columns and (not is_causal or key <= query):
+                    if at_row < rows and at < columns and (not is_causal or key <= query < key + window):
                         of_query = log_sum_exp[unsigned(head * queries + query)]
                         if of_query != lowest:
                             weight = math.exp(scores[i * C + j] * scale - of_query)
@@ -159,8 +163,9 @@ def along_kernel(F: type):
     return attention_along
 
 
-def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
+def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal, window=None):
     """The gradients of q, k and v, each with the leading dimensions of `out`; the last two of forward are its own."""
+    window = q.shape[-2] if window is None else window
     heads, F, log_sum_exp = out.shape[:-2], q.dtype.type, contiguous(log_sum_exp)
     along = CudaArray(log_sum_exp.shape, F)
     grads = [new_like(x, (*heads, *x.shape[-2:])) for x in (q, k, v)]
@@ -168,14 +173,14 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
         arguments = padded(heads, 1), *(leading(x, heads) for x in (grad, out)), steps_of(grad, out)
         count = along.size, q.shape[-2], v.shape[-1]
         launch(along_kernel(F), over(along.size), THREADS, along, grad, out, *arguments, *count)
-    _grad(True, grads[0], grads[0], q, grad, k, v, log_sum_exp, along, heads, scale, is_causal)
-    _grad(False, grads[1], grads[2], k, v, q, grad, log_sum_exp, along, heads, scale, is_causal)
+    _grad(True, grads[0], grads[0], q, grad, k, v, log_sum_exp, along, heads, scale, is_causal, window)
+    _grad(False, grads[1], grads[2], k, v, q, grad, log_sum_exp, along, heads, scale, is_causal, window)
     return tuple(grads)
 
 
 def _grad(of_queries, *arrays_and_options):
     """One launch of the kernel of gradients: arrays in the order of its arguments."""
-    *arrays, log_sum_exp, along, heads, scale, is_causal = arrays_and_options
+    *arrays, log_sum_exp, along, heads, scale, is_causal, window = arrays_and_options
     out, _, row, row_grad, column, _ = arrays
     if not out.size and not arrays[1].size:
         return
@@ -186,5 +191,5 @@ def _grad(of_queries, *arrays_and_options):
     launch(
         grad_kernel(F, width, tile, of_queries), tiles * math.prod(heads), (lanes, lines), *arrays, log_sum_exp, along,
         tiles, padded(heads, 1), *(leading(x, heads) for x in arrays), steps_of(*arrays[2:], *arrays[:2]), rows,
-        columns, width_q, width_v, F(scale), int(is_causal),
+        columns, width_q, width_v, F(scale), int(is_causal), window,
     )  # fmt: skip

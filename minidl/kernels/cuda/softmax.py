@@ -37,13 +37,15 @@ def softmax_kernel(name: str, F: type, kept: int):
     may_see_nothing = name == "attention_weights"
 
     @cuda.jit
-    def softmax_rows(out, x, rows, width, scale, queries):
+    def softmax_rows(out, x, rows, width, scale, queries, window):
         """out = softmax(scale x) of each row. queries > 0: of which row i, i + queries, ... sees the columns up to i.
+
+        window > 0: of these the last ones, so many at most.
 
         A row that is kept is read once, and its largest number found before its sum; a longer one is read twice, and
         both are found at once.
         """
-        rows, width, queries = unsigned(rows), unsigned(width), unsigned(queries)
+        rows, width, queries, window = unsigned(rows), unsigned(width), unsigned(queries), unsigned(window)
         column, columns = unsigned(cuda.threadIdx.x), unsigned(cuda.blockDim.x)
         values = cuda.local.array(slots, F)
         first, step = first_row(), rows_at_once()
@@ -51,14 +53,15 @@ def softmax_kernel(name: str, F: type, kept: int):
             row = unsigned(first + cuda.threadIdx.y)
             start = unsigned(row * width)
             seen = unsigned(0 if row >= rows else min(width, row % queries + 1) if queries > 0 else width)
+            before = unsigned(row % queries + 1 - window if 0 < window <= row % queries else 0)  # of what is not seen
             top, total = lowest, zero
             if kept:
                 for k in range(kept):
                     j = unsigned(column + k * columns)
-                    values[k] = x[unsigned(start + j)] * scale if j < seen else lowest
+                    values[k] = x[unsigned(start + j)] * scale if before <= j < seen else lowest
                     top = top if top >= values[k] or top != top else values[k]
             else:
-                j = column
+                j = unsigned(column + before)
                 while j < seen:
                     top, total = with_next(top, total, x[unsigned(start + j)] * scale)
                     j = unsigned(j + columns)
@@ -81,7 +84,7 @@ def softmax_kernel(name: str, F: type, kept: int):
             elif row < rows:
                 j = column
                 while j < width:
-                    number = x[unsigned(start + j)] * scale if j < seen else lowest
+                    number = x[unsigned(start + j)] * scale if before <= j < seen else lowest
                     out[unsigned(start + j)] = finish(number, top, total)
                     j = unsigned(j + columns)
             first = unsigned(first + step)
@@ -147,13 +150,15 @@ def log_softmax_grad(grad, y, dim):
     return _along(dim, _backward, "log_softmax", grad, y)
 
 
-def attention_weights(scores, scale, is_causal):
+def attention_weights(scores, scale, is_causal, window=None):
     """softmax(scale * scores) over the last dimension; with is_causal query i sees the keys up to i.
 
-    A row of nothing but -inf, a query that sees no key, gives zeros. In place if the scores are contiguous.
+    window: of these it sees no more than so many, the last ones; None for all. A row of nothing but -inf, a query that
+    sees no key, gives zeros. In place if the scores are contiguous.
     """
     scores = contiguous(scores)
-    _forward("attention_weights", scores, scores, scale=scale, queries=scores.shape[-2] if is_causal else 0)
+    queries = scores.shape[-2] if is_causal else 0
+    _forward("attention_weights", scores, scores, scale=scale, queries=queries, window=window or 0)
     return scores
 
 
@@ -176,12 +181,12 @@ def _along(dim, run, name, *arrays):
     return permute(out, dims)
 
 
-def _forward(name, out, x, scale=1, queries=0):
+def _forward(name, out, x, scale=1, queries=0, window=0):
     if x.size:
         width, F = x.shape[-1], x.dtype.type
         rows = x.size // width
         blocks, block, kept = blocks_of_rows(rows, width)
-        launch(softmax_kernel(name, F, kept), blocks, block, out, x, rows, width, F(scale), queries)
+        launch(softmax_kernel(name, F, kept), blocks, block, out, x, rows, width, F(scale), queries, window)
 
 
 def _backward(name, out, grad, y, scale=1):

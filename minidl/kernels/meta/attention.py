@@ -12,9 +12,10 @@ __all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
 WIDEST_IN_TILES = algorithms.WIDEST_IN_TILES["cpu"]  # but for `kernels.predicting`
 
 
-def attention(q, k, v, scale, is_causal):
+def attention(q, k, v, scale, is_causal, window=None):
     heads = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
-    queries, keys, width, values = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    queries, width, values = q.shape[-2], q.shape[-1], v.shape[-1]
+    keys = _seen(queries, k.shape[-2], window)
     log_sum_exp = MetaArray((*heads, queries), q.dtype)
     product = math.prod(heads), queries, keys, width + values
     flops = 2 * math.prod(product) + 15 * math.prod(product[:3])
@@ -25,7 +26,7 @@ def attention(q, k, v, scale, is_causal):
     return out, log_sum_exp
 
 
-def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
+def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal, window=None):
     """Seven products a tile: two make the weights again, for queries and for keys, two the gradient of the weights.
 
     With weights that were kept, as matmul and attention_weights_grad do it, there would be four.
@@ -33,7 +34,7 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
     heads = out.shape[:-2]
     grad_k, grad_v = (MetaArray((*heads, *x.shape[-2:]), x.dtype) for x in (k, v))
     width, values = q.shape[-1], v.shape[-1]
-    product = math.prod(heads), q.shape[-2], k.shape[-2], 4 * width + 3 * values
+    product = math.prod(heads), q.shape[-2], _seen(q.shape[-2], k.shape[-2], window), 4 * width + 3 * values
     weights = math.prod(product[:3])
     flops = 2 * math.prod(product) + 30 * weights + 2 * out.size
     needed = weights * (4 * (width + values) + 5)
@@ -42,3 +43,17 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal):
         shapes=(product,), also_written=(grad_k, grad_v), kind="product", recomputed=flops - needed,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
+
+
+def _seen(queries, keys, window):
+    """The keys that count for a query: all without a window, also of a causal one; else those seen, on average."""
+    if window is None or not queries:
+        return keys
+    seen, too_old = (_pairs(n, keys) for n in (queries, max(0, queries - window)))
+    return -(-(seen - too_old) // queries)
+
+
+def _pairs(queries, keys):
+    """How many queries and keys up to theirs there are."""
+    both = min(queries, keys)
+    return both * (both + 1) // 2 + (queries - both) * keys

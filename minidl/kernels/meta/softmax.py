@@ -14,7 +14,7 @@ log_softmax = twin("log_softmax", 14, kind="normalisation")
 log_softmax_grad = twin("log_softmax_grad", 13, kind="normalisation")
 
 
-def attention_weights(scores, scale, is_causal):
+def attention_weights(scores, scale, is_causal, window=None):
     scores = scores if scores.contiguous else copy(scores)
     in_place("attention_weights", scores, (scores,), 15 * scores.size, kind="normalisation")
     return scores

@@ -12,11 +12,11 @@ from minidl.kernels.cpu.fast.threads import split, thread_rows
 MINUS_INFINITY = np.float32(-np.inf)
 
 
-def attention_weights(scores, scale, is_causal):
+def attention_weights(scores, scale, is_causal, window):
     """In place of the contiguous scores."""
     queries, keys = scores.shape[-2:]
-    s, scale = scores.reshape(-1, queries, keys), np.float32(scale)
-    split(len(s), lambda part: weights_of(s[part], scale, is_causal), thread_rows(queries * keys))
+    s, scale, window = scores.reshape(-1, queries, keys), np.float32(scale), queries if window is None else window
+    split(len(s), lambda part: weights_of(s[part], scale, is_causal, window), thread_rows(queries * keys))
     return scores
 
 
@@ -30,31 +30,32 @@ def attention_weights_grad(grad, weights, scale):
 
 @njit(fastmath=FLAGS | {"nnan"})
 def largest(row, end):
-    m = row[0]
+    m = MINUS_INFINITY
     for j in range(end):
         m = row[j] if row[j] > m else m
     return m
 
 
 @njit(fastmath=FLAGS)
-def weights_of(scores, scale, is_causal):
+def weights_of(scores, scale, is_causal, window):
     """softmax(scale * scores), in place of scores (matrices, queries, keys)."""
     matrices, queries, keys = scores.shape
     for m in range(matrices):
         for i in range(queries):
             row = scores[m, i]
-            end = min(i + 1, keys) if is_causal else keys
-            top = largest(row, end) * scale
+            start, end = max(0, i + 1 - window), min(i + 1, keys) if is_causal else keys
+            top = largest(row[start:], end - start) * scale
             sees = top != MINUS_INFINITY
             top = top if sees else np.float32(0)
             total = np.float32(0)
-            for j in range(end):
+            for j in range(start, end):
                 e = exp(row[j] * scale - top)
                 row[j] = e
                 total += e
             inverse = ONE / total if sees else np.float32(0)
-            for j in range(end):
+            for j in range(start, end):
                 row[j] *= inverse
+            row[:start] = 0
             row[end:] = 0
 
 
