@@ -108,6 +108,6 @@ def check_norms(rank: RankTags, i: Instruction, needed: str) -> None:
 def check_samples(facts: Facts, rank: RankTags, buffer: BufferName) -> None:
     samples, needed = rank.tags[buffer].samples, facts.needed(buffer)
     if samples != needed:
-        lost, twice = needed - samples, samples - needed
-        what = f"lack {sorted(lost)}" if lost else f"count {sorted(twice)} more than once"
+        lost, more = needed.there & ~samples.there, samples.twice | samples.there & ~needed.there
+        what = f"lack {facts.names(lost)}" if lost else f"count {facts.names(more)} more than once"
         raise ProgramError(f"rank {rank.number}: {buffer} {what} (replica, micro-batch) of the global batch")

@@ -6,7 +6,6 @@ gradients that lack a sample.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minidl.parallel import instructions as I
@@ -32,6 +31,7 @@ from minidl.parallel.tags import (
     Gathered,
     ProgramError,
     RankTags,
+    Samples,
     Sum,
     Tag,
     Tags,
@@ -81,7 +81,8 @@ def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
     output, target = (rank.tags[buffer] for buffer in i.reads)
     if output.samples != target.samples or output.blocks != facts.layout.chunks[-1][1]:
         raise ProgramError(f"rank {rank.number}: {i} compares {output} with the labels of {target}")
-    return {buffer: Sum(Counter([output.samples])) if buffer.holds == "loss" else output for buffer in i.writes}
+    found = Sum(facts.samples([output.samples]))
+    return {buffer: found if buffer.holds == "loss" else output for buffer in i.writes}
 
 
 def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
@@ -127,17 +128,16 @@ def _add_gradients(
         saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
         place = i.chunk, b
         gradients = lie[place]
-        so_far = rank.tags[gradients] if i.accumulates else Sum(Counter(), place=place if place in slots else None)
-        so_far.samples[saved.samples] += 1
-        tags[gradients] = so_far
+        so_far = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place if place in slots else None)
+        tags[gradients] = so_far._replace(samples=so_far.samples + facts.samples([saved.samples]))
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True):
             place = APART, n
             gradients = lie[place]
             known = gradients in tags or n not in i.new_apart
-            new = Sum(Counter(), place=place if place in slots else None)
+            new = Sum(Samples(), place=place if place in slots else None)
             so_far = tags.get(gradients, rank.tags.get(gradients)) if known else new
-            so_far.samples.update(facts.found(n, rank.mesh, saved.samples, i.chunk, b))
-            tags[gradients] = so_far
+            found = facts.found(n, rank.mesh, saved.samples, i.chunk, b)
+            tags[gradients] = so_far._replace(samples=so_far.samples + found)
         rank.live[i.chunk, i.micro_batch] -= 1
     rank.live = +rank.live  # without those of which nothing is left
     return tags
@@ -149,7 +149,7 @@ def _add_share(facts: Facts, rank: RankTags, i: I.AddShare) -> Tags:
     found = rank.tags[i.slot]
     if found.place != (i.chunk, i.bucket) or found.whole:
         raise ProgramError(f"rank {rank.number}: {i} needs a share of what is reduced of that bucket, not {found}")
-    before = rank.tags[B.gradients(i.chunk, i.bucket)].samples if i.accumulates else Counter()
+    before = rank.tags[B.gradients(i.chunk, i.bucket)].samples if i.accumulates else Samples()
     return {B.gradients(i.chunk, i.bucket): Sum(before + found.samples, whole=False)}
 
 
@@ -177,7 +177,7 @@ def _end_evaluation(facts: Facts, rank: RankTags, i: I.EndEvaluation) -> Tags:
 
 
 def _reduce(facts: Facts, rank: RankTags, i: Instruction, brought: Brought) -> Tags:
-    return {buffer: Sum(Counter(brought.samples)) for buffer in i.writes}  # a copy of its own, to be added to
+    return {buffer: Sum(brought.samples) for buffer in i.writes}
 
 
 def _reduce_gradients(facts: Facts, rank: RankTags, i: I.ReduceGradients | I.SumParts, brought: Brought) -> Tags:
@@ -189,7 +189,7 @@ def _reduce_gradients(facts: Facts, rank: RankTags, i: I.ReduceGradients | I.Sum
     if places != {place if i.slot else None}:
         raise ProgramError(f"rank {rank.number}: {i} finds there those of other buckets, {places}")
     whole = not isinstance(i, I.ReduceScatterGradients)
-    return {buffer: Sum(Counter(brought.samples), whole, place if i.slot else None) for buffer in i.writes}
+    return {buffer: Sum(brought.samples, whole, place if i.slot else None) for buffer in i.writes}
 
 
 def _gather(facts: Facts, rank: RankTags, i: I.GatherParameters, brought: Brought) -> Tags:

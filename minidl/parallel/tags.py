@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
@@ -53,14 +53,26 @@ class Gathered(NamedTuple):
     version: Version
 
 
+class Samples(NamedTuple):
+    """Which samples are in a sum, and which of those more than once: a bit for each (`Facts.samples`)."""
+
+    there: int = 0
+    twice: int = 0
+
+    def __add__(self, other: Samples) -> Samples:
+        there, twice = self
+        added, added_twice = other
+        return Samples(there | added, twice | added_twice | there & added)
+
+
 class Sum(NamedTuple):
-    """What losses and gradients stand for: how often each sample is in them. whole: this is no share of the sum.
+    """What losses and gradients stand for: the samples that are in them. whole: this is no share of the sum.
 
     place: in a slot, the bucket whose gradients these are. A sample is (replica, micro-batch); in gradients of what is
     apart (replica, micro-batch, block, part), the last one the place of the rank that found this part of it.
     """
 
-    samples: Counter
+    samples: Samples
     whole: bool = True
     place: tuple[int, int] | None = None
 
@@ -75,12 +87,9 @@ class Brought:
         self.tags = list(tags)
 
     @cached_property
-    def samples(self) -> Counter:
-        """Of sums, how often each sample is in all of them together."""
-        total: Counter = Counter()
-        for tag in self.tags:
-            total.update(tag.samples)
-        return total
+    def samples(self) -> Samples:
+        """Of sums, the samples that are in all of them together."""
+        return reduce(Samples.__add__, (tag.samples for tag in self.tags), Samples())
 
 
 Tags = dict[BufferName, object]  # of what is written; what is left out has a tag that says nothing
@@ -98,6 +107,7 @@ class Facts:
     layout: Layout
     meshes: tuple[Mesh, ...]
     statistics: bool
+    _numbers: dict[Hashable, int] = field(default_factory=dict)  # of each sample, its bit
 
     @cached_property
     def dropped(self) -> list[dict[Place, int]]:
@@ -109,26 +119,41 @@ class Facts:
         """Of each stage the buckets whose gradients are reduced after every micro-batch, and the slots for that."""
         return [slots(self.plan, self.layout, stage) for stage in range(len(self.layout.stages))]
 
+    def samples(self, found: Iterable[Hashable]) -> Samples:
+        """These samples, each of which is named once."""
+        there = 0
+        for sample in found:
+            there |= 1 << self._numbers.setdefault(sample, len(self._numbers))
+        return Samples(there)
+
+    def names(self, bits: int) -> list[Hashable]:
+        """The samples whose bits these are, in order."""
+        return sorted(sample for sample, number in self._numbers.items() if bits >> number & 1)
+
     @cached_property
-    def batch(self) -> Counter:
+    def _batch(self) -> list[tuple[int, int]]:
         """The samples of the global batch."""
         replicas = {mesh.replica for mesh in self.meshes}
-        return Counter((replica, m) for replica in replicas for m in range(self.plan.micro_batches))
+        return [(replica, m) for replica in replicas for m in range(self.plan.micro_batches)]
 
-    def needed(self, buffer: BufferName) -> Counter:
+    @cached_property
+    def batch(self) -> Samples:
+        return self.samples(self._batch)
+
+    def needed(self, buffer: BufferName) -> Samples:
         """The samples that gradients or losses must have in them."""
         return self.needed_apart[buffer.bucket] if buffer.chunk == APART else self.batch
 
     @cached_property
-    def needed_apart(self) -> list[Counter]:
+    def needed_apart(self) -> list[Samples]:
         """The same, of what is apart."""
         parts = [{_part(mesh, apart) for mesh in self.meshes} for apart in self.layout.apart]
         return [
-            Counter((*sample, block, part) for sample in self.batch for block in apart.trained for part in found)
+            self.samples((*sample, block, part) for sample in self._batch for block in apart.trained for part in found)
             for apart, found in zip(self.layout.apart, parts, strict=True)
         ]
 
-    def found(self, number: int, mesh: Mesh, samples: tuple[int, int], chunk: int, bucket: int) -> list[tuple]:
+    def found(self, number: int, mesh: Mesh, samples: tuple[int, int], chunk: int, bucket: int) -> Samples:
         """The samples in the gradient of what is apart that a backward of `samples` through a bucket finds.
 
         Layers bring together the samples of the replicas that hold other parts of it, the experts of one layer.
@@ -136,7 +161,7 @@ class Facts:
         apart, run = self.layout.apart[number], range(*self.layout.buckets[chunk][bucket])
         blocks, part = [block for block in apart.trained if block in run], _part(mesh, apart)
         together = self._together[apart.reduction.replicas][samples[0]]
-        return [(replica, samples[1], block, part) for replica in together for block in blocks]
+        return self.samples((replica, samples[1], block, part) for replica in together for block in blocks)
 
     @cached_property
     def _together(self) -> dict[tuple[str, ...], dict[int, list[int]]]:
