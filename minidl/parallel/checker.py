@@ -8,16 +8,17 @@ here, whatever the numbers would have looked like. It also carries clocks that c
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
+from minidl.parallel.dependencies import Dependencies, Node, ends
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.machine import HazardError, Lane, Lanes
-from minidl.parallel.meetings import Meetings, Members
+from minidl.parallel.machine import Compiled, HazardError
+from minidl.parallel.meetings import Channel, Members
 from minidl.parallel.program import Program
 from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES, rule_of
 from minidl.parallel.tags import Brought, Facts, ProgramError, RankTags, Tags, Version
@@ -39,11 +40,36 @@ class Report:
     """What the proof found beside correctness.
 
     peak_micro_batches: for each rank checked, the most micro-batches whose activations it keeps at once; one that two
-    chunks keep counts twice. slots: the instructions of one step, of the ranks checked.
+    chunks keep counts twice. parts: the prologue, the step and the epilogue: what waits for what on the ranks checked.
     """
 
     peak_micro_batches: dict[int, int]
-    slots: tuple[Slot, ...]
+    parts: dict[str, Sequence[Node]]
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The instructions of one step, of the ranks checked."""
+        nodes = self.parts["step"]
+        whole = Counter(_whole(rank, i) for node in nodes for rank, i in node.members if i.slots and node.ends)
+        # Into how many pieces a forward, or a backward, is cut, bucket by bucket.
+        lengths = [
+            max((i.slots / whole[_whole(rank, i)] for rank, i in node.members if i.slots), default=0.0)
+            if node.ends
+            else 0.0
+            for node in nodes
+        ]
+        found = ends(nodes, lengths)[len(nodes) :]
+        return tuple(
+            Slot(rank, i, end - length, end)
+            for node, length, end in zip(nodes, lengths, found, strict=True)
+            if node.ends
+            for rank, i in node.members
+        )
+
+
+def _whole(rank: int, i: Instruction) -> tuple:
+    """What those have in common that one forward, or backward, is cut into."""
+    return rank, type(i), i.chunk, i.micro_batch
 
 
 def check(program: Program) -> Report:
@@ -61,37 +87,6 @@ def check(program: Program) -> Report:
     return _Checker(program).run()
 
 
-class Times:
-    """The clock of one rank. It knows slots, by what was waited for: not by the order in which the checker comes by.
-
-    starts: of what each lane has begun last.
-    """
-
-    def __init__(self, instructions: Iterable[Instruction]):
-        self.starts: dict[str, float] = {}
-        self.ends: defaultdict[str, list[float]] = defaultdict(list)
-        self.pieces = Counter(_whole(i) for i in instructions if i.slots)  # into how many one is cut, by bucket
-
-    def begin(self, lane: Lane) -> None:
-        """Its next instruction starts when all that it waits for is done; what the step before did is."""
-        self.starts[lane.name] = max(self.ends[name][done - 1] if done > 0 else 0 for name, done in lane.waits_for())
-
-    def wait_until(self, lane: str, time: float) -> None:
-        self.starts[lane] = max(self.starts[lane], time)
-
-    def finish(self, i: Instruction) -> tuple[float, float]:
-        """When the instruction has started, and when it ends."""
-        start = self.starts[i.lane]
-        end = start + i.slots / self.pieces[_whole(i)] if i.slots else start
-        self.ends[i.lane].append(end)
-        return start, end
-
-
-def _whole(i: Instruction) -> tuple:
-    """What those have in common that one forward, or backward, is cut into."""
-    return type(i), i.chunk, i.micro_batch
-
-
 class _Checker:
     def __init__(self, program: Program):
         self.program = program
@@ -106,70 +101,46 @@ class _Checker:
         axes = program.costs.layer_axes() if program.costs else []
         self.layer_axes = [a for a in axes if any(len(self.members(rank, a)) > 1 for rank in self.ranks)]
         self.inside: dict[tuple, list[CollectiveCall]] = {}  # of instructions, by what they do
-        self.times: dict[int, Times] = {}
-        self.slots: list[Slot] = []
-        self.meetings: Meetings = Meetings()
-        self.awake: deque[RankTags] = deque()  # who may be able to start something
-        self.todo: deque[Callable[[], None]] = deque()  # what they waited for has come
+        self.groups: dict[tuple, tuple[int, ...]] = {}
+        self.messages: defaultdict[Channel, deque[tuple]] = defaultdict(deque)
 
     def run(self) -> Report:
-        self.run_part("prologue")
-        self.run_part("step")
-        slots = tuple(self.slots)
+        parts = {"prologue": self.run_part("prologue"), "step": self.run_part("step")}
         for rank in self.ranks.values():
             self.check_updates(rank)
-        self.run_part("epilogue")
-        return Report({rank.number: rank.peak for rank in self.ranks.values()}, slots)
+        parts["epilogue"] = self.run_part("epilogue")
+        return Report({rank.number: rank.peak for rank in self.ranks.values()}, parts)
 
-    def run_part(self, part: str) -> None:
+    def run_part(self, part: str) -> list[Node]:
         """Run one part of all lists to its end."""
-        self.meetings, self.slots = Meetings(), []
-        self.times = {rank: Times(getattr(self.program[rank], part)) for rank in self.ranks}
-        for rank in self.ranks.values():
-            try:
-                rank.lanes = Lanes(self.program.compiled(rank.number, part))
-            except HazardError as error:
-                raise ProgramError(f"rank {rank.number}: {error}") from None
-            self.awake.append(rank)
-        while self.awake or self.todo:
-            while self.awake:
-                self.advance(self.awake.popleft())
-            while self.todo:
-                self.todo.popleft()()
-        self.check_end()
+        self.messages.clear()
+        lists = {rank.number: self.compiled(rank, part) for rank in self.ranks.values()}
+        found = Dependencies(lists, self.members, self.group_inside if self.layer_axes else lambda rank, i: None)
+        for node in found.nodes:
+            if not node.ends:
+                self.check_layers(node)
+            elif node.members:
+                HANDLERS[node.members[0][1].kind](self, node.members)
+        self.check_end(found)
+        return found.nodes
 
-    # The machine, driven
-
-    def advance(self, rank: RankTags) -> None:
-        """Start whatever may run now."""
-        for lane in rank.lanes.values():
-            while (i := lane.ready()) is not None:
-                self.times[rank.number].begin(lane)
-                lane.begin()
-                HANDLERS[i.kind](self, rank, i)
+    def compiled(self, rank: RankTags, part: str) -> Compiled:
+        try:
+            return self.program.compiled(rank.number, part)
+        except HazardError as error:
+            raise ProgramError(f"rank {rank.number}: {error}") from None
 
     def finish(self, rank: RankTags, i: Instruction, tags: Tags) -> None:
+        held = rank.tags
         for buffer in i.frees:
-            del rank.tags[buffer]
-        rank.tags |= {buffer: tags.get(buffer) for buffer in i.writes}
-        rank.lanes[i.lane].finish()
-        self.slots.append(Slot(rank.number, i, *self.times[rank.number].finish(i)))
-        self.awake.append(rank)
+            del held[buffer]
+        for buffer in i.writes:
+            held[buffer] = tags.get(buffer)
 
-    def compute(self, rank: RankTags, i: Instruction) -> None:
-        tags = rule_of(COMPUTE_RULES, rank, i)(self.facts, rank, i)
-        inside = iter(())
-        if self.layer_axes:  # where a layer's group has more than one member that is run
-            inside = iter(self.first_calls(i))
-
-        def go_on(_=None) -> None:
-            call = next(inside, None)
-            if call is None:
-                self.finish(rank, i, tags)
-            else:
-                self.meet(rank, "layers", call.axes, i, (i, call), go_on)
-
-        go_on()
+    def compute(self, members: tuple[tuple[int, Instruction]]) -> None:
+        ((number, i),) = members
+        rank = self.ranks[number]
+        self.finish(rank, i, rule_of(COMPUTE_RULES, rank, i)(self.facts, rank, i))
 
     def first_calls(self, i: Instruction) -> list[CollectiveCall]:
         """The first collective that layers make over each group of several ranks that are run.
@@ -181,65 +152,64 @@ class _Checker:
             self.inside[i.work] = [first[axes] for axes in self.layer_axes if axes in first]
         return self.inside[i.work]
 
-    def send(self, rank: RankTags, i: I.SendActivation | I.SendGradient) -> None:
-        if i.to == rank.number or not 0 <= i.to < self.program.world_size:
-            raise ProgramError(f"rank {rank.number}: {i} has no such peer among {self.program.world_size} ranks")
-        channel = rank.number, i.to
-        if not self.meetings.has_room(channel):
-            self.meetings.when_room(channel, lambda: self.todo.append(partial(self.send, rank, i)))
-            return
-        self.meetings.put(channel, (i.message, rank.tags[i.reads[0]], self.times[rank.number].starts[i.lane]))
+    def group_inside(self, number: int, i: Instruction) -> tuple[int, ...] | None:
+        """Those with whom a rank communicates inside the layers of an instruction, directly or through others."""
+        axes = tuple(call.axes for call in self.first_calls(i))
+        if not axes:
+            return None
+        if (number, axes) not in self.groups:
+            reached, new = {number}, [number]
+            while new:
+                new = [o for r in new for a in axes for o in self.members(r, a) if o not in reached]
+                reached.update(new)
+            self.groups[number, axes] = tuple(sorted(reached))
+        group = self.groups[number, axes]
+        return group if len(group) > 1 else None
+
+    def check_layers(self, node: Node) -> None:
+        """Those whose layers communicate with one another do the same."""
+        (first, theirs), *others = node.members
+        needed = self.first_calls(theirs)
+        for number, own in others:
+            if (found := self.first_calls(own)) != needed or own != theirs:
+                inside = f" in {found[0]}, {needed[0]}"
+                raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}{inside}")
+
+    def send(self, members: tuple[tuple[int, I.SendActivation | I.SendGradient]]) -> None:
+        ((number, i),) = members
+        rank = self.ranks[number]
+        if i.to == number or not 0 <= i.to < self.program.world_size:
+            raise ProgramError(f"rank {number}: {i} has no such peer among {self.program.world_size} ranks")
+        self.messages[number, i.to].append((i.message, rank.tags[i.reads[0]]))
         self.finish(rank, i, {})
 
-    def receive(self, rank: RankTags, i: I.RecvActivation | I.RecvGradient) -> None:
-        channel = i.source, rank.number
-        if not self.meetings.has_message(channel):
-            self.meetings.when_message(channel, lambda: self.todo.append(partial(self.receive, rank, i)))
-            return
-        message, tag, sent = self.meetings.take(channel)
-        self.times[rank.number].wait_until(i.lane, sent)
+    def receive(self, members: tuple[tuple[int, I.RecvActivation | I.RecvGradient]]) -> None:
+        ((number, i),) = members
+        message, tag = self.messages[i.source, number].popleft()
         if (message, tag.micro_batch) != (i.message, i.micro_batch):
             raise ProgramError(
-                f"rank {rank.number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
+                f"rank {number} expects the {i.message} of micro-batch {i.micro_batch} from rank {i.source}, "
                 f"which sends the {message} of micro-batch {tag.micro_batch} first"
             )
-        self.finish(rank, i, {i.writes[0]: tag})
+        self.finish(self.ranks[number], i, {i.writes[0]: tag})
 
-    def collective(self, rank: RankTags, i: Instruction) -> None:
-        rule = rule_of(COLLECTIVE_RULES, rank, i)
+    def collective(self, members: tuple[tuple[int, Instruction], ...]) -> None:
+        (first, theirs), *others = members
+        for number, own in others:
+            if _what(own) != _what(theirs):
+                raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}")
+        ranks = [self.ranks[number] for number, _ in members]
+        together = list(zip(ranks, (i for _, i in members), strict=True))
+        brought = Brought(rank.tags[buffer] for rank, i in together for buffer in i.reads)
+        for rank, i in together:
+            self.finish(rank, i, rule_of(COLLECTIVE_RULES, rank, i)(self.facts, rank, i, brought))
 
-        def end(brought: Brought) -> None:
-            self.finish(rank, i, rule(self.facts, rank, i, brought))
-
-        what = type(i), getattr(i, "chunk", None), getattr(i, "bucket", None), getattr(i, "apart", None)
-        self.meet(rank, "instructions", i.axes, i, what, end, [rank.tags[buffer] for buffer in i.reads])
-
-    def meet(self, rank: RankTags, among: str, axes, i: Instruction, what: tuple, end: Callable, brought=()) -> None:
-        """Come to a collective; `end` is called with what all have brought when the last one has come.
-
-        what: must be the same for all who come.
-        """
-        members = self.members(rank.number, axes)
-        everyone = self.meetings.join((among, axes, members), len(members), rank.number, (i, what, end, brought))
-        if everyone is None:
-            return
-        (first, (theirs, needed, *_)), *_ = everyone.items()
-        for number, (own, found, *_) in everyone.items():
-            if found != needed:
-                inside = f" in {found[1]}, {needed[1]}" if among == "layers" else ""
-                raise ProgramError(f"rank {number} is at {own}, rank {first} of the same group at {theirs}{inside}")
-        latest = max(self.times[number].starts[own.lane] for number, (own, *_) in everyone.items())
-        for number, (own, *_) in everyone.items():
-            self.times[number].wait_until(own.lane, latest)
-        all_brought = Brought(tag for *_, tags in everyone.values() for tag in tags)
-        self.todo.extend(partial(end, all_brought) for _, _, end, _ in everyone.values())
-
-    def check_end(self) -> None:
-        stuck = [f"rank {r.number} at {i}" for r in self.ranks.values() for i in r.lanes.unfinished()]
+    def check_end(self, found: Dependencies) -> None:
+        stuck = [f"rank {number} at {i}" for number, i in found.stuck]
         unread = [
             f"{message} of {tag} from rank {source} to rank {to}"
-            for (source, to), messages in self.meetings.messages.items()
-            for message, tag, _ in messages
+            for (source, to), messages in self.messages.items()
+            for message, tag in messages
         ]
         if stuck:
             never = f"; never received: {', '.join(unread)}" if unread else ""
@@ -257,6 +227,11 @@ class _Checker:
             if version != (expected := Version(int(trained), whole)):
                 done = "updates" if version.updates != expected.updates else "gathers"
                 raise ProgramError(f"rank {rank.number}: a step never {done} {buffer}, or not once")
+
+
+def _what(i: Instruction) -> tuple:
+    """What must be the same for all who come to a collective."""
+    return type(i), getattr(i, "chunk", None), getattr(i, "bucket", None), getattr(i, "apart", None)
 
 
 HANDLERS = {

@@ -1,0 +1,233 @@
+"""Dependencies: which instruction waits for which, on all ranks together, in an order in which they can run.
+
+The machine says for whom an instruction waits on its own rank (machine.py). Between ranks a receive waits for its send,
+a send for room in the channel, and a collective for all its members. None of that depends on how long anything takes
+where each lane of a rank runs for itself: so the k-th receive of a channel takes the k-th message, and what starts when
+is a longest path.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from minidl.parallel.instructions import Instruction
+from minidl.parallel.machine import Compiled, Entry
+from minidl.parallel.meetings import CHANNEL_MESSAGES, Channel
+from minidl.parallel.mesh import Axis
+
+Member = tuple[int, Instruction]  # a rank, and what it does
+
+
+class Node(NamedTuple):
+    """What ends at one time: an instruction of a rank, or a collective of all its members.
+
+    first, second: how far back in the order are those that it waits for; beyond the start of a step lies the end of the
+    step before. members: who does it; nobody where a node only joins others, to be waited for as one. ends: what they
+    do ends here; where layers of several members communicate, there also is a node at which all of them have begun.
+    inside: they do.
+    """
+
+    first: int
+    second: int
+    members: tuple[Member, ...]
+    ends: bool = True
+    inside: bool = False
+
+
+class _Lane:
+    """How far a lane has come. ends: its instructions' places among the nodes."""
+
+    __slots__ = ("rank", "entries", "length", "ends", "waits")
+
+    def __init__(self, rank: _Rank, entries: tuple[Entry, ...]):
+        self.rank, self.entries, self.length = rank, entries, len(entries)
+        self.ends: list[int] = []
+        self.waits = False  # for the other members of a collective
+
+
+class _Rank:
+    __slots__ = ("number", "lanes", "awake")
+
+    def __init__(self, number: int, compiled: Compiled):
+        self.number, self.awake = number, True
+        self.lanes = {name: _Lane(self, entries) for name, entries in compiled.items()}
+
+
+class Dependencies:
+    """Those of the ranks with these lists, as far as they can run.
+
+    members: who of a group of a rank, along some axes, is run. inside: the ranks with which layers of an instruction
+    communicate, this one among them; None where it needs nobody who is run. nodes: in an order in which they can run.
+    stuck: of each lane that does not end, the instruction at which it is.
+    """
+
+    def __init__(
+        self,
+        lists: dict[int, Compiled],
+        members: Callable[[int, tuple[Axis, ...]], tuple[int, ...]],
+        inside: Callable[[int, Instruction], tuple[int, ...] | None],
+    ):
+        self._members, self._inside = members, inside
+        self.nodes: list[Node] = []
+        self._before: list[tuple[int, list[_Lane | int]]] = []
+        self._ranks = {number: _Rank(number, compiled) for number, compiled in lists.items()}
+        self._sent: defaultdict[Channel, list[int]] = defaultdict(list)
+        self._taken: defaultdict[Channel, list[int]] = defaultdict(list)
+        self._come: defaultdict[tuple, dict[int, _Lane]] = defaultdict(dict)  # to a meeting that is not complete
+        self._met: defaultdict[tuple, int] = defaultdict(int)
+        self._awake = deque(self._ranks.values())
+        while self._awake:
+            rank = self._awake.popleft()
+            rank.awake = False
+            self._advance(rank)
+        lanes = [lane for rank in self._ranks.values() for lane in rank.lanes.values()]
+        self.stuck: list[Member] = [
+            (lane.rank.number, lane.entries[len(lane.ends)].instruction)
+            for lane in lanes
+            if len(lane.ends) < lane.length
+        ]
+        if not self.stuck:
+            self._tie_to_step_before()
+
+    def _wake(self, rank: _Rank) -> None:
+        if not rank.awake:
+            rank.awake = True
+            self._awake.append(rank)
+
+    def _advance(self, rank: _Rank) -> None:
+        """Run whatever may run now."""
+        lanes, moved = rank.lanes, True
+        while moved:
+            moved = False
+            for lane in lanes.values():
+                ends, length = lane.ends, lane.length
+                while len(ends) < length and not lane.waits:
+                    instruction, after = lane.entries[len(ends)]
+                    for name, number in after:
+                        if len(lanes[name].ends) < number:
+                            break
+                    else:
+                        if HANDLERS[instruction.kind](self, rank, lane, instruction):
+                            moved = True
+                            continue
+                    break
+
+    # Of one kind each: whether it has run
+
+    def _compute(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
+        group = self._inside(rank.number, i)
+        if group is not None:
+            return self._meet(rank, lane, ("layers", group), len(group))
+        self._add(((rank.number, i),), self._waits(lane), (lane,))
+        return True
+
+    def _send(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
+        channel = rank.number, i.to
+        sent, taken, waits = self._sent[channel], self._taken[channel], self._waits(lane)
+        if len(sent) >= CHANNEL_MESSAGES:
+            if len(taken) + CHANNEL_MESSAGES <= len(sent):
+                return False  # until one is taken
+            waits.append(taken[len(sent) - CHANNEL_MESSAGES])
+        self._add(((rank.number, i),), waits, (lane,))
+        sent.append(lane.ends[-1])
+        if i.to in self._ranks:
+            self._wake(self._ranks[i.to])
+        return True
+
+    def _receive(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
+        channel = i.source, rank.number
+        sent, taken = self._sent[channel], self._taken[channel]
+        if len(sent) == len(taken):
+            return False  # until one is sent
+        self._add(((rank.number, i),), [*self._waits(lane), sent[len(taken)]], (lane,))
+        taken.append(lane.ends[-1])
+        self._wake(self._ranks[i.source])
+        return True
+
+    def _collective(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
+        members = self._members(rank.number, i.axes)
+        return self._meet(rank, lane, (i.axes, members), len(members))
+
+    def _meet(self, rank: _Rank, lane: _Lane, group: tuple, members: int) -> bool:
+        """Come to the next meeting of a group; the last to come runs it for all."""
+        self._met[group, rank.number] += 1
+        meeting = group, self._met[group, rank.number]
+        come = self._come[meeting]
+        come[rank.number] = lane
+        lane.waits = True
+        if len(come) < members:
+            return False
+        del self._come[meeting]
+        lanes = tuple(come[number] for number in sorted(come))
+        everyone = tuple((one.rank.number, one.entries[len(one.ends)].instruction) for one in lanes)
+        if group[0] != "layers" or members == 1:
+            self._add(everyone, [wait for one in lanes for wait in self._waits(one)], lanes)
+        else:
+            waits = [self._waits(one) for one in lanes]
+            self._add(everyone, [wait for own in waits for wait in own], (), ends=False, inside=True)
+            begun = len(self.nodes) - 1
+            for one, own, member in zip(lanes, waits, everyone, strict=True):
+                self._add((member,), [*own, begun], (one,), inside=True)
+        for one in lanes:
+            one.waits = False
+            self._wake(one.rank)
+        return False  # this rank goes on when it is its turn
+
+    def _waits(self, lane: _Lane) -> list[int | tuple[_Lane, int]]:
+        """What the next instruction of a lane waits for: nodes; of the step before the lane, and a place there."""
+        lanes, place = lane.rank.lanes, len(lane.ends)
+        found = [lane.ends[-1] if place else (lane, -1)]
+        for name, number in lane.entries[place].after:
+            other = lanes[name]
+            found.append(other.ends[number - 1] if number > 0 else (other, number - 1))
+        return found
+
+    def _add(self, members: tuple[Member, ...], waits: list, lanes: Iterable[_Lane], **what: bool) -> None:
+        """A node that waits for these; of more than two some are joined before, the last one is not."""
+        while len(waits) > 2:
+            first, second, *others = waits
+            self._append(first, second, ())
+            waits = [len(self.nodes) - 1, *others]
+        self._append(waits[0], waits[-1], members, **what)
+        for lane in lanes:
+            lane.ends.append(len(self.nodes) - 1)
+
+    def _append(self, first, second, members: tuple[Member, ...], **what: bool) -> None:
+        here = len(self.nodes)
+        if type(first) is int and type(second) is int:
+            self.nodes.append(Node(here - first, here - second, members, **what))
+        else:
+            self._before.append((here, [first, second]))
+            self.nodes.append(Node(0, 0, members, **what))
+
+    def _tie_to_step_before(self) -> None:
+        """Now that it is known where all are, wait for those of the step before as well."""
+        count = len(self.nodes)
+        for here, waits in self._before:
+            back = [here - wait if type(wait) is int else here + count - wait[0].ends[wait[1]] for wait in waits]
+            self.nodes[here] = self.nodes[here]._replace(first=back[0], second=back[1])
+
+
+HANDLERS = {
+    "compute": Dependencies._compute,
+    "send": Dependencies._send,
+    "receive": Dependencies._receive,
+    "collective": Dependencies._collective,
+}
+
+
+def ends(nodes: Sequence[Node], seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
+    """When each node ends in so many steps, one after the other, that begin at `start`; before that, the start.
+
+    seconds: of each node, from when all that it waits for has ended. So the last steps × len(nodes) are those of nodes.
+    """
+    found = [start] * len(nodes)
+    append = found.append
+    pairs = [(-node.first, -node.second, time) for node, time in zip(nodes, seconds, strict=True)]
+    for _ in range(steps):
+        for first, second, time in pairs:
+            one, other = found[first], found[second]
+            append((one if one > other else other) + time)
+    return found
