@@ -19,11 +19,11 @@ from minidl.monitor.terminal import error_console
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
-from minidl.optim import SGD
 from minidl.parallel import blocks
-from minidl.parallel.block_profile import BlockProfile, Call, flops, profile_block, signature
+from minidl.parallel.block_profile import BlockProfile, Call, flops, profile_block
 from minidl.parallel.blocks import each, several
 from minidl.parallel.runtime.device import device_of_rank
+from minidl.parallel.signature import signature
 from minidl.profile_table import profile_table
 from minidl.storage import on_meta, placement
 from minidl.tensor import Tensor
@@ -152,7 +152,7 @@ class _Walk:
         key = signature(block), each(placement, x), wants_grad
         if key not in self.known:
             with _on_meta(block):
-                self.known[key] = profile_block(block, x, _sgd, wants_grad, trained=True)
+                self.known[key] = profile_block(block, x, wants_grad, trained=True)
         return self.known[key]
 
     def _rest(self, name: str, block: Module, x, wants_grad: bool, rows: list[Row]) -> None:
@@ -275,10 +275,6 @@ def _undisturbed(model: Module) -> Iterator[None]:
 def _moved(calls: tuple[Call, ...]) -> int:
     """The bytes that kernels read and write."""
     return sum(c.bytes_read + c.bytes_written for c in calls if isinstance(c, KernelCall))
-
-
-def _sgd(parameters) -> SGD:
-    return SGD(parameters, lr=0.1)
 
 
 def _join(name: str, child: str) -> str:

@@ -6,7 +6,7 @@ type of its arrays, so one op serves every device. A new device is a module with
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -68,16 +68,16 @@ def interposed(array_type: type, replace: Callable[[str, Any], Any]) -> Iterator
 
 
 @contextmanager
-def predicting(device: str) -> Iterator[None]:
+def predicting(device: str) -> Iterator[Hashable]:
     """In the `with` block meta attends as "cpu" or "cuda" does: in tiles, of which no weights are kept, or not.
 
-    The device need not be there. ValueError for another.
+    Gives what is equal where the same kernels run. The device need not be there. ValueError for another.
     """
     if device not in WIDEST_IN_TILES:
         raise ValueError(f"device {device!r} cannot be predicted: there are {' and '.join(WIDEST_IN_TILES)}")
-    widest = WIDEST_IN_TILES[device]
+    widest, kernels = WIDEST_IN_TILES[device], BY_ARRAY[meta.MetaArray]
     with interposed(meta.MetaArray, lambda name, kernel: widest if name == "WIDEST_IN_TILES" else kernel):
-        yield
+        yield device, kernels
 
 
 def _load_cuda() -> None:

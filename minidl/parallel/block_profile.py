@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
-from numbers import Number
 
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.module import Module
-from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
-from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.layout import USUAL, Reduction
-from minidl.parallel.mesh import REPLICAS
+from minidl.parallel.parameter_profile import ParameterProfile, reduction_of
 from minidl.storage import on_meta, storages
 from minidl.tensor import Tensor
 
 Call = KernelCall | CollectiveCall
 Arrays = MetaArray | tuple[MetaArray, ...]
 Kept = tuple[tuple[str | tuple[str, int], int], ...]  # storages: what they are called, and their bytes
-
-
-@dataclass(frozen=True)
-class ParameterProfile:
-    """A parameter of a block: its elements and bytes, and what the optimizer makes of it. trained: it wants a gradient.
-
-    reduction: over which ranks that is summed.
-
-    measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
-    update. state_bytes: what is kept of it. All empty where it is not trained.
-    """
-
-    elements: int
-    nbytes: int
-    trained: bool
-    measure: tuple[Call, ...] = ()
-    update: tuple[Call, ...] = ()
-    state_bytes: int = 0
-    squares: int = 0
-    reduction: Reduction = USUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +79,8 @@ class BlockProfile:
         return tuple(call for p in self.parameters for call in (*p.measure, *p.update))
 
 
-def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: bool, trained: bool) -> BlockProfile:
-    """Run `block`, whose parameters are on meta, on `x`.
+def profile_block(block: Module, x: Arrays, wants_grad: bool, trained: bool) -> BlockProfile:
+    """Run `block`, whose parameters are on meta, on `x`; what an optimizer makes of these is left open.
 
     wants_grad: whether a block before waits for its gradient. trained: whether a gradient comes back to it.
     """
@@ -115,26 +91,21 @@ def profile_block(block: Module, x: Arrays, optimizer: Callable, wants_grad: boo
         y, saved = blocks.forward(block, x, wants_grad, trained)
     back = _backward(block, x, wants_grad, y, saved) if saved is not None else _run_again(block, x)
     needed = _model_flops((*forward, *back.get("backward", ())))
+    held = tuple(
+        ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad, p.grad is not None, reduction=reduction_of(p))
+        for p in parameters
+    )
     if saved is not None and recomputes_attention(block):
         needed = _flops_at_least(block, x, wants_grad)
     with meta.record() as infer, _in_evaluation(block):
         blocks.infer(block, x)
-    updates, optimizer_name = _updates(parameters, optimizer) if parameters and trained else ({}, "")
-    plain = {p: ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad) for p in parameters}
-    held = tuple(replace(updates.get(p, plain[p]), reduction=reduction_of(p)) for p in parameters)
     for parameter in parameters:
         parameter.grad = parameter.gradient_buffer = None
     return BlockProfile(
         forward=tuple(forward), infer=tuple(infer), output=each(on_meta, y), passed=_passed(x, y),
         parameters=held, statistics_bytes=sum(buffer.data.nbytes for buffer in block.buffers()),
-        optimizer=optimizer_name, flops=needed, **back,
+        optimizer="", flops=needed, **back,
     )  # fmt: skip
-
-
-def reduction_of(p: Parameter) -> Reduction:
-    """Over which ranks the gradient of `p` is summed: not over those that hold other parts of it."""
-    split = {axis for one in p.cut.splits for axis in one.axes}
-    return Reduction(tuple(axis for axis in REPLICAS if axis not in split), tuple(p.summed_over))
 
 
 @contextmanager
@@ -227,42 +198,6 @@ class _Names:
         found = {key: nbytes for key, nbytes in storages(arrays).items() if key not in self.others}
         self.names |= zip((key for key in found if key not in self.names), self.numbers, strict=False)
         return tuple((self.names[key], nbytes) for key, nbytes in found.items())
-
-
-def _updates(parameters: list[Parameter], optimizer: Callable) -> tuple[dict[Parameter, ParameterProfile], str]:
-    """What the optimizer makes of each parameter that has a gradient, and the optimizer's name."""
-    stepper = make_optimizer(optimizer, parameters)
-    stepper.step()  # makes the state
-    found, gradients = {}, {p: p.grad for p in parameters if p.grad is not None}
-    for p in gradients:
-        for other in gradients:
-            other.grad = gradients[p] if other is p else None
-        with meta.record() as measure:
-            squares = stepper.measure()
-        with meta.record() as update:
-            stepper.step(squares=squares)
-        kept = sum(value.nbytes for value in stepper.state[p].values() if not isinstance(value, Number))
-        found[p] = ParameterProfile(
-            p.numel(), p.data.nbytes, p.requires_grad, tuple(measure), tuple(update), kept, stepper.norms
-        )
-    return found, type(stepper).__name__
-
-
-def signature(module: Module) -> tuple:
-    """Equal for two modules only if they are built alike: types, options and parameter shapes, all the way down."""
-    parts: list[object] = [type(module), module.training]
-    for name, value in vars(module).items():
-        if isinstance(value, Module):
-            parts.append((name, signature(value)))
-        elif isinstance(value, Tensor):
-            parts.append((name, value.shape, value.dtype, value.requires_grad))
-            if isinstance(value, Parameter):
-                parts.append(reduction_of(value))
-        elif isinstance(value, (int, float, str, bool, tuple, type(None))):
-            parts.append((name, value))
-        else:
-            parts.append((name, id(value)))
-    return tuple(parts)
 
 
 def flops(calls: Sequence[Call]) -> int:

@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from minidl.kernels.meta import MetaArray
-from minidl.parallel.block_profile import ParameterProfile
 from minidl.parallel.chain_profile import ChainProfile
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import REPLICAS
+from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 from minidl.parallel.shares import flat_elements, parts, share_elements
 from minidl.parallel.slots import Place, dropped, shards, slots

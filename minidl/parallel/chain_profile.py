@@ -5,9 +5,11 @@ The layout of a pipeline and the simulator read these profiles; nothing else kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from minidl.creation import device
 from minidl.kernels import meta
@@ -18,8 +20,8 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 from minidl.nn.repeated import Touched, distinct, one_of_each
 from minidl.parallel import blocks
-from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block, reduction_of, signature
-from minidl.parallel.blocks import several
+from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block
+from minidl.parallel.blocks import each, several
 from minidl.parallel.contracts import check_builder, check_takes_one
 from minidl.parallel.group import in_words
 from minidl.parallel.handle import CollectiveCall
@@ -27,7 +29,13 @@ from minidl.parallel.layout import USUAL, Apart, Reduction
 from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.normalization import SyncBatchNorm
+from minidl.parallel.parameter_profile import reduction_of, with_updates
+from minidl.parallel.remembered import Remembered
+from minidl.parallel.signature import signature
 from minidl.storage import placement
+
+KNOWN = Remembered(1024)  # a chain has few kinds of blocks, and a search tries some hundred plans of it
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -188,44 +196,78 @@ def _check_samples(x: MetaArray, profiles: Sequence[BlockProfile]) -> None:
             raise ValueError(f"a micro-batch of {x.shape[0]} samples is not divisible by {ranks}, which share it")
 
 
-def profile_chain(model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable) -> ChainProfile:
+def profile_chain(
+    model: Module, x: MetaArray, target: MetaArray, loss, optimizer: Callable, kernels: Hashable = None
+) -> ChainProfile:
     """Run the chain, whose parameters are on meta, on one micro-batch `x` with labels `target`.
 
-    optimizer: a function of parameters that returns an Optimizer. Identical blocks are run once.
+    optimizer: a function of parameters that returns an Optimizer. Identical blocks are run once: those that have been
+    run for another chain on the same `kernels`, None for some that nobody knows, not at all.
     """
-    chain, known = [distinct(block) for block in chain_of(model)], {}
-    signatures = {block: signature(block) for block in dict.fromkeys(chain)}
+    return _Profiler(model, optimizer, kernels).chain(x, target, loss)
 
-    def run(first_trained: int) -> list[BlockProfile]:
+
+class _Profiler:
+    def __init__(self, model: Module, optimizer: Callable, kernels: Hashable):
+        self.held_by = chain_of(model)
+        self.blocks = [distinct(block) for block in self.held_by]
+        self.optimizer, self.kernels = optimizer, kernels
+        self.signatures = {block: signature(block) for block in dict.fromkeys(self.blocks)}
+        self.known: dict[Hashable, BlockProfile] = {}  # in this chain
+        KNOWN.check()
+
+    def chain(self, x: MetaArray, target: MetaArray, loss: Loss) -> ChainProfile:
+        trains = {block: any(p.requires_grad for p in block.parameters()) for block in self.signatures}
+        trainable = [k for k, block in enumerate(self.blocks) if trains[block]]
+        first_trained = min(trainable, default=len(self.blocks))
+        profiles = self.run(x, first_trained)
+        cuts = [k for k, block in enumerate(profiles) if k > first_trained and not block.gives_gradient]
+        if cuts:
+            first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(self.blocks))
+            profiles = self.run(x, first_trained)
+        _check_samples(x, profiles)
+        array = profiles[-1].output if profiles else x
+        loss_name, loss = type(loss).__name__, loss_of_output(loss, self.held_by)
+        loss_calls, score_calls = self.loss(loss, array, target)
+        return ChainProfile(
+            tuple(profiles), first_trained, loss_calls, score_calls, x, target, loss_name,
+            ties_of(self.held_by, first_trained),
+        )  # fmt: skip
+
+    def run(self, x: MetaArray, first_trained: int) -> list[BlockProfile]:
         profiles, array = [], x
-        for k, block in enumerate(chain):
-            key = (signatures[block], blocks.each(placement, array), k > first_trained, k >= first_trained)
-            if key not in known:
+        for k, block in enumerate(self.blocks):
+            key = self.signatures[block].parts, each(placement, array), k > first_trained, k >= first_trained
+            if key not in self.known:
                 with _taking(array, block, "the block before"):
-                    known[key] = profile_block(block, array, optimizer, wants_grad=key[-2], trained=key[-1])
-            profiles.append(known[key])
+                    self.known[key] = self.block(block, array, *key[-2:], key)
+            profiles.append(self.known[key])
             array = profiles[-1].output
         return profiles
 
-    trains = {block: any(p.requires_grad for p in block.parameters()) for block in signatures}
-    trainable = [k for k, block in enumerate(chain) if trains[block]]
-    first_trained = min(trainable, default=len(chain))
-    profiles = run(first_trained)
-    cuts = [k for k, block in enumerate(profiles) if k > first_trained and not block.gives_gradient]
-    if cuts:
-        first_trained = min((k for k in trainable if k >= cuts[-1]), default=len(chain))
-        profiles = run(first_trained)
-    _check_samples(x, profiles)
-    array = profiles[-1].output if profiles else x
-    loss_name, loss = type(loss).__name__, loss_of_output(loss, chain)
-    with meta.record() as loss_calls, _taking(array, loss, "the last block"):
-        blocks.loss_and_gradient(loss, array, target)
-    with meta.record() as score_calls:
-        blocks.score(loss, array, target)
-    return ChainProfile(
-        tuple(profiles), first_trained, tuple(loss_calls), tuple(score_calls), x, target, loss_name,
-        ties_of(chain_of(model), first_trained),
-    )  # fmt: skip
+    def block(self, block: Module, x: Arrays, wants_grad: bool, trained: bool, key: Hashable) -> BlockProfile:
+        found = self.look_up(key, self.signatures[block].lasting, partial(profile_block, block, x, wants_grad, trained))
+        if not (found.parameters and trained):
+            return found
+        parameters, name = with_updates(list(block.parameters()), found.parameters, self.optimizer, KNOWN)
+        return replace(found, parameters=parameters, optimizer=name)
+
+    def loss(self, loss: Loss, output: Arrays, target: MetaArray) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
+        """The calls of the loss with its gradient, and of the score."""
+
+        def run():
+            with meta.record() as loss_calls, _taking(output, loss, "the last block"):
+                blocks.loss_and_gradient(loss, output, target)
+            with meta.record() as score_calls:
+                blocks.score(loss, output, target)
+            return tuple(loss_calls), tuple(score_calls)
+
+        parts, lasting = signature(loss)
+        return self.look_up((parts, each(placement, output), placement(target)), lasting, run)
+
+    def look_up(self, key: Hashable, lasting: bool, make: Callable[[], Value]) -> Value:
+        """What `make` gives, which it need not where another chain has."""
+        return KNOWN.get((self.kernels, key), make) if lasting and self.kernels is not None else make()
 
 
 def sequence_length(x) -> int | None:

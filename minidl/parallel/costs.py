@@ -14,7 +14,7 @@ from minidl.events import Details
 from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.parallel import instructions as I
-from minidl.parallel.block_profile import BlockProfile, Call, ParameterProfile
+from minidl.parallel.block_profile import BlockProfile, Call
 from minidl.parallel.bucket_parameters import BucketParameters
 from minidl.parallel.buffer_bytes import BufferBytes
 from minidl.parallel.chain_profile import ChainProfile
@@ -23,6 +23,7 @@ from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Axis
+from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 
 

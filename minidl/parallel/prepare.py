@@ -88,12 +88,12 @@ def prepare(
         raise ValueError("the model carries no example input: give one, as example=(x, y)")
     x, y = _parts(plan, x, y)
     selective = plan.recompute == "selective"
-    with predicting(device), attention_recomputed(model, True) if selective else nullcontext():
+    with predicting(device) as kernels, attention_recomputed(model, True) if selective else nullcontext():
         if selective and not recomputes_attention(model):
             raise ValueError(
                 'recompute="selective", but the model has no attention whose weights could be computed again'
             )
-        profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam)
+        profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
     weights = [block.cost(flops_per_byte) for block in profile.blocks]
     cuts = layout(
         plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions

@@ -11,11 +11,11 @@ import numpy as np
 from minidl import random
 from minidl.nn.module import Module
 from minidl.nn.parameter import Buffer, Parameter
-from minidl.parallel.block_profile import reduction_of
 from minidl.parallel.chain_profile import chain_of
 from minidl.parallel.instructions.buffers import APART
 from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Axis, Mesh
+from minidl.parallel.parameter_profile import reduction_of
 from minidl.parallel.plan import Plan
 from minidl.parallel.runtime.bucket import Bucket, FlatArrays
 from minidl.parallel.slots import Place

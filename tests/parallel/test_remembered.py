@@ -1,0 +1,157 @@
+"""What is known of blocks from one prediction to the next: their runs on meta, and nothing that anybody has changed."""
+
+import numpy as np
+import pytest
+
+from minidl import models, nn, optim
+from minidl.kernels import interposed, meta
+from minidl.kernels.meta import MetaArray
+from minidl.models.feed_forward import FeedForward
+from minidl.parallel import Plan, chain_profile
+from minidl.parallel.block_profile import flops
+from minidl.parallel.prepare import prepare
+from minidl.parallel.remembered import Remembered
+
+SIZES = dict(layers=4, hidden=16, heads=2, vocabulary=32, sequence=8)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The blocks that are run, from an empty memory on."""
+    blocks, run = [], chain_profile.profile_block
+
+    def counted(block, *arguments):
+        blocks.append(type(block).__name__)
+        return run(block, *arguments)
+
+    monkeypatch.setattr(chain_profile, "profile_block", counted)
+    monkeypatch.setattr(chain_profile, "KNOWN", Remembered(1024))
+    return blocks
+
+
+def gpt(mesh):
+    return models.gpt(**SIZES, mesh=mesh)
+
+
+def total(build=gpt, plan=Plan(), batch=8, **options):  # noqa: B008
+    """The FLOPs of forward, backward and update of all blocks, and of the loss."""
+    profile = prepare(build, plan, batch, **options).profile
+    return sum(flops((*b.forward, *b.backward, *b.update)) for b in profile.blocks) + flops(profile.loss)
+
+
+def test_blocks_of_another_plan_or_batch_are_not_run_again(runs):
+    first = prepare(gpt, Plan(data=2, micro_batches=2), 16)
+    kinds = ["GPTEmbedding", "GPTBlock", "GPTHead"]
+    assert runs == kinds
+    for plan, batch in [(Plan(data=4, micro_batches=4), 64), (Plan(pipeline=4), 4), (Plan(pipeline=2), 4)]:
+        found = prepare(gpt, plan, batch)
+        assert [a.forward is b.forward for a, b in zip(found.profile.blocks, first.profile.blocks, strict=True)]
+    assert runs == kinds
+    prepare(gpt, Plan(), 8)  # micro-batches of another size
+    prepare(gpt, Plan(tensor=2), 4)  # split blocks
+    prepare(gpt, Plan(recompute="selective"), 4)  # in which attention differs, so the ends are known
+    assert runs == [*kinds, *kinds, *kinds, "GPTBlock"]
+
+
+def test_a_block_with_another_forward_has_another_price_and_the_old_one_again_afterwards(monkeypatch):
+    before = total()
+    with monkeypatch.context() as patch:
+        patch.setattr(FeedForward, "forward", lambda self, x: x)
+        assert total() < before
+    assert total() == before
+
+
+def test_a_kernel_that_somebody_replaces_is_priced_as_it_is(monkeypatch):
+    before, gelu = total(), meta.gelu
+    with monkeypatch.context() as patch:
+        patch.setattr(meta, "gelu", lambda x, approximate: gelu(gelu(x, approximate), approximate))
+        assert total() == before + SIZES["layers"] * 16 * 8 * SIZES["sequence"] * 4 * SIZES["hidden"]
+    assert total() == before
+    with interposed(MetaArray, lambda name, kernel: (lambda x, approximate: x) if name == "gelu" else kernel):
+        assert total() < before
+    assert total() == before
+
+
+def test_code_of_a_users_own_is_run_each_time_as_it_may_call_anything(runs):
+    factor = 1
+
+    class Own(nn.Module):
+        def forward(self, x):
+            for _ in range(factor):
+                x = x * 2
+            return x
+
+    def build(mesh):
+        return nn.Sequential(nn.Linear(4, 4), Own(), nn.Linear(4, 2))
+
+    example = np.zeros((1, 4), "float32"), np.zeros(1, "int64")
+    first = total(build, example=example)
+    factor = 3
+    assert total(build, example=example) == first + 2 * 2 * 8 * 4
+    assert runs == ["Linear", "Own", "Linear", "Own"]
+
+
+def test_a_block_with_a_hook_is_run_each_time(runs):
+    def build(mesh):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        model[1].register_forward_hook(lambda module, inputs, out: out)
+        return model
+
+    for _ in range(2):
+        prepare(build, Plan(), 8, example=(np.zeros((1, 4), "float32"), np.zeros(1, "int64")))
+    assert runs == ["Linear"] * 3
+
+
+def test_what_an_optimizer_makes_of_parameters_is_its_own(runs):
+    def sgd(momentum):
+        return lambda parameters: optim.SGD(parameters, lr=0.1, momentum=momentum)
+
+    costs = [total(optimizer=made) for made in (sgd(0.0), sgd(0.9), optim.Adam, optim.LAMB)]
+    assert len(set(costs)) == 4 and costs[:3] == sorted(costs[:3])
+    assert [total(optimizer=made) for made in (sgd(0.0), sgd(0.9), optim.Adam, optim.LAMB)] == costs
+    assert runs == ["GPTEmbedding", "GPTBlock", "GPTHead"]  # whatever the optimizer
+    state = {
+        momentum: [p.state_bytes for b in prepare(gpt, Plan(), 8, optimizer=sgd(momentum)).profile.blocks
+                   for p in b.parameters]
+        for momentum in (0.0, 0.9)
+    }  # fmt: skip
+    assert not any(state[0.0]) and all(state[0.9])
+
+
+def test_an_optimizer_of_a_users_own_is_run_each_time():
+    times = 1
+
+    class Own(optim.SGD):
+        def update(self, *given):
+            for _ in range(times):
+                super().update(*given)
+
+    def updates():
+        blocks = prepare(gpt, Plan(), 8, optimizer=lambda parameters: Own(parameters, lr=0.1)).profile.blocks
+        return sum(flops(block.update) for block in blocks)
+
+    once, times = updates(), 3
+    assert updates() == 3 * once
+
+
+def test_groups_of_parameters_have_options_of_their_own():
+    def grouped(parameters):
+        first, *others = parameters
+        return optim.SGD([{"params": [first], "momentum": 0.9}, {"params": others}], lr=0.1)
+
+    for _ in range(2):
+        for block in prepare(gpt, Plan(), 8, optimizer=grouped).profile.blocks:
+            assert [bool(p.state_bytes) for p in block.parameters] == [True] + [False] * (len(block.parameters) - 1)
+
+
+def test_one_device_is_not_taken_for_another(runs):
+    for device in ("cpu", "cuda", "cpu", "cuda"):
+        prepare(gpt, Plan(), 8, device=device)
+    assert runs == ["GPTEmbedding", "GPTBlock", "GPTHead"] * 2
+
+
+def test_only_the_last_are_remembered():
+    known, made = Remembered(2), []
+    for key in "abacab":
+        known.get(key, lambda key=key: made.append(key))
+    assert made == ["a", "b", "c", "b"]
