@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+ATTENDS_AS = {"plain": "cpu", "flash": "flash"}  # a stack's attention -> for what `prepare` is told that it is
+
+
 @dataclass(frozen=True, repr=False)
 class Prediction(Throughput, Displayed):
     """What a plan would do on a cluster. All of it is predicted, nothing measured.
@@ -188,11 +191,13 @@ def simulate(
     plan.check_batch(batch_size)
     if plan.workers > cluster.devices and cluster.processors is None:
         raise ValueError(f"{plan} needs {plan.workers} devices, {cluster.name} has {cluster.devices}")
-    cluster.peak_flops(plan.precision)
+    cluster.peak_flops(plan.precision)  # refused where there is none
     chosen = stack if isinstance(stack, Stack) else Stack.load(stack)
+    plan = chosen.planned(plan)
+    device = ATTENDS_AS.get(chosen.attention, cluster.compute.device)
     prepared = prepare(
         model, plan, batch_size, example=example, loss=loss, optimizer=optimizer, clip=clip_norm is not None,
-        flops_per_byte=cluster.compute.flops_per_byte(plan.precision), device=cluster.compute.device,
+        flops_per_byte=cluster.compute.flops_per_byte(plan.precision), device=device,
     )  # fmt: skip
     program = edited(prepared.training, edit)
     check(program)

@@ -12,6 +12,7 @@ from minidl.parallel.costs import Costs
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
+from minidl.parallel.plan import PRECISIONS
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
 from simulator.stacks import Stack
@@ -25,11 +26,17 @@ class Prices:
 
     def __init__(self, cluster: Cluster, costs: Costs, stack: Stack, pace: float = 1.0):
         self.cluster, self.costs, self.plan, self.stack, self.pace = cluster, costs, costs.plan, stack, pace
+        self._dispatch_seconds = max(
+            stack.dispatch_us * 1e-6, cluster.compute.dispatch_seconds * bool(stack.dispatch_us)
+        )
+        self._between_stages = pace * (1 - stack.pipeline_hidden)
         self._meshes: dict[int, Mesh] = {}
         self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
         self._placed: dict[tuple, tuple[list[Placed], float]] = {}
         self._moved: dict[tuple, float] = {}
-        self._blocks: dict[int, tuple[Sequence[Call], list]] = {}  # by the identity of the calls, which are kept
+        self._blocks: dict[
+            int, tuple[Sequence[Call], tuple[list, float]]
+        ] = {}  # by the identity of the calls, which are kept
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
@@ -48,16 +55,22 @@ class Prices:
         busy = slowed = self.pace * self.cluster.compute.instruction_seconds
         goes_on = False
         for calls in self.costs.calls_by_block(instruction):
-            for seconds, slowed_seconds, call in self._stretches(calls):
-                busy, slowed = busy + seconds, slowed + slowed_seconds
+            stretches, launching = self._stretches(calls)
+            for seconds, slowed_seconds, call in stretches:
+                busy, slowed, launching = busy + seconds, slowed + slowed_seconds, launching - seconds
                 if call is None:
                     continue
                 found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
                 busy = slowed = seconds = 0.0
                 if call.phase != "wait":
                     seconds = self._inside_seconds(rank, call)
+                    launching -= seconds
                 found.append(Segment(seconds, 1.0, call))
                 goes_on = call.phase == "start" and not self.copied_at_once(call)
+            if launching > 0:  # kernels are faster than the host launches them
+                busy, slowed = busy + launching, slowed + launching
+        if exposed := self._exposed_gathers(rank, instruction):
+            busy, slowed = busy + exposed, slowed + exposed
         found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
         return tuple(found)
 
@@ -68,13 +81,29 @@ class Prices:
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
         """Time of a collective or a message inside a layer."""
         nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
-        return self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes)
+        seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes)
+        return seconds * (1 - self.stack.tensor_hidden) if self.stack.tensor_hidden else seconds
 
-    def _stretches(self, calls: Sequence[Call]) -> list[tuple[float, float, CollectiveCall | None]]:
-        """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows."""
+    def _exposed_gathers(self, rank: int, instruction: Instruction) -> float:
+        """Of gathering the parameters that an instruction computes with, the part that does not run beside kernels."""
+        share, places = 1 - self.stack.gather_overlap, getattr(instruction, "gathered", ())
+        if not (share and places):
+            return 0.0
+        gathers = (I.GatherParameters(*place, self.gathering_axes(*place), slot=slot) for place, slot in places)
+        return share * sum(self.collective(rank, gather) for gather in gathers)
+
+    def gathering_axes(self, chunk: int, bucket: int) -> tuple[str, ...]:
+        return self.plan.spread(self.costs.layout.reduction(chunk, bucket).replicas)
+
+    def _stretches(self, calls: Sequence[Call]) -> tuple[list[tuple[float, float, CollectiveCall | None]], float]:
+        """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows.
+
+        And how long the host takes to launch all of them.
+        """
         if id(calls) not in self._blocks:
-            found, busy, slowed = [], 0.0, 0.0
+            found, busy, slowed, launches = [], 0.0, 0.0, 0
             for call in self.stack.rewrite(calls, self.plan.precision):
+                launches += not (isinstance(call, KernelCall) and call.kind == "view")
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)
                     seconds *= self.pace
@@ -82,29 +111,40 @@ class Prices:
                 else:
                     found.append((busy, slowed, call))
                     busy = slowed = 0.0
-            self._blocks[id(calls)] = calls, [*found, (busy, slowed, None)]
+            launching = self.pace * launches * self._dispatch_seconds
+            self._blocks[id(calls)] = calls, ([*found, (busy, slowed, None)], launching)
         return self._blocks[id(calls)][1]
 
     def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> float:
         """Seconds of the sender."""
-        return self.pace * self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
+        return self._between_stages * self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
 
     def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> float:
         """Seconds of the receiver, after the sender is done."""
-        return self.pace * self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
+        return self._between_stages * self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
 
     def collective(self, rank: int, i: Instruction) -> float:
         """Seconds of each member's share of a collective instruction."""
         network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
-        return self.pace * network.collective_seconds(i.collective, ranks, nbytes)
+        hidden = self.stack.data_hidden if isinstance(i, I.ReduceGradients | I.GatherParameters) else 0.0
+        return self.pace * (1 - hidden) * network.collective_seconds(i.collective, ranks, nbytes)
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
         if i.work not in self._moved:
-            self._moved[i.work] = self.costs.payload_bytes(i)
+            self._moved[i.work] = self.costs.payload_bytes(i) * self._share_moved(i)
         return self._moved[i.work]
+
+    def _share_moved(self, i: Instruction) -> float:
+        """Of what the program moves, the part that the stack does, or how much more."""
+        stack, plan = self.stack, self.plan
+        if i.kind in ("send", "receive") and stack.split_sends and not plan.sequence_parallel:
+            return 1 / plan.tensor
+        if stack.gradients and isinstance(i, I.ReduceGradients | I.SumParts):
+            return PRECISIONS[stack.gradients] / PRECISIONS[plan.precision]
+        return 1.0
 
     def details(self, rank: int, i: Instruction, call: CollectiveCall | None = None) -> Details:
         """What a trace tells of an instruction, or of a collective inside it; bytes in the precision of training."""

@@ -71,7 +71,8 @@ def interposed(array_type: type, replace: Callable[[str, Any], Any]) -> Iterator
 def predicting(device: str) -> Iterator[Hashable]:
     """In the `with` block meta attends as "cpu" or "cuda" does: in tiles, of which no weights are kept, or not.
 
-    Gives what is equal where the same kernels run. The device need not be there. ValueError for another.
+    Gives what is equal where the same kernels run. The device need not be there; "flash" has tiles for heads of any
+    width. ValueError for another.
     """
     if device not in WIDEST_IN_TILES:
         raise ValueError(f"device {device!r} cannot be predicted: there are {' and '.join(WIDEST_IN_TILES)}")

@@ -10,7 +10,9 @@ import numpy as np
 
 COMPILED_FROM = 1 << 16  # elements: below, the import of Numba is not worth its 0.2 seconds
 LARGEST_WINDOW = 1024  # elements: the weights of longer ones leave the cache, and the BLAS is faster
-WIDEST_IN_TILES = {"cpu": 0, "cuda": 512}  # bytes of a head up to which the ops attend in tiles: on the CPU none
+# Bytes of a head up to which the ops attend in tiles: none on the CPU. "flash" is the simulator's, of kernels as those
+# of FlashAttention (Dao 2023), which are there for any head.
+WIDEST_IN_TILES = {"cpu": 0, "cuda": 512, "flash": 1 << 20}
 CONVOLUTIONS = {"cpu": ("winograd", "direct", "windows"), "cuda": ("windows",)}  # ways of which a device has kernels
 
 

@@ -70,7 +70,8 @@ def prepare(
     the model carries. loss: by default the model's own, or cross-entropy. optimizer: a function of parameters, Adam by
     default. clip: gradients are clipped by their norm. dtype: of parameters and inputs. flops_per_byte: the arithmetic
     a device does in the time in which it moves a byte: it weighs the two where blocks are compared, to be cut into
-    stages of equal cost. device: on which the chain is to run; only "cpu" and "cuda" differ, in what attention keeps.
+    stages of equal cost. device: on which the chain is to run; only "cpu", "cuda" and "flash" differ, in what attention
+    keeps.
 
     Nothing is allocated. Raises ValueError for what does not fit together.
     """

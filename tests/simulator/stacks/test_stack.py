@@ -7,6 +7,7 @@ from minidl.parallel import Plan
 from minidl.parallel.handle import CollectiveCall
 from simulator import Cluster, simulate
 from simulator.stacks import Stack
+from simulator.stacks.stack import FOLDER, tomllib
 from tests.simulator.kernel_calls import elementwise, product
 
 DEFAULT = Stack.load("default")
@@ -57,6 +58,42 @@ def test_an_unknown_stack_lists_those_there_are(tmp_path):
 
 def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path):
     path = tmp_path / "mine.toml"
-    for text, match in (("name = 3", "mine.toml: name = 3 is not a text"), ("name = ", "mine.toml is not a TOML file")):
+    for text, match in (
+        ("name = 3", "mine.toml: name = 3 is not a text"),
+        ("name = ", "mine.toml is not a TOML file"),
+        ("", "mine.toml: the file lacks 'name'"),
+        (
+            'name = "x"\nfusion = 1',
+            "mine.toml: the file has an unknown 'fusion': it may have name, like, extra, dropout",
+        ),
+        ('name = "x"\npasses = 2', r"mine.toml: passes = 2 is not a table: write { value = 2 }"),
+        ('name = "x"\npasses = { value = 0 }', "mine.toml: passes.value = 0 is not a positive number"),
+        ('name = "x"\nfused = { value = [[]] }', r"fused.value\[0\] = \[\] is not a list with something in it"),
+        ('name = "x"\nattention = { value = "fast" }', "attention.value = 'fast' is not one of"),
+        ('name = "x"\nproducts = { value = "float7" }', "products.value = 'float7' is not one of"),
+        ('name = "x"\n[[extra]]\nafter = "gelu"\nkernels = 1', r"mine.toml: extra\[0\] lacks 'passes'"),
+        ('name = "x"\nlike = "torch"', "mine.toml: like = 'torch' is none of .*default"),
+    ):
         path.write_text(text)
         fails(path, match)
+
+
+def test_a_stack_is_like_another_but_for_what_its_file_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulator.stacks.stack.FOLDER", tmp_path)
+    one = 'name = "one"\npasses = { value = 1.5, source = "s" }\n[[extra]]\nafter = "gelu"\nkernels = 2\npasses = 3\n'
+    (tmp_path / "one.toml").write_text(one)
+    (tmp_path / "two.toml").write_text('name = "two"\nlike = "one"\ndispatch_us = { value = 5 }\n')
+    two = Stack.load(tmp_path / "two.toml")
+    assert (two.key, two.name, two.passes, two.dispatch_us) == ("two", "two", 1.5, 5)
+    assert two.extra == (("gelu", 2, 3),)
+    (tmp_path / "one.toml").write_text('name = "one"\nlike = "two"\n')
+    fails(tmp_path / "one.toml", "like = 'one' goes round in a circle")
+
+
+@pytest.mark.parametrize("name", Stack.names())
+def test_every_stack_loads_and_every_entry_has_a_source(name):
+    stack = Stack.load(name)
+    assert stack.key == name and stack.name
+    table = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    for entry in [entry for entry in table.values() if isinstance(entry, dict)] + table.get("extra", []):
+        assert len(entry["source"]) > 7, entry
