@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from minidl.kernels.meta import KernelCall
@@ -44,3 +45,16 @@ def convolution(call: KernelCall) -> Convolution | None:
     runs = height if groups == 1 else height * width * groups  # only a whole row of a window lies together
     rest = m * (4 * height * run + RUN_BYTES * runs)
     return Convolution((groups, m, n // groups, height * run // groups), rest)
+
+
+def implicit_product(call: KernelCall) -> tuple[int, int, int, int]:
+    """(batch, m, n, k) of a convolution as a product of its windows, that of the weight's gradient as its own."""
+    batch, m, n, k = convolution(replace(call, algorithm="windows")).product
+    return (batch, n, k, m) if call.name == "conv2d_grad_weight" else (batch, m, n, k)
+
+
+def is_small_window(call: KernelCall) -> bool:
+    """Whether it is one of 3 x 3 or 5 x 5 at stride 1, of all channels, which has an algorithm with fewer products."""
+    stride, _, dilation, groups = call.options
+    weight = call.shapes[-1] if call.name == "conv2d_grad_weight" else call.shapes[1]
+    return tuple(weight[2:]) in ((3, 3), (5, 5)) and stride == dilation == (1, 1) and groups == 1

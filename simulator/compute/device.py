@@ -1,31 +1,69 @@
-"""A device by the figures of its datasheet, and by those that were calibrated where there are any."""
+"""A [device] table: the figures of a datasheet, those that may have been calibrated, and what stands in for these."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from simulator import schema
+from simulator.compute.products import WIDTH, Products, Tiles
 from simulator.compute.roofline import Roofline
 
-PRECISIONS = ("float32", "tfloat32", "bfloat16", "float16", "float8", "float4", "int8")
-KINDS = {  # what a device has where nothing was calibrated on it
-    # NVIDIA, Matrix Multiplication Background User's Guide: cuBLAS's largest tile; the rest as fitted on an A100.
-    "gpu": dict(memory_fraction=0.85, launch_us=4.0, dispatch_us=5.0, gemm_fraction=0.79, gemm_depth=160,
-                gemm_tile_m=128, gemm_tile_n=256),
-    # Jouppi et al. 2023 (ISCA): 128 x 128 systolic arrays; a compiled step has no launches, only starts of fusions.
-    "tpu": dict(memory_fraction=0.85, launch_us=1.0, dispatch_us=0.0, gemm_fraction=0.9, gemm_depth=128,
-                gemm_tile_m=128, gemm_tile_n=128),
+PRECISIONS = tuple(WIDTH)
+# The sizes for which cuBLAS and CUTLASS have kernels; "tile and wave quantisation" in NVIDIA's guide (see Products).
+GPU_TILES: Tiles = ((128, 256), (256, 128), (128, 128), (64, 256), (256, 64), (64, 128), (128, 64), (64, 64))
+KINDS: dict[str, dict[str, float]] = {  # what holds where nothing was calibrated
+    "gpu": dict(
+        memory_fraction=0.85,  # assumed: what kernels that stream data reach of a datasheet's bandwidth
+        launch_us=2.0,  # assumed: start and end of a kernel on the device
+        dispatch_us=5.0,  # assumed: a launch of CUDA's by an eager framework
+        gemm_fraction=0.78,  # as fitted on the A100; 0.87 on the H100
+        gemm_depth=150.0,  # as fitted on A100 and H100
+        gemm_last_wave=0.26,  # as fitted on A100 and H100
+        gemm_start_us=3.0,  # assumed: between the A100's and the H100's
+        gemm_accumulate=0.45,  # as fitted on A100 and B200
+        gemm_sustained=1.0, gemm_burst_us=0.0,  # nothing known of the power that a device draws
+        # Read from steps on A100: logits of 50,257 tokens at 78 TFLOP/s (vTrain's single-node table), attention with
+        # heads of 150 at 10 TFLOP/s (BigScience's prequel).
+        gemm_unaligned=0.25, gemm_unaligned_batched=0.032,
+        # FlashAttention-2 on A100, lower end of its 50 to 73 % (Dao 2023, abstract); backward in proportion to 63 %.
+        attention_forward=0.5, attention_backward=0.43,
+        convolution_fraction=0.8,  # assumed
+        array=1,
+    ),
+    "tpu": dict(
+        memory_fraction=0.85,  # assumed
+        launch_us=1.0,  # assumed: a compiled program has no launches, only the start of each fusion
+        dispatch_us=0.0,  # a compiled step is one launch
+        gemm_fraction=0.9,  # assumed: whole MaxText steps reach 0.72 to 0.79 of peak on TPU v4
+        gemm_depth=0.0, gemm_last_wave=1.0, gemm_start_us=1.0, gemm_accumulate=1.0,
+        gemm_sustained=1.0, gemm_burst_us=0.0, gemm_unaligned=1.0, gemm_unaligned_batched=1.0,
+        attention_forward=0.5, attention_backward=0.43,  # assumed, as on a GPU
+        convolution_fraction=0.8,  # assumed
+        array=128,  # Jouppi et al. 2023 (ISCA), table 1: matrix units of 128 x 128
+    ),
 }  # fmt: skip
+# gemm_feed_bandwidth over the memory's, where it was not calibrated. "gpu": assumed, between 1.8 as fitted on the A100
+# and 5.7 on the H100; "tpu": an array holds what it uses again.
+FEEDS = {"gpu": 3.0, "tpu": math.inf}
+ALIGNMENT = 16  # bytes: NVIDIA, Matrix Multiplication Background User's Guide, "requirements to use tensor cores"
 DATASHEET = schema.figures(
     memory_gb=schema.POSITIVE, memory_bandwidth=schema.POSITIVE, vector_flops=schema.POSITIVE, units=schema.COUNT
 )
+FROM_0_TO_1 = schema.number("a number from 0 to 1", lambda x: 0 <= x <= 1)
 CALIBRATED = schema.figures(
     memory_fraction=schema.SHARE, launch_us=schema.NOT_NEGATIVE, dispatch_us=schema.NOT_NEGATIVE,
-    gemm_fraction=schema.SHARE, gemm_depth=schema.NOT_NEGATIVE, gemm_tile_m=schema.COUNT, gemm_tile_n=schema.COUNT,
+    gemm_fraction=schema.SHARE, gemm_depth=schema.NOT_NEGATIVE, gemm_last_wave=FROM_0_TO_1,
+    gemm_start_us=schema.NOT_NEGATIVE, gemm_feed_bandwidth=schema.POSITIVE, gemm_accumulate=schema.SHARE,
+    gemm_sustained=schema.SHARE, gemm_burst_us=schema.NOT_NEGATIVE, gemm_unaligned=schema.SHARE,
+    gemm_unaligned_batched=schema.SHARE, attention_forward=schema.SHARE, attention_backward=schema.SHARE,
+    convolution_fraction=schema.SHARE, array=schema.COUNT,
 )  # fmt: skip
 PEAKS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.POSITIVE)), optional=PRECISIONS)
+FRACTIONS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.SHARE)), optional=PRECISIONS)
 DEVICE = schema.table(
-    {"kind": schema.one_of(*KINDS), "peak_flops": PEAKS} | DATASHEET | CALIBRATED, optional=("kind", *CALIBRATED)
+    {"kind": schema.one_of(*KINDS), "peak_flops": PEAKS, "gemm_fractions": FRACTIONS} | DATASHEET | CALIBRATED,
+    optional=("kind", "gemm_fractions", *CALIBRATED),
 )
 
 
@@ -34,18 +72,38 @@ def device(table: Mapping) -> Roofline:
 
     kind: "gpu" unless it is said; it gives the figures that the table leaves out. ValueError where no peak is given.
     """
-    figures = KINDS[table.get("kind", "gpu")] | schema.values(table)
-    if not table["peak_flops"]:
+    kind, peaks = table.get("kind", "gpu"), schema.values(table["peak_flops"])
+    if not peaks:
         raise ValueError(f"device.peak_flops has no precision: it needs one of {', '.join(PRECISIONS)}")
+    f = KINDS[kind] | schema.values(table)
+    is_gpu, array = kind == "gpu", f["array"]
+    products = Products(
+        units=f["units"],
+        tiles=GPU_TILES if is_gpu else ((8, array), (array, 8)),  # rows stream through an array that holds weights
+        inner=array,
+        memory_bandwidth=f["memory_bandwidth"],
+        fraction=f["gemm_fraction"],
+        fractions=schema.values(table.get("gemm_fractions", {})),
+        depth=f["gemm_depth"],
+        last_wave=f["gemm_last_wave"],
+        start_seconds=f["gemm_start_us"] * 1e-6,
+        accumulate=f["gemm_accumulate"],
+        sustained=f["gemm_sustained"],
+        burst_seconds=f["gemm_burst_us"] * 1e-6,
+        unaligned=f["gemm_unaligned"],
+        unaligned_batched=f["gemm_unaligned_batched"],
+        feed_bandwidth=f.get("gemm_feed_bandwidth", FEEDS[kind] * f["memory_bandwidth"]),
+        alignment=ALIGNMENT,
+    )
     return Roofline(
-        matrix_flops={
-            name: peak * figures["gemm_fraction"] for name, peak in schema.values(table["peak_flops"]).items()
-        },
-        vector_flops=figures["vector_flops"],
-        memory_bandwidth=figures["memory_bandwidth"] * figures["memory_fraction"],
-        launch_seconds=figures["launch_us"] * 1e-6,
-        dispatch_seconds=figures["dispatch_us"] * 1e-6,
-        tile=(figures["gemm_tile_m"], figures["gemm_tile_n"]),
-        units=figures["units"],
-        depth=figures["gemm_depth"],
+        peak_flops=peaks,
+        vector_flops=f["vector_flops"],
+        memory_bandwidth=f["memory_bandwidth"] * f["memory_fraction"],
+        products=products,
+        launch_seconds=f["launch_us"] * 1e-6,
+        dispatch_seconds=f["dispatch_us"] * 1e-6,
+        attention_forward=f["attention_forward"],
+        attention_backward=f["attention_backward"],
+        convolution_fraction=f["convolution_fraction"],
+        winograd=is_gpu,
     )

@@ -1,63 +1,97 @@
-"""Time of one kernel call by the figures of a datasheet."""
+"""Time of one kernel call by the figures of a device: of its datasheet, and those that were calibrated on it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minidl.kernels.meta import KernelCall
 from minidl.units import scaled
+from simulator.compute.convolution import implicit_product, is_small_window
+from simulator.compute.products import WIDTH, Products
+from simulator.compute.timed import ATTENTION
+
+RECOMPUTED_IN_TILES = 5 / 7  # products that the gradient of attention needs, of those that minidl's own kernels make
+HEADS = 32  # widths of heads are rounded up to a multiple of it: Dao et al., the kernels of the flash-attention library
+WINOGRAD = 2.25  # Lavin and Gray 2016, F(2x2, 3x3): products of a direct convolution, in those that are left
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """A kernel takes as long as its arithmetic or its memory traffic, whichever is longer, but at least a launch.
+    """A kernel takes a start, and then its arithmetic or its memory traffic, whichever is longer.
 
-    A matrix product runs in tiles on `units` units at a time: a tile that sticks out of the matrix, and a last wave
-    that does not fill the units, cost as much as full ones ("tile and wave quantisation", NVIDIA, Matrix Multiplication
-    Background User's Guide). depth: the steps along k that a tile loses in starting and ending. matrix_flops: by the
-    dtype of a product; one that the device's matrix units do not have runs outside them, at `vector_flops`.
+    peak_flops: of products, by dtype; one that the device lacks runs as the fastest that is at least as wide.
+    vector_flops: of all else. memory_bandwidth: that is reached. products: how long products take, by their shape.
+    attention_forward, attention_backward: of attention in tiles, what is reached of the peak; pairs of query and key
+    that are not seen are left out. convolution_fraction: of a product of the same shape, what a convolution reaches.
+    winograd: convolutions of 3 x 3 and 5 x 5 at stride 1 in float32 are made with fewer products.
     """
 
-    matrix_flops: Mapping[str, float]
+    peak_flops: Mapping[str, float]
     vector_flops: float
     memory_bandwidth: float
-    launch_seconds: float
-    tile: tuple[int, int]
-    units: int
-    depth: float
+    products: Products
+    launch_seconds: float = 0.0
     dispatch_seconds: float = 0.0
+    attention_forward: float = 1.0
+    attention_backward: float = 1.0
+    convolution_fraction: float = 1.0
+    winograd: bool = False
     instruction_seconds = 0.0
     device = "cpu"  # as meta notes calls: by its choice of algorithms
+    _known: dict[KernelCall, float] = field(default_factory=dict, repr=False, compare=False)
 
     def flops_per_byte(self, dtype: str) -> float:
-        return self._matrix_flops(dtype) / self.memory_bandwidth
+        return self.peak(dtype) * self.products.fraction / self.memory_bandwidth
 
-    def _matrix_flops(self, dtype: str) -> float:
-        return self.matrix_flops.get(dtype, self.vector_flops)
+    def peak(self, dtype: str) -> float:
+        """FLOP/s of products of `dtype`."""
+        if dtype in self.peak_flops:
+            return self.peak_flops[dtype]
+        width = WIDTH.get(dtype, 4)
+        return max((p for name, p in self.peak_flops.items() if WIDTH[name] >= width), default=self.vector_flops)
 
     def price(self, call: KernelCall) -> tuple[float, float]:
+        seconds = self._known.get(call)
+        if seconds is None:
+            seconds = self._known[call] = self._seconds(call)
+        return seconds, 1.0
+
+    def _seconds(self, call: KernelCall) -> float:
         moved = call.bytes_read + call.bytes_written
         if not moved:
-            return 0.0, 1.0  # a view
+            return 0.0  # a view
+        least = self.launch_seconds + moved / self.memory_bandwidth
+        if call.name in ATTENTION:
+            return max(least, self.launch_seconds + self._attention(call))
         if call.kind == "product":
-            arithmetic = self._matmul(*call.shapes[0]) / self._matrix_flops(call.dtype)
-        elif call.kind == "convolution":
-            arithmetic = call.flops / self._matrix_flops(call.dtype)
-        else:
-            arithmetic = call.flops / self.vector_flops
-        return max(self.launch_seconds, arithmetic, moved / self.memory_bandwidth), 1.0
+            layout, accumulates = call.options
+            added = 2 * call.bytes_written if accumulates else 0
+            return max(least, self._product(*call.shapes[0], layout, added, call.dtype))
+        if call.kind == "convolution":
+            return max(least, self._convolution(call))
+        return max(least, self.launch_seconds + call.flops / self.vector_flops)
+
+    def _product(self, batch: int, m: int, n: int, k: int, layout: str | None, added: float, dtype: str) -> float:
+        return self.products.seconds(batch, m, n, k, layout, added, dtype, self.peak(dtype))
+
+    def _attention(self, call: KernelCall) -> float:
+        (batch, queries, keys, widths), (seen,) = call.shapes[0], call.options
+        products, share, reached = 2, 1.0, self.attention_forward
+        if call.name == "attention_grad":
+            products, share, reached = 7, RECOMPUTED_IN_TILES, self.attention_backward
+        widths = products * HEADS * math.ceil(widths / products / HEADS)
+        return 2 * batch * queries * keys * widths * seen * share / (self.peak(call.dtype) * reached)
+
+    def _convolution(self, call: KernelCall) -> float:
+        """As the product that it is where windows are not copied into a matrix, or outside of matrix units."""
+        fewer = WINOGRAD if self.winograd and call.dtype == "float32" and is_small_window(call) else 1.0
+        product = self._product(*implicit_product(call), "NN", 0, call.dtype) / self.convolution_fraction
+        return min(product / fewer, self.launch_seconds + call.flops / self.vector_flops)
 
     def __str__(self) -> str:
-        fastest = max(self.matrix_flops, key=self.matrix_flops.get)
-        products, others = scaled(self.matrix_flops[fastest], "FLOP/s"), scaled(self.vector_flops, "FLOP/s")
-        memory = scaled(self.memory_bandwidth, "B/s")
+        fastest = max(self.peak_flops, key=self.peak_flops.get)
+        products = scaled(self.peak_flops[fastest] * self.products.fraction, "FLOP/s")
+        others, memory = scaled(self.vector_flops, "FLOP/s"), scaled(self.memory_bandwidth, "B/s")
         return f"products {products} ({fastest}), others {others}, memory {memory}"
-
-    def _matmul(self, batch: int, m: int, n: int, k: int) -> float:
-        """FLOPs of a product, those counted that its tiles and waves do for nothing."""
-        tile_m, tile_n = self.tile
-        tiles = batch * math.ceil(m / tile_m) * math.ceil(n / tile_n)
-        waves = math.ceil(tiles / self.units)
-        return 2 * waves * self.units * tile_m * tile_n * (k + self.depth)

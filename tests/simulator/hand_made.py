@@ -12,6 +12,7 @@ from minidl.parallel.program import Program
 from simulator.calibration import Calibration, identity
 from simulator.compute import Roofline
 from simulator.compute.device import PRECISIONS
+from simulator.compute.products import Products
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
 from simulator.network import Link, Links
@@ -63,11 +64,11 @@ def cluster(compute=None, network=None, devices=64, cores=None, turn=0.0, precis
     )
 
 
-def roofline(matrix_flops=100.0, **changes) -> Roofline:
+def roofline(matrix_flops=100.0, products=None, **changes) -> Roofline:
     """100 FLOP/s in tiles of 4 x 8 on 2 units, 10 FLOP/s elsewhere, 1,000 bytes a second, launches of 1 ms."""
     figures = dict(
-        matrix_flops=dict.fromkeys(PRECISIONS, matrix_flops), vector_flops=10.0, memory_bandwidth=1000.0,
-        launch_seconds=1e-3, tile=(4, 8), units=2, depth=0.0,
+        peak_flops=dict.fromkeys(PRECISIONS, matrix_flops), vector_flops=10.0, memory_bandwidth=1000.0,
+        launch_seconds=1e-3, products=products or Products(units=2, tiles=((4, 8),), memory_bandwidth=1000.0),
     )  # fmt: skip
     return Roofline(**figures | changes)
 

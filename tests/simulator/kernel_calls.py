@@ -4,9 +4,9 @@ from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 
 
-def product(batch, m, n, k, dtype="float32"):
-    moved = 4 * batch * (m * k + k * n)
-    return KernelCall("matmul", "product", ((batch, m, n, k),), dtype, 2 * batch * m * n * k, moved, 4 * batch * m * n)
+def product(batch, m, n, k, dtype="float32", layout="NN", accumulates=False):
+    flops, read, written = 2 * batch * m * n * k, 4 * batch * (m * k + k * n), 4 * batch * m * n
+    return KernelCall("matmul", "product", ((batch, m, n, k),), dtype, flops, read, written, (layout, accumulates))
 
 
 def elementwise(name="add", nbytes=1200, flops=100, dtype="float32", kind="elementwise"):

@@ -21,7 +21,7 @@ def attention(q, k, v, scale, is_causal, window=None):
     flops = 2 * math.prod(product) + 15 * math.prod(product[:3])
     out = result(
         "attention", (q, k, v), (*heads, queries, values), q.dtype, flops=flops, shapes=(product,),
-        also_written=(log_sum_exp,), kind="product",
+        also_written=(log_sum_exp,), kind="product", options=(_share(queries, keys, is_causal, window),),
     )  # fmt: skip
     return out, log_sum_exp
 
@@ -41,6 +41,7 @@ def attention_grad(grad, q, k, v, out, log_sum_exp, scale, is_causal, window=Non
     grad_q = result(
         "attention_grad", (grad, q, k, v, out, log_sum_exp), (*heads, *q.shape[-2:]), q.dtype, flops=flops,
         shapes=(product,), also_written=(grad_k, grad_v), kind="product", recomputed=flops - needed,
+        options=(_share(*product[1:3], is_causal, window),),
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
@@ -57,3 +58,11 @@ def _pairs(queries, keys):
     """How many queries and keys up to theirs there are."""
     both = min(queries, keys)
     return both * (both + 1) // 2 + (queries - both) * keys
+
+
+def _share(queries, keys, is_causal, window):
+    """Of the pairs that count, the share that is seen: about half of a causal one's, where no window has left out
+    those that are not."""
+    if not is_causal or window is not None or not queries * keys:
+        return 1.0
+    return _pairs(queries, keys) / (queries * keys)

@@ -19,8 +19,14 @@ def matmul(a, b, out=None):
     if b.ndim == 2:  # one product, whatever the number of rows
         m, batch = m * batch, 1
     product = result("matmul", (a, b), (*leading, a.shape[-2], n), a.dtype,
-                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),), kind="product")  # fmt: skip
+                     flops=2 * batch * m * n * k, shapes=((batch, m, n, k),), kind="product",
+                     options=(_letter(a) + _letter(b), False))  # fmt: skip
     return product if out is None else out
+
+
+def _letter(x):
+    """T for a matrix whose columns lie together in memory instead of its rows."""
+    return "T" if not x.contiguous and x.strides[-1] > 1 and x.strides[-2] <= 1 else "N"
 
 
 def linear(x, weight, bias):

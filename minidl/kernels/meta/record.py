@@ -52,8 +52,11 @@ class KernelCall:
         update: an optimizer's, of parameters and its state, whose float32 is kept in every precision;
         view: the same memory in another shape: it moves nothing.
         A gradient is of its kernel's kind, unless it is added up by indices.
-    dtype: of the result. options: a convolution's stride, padding, dilation and groups. algorithm: of a convolution,
-    "winograd", "direct" or "windows", as minidl.kernels.algorithms chooses for the CPU; "" where there is no choice.
+    dtype: of the result. options: a convolution's stride, padding, dilation and groups; of a matrix product, how its
+    operands lie in memory, each N by rows or T by columns ("NT": by the transpose of a matrix), and whether it is added
+    to what the result holds; of attention in tiles, the share of the pairs of query and key that are seen. algorithm:
+    of a convolution, "winograd", "direct" or "windows", as minidl.kernels.algorithms chooses for the CPU; "" where
+    there is no choice.
     recomputed: of the FLOPs those of what forward had computed but not kept.
     """
 

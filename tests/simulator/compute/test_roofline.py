@@ -1,68 +1,91 @@
-"""compute/roofline.py: kernel calls priced by a datasheet, of tiles of 4 x 8 on 2 units, 100 FLOP/s."""
+"""compute/roofline.py: kernel calls priced by a device's figures: 100 FLOP/s of products, 10 of all else."""
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from minidl.kernels.meta import KernelCall
+from minidl.kernels import meta
+from minidl.kernels.meta import KernelCall, MetaArray
+from simulator.compute.products import Products
 from tests.simulator.hand_made import roofline
-from tests.simulator.kernel_calls import elementwise, product
+from tests.simulator.kernel_calls import calls, elementwise, options, product
 
 FAST = dict(memory_bandwidth=1e12, launch_seconds=0.0)  # leaves arithmetic alone
+PLAIN = Products(units=1, tiles=((1, 1),), memory_bandwidth=1e12)  # no tile sticks out, no wave is left unfilled
 
 
 def seconds(call, **changes):
     return roofline(**changes).price(call)[0]
 
 
-def test_a_product_of_whole_tiles_and_waves_runs_at_the_matrix_rate():
-    for batch, m, n, k in ((1, 4, 16, 5), (1, 8, 16, 7), (2, 4, 8, 3), (1, 400, 80, 10)):
-        assert seconds(product(batch, m, n, k), **FAST) == pytest.approx(2 * batch * m * n * k / 100)
-
-
-def test_a_tile_that_sticks_out_costs_a_whole_one():
-    whole = seconds(product(1, 8, 16, 5), **FAST)
-    for m, n in ((5, 9), (7, 16), (8, 15)):
-        assert seconds(product(1, m, n, 5), **FAST) == whole
-    assert seconds(product(1, 9, 16, 5), **FAST) == pytest.approx(whole * 3 / 2)  # 3 rows of 2 tiles, 2 at a time
-
-
-def test_a_wave_that_does_not_fill_the_units_costs_a_full_one():
-    assert seconds(product(1, 4, 8, 5), **FAST) == seconds(product(1, 4, 16, 5), **FAST)  # 1 tile, 2 tiles
-    assert seconds(product(1, 12, 8, 5), **FAST) == seconds(product(1, 16, 8, 5), **FAST)  # 3 tiles, 4 tiles
-    assert seconds(product(3, 1, 1, 5), **FAST) == seconds(product(4, 4, 8, 5), **FAST)  # of a batch each has its own
-
-
-def test_starting_and_ending_a_tile_costs_depth_steps_along_k():
-    assert seconds(product(1, 4, 16, 5), depth=3.0, **FAST) == seconds(product(1, 4, 16, 8), **FAST)
-
-
-@given(st.integers(1, 3), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
-def test_no_product_beats_the_matrix_rate(batch, m, n, k):
-    assert seconds(product(batch, m, n, k), **FAST) >= 2 * batch * m * n * k / 100 * (1 - 1e-12)
-
-
-def test_no_kernel_is_faster_than_its_launch_its_arithmetic_or_its_bytes():
-    assert seconds(elementwise(nbytes=12, flops=1), launch_seconds=0.5) == 0.5
-    assert seconds(elementwise(nbytes=12, flops=100)) == 10.0
-    assert seconds(elementwise(nbytes=12000, flops=1)) == 12.0
-    assert seconds(product(1, 4, 8, 1), memory_bandwidth=1.0) == 4 * (4 + 8 + 32)
-
-
-def test_a_convolution_runs_at_the_matrix_rate():
-    call = KernelCall("conv2d_grad_weight", "convolution", ((2, 2),), "float32", 1000, 8, 8)
-    assert seconds(call) == 10.0
+def test_a_kernel_takes_a_start_and_the_longer_of_its_arithmetic_and_its_bytes():
+    assert seconds(elementwise(nbytes=12, flops=1), launch_seconds=0.5) == 0.5 + 0.1
+    assert seconds(elementwise(nbytes=12, flops=100)) == pytest.approx(1e-3 + 10)
+    assert seconds(elementwise(nbytes=12000, flops=1)) == pytest.approx(1e-3 + 12)
+    assert seconds(product(1, 4, 8, 1), memory_bandwidth=1.0) == pytest.approx(1e-3 + 4 * (4 + 8 + 32))
 
 
 def test_views_cost_nothing():
     assert roofline().price(KernelCall("reshape", "view", ((4, 4), (16,)), "float32", 0, 0, 0)) == (0.0, 1.0)
 
 
-def test_a_product_runs_at_the_rate_of_its_dtype():
-    rates = {"float32": 100.0, "bfloat16": 400.0}
-    compute = replace(roofline(**FAST), matrix_flops=rates)
-    for dtype, rate in {**rates, "float64": 10.0}.items():  # one that has none is like other arithmetic
+def test_a_product_runs_at_the_rate_of_its_dtype_or_of_the_next_that_is_as_wide():
+    rates = {"float32": 100.0, "bfloat16": 400.0, "float8": 800.0}
+    ran_at = {"float16": 400.0, "int8": 800.0, "float4": 800.0, "tfloat32": 100.0, "float64": 100.0}
+    for dtype, rate in (rates | ran_at).items():
         call = product(1, 4, 16, 5, dtype)
-        assert compute.price(call)[0] == pytest.approx(call.flops / rate)
+        assert roofline(**FAST, peak_flops=rates).price(call)[0] == pytest.approx(call.flops / rate)
+    assert roofline(peak_flops={"bfloat16": 400.0}).peak("float32") == 10.0  # outside of the matrix units
+
+
+def attention(queries, keys, is_causal, width=64, heads=3):
+    q, k = (MetaArray((heads, n, width), np.float32) for n in (queries, keys))
+    with meta.record() as found:
+        y, log_sum_exp = meta.attention(q, k, k, 1.0, is_causal)
+        meta.attention_grad(y, q, k, k, y, log_sum_exp, 1.0, is_causal)
+    return found
+
+
+def test_attention_in_tiles_takes_two_products_forward_and_five_backward_of_the_pairs_that_are_seen():
+    for queries, keys, is_causal, seen in (
+        (6, 6, False, 36), (6, 6, True, 21), (4, 6, True, 10), (6, 4, True, 10 + 2 * 4), (6, 4, False, 24),
+    ):  # fmt: skip
+        forward, backward = attention(queries, keys, is_causal)
+        one = 2 * 3 * seen * 64  # FLOPs of one product
+        device = dict(FAST, attention_forward=0.5, attention_backward=0.25)
+        assert seconds(forward, **device) == pytest.approx(2 * one / (100 * 0.5))
+        assert seconds(backward, **device) == pytest.approx(5 * one / (100 * 0.25))
+
+
+def test_heads_of_other_widths_are_filled_up():
+    for call, wider in zip(attention(8, 8, True, width=80), attention(8, 8, True, width=96), strict=True):
+        assert seconds(call, **FAST) == seconds(wider, **FAST)
+
+
+def test_a_convolution_is_a_product_of_its_windows_and_its_weights_gradient_sums_over_them():
+    forward, backward, of_weight = calls((5, 3, 8, 8), (4, 3, 2, 3))
+    device = roofline(vector_flops=1e-9, products=PLAIN, convolution_fraction=0.5, **FAST)
+    for call, (m, n, k) in ((forward, (210, 4, 18)), (backward, (320, 3, 24)), (of_weight, (4, 18, 210))):
+        assert device.price(call)[0] == pytest.approx(2 * m * n * k / 100 / 0.5)
+
+
+def test_small_windows_of_float32_take_fewer_products_where_winograds_algorithm_is():
+    few = roofline(products=PLAIN, vector_flops=1e-9, winograd=True, **FAST)
+    many = roofline(products=PLAIN, vector_flops=1e-9, **FAST)
+    for size, stride, groups, dtype, saves in (
+        (3, 1, 1, "float32", True), (5, 1, 1, "float32", True), (1, 1, 1, "float32", False),
+        (3, 2, 1, "float32", False), (3, 1, 2, "float32", False), (3, 1, 1, "float64", False),
+    ):  # fmt: skip
+        for call in calls((2, 4, 8, 8), (4, 4 // groups, size, size), dtype, options(stride, 1, groups)):
+            assert few.price(call)[0] == pytest.approx(many.price(call)[0] / (2.25 if saves else 1)), call
+
+
+def test_a_depthwise_convolution_runs_outside_of_the_matrix_units_where_these_would_take_longer():
+    call, *_ = calls((2, 32, 8, 8), (32, 1, 3, 3), chosen=options(1, 1, groups=32))
+    assert seconds(call, vector_flops=50.0, **FAST) == call.flops / 50 < seconds(call, vector_flops=1.0, **FAST)
+
+
+def test_a_price_is_found_once_for_equal_calls():
+    device = roofline()
+    device.price(product(1, 4, 8, 5))
+    device.price(product(1, 4, 8, 5))
+    assert len(device._known) == 1
