@@ -103,7 +103,7 @@ def _fused_run(run: list[KernelCall], by_first: dict[str, list[tuple[str, ...]]]
                 ):
                     end = start + len(names)
                     break
-        if chains and run[end - 1].kind in IN_CHAINS:
+        if chains and run[start].kind in IN_CHAINS:
             while end < len(run) and run[end].kind in IN_CHAINS and _takes(run[end], run[end - 1]):
                 end += 1
         yield run[start] if end == start + 1 else _as_one(run[start:end])

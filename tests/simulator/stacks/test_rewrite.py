@@ -67,6 +67,9 @@ def test_a_compiled_stack_fuses_all_that_is_no_product_in_a_row():
     found = rewritten([MATMUL, ADD_BIAS, GELU, norm, MATMUL, GELU], fused_chains=True)
     assert [c.name for c in found] == ["matmul", "accumulate+gelu+layer_norm", "matmul", "gelu"]
     assert found[1].kind == "normalisation" and moved(found[1:2]) == [(4 * (64 + 16), 4 * 64)]
+    groups = (("matmul", "accumulate"),)  # a product does no more than a bias beside
+    found = rewritten([MATMUL, ADD_BIAS, GELU, norm], fused=groups, fused_chains=True)
+    assert [c.name for c in found] == ["matmul", "gelu+layer_norm"]
 
 
 def test_what_a_sum_at_the_end_is_made_of_is_written_for_others():
