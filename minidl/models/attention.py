@@ -9,26 +9,30 @@ import numpy as np
 
 from minidl import nn, ops
 from minidl.creation import tensor
-from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, useful
+from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, summed_over, useful
 from minidl.parallel.ring_attention import ring_attention
 from minidl.parallel.sequence import positions
 from minidl.tensor import Tensor
+
+EPS = 1e-5  # of the normalisations of queries and keys
 
 
 class SelfAttention(nn.Module):
     """Every position attends to all, if causal to itself and those before it; the heads are split over the group.
 
     context: the ranks that have the parts of the sequence. sequence_parallel: between the layers the group has slices
-    of that part. head_dim: hidden / heads unless given. recompute: as of nn.MultiheadAttention.
+    of that part. head_dim: hidden / heads unless given. window: as of `ops.scaled_dot_product_attention`, without a
+    context. recompute: as of nn.MultiheadAttention.
     """
 
     recompute = False
 
     def __init__(
         self, hidden: int, heads: int, is_causal: bool, bias: bool = True, group=None, context=None,
-        sequence_parallel: bool = False, head_dim: int | None = None,
+        sequence_parallel: bool = False, head_dim: int | None = None, window: int | None = None,
     ):  # fmt: skip
         self.head_dim, self.is_causal, self.context = head_dim or hidden // heads, is_causal, useful(context)
+        self.window = window
         width = heads * self.head_dim
         self.qkv = ColumnParallelLinear(hidden, 3 * width, group, bias, parts=3, sequence_parallel=sequence_parallel)
         self.projection = RowParallelLinear(width, hidden, group, bias, sequence_parallel)
@@ -39,7 +43,8 @@ class SelfAttention(nn.Module):
         heads = width // (3 * self.head_dim)
         qkv = qkv.reshape(batch, sequence, 3, heads, self.head_dim)
         if self.context is None:
-            return self.projection(ops.packed_attention(qkv, self.is_causal, self.recompute))  # as x
+            out = ops.packed_attention(qkv, self.is_causal, self.recompute, window=self.window)
+            return self.projection(out)  # as x
         q, k, v = (part.squeeze(2).permute(0, 2, 1, 3) for part in ops.split(qkv, 1, 2))  # (batch, heads, sequence, …)
         out = ring_attention(q, k, v, self.context, self.is_causal)
         return self.projection(out.permute(0, 2, 1, 3).reshape(batch, sequence, heads * self.head_dim))
@@ -50,17 +55,23 @@ class GroupedQueryAttention(nn.Module):
 
     rotary_base: of the rotary positions of queries and keys, None to have none. The matrix of queries, keys and values
     holds, for each key, its queries, the key, and its value: so a plain cut over the group keeps them together.
-    context, sequence_parallel, head_dim: as of SelfAttention. recompute: as of nn.MultiheadAttention.
+    normed: each query and each key is normalised by its root mean square, before positions (Qwen team 2025, "Qwen3",
+    section 2). context, sequence_parallel, head_dim, window: as of SelfAttention. recompute: as of
+    nn.MultiheadAttention.
     """
 
     recompute = False
 
     def __init__(
         self, hidden: int, heads: int, kv_heads: int, rotary_base: float | None = None, bias: bool = True, group=None,
-        context=None, sequence_parallel: bool = False, head_dim: int | None = None,
+        context=None, sequence_parallel: bool = False, head_dim: int | None = None, window: int | None = None,
+        normed: bool = False,
     ):  # fmt: skip
         self.head_dim, self.queries, self.rotary_base = head_dim or hidden // heads, heads // kv_heads, rotary_base
-        self.context = useful(context)
+        self.context, self.window = useful(context), window
+        self.query_norm = self.key_norm = None
+        if normed:  # each rank uses them for its own heads
+            self.query_norm, self.key_norm = (summed_over(nn.RMSNorm(self.head_dim, EPS), group) for _ in range(2))
         features = kv_heads * (self.queries + 2) * self.head_dim
         self.qkv = ColumnParallelLinear(hidden, features, group, bias, sequence_parallel=sequence_parallel)
         self.projection = RowParallelLinear(heads * self.head_dim, hidden, group, bias, sequence_parallel)
@@ -73,6 +84,8 @@ class GroupedQueryAttention(nn.Module):
         qkv = qkv.reshape(batch, sequence, local, queries + 2, width)
         qkv = qkv.permute(0, 2, 3, 1, 4)  # (batch, local kv_heads, queries + 2, sequence, head_dim)
         qk, v = qkv[:, :, :-1], qkv[:, :, -1:]
+        if self.query_norm is not None:
+            qk = ops.cat([self.query_norm(qk[:, :, :-1]), self.key_norm(qk[:, :, -1:])], 2)
         if self.rotary_base is not None:
             qk = rotate(qk, self.rotary_base, self.context)
         q, k = qk[:, :, :-1], qk[:, :, -1:]
@@ -81,7 +94,9 @@ class GroupedQueryAttention(nn.Module):
         q, k, v = (t.reshape(batch, local * t.shape[2], sequence, width) for t in (q, k, v))
         # (batch, local heads, sequence, head_dim)
         if self.context is None:
-            out = ops.scaled_dot_product_attention(q, k, v, is_causal=True, recompute=self.recompute)
+            out = ops.scaled_dot_product_attention(
+                q, k, v, is_causal=True, recompute=self.recompute, window=self.window
+            )
         else:
             out = ring_attention(q, k, v, self.context, is_causal=True)
         out = out.permute(0, 2, 1, 3).reshape(batch, sequence, local * queries * width)

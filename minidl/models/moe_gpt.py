@@ -9,6 +9,7 @@ from minidl import nn
 from minidl.creation import zeros
 from minidl.models.examples import tokens
 from minidl.models.gpt import GPTBlock, GPTParts
+from minidl.models.latent_attention import LatentSizes
 from minidl.nn.losses.loss import check_range
 from minidl.parallel.experts import MixtureOfExperts
 from minidl.validation import check_count
@@ -38,12 +39,22 @@ class Balanced(nn.Module):
 
 
 class MixtureBlock(GPTBlock):
-    """A block whose feed-forward layer is a mixture of experts, which adds its load-balancing loss to the sum."""
+    """A block whose feed-forward layer is a mixture of experts, which adds its load-balancing loss to the sum.
+
+    shared: a feed-forward layer beside it, for all tokens, or None.
+    """
+
+    def __init__(self, norm1, attention, norm2, feed_forward: MixtureOfExperts, dropout, shared: nn.Module | None):
+        super().__init__(norm1, attention, norm2, feed_forward, dropout)
+        self.shared = shared
 
     def forward(self, given):
         x, balance = given
         x = self.attend(x)
-        y, own = self.feed_forward(self.norm2(x))
+        normed = self.norm2(x)
+        y, own = self.feed_forward(normed)
+        if self.shared is not None:
+            y = y + self.shared(normed)
         return x + self.dropout(y), balance + own
 
 
@@ -80,20 +91,26 @@ def moe_gpt(
     *, top_k: int = 2, capacity_factor: float = 1.25, every: int = 1, balance: float = 0.01,
     kv_heads: int | None = None, head_dim: int | None = None, positions: str = "learned",
     rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
-    bias: bool = True, tied: bool = False,
+    bias: bool = True, tied: bool = False, normed_heads: bool = False, window: int | None = None,
+    full_every: int | None = None, latent: LatentSizes | None = None, dense_layers: int = 0,
+    dense_inner: int | None = None, shared_inner: int | None = None,
 ) -> nn.Sequential:  # fmt: skip
     """`gpt`, in every `every`-th block of which the feed-forward layer is a mixture of `experts`.
 
     Tokens (batch, sequence) -> logits (batch, sequence, vocabulary), and the sum of the load-balancing losses (batch,),
     which travels with the activations from block to block. The model carries the loss that takes both, in which the
     latter have the factor `balance`. top_k, capacity_factor: as of MixtureOfExperts, whose experts are spread over the
-    mesh's expert axis. The other options are those of `gpt`; feed_forward and inner are the experts' too. ValueError
-    where the sizes do not fit.
+    mesh's expert axis. dense_layers: so many blocks at the beginning have no mixture. dense_inner: the inner features
+    of the feed-forward layers that are no mixtures, `inner` unless given. shared_inner: those of one beside each
+    mixture, through which every token goes (Dai et al. 2024, "DeepSeekMoE", section 3.2). The other options are those
+    of `gpt`; feed_forward and inner are the experts' too. ValueError where the sizes do not fit.
     """
     check_count("moe_gpt: every", every)
+    check_count("moe_gpt: dense_layers", dense_layers, least=0)
     parts = GPTParts(
         hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, head_dim=head_dim, positions=positions,
         rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
+        normed_heads=normed_heads, window=window, full_every=full_every, latent=latent,
     )  # fmt: skip
     groups = parts.groups
     if mesh and mesh.size("context") > 1:
@@ -102,17 +119,27 @@ def moe_gpt(
             "load-balancing loss are those of whole sequences"
         )
 
-    def mixture() -> MixtureBlock:
+    for what, size in (("dense_inner", dense_inner), ("shared_inner", shared_inner)):
+        if size is not None:
+            check_count(f"moe_gpt: {what}", size)
+
+    def mixture(window: int | None) -> MixtureBlock:
         experts_of_it = MixtureOfExperts(
             hidden, parts.inner, experts, top_k, capacity_factor, mesh.group("expert") if mesh else None,
             groups.tensor, bias, feed_forward, groups.sequence_parallel,
         )  # fmt: skip
-        norms = parts.norm(), parts.norm()
-        return MixtureBlock(norms[0], parts.attention(), norms[1], experts_of_it, groups.dropout(dropout))
+        shared = None if shared_inner is None else parts.feed_forward(shared_inner)
+        norms, attention = (parts.norm(), parts.norm()), parts.attention(window)
+        return MixtureBlock(norms[0], attention, norms[1], experts_of_it, groups.dropout(dropout), shared)
 
     embedding, head = parts.ends()
-    mixed = [(place + 1) % every == 0 for place in range(layers)]
-    blocks = nn.repeated_kinds(mixed, lambda mixed: mixture() if mixed else Balanced(parts.block()))
+    mixed = [place >= dense_layers and (place + 1) % every == 0 for place in range(layers)]
+
+    def block(kind: tuple[bool, int | None]) -> nn.Module:
+        is_mixture, window = kind
+        return mixture(window) if is_mixture else Balanced(parts.block(window, dense_inner))
+
+    blocks = nn.repeated_kinds(zip(mixed, parts.windows(layers), strict=True), block)
     model = nn.Sequential(BalancedEmbedding(embedding), *blocks, Balanced(head))
     model.example, model.loss = tokens(sequence, vocabulary), partial(MoELoss, balance)
     return model

@@ -8,12 +8,14 @@ import pytest
 import minidl
 from minidl import data, models, nn, optim
 from minidl.models.attention import GroupedQueryAttention, rotate
+from minidl.models.latent_attention import LatentSizes
 from minidl.parallel import Plan, train
 from tests.models.oracle import assert_equals_torch
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
 LLAMA = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, norm="rms", bias=False)
+LATENT = LatentSizes(query_rank=6, kv_rank=5, rotary_dim=2, value_dim=3)
 VARIANTS = {
     "GPT-2's": {},
     "rotary": dict(positions="rotary"),
@@ -23,7 +25,9 @@ VARIANTS = {
     "swiglu": dict(feed_forward="swiglu"),
     "rms": dict(norm="rms"),
     "tied": dict(tied=True),
-    "LLaMA's": LLAMA,
+    "a window, in every other block": dict(window=3, full_every=2),
+    "latent": dict(positions="rotary", latent=LATENT),
+    "LLaMA's, normed heads": dict(normed_heads=True) | LLAMA,
 }
 HIDDEN, HEADS, HEAD_DIM = 16, 4, 6
 
@@ -79,8 +83,10 @@ def transcription(torch):
         qkv = p["attention.qkv.weight"].reshape(2, 2 + 2, HEAD_DIM, HIDDEN)  # 2 keys of 2 queries each
         parts = (qkv[:, :2], qkv[:, 2:3], qkv[:, 3:])
         heads = [F.linear(y, part.reshape(-1, HIDDEN)).unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for part in parts]
-        q, k, v = rotated(heads[0]), rotated(heads[1]), heads[2]
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        norms = [p[f"attention.{name}_norm.weight"] for name in ("query", "key")]
+        q, k = (F.rms_norm(x, (HEAD_DIM,), norm, 1e-5) for x, norm in zip(heads, norms, strict=False))
+        seen = torch.ones(sequence, sequence).tril().triu(-2) > 0
+        out = F.scaled_dot_product_attention(rotated(q), rotated(k), heads[2], seen, enable_gqa=True)
         x = x + F.linear(out.transpose(1, 2).reshape(batch, sequence, -1), p["attention.projection.weight"])
         y = F.rms_norm(x, (HIDDEN,), p["norm2.weight"], 1e-5)
         gate, up = F.linear(y, p["feed_forward.gate_up.weight"]).chunk(2, -1)
@@ -91,9 +97,19 @@ def transcription(torch):
 
 def test_a_block_with_all_options_equals_its_transcription_in_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
-    block = models.gpt(1, HIDDEN, HEADS, 12, 7, head_dim=HEAD_DIM, **LLAMA)[1]
+    block = models.gpt(1, HIDDEN, HEADS, 12, 7, head_dim=HEAD_DIM, normed_heads=True, window=3, **LLAMA)[1]
     x = np.random.default_rng(1).standard_normal((3, 7, HIDDEN))
     assert_equals_torch(torch, block, transcription(torch), x)
+
+
+def test_of_the_blocks_every_so_many_attend_to_all():
+    model = models.gpt(5, 16, 4, 12, 7, window=3, full_every=2)
+    assert [block.attention.window for block in model.blocks[1:-1]] == [3, None, 3, None, 3]
+
+
+def test_round_a_ring_there_is_no_window():
+    with pytest.raises(ValueError, match="gpt: window=3, but attention round context=2 sees all keys"):
+        models.gpt(1, 16, 4, 12, 8, Plan(context=2).mesh(0), window=3)
 
 
 def test_as_many_keys_as_queries_are_plain_attention():
@@ -116,6 +132,12 @@ def test_as_many_keys_as_queries_are_plain_attention():
         (dict(positions="sinusoidal"), "positions='sinusoidal', choose one of learned, rotary"),
         (dict(feed_forward="elu"), "feed_forward='elu', choose one of gelu, relu, swiglu"),
         (dict(head_dim=0), "gpt: head_dim=0 is not a whole number of at least 1"),
+        (dict(window=0), "gpt: window=0 is not a whole number of at least 1"),
+        (dict(window=2, full_every=0), "gpt: full_every=0 is not a whole number of at least 1"),
+        (dict(latent=LATENT), "latent attention has positions='rotary', a key for each query"),
+        (dict(latent=LATENT, positions="rotary", kv_heads=2), "latent attention has positions='rotary', a key for"),
+        (dict(latent=LATENT._replace(kv_rank=0), positions="rotary"), "gpt: latent kv_rank=0 is not a whole number"),
+        (dict(latent=LATENT._replace(rotary_dim=3), positions="rotary"), "latent rotary_dim=3 is odd"),
         (dict(head_dim=5, positions="rotary"), "head_dim=5 is odd, and rotary positions turn pairs"),
         (dict(norm="batch"), "norm='batch', choose one of layer, rms"),
     ],
@@ -142,7 +164,8 @@ PLANS = [Plan(data=2, pipeline=2, micro_batches=2), Plan(tensor=2), Plan(pipelin
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_llamas_variant_trains_under_plans_as_on_one_worker(plan):
-    got, expected = trained(plan, **LLAMA), trained(Plan(), **LLAMA)
+    options = dict(window=3, full_every=2) | LLAMA
+    got, expected = trained(plan, **options), trained(Plan(), **options)
     np.testing.assert_allclose(got.losses, expected.losses, rtol=1e-10)
     ours, theirs = got.state_dict(), expected.state_dict()
     assert ours.keys() == theirs.keys()

@@ -16,7 +16,13 @@ from tests.simulator.hand_made import cluster
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
 MIXTRAL = dict(positions="rotary", kv_heads=2, feed_forward="swiglu", inner=24, norm="rms", bias=False)
-VARIANTS = {"plain": {}, "every other block": dict(every=2), "one choice": dict(top_k=1), "Mixtral's": MIXTRAL}
+VARIANTS = {
+    "plain": {},
+    "every other block": dict(every=2),
+    "one choice": dict(top_k=1),
+    "Mixtral's": MIXTRAL,
+    "shared": dict(shared_inner=8, dense_layers=1),
+}
 HIDDEN, HEADS, VOCABULARY, SEQUENCE, EXPERTS = 16, 4, 12, 6, 4
 
 
@@ -116,6 +122,8 @@ def test_the_balance_loss_spreads_the_tokens_over_the_experts():
     ("options", "message"),
     [
         (dict(every=0), "moe_gpt: every=0 is not a whole number of at least 1"),
+        (dict(dense_layers=-1), "moe_gpt: dense_layers=-1 is not a whole number of at least 0"),
+        (dict(shared_inner=0), "moe_gpt: shared_inner=0 is not a whole number of at least 1"),
         (dict(top_k=5), "top_k=5 is not between 1 and experts=4"),
         (dict(feed_forward="relu"), "feed_forward='relu', choose one of gelu, swiglu"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from minidl import data, models
 from minidl.models.image_layers import SPLITS
+from minidl.models.latent_attention import LatentSizes
 from minidl.models.moe_gpt import MoELoss
 from minidl.parallel import Plan
 from minidl.parallel.plan import RECOMPUTATIONS, SHARDINGS
@@ -30,12 +31,15 @@ pytestmark = pytest.mark.usefixtures("warm_workers")
 
 SIZES = dict(layers=2, hidden=16, heads=4, vocabulary=12, sequence=8, dropout=0.1)
 BLOCKS, BATCH = SIZES["layers"] + 2, 16
-LLAMA = dict(kv_heads=2, head_dim=6, positions="rotary", feed_forward="swiglu", norm="rms", bias=False)
+LLAMA = dict(
+    kv_heads=2, head_dim=6, normed_heads=True, positions="rotary", feed_forward="swiglu", norm="rms", bias=False
+)
+LATENT = dict(positions="rotary", latent=LatentSizes(query_rank=6, kv_rank=5, rotary_dim=2, value_dim=3))
 MODELS = {
     "gpt": (models.gpt, {}),
-    "tied": (models.gpt, {"tied": True, "feed_forward": "relu"}),
+    "tied": (models.gpt, {"tied": True, "feed_forward": "relu"} | LATENT),
     "llama": (models.gpt, LLAMA),
-    "experts": (models.moe_gpt, {"experts": 4}),
+    "experts": (models.moe_gpt, {"experts": 4, "shared_inner": 8, "dense_layers": 1, "dense_inner": 12} | LATENT),
     "tied experts": (models.moe_gpt, {"experts": 4, "every": 2, "top_k": 1, "tied": True}),
     "mixtral": (models.moe_gpt, {"experts": 4, "capacity_factor": 1.0} | LLAMA),
 }
