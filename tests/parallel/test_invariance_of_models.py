@@ -82,7 +82,7 @@ def builder(model):
 def trained(model, plan, **options):
     make, _ = MODELS[model]
     samples = DIGITS if make is models.cnn else SENTENCES
-    settings = dict(momentum=0.9, lr=0.5, steps=3, batch_size=BATCH, clip_norm=0.7, evaluate=samples) | options
+    settings = dict(momentum=0.9, lr=3.0, steps=3, batch_size=BATCH, clip_norm=0.7, evaluate=samples) | options
     if make is models.moe_gpt:
         settings["loss"] = MoELoss()
     return run(builder(model), samples, plan, **settings)
