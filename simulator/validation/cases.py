@@ -11,13 +11,16 @@ It reads columns, and the tags and remarks of the note, never the row's name. Wh
 - A batch that is no whole number of micro-batches, or of rounds of them where chunks are interleaved, takes a time
   between those of the two nearest that are, or beyond them: linear in the micro-batches.
 - Gradients that do not overlap the backward pass are reduced in one bucket at its end.
+- Experts take an even share of the tokens each, and no more.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from minidl import models, optim
 from minidl.models.builders import Builder
@@ -69,8 +72,8 @@ def case(row: Row) -> Case:
     return Case(
         build=builder_of(row),
         plan=plan,
-        cluster=Cluster.load(row.system, devices=workers),
-        stack=Stack.load(row.stack),
+        cluster=_cluster(row.system, workers),
+        stack=stack_of(row),
         optimizer=OPTIMIZERS[row.optimizer],
         counts=counts(batch / (replicas * micro_batch), plan.pipeline if plan.schedule == "interleaved" else 1),
         samples=replicas * micro_batch,
@@ -109,28 +112,74 @@ def plan_of(row: Row) -> Plan:
         sharding=SHARDINGS[row.zero or 0],
         sequence_parallel=bool(row.sequence_parallel) and row.size("tensor") > 1,
         precision=stored,
-        bucket_mb=WHOLE if row.data_overlap == 0 else 1.0,
     )
 
 
 def builder_of(row: Row) -> Builder:
     """The builder of the model."""
-    if row.model == "gpt":
-        return _gpt(row)
-    if row.model == "bert-large":
-        layers, hidden, heads, vocabulary, sequence = row.need("layers", "hidden", "heads", "vocab", "seq")
-        return lambda mesh=None: models.bert(layers, hidden, heads, vocabulary, sequence, mesh, dropout=0.0, tied=True)
-    return models.builder({"inception3": "inception-v3"}.get(row.model, row.model))
-
-
-def _gpt(row: Row) -> Builder:
-    layers, hidden, heads, inner, sequence, vocab = row.need("layers", "hidden", "heads", "ffn", "seq", "vocab")
+    if row.model not in ("gpt", *models.BUILDERS):
+        raise ValueError(f"unknown model {row.model!r}: there are gpt, {', '.join(models.BUILDERS)}")
+    if row.layers is None and row.model != "gpt":
+        return models.builder(row.model)
+    layers, hidden, heads, vocab, seq = row.need("layers", "hidden", "heads", "vocab", "seq")
     vocabulary = -(-vocab // row.size("tensor")) * row.size("tensor")
-    options = {"inner": inner, "kv_heads": row.kv_heads or heads} | (LLAMA if row.gated_mlp else {"tied": True})
+    options = dict(layers=layers, hidden=hidden, heads=heads, vocabulary=vocabulary, sequence=seq)
+    options["dropout"] = stack_of(row).dropout
+    if row.model == "bert-large":
+        return models.builder(row.model, tied=True, **options)
+    (options["inner"],) = row.need("ffn")
     if row.experts:
         options |= {"experts": row.experts, "top_k": row.experts_per_token or 1, "capacity_factor": 1.0}
+    if row.model != "gpt":
+        return models.builder(row.model, **options, **_dense_layers(row))
+    options |= {"kv_heads": row.kv_heads or heads, "head_dim": row.head_dim, "window": _window(row)}
+    options |= LLAMA if row.gated_mlp else {"tied": True}
     model = models.moe_gpt if row.experts else models.gpt
-    return lambda mesh=None: model(layers, hidden, heads, vocabulary, sequence, mesh=mesh, **options)
+    return lambda mesh=None: model(mesh=mesh, **options)
+
+
+def _dense_layers(row: Row) -> dict[str, int]:
+    """The first layers that have no experts, where the note says how many and how large they are."""
+    if found := re.search(r"(first|\d+) (?:layer dense with|dense layers of) ffn (\d+)", row.note):
+        return {"dense_layers": 1 if found[1] == "first" else int(found[1]), "dense_inner": int(found[2])}
+    return {}
+
+
+def _window(row: Row) -> int | None:
+    """The keys before a query that it sees, where the note says by what the FLOPs of attention are scaled.
+
+    Of s keys a window of w has s·w - w²/2 pairs, where all those before have s²/2.
+    """
+    if found := re.search(r"attention term scaled by ([\d.]+) for the sliding window", row.note):
+        (seq,) = row.need("seq")
+        return round(seq * (1 - math.sqrt(1 - float(found[1]))))
+    return None
+
+
+def stack_of(row: Row) -> Stack:
+    """The stack, in which the row's tags say what it does otherwise."""
+    stored, products = precisions(row)
+    return _stack(
+        row.stack, products if products != stored else "", row.tags.get("flash", ""), row.tags.get("tp_overlap", ""),
+        row.data_overlap == 0,
+    )  # fmt: skip
+
+
+@cache
+def _stack(name: str, products: str, flash: str, tensor_overlap: str, one_bucket: bool) -> Stack:
+    changes: dict[str, object] = {"products": products} if products else {}
+    if flash in ("0", "1"):
+        changes["attention"] = "flash" if flash == "1" else "plain"
+    if tensor_overlap in ("0", "1"):
+        changes["tensor_overlap"] = tensor_overlap == "1"
+    if one_bucket:
+        changes["bucket_mb"] = WHOLE
+    return replace(Stack.load(name), **changes)
+
+
+@cache
+def _cluster(name: str, devices: int) -> Cluster:
+    return Cluster.load(name, devices)
 
 
 def precisions(row: Row) -> tuple[str, str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+
+TAG = re.compile(r"\w+=\w+")
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,7 @@ class Row:
     @cached_property
     def tags(self) -> Mapping[str, str]:
         """The `key=value` tags with which the note begins."""
-        parts = (part.strip().partition("=") for part in self.note.split(";"))
-        return {key: value for key, equals, value in parts if equals and key.isidentifier()}
+        return dict(part.split("=") for part in takewhile(TAG.fullmatch, re.split("; *", self.note)))
 
     def size(self, name: str) -> int:
         """The column `name` where it says how many ranks or chunks there are; 1 where it says nothing."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from simulator.validation.cases import case, counts, plan_of
+from simulator.stacks import Stack
+from simulator.validation.cases import case, counts, plan_of, stack_of
 from tests.simulator.validation.published import row
 
 
@@ -28,8 +29,12 @@ def test_experts_lie_inside_the_replicas_and_are_at_most_as_many(tmp_path):
         assert (plan.expert, plan.data) == axes
 
 
-def test_replicas_that_do_not_overlap_reduce_all_gradients_at_once(tmp_path):
-    assert plan_of(row(tmp_path, data_overlap=0)).bucket_mb > 1e6 > plan_of(row(tmp_path)).bucket_mb
+def test_a_stack_does_what_columns_and_tags_say(tmp_path):
+    found = stack_of(row(tmp_path, data_overlap=0, precision="fp8", note="flash=0; tp_overlap=0; flash=1 later"))
+    assert found.bucket_mb > 1e6 and found.products == "float8"
+    assert (found.attention, found.tensor_overlap) == ("plain", False)
+    assert stack_of(row(tmp_path, precision="bf16")) == Stack.load("default")
+    assert stack_of(row(tmp_path, precision="tf32")).products == "tfloat32"
 
 
 @pytest.mark.parametrize(
