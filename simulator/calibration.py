@@ -47,7 +47,9 @@ class Calibration:
         """The machine as a Cluster: of its cores, or of one GPU."""
         compute, peaks = Measured(**self.compute, device=self.device), {"float32": self.peak_flops}
         if not MEASURED_DEVICES[self.device].parallel:
-            return Cluster(self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, peaks)
+            return Cluster(
+                self.machine["gpu"], 1, compute, NoNetwork(), self.memory_bytes, peaks, device=self.machine["gpu"]
+            )
         cores = self.machine["cores"]
         return Cluster(
             "this machine", cores, compute, SharedMemory(**self.network), self.memory_bytes, peaks,

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.display import Displayed, facts
 from minidl.units import counted, scaled
 from minidl.validation import check_count
-from simulator import schema
+from simulator import cluster_file, schema
 from simulator.compute import Compute
-from simulator.compute.device import DEVICE, device
-from simulator.network import Link, Links, Network
+from simulator.compute.device import device
+from simulator.network import Network
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-CATALOG = Path(__file__).parent / "catalog"
-
-
-LINK = schema.figures(bandwidth=schema.POSITIVE, bandwidth_fraction=schema.SHARE, latency_us=schema.NOT_NEGATIVE)
-FILE = schema.table({
-    "name": schema.text,
-    "devices": schema.COUNT,
-    "device": DEVICE,
-    "node": schema.table({"name": schema.text} | schema.figures(devices=schema.COUNT) | LINK, optional=("name",)),
-    "network": schema.table(LINK),
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class Cluster(Displayed):
     compute: prices kernel calls. network: prices communication. memory_bytes: of one device. peaks: of the matrix
     products of one device, in FLOP/s by precision. processors: the cores, where ranks run on those of one machine and
     communicate with them; None where every rank has a device, and a network that works beside it. node: None where it
-    has no name.
+    has none. device: the name of its devices, by which stacks know them.
     """
 
     name: str
@@ -79,6 +63,7 @@ class Cluster(Displayed):
     peaks: Mapping[str, float]
     processors: Processors | None = None
     node: Node | None = None
+    device: str = ""
 
     def peak_flops(self, precision: str) -> float:
         """FLOP/s of the matrix products of one device. ValueError for a precision that it does not have."""
@@ -124,45 +109,25 @@ class Cluster(Displayed):
     @staticmethod
     def catalog() -> list[str]:
         """The names that `load` knows."""
-        return sorted(path.stem for path in CATALOG.glob("*.toml"))
+        return cluster_file.names()
 
     @classmethod
-    def load(cls, name: str | Path, devices: int | None = None) -> Cluster:
+    def load(cls, name: str | Path, devices: int | None = None, *, devices_per_node: int | None = None) -> Cluster:
         """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
 
-        ValueError for an unknown name, or a figure that is missing, unknown or not what it must be.
+        devices_per_node: how many are used of each node, rack or slice; all that it has by default. ValueError for an
+        unknown name, or a figure that is missing, unknown or not what it must be.
         """
         if devices is not None:
             check_count("devices", devices)
-        path = CATALOG / f"{name}.toml"
-        if not path.exists():
-            path = Path(name)
-        if not path.is_file():
-            known = ", ".join(cls.catalog())
-            raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {known} (this machine: calibrate())")
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from None
-        try:
-            FILE("", table)
-            return _from_table(table, devices)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-
-def _from_table(table: Mapping, devices: int | None) -> Cluster:
-    """A cluster from a catalog file, which fits FILE."""
-    node, network = (schema.values(table[part]) for part in ("node", "network"))
-    count = devices if devices is not None else table["devices"]
-    links = Links(
-        node_devices=node["devices"],
-        node=Link(node["latency_us"] * 1e-6, node["bandwidth"] * node["bandwidth_fraction"]),
-        network=Link(network["latency_us"] * 1e-6, network["bandwidth"] * network["bandwidth_fraction"]),
-    )
-    name = table["node"].get("name")
-    return Cluster(
-        table["name"], count, device(table["device"]), links, table["device"]["memory_gb"]["value"] * 1e9,
-        schema.values(table["device"]["peak_flops"]),
-        node=name and Node(name, node["devices"]),
-    )  # fmt: skip
+        if devices_per_node is not None:
+            check_count("devices_per_node", devices_per_node)
+        table = cluster_file.described(name)
+        count = devices if devices is not None else table["devices"]
+        network = cluster_file.network(table, count, devices_per_node)
+        smallest, figures = network.levels[0], table["device"]
+        return cls(
+            table["name"], count, device(figures), network, figures["memory_gb"]["value"] * 1e9,
+            schema.values(figures["peak_flops"]), device=table["device_name"],
+            node=None if smallest.size == inf else Node(smallest.name, smallest.size),
+        )  # fmt: skip

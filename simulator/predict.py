@@ -201,7 +201,7 @@ def simulate(
     )  # fmt: skip
     program = edited(prepared.training, edit)
     check(program)
-    pace = chosen.pace(cluster.name) if fitted else 1.0
+    pace = chosen.pace(cluster.device) if fitted else 1.0
     engine = Engine(program, Prices(cluster, prepared.costs, chosen, pace))
     engine.run()
     return Prediction(plan, cluster, chosen, program, batch_size, prepared.profile, prepared.evaluation, engine)

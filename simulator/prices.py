@@ -81,7 +81,7 @@ class Prices:
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
         """Time of a collective or a message inside a layer."""
         nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
-        seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes)
+        seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes, self.plan.workers)
         return seconds * (1 - self.stack.tensor_hidden) if self.stack.tensor_hidden else seconds
 
     def _exposed_gathers(self, rank: int, instruction: Instruction) -> float:
@@ -129,7 +129,7 @@ class Prices:
         if network.one_copy and i.one_copy:
             nbytes = 0.0
         hidden = self.stack.data_hidden if isinstance(i, I.ReduceGradients | I.GatherParameters) else 0.0
-        return self.pace * (1 - hidden) * network.collective_seconds(i.collective, ranks, nbytes)
+        return self.pace * (1 - hidden) * network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""

@@ -15,7 +15,7 @@ from minidl import data
 from minidl.monitor import Monitor
 from minidl.trace import COMPUTE, Event, Trace
 from simulator import Cluster
-from simulator.hardware import CATALOG
+from simulator.cluster_file import CATALOG
 from tests.simulator.hand_made import made_up
 
 ROUNDS = 40
@@ -57,7 +57,7 @@ FILES = {  # name: what makes a good one, what reads it
     "flat.safetensors": (lambda path: minidl.save({"a": minidl.ones(3)}, path), minidl.load),
     "run.csv": (save_log, load_log),
     "run.jsonl": (save_log, load_log),
-    "cluster.toml": (lambda path: path.write_bytes((CATALOG / "dgx-a100.toml").read_bytes()), Cluster.load),
+    "cluster.toml": (lambda path: path.write_bytes((CATALOG / "dgx-a100-80g.toml").read_bytes()), Cluster.load),
     "calibration.json": (lambda path: path.write_text(json.dumps(asdict(made_up()))), load_calibration),
     "train-images-idx3-ubyte": (save_images, lambda path: data.mnist(path.parent)),
     "train-images-idx3-ubyte.gz": (save_images, lambda path: data.mnist(path.parent)),

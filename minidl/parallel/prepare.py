@@ -95,12 +95,11 @@ def prepare(
                 'recompute="selective", but the model has no attention whose weights could be computed again'
             )
         profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
-    weights = profile.each(lambda block: block.cost(flops_per_byte))
+    weights = [block.cost(flops_per_byte) for block in profile.blocks]
     cuts = layout(
         plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions
     )
-    if profile.statistics:
-        _check_buffers(chain_of(model), cuts)
+    _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
     _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)

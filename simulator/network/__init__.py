@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
-from simulator.network.links import Link, Links
+from simulator.network.levels import Level, Levels
+from simulator.network.link import Link
 from simulator.network.no_network import NoNetwork
 from simulator.network.shared_memory import SharedMemory
 
@@ -26,11 +27,14 @@ class Network(Protocol):
         """Time for which it occupies its receiver after that."""
         ...
 
-    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
-        """Time of a collective of the whole tensor's `nbytes` among `ranks`, once all have arrived."""
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
+        """Time of a collective of the whole tensor's `nbytes` among `ranks`, once all have arrived.
+
+        workers: how many ranks there are in all: groups like this one, beside it, share its links.
+        """
         ...
 
-    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         """The same inside a layer, which brings and gets arrays that are its own; also of "send" and "recv" there.
 
         These two are between neighbours, of whom the slowest count.
@@ -38,4 +42,4 @@ class Network(Protocol):
         ...
 
 
-__all__ = ["Link", "Links", "Network", "NoNetwork", "SharedMemory"]
+__all__ = ["Level", "Levels", "Link", "Network", "NoNetwork", "SharedMemory"]

@@ -18,7 +18,7 @@ class NoNetwork:
     def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
         raise ValueError(f"a single device receives no message from rank {source} on {to}")
 
-    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         return 0.0
 
     layer_seconds = collective_seconds

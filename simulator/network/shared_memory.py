@@ -31,12 +31,12 @@ class SharedMemory:
     def receive_seconds(self, source: int, to: int, nbytes: float) -> float:
         return interpolate(self.receive, nbytes)
 
-    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+    def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         if len(ranks) == 1:
             return interpolate(self.collectives["alone"], nbytes)
         return interpolate(self.collectives.get(name) or self.collectives["all_reduce"], nbytes)
 
-    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float) -> float:
+    def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         return interpolate(self.layers.get(name) or self.layers["all_reduce"], nbytes)
 
     def __str__(self) -> str:

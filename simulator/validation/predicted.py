@@ -48,7 +48,7 @@ def predict(row: Row) -> Predicted:
     best, constant, device = None, 1.0, ""
     try:
         found = case(row)
-        device = found.cluster.name
+        device = found.cluster.device
         constant = found.stack.pace(device)
         if work := flops(row):
             best = work / (found.plan.workers * found.cluster.peak_flops(precisions(row)[1]))

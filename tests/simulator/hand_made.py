@@ -1,6 +1,7 @@
 """Devices, networks and prices whose results can be computed by hand."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from minidl.kernels.meta import KernelCall
 from minidl.parallel import Plan
@@ -15,7 +16,8 @@ from simulator.compute.device import PRECISIONS
 from simulator.compute.products import Products
 from simulator.engine import Engine
 from simulator.hardware import Cluster, Processors
-from simulator.network import Link, Links
+from simulator.network import Level, Levels, Link
+from simulator.network.topologies import Switch
 from simulator.probes.between_workers import COLLECTIVES, IN_LAYERS, SIDES
 from simulator.probes.sizes import ON_CPU
 from simulator.segments import Segment, placed
@@ -50,7 +52,7 @@ class Free:
     def receive_seconds(self, source, to, nbytes):
         return 0.0
 
-    def collective_seconds(self, name, ranks, nbytes):
+    def collective_seconds(self, name, ranks, nbytes, workers):
         return 0.0
 
     layer_seconds = collective_seconds
@@ -73,8 +75,12 @@ def roofline(matrix_flops=100.0, products=None, **changes) -> Roofline:
     return Roofline(**figures | changes)
 
 
-def links(alpha=1e-6, bandwidth=1e9, node_devices=8, slow_alpha=1e-5, slow_bandwidth=1e8) -> Links:
-    return Links(node_devices, Link(alpha, bandwidth), Link(slow_alpha, slow_bandwidth))
+def links(alpha=1e-6, bandwidth=1e9, node_devices=8, slow_alpha=1e-5, slow_bandwidth=1e8) -> Levels:
+    """Nodes with a switch; each device has an adapter, and all of these meet at another switch."""
+    return Levels((
+        Level("node", node_devices, node_devices, Switch(), Link(alpha, bandwidth)),
+        Level("network", inf, 64, Switch(), Link(slow_alpha, slow_bandwidth), adapters=node_devices),
+    ))  # fmt: skip
 
 
 @dataclass

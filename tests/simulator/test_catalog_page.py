@@ -4,9 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+from simulator import cluster_file
 from simulator.__main__ import main
-from simulator.compute.device import CALIBRATED, DATASHEET, PRECISIONS
-from simulator.hardware import CATALOG, Cluster, tomllib
+from simulator.cluster_file import CATALOG
+from simulator.compute import device
+from simulator.hardware import Cluster
 
 PAGE = (CATALOG / "README.md").read_text()
 
@@ -26,9 +28,22 @@ def test_the_example_is_predicted_by_the_command_beside_it(tmp_path, monkeypatch
 
 def test_every_entry_of_a_file_is_explained():
     cells = re.findall(r"^\| (.+?) \|", PAGE, re.MULTILINE)
-    explained = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
-    table = tomllib.loads((CATALOG / "dgx-a100.toml").read_text())
-    inside = [DATASHEET, CALIBRATED, table["node"], table["network"], {"kind", "peak_flops", "gemm_fractions"}]
-    assert explained == {*table.keys() - {"device", "node", "network"}, *(key for part in inside for key in part)}
-    assert all(f"`{precision}`" in PAGE for precision in PRECISIONS)
-    assert set(Cluster.catalog()) == set(re.findall(r"`([\w-]+)\.toml`", PAGE)) - {"my-cluster"}
+    explained = {name for cell in cells for name in re.findall(r"`([\w-]+)", cell)} - {"link"}
+    known = {
+        "like",
+        "name",
+        "devices",
+        "device",
+        "levels",
+        "kind",
+        "peak_flops",
+        "bandwidth",
+        "topology",
+        "gemm_fractions",
+    }
+    known |= {*device.DATASHEET, *device.CALIBRATED, *cluster_file.CALIBRATED, *cluster_file.JOINED}
+    known |= {*cluster_file.OWN, *(key for own in cluster_file.OWN.values() for key in own)}
+    assert explained - {"levels"} == known - {"levels"}
+    assert all(f"`{precision}`" in PAGE for precision in device.PRECISIONS)
+    named = re.findall(r"known by its name: (.+?)\.", PAGE, re.DOTALL)[0]
+    assert set(re.findall(r"`([\w-]+)`", named)) <= set(Cluster.catalog())

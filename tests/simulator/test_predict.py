@@ -239,7 +239,7 @@ def test_statistics_are_sent_round_once_before_evaluation_and_not_with_each_batc
     )
     sums = 2 * 1.0 + 32 / 1e12  # around the ring and back: the totals of the batch
     nbytes = prepared.costs.payload_bytes(I.BroadcastStatistics(0))
-    sent = network.collective_seconds("broadcast", (0, 1), nbytes)
+    sent = network.collective_seconds("broadcast", (0, 1), nbytes, 2)
     assert sent > 0 and several.evaluation_seconds == pytest.approx(alone.evaluation_seconds + sent + sums)
 
 
