@@ -66,7 +66,7 @@ class Roofline:
         if call.name in ATTENTION:
             return max(least, self.launch_seconds + self._attention(call))
         if call.kind == "product":
-            layout, accumulates = call.options
+            layout, accumulates = call.options or (None, False)
             added = 2 * call.bytes_written if accumulates else 0
             return max(least, self._product(*call.shapes[0], layout, added, call.dtype))
         if call.kind == "convolution":

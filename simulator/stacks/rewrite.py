@@ -27,7 +27,7 @@ def rewritten(stack: Stack, calls: Sequence[Call], precision: str) -> Sequence[C
     if stack.extra:
         found = _with_extra(found, stack)
     if stack.accumulates_in_products:
-        found = (call for call in found if not _adds_up_gradients(call))
+        found = _added_up_by_products(list(found))
     if stack.fused or stack.fused_chains:
         found = _fused(list(found), stack)
     if stack.update_at_once:
@@ -59,6 +59,16 @@ def _with_extra(calls: Iterable[Call], stack: Stack) -> Iterator[Call]:
                     shape = call.shapes[-1] if call.kind != "product" else _result(call)
                     one = KernelCall("extra", "elementwise", (shape, shape), call.dtype, math.prod(shape), moved, moved)
                     yield from [one] * extra.kernels
+
+
+def _added_up_by_products(calls: list[Call]) -> Iterator[Call]:
+    """The calls without those that add up gradients: the product that makes one reads and writes their sum."""
+    sums = {call.shapes[-1] for call in calls if _adds_up_gradients(call) and call.name == "accumulate"}
+    for call in calls:
+        if isinstance(call, KernelCall) and call.options == ("TN", False) and call.shapes[0][1:3] in sums:
+            call = replace(call, options=("TN", True), bytes_read=call.bytes_read + call.bytes_written)
+        if not _adds_up_gradients(call):
+            yield call
 
 
 def _adds_up_gradients(call: Call) -> bool:

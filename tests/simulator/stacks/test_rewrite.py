@@ -88,6 +88,10 @@ def test_extra_kernels_follow_those_of_a_name_and_move_what_these_have_made():
 def test_gradients_are_added_up_by_products_or_by_kernels_of_their_own():
     adds = call("accumulate", "elementwise", Y, Y, Y), call("assign", "copy", Y, Y)
     assert rewritten([MATMUL, *adds, ADD_BIAS], accumulates_in_products=True) == [MATMUL, ADD_BIAS]
+    gradient = replace(MATMUL, options=("TN", False))  # of a weight (4, 16), which the first of `adds` adds up
+    (one,) = rewritten([gradient, *adds], accumulates_in_products=True)
+    assert one.options == ("TN", True) and moved([one]) == [(MATMUL.bytes_read + 4 * 64, 4 * 64)]
+    assert rewritten([gradient, adds[1]], accumulates_in_products=True) == [gradient]  # the first of a step
 
 
 def test_passes_change_the_bytes_of_what_is_neither_a_product_nor_an_update():
