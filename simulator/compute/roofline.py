@@ -91,7 +91,7 @@ class Roofline:
         return min(product / fewer, self.launch_seconds + call.flops / self.vector_flops)
 
     def __str__(self) -> str:
-        fastest = max(self.peak_flops, key=self.peak_flops.get)
-        products = scaled(self.peak_flops[fastest] * self.products.fraction, "FLOP/s")
+        dtype = next((d for d in ("bfloat16", "float16") if d in self.peak_flops), next(iter(self.peak_flops)))
+        products = scaled(self.peak_flops[dtype] * self.products.fraction, "FLOP/s")
         others, memory = scaled(self.vector_flops, "FLOP/s"), scaled(self.memory_bandwidth, "B/s")
-        return f"products {products} ({fastest}), others {others}, memory {memory}"
+        return f"products {products} ({dtype}), others {others}, memory {memory}"
