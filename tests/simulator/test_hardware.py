@@ -54,7 +54,7 @@ def test_a_cluster_shows_devices_memory_peak_kernels_and_links():
         "devices  1,024",
         "memory   80 GB a device, 81.9 TB in all",
         "peak     312 TFLOP/s a device, 319 PFLOP/s in all",
-        "kernels  products 487 TFLOP/s (int8), others 19.5 TFLOP/s, memory 1.73 TB/s",
+        "kernels  products 243 TFLOP/s (bfloat16), others 19.5 TFLOP/s, memory 1.73 TB/s",
         "links    238 GB/s in a DGX A100; 21.2 GB/s a device by InfiniBand",
     ]
 
