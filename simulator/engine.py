@@ -115,6 +115,12 @@ class Engine:
                 events.append(Event(rank, where, what, since + start, since + end, step, details))
         return Trace(events, "simulated", self.program.world_size)
 
+    def busy_and_exposed(self) -> tuple[float, float]:
+        """Seconds of the last step in which a rank computes, and in which it communicates and does not: means."""
+        trace = self.trace()
+        busy = trace.busy_fractions.values()
+        return self.step_seconds * sum(busy) / len(busy), trace.exposed_communication
+
     # One rank
 
     def advance(self, rank: Rank) -> None:
@@ -245,7 +251,7 @@ class Engine:
             action()
 
     def send(self, rank: Rank, stream: Stream, instruction: I.SendActivation | I.SendGradient) -> None:
-        seconds = self.prices.send(rank.number, instruction)
+        seconds = self.prices.send(rank.number, instruction.to, instruction)
         channel = (rank.number, instruction.to)
 
         def transfer():
@@ -263,7 +269,7 @@ class Engine:
             self.meetings.when_room(channel, lambda: stream.acquire(transfer))
 
     def receive(self, rank: Rank, stream: Stream, instruction: I.RecvActivation | I.RecvGradient) -> None:
-        seconds = self.prices.receive(rank.number, instruction)
+        seconds = self.prices.receive(instruction.source, rank.number, instruction)
         channel, posted = (instruction.source, rank.number), self.clock.now
 
         def take():

@@ -12,7 +12,6 @@ from minidl.display import Displayed, facts
 from minidl.nn.module import Module
 from minidl.parallel.block_profile import flops
 from minidl.parallel.chain_profile import ChainProfile, sequence_length
-from minidl.parallel.checker import check
 from minidl.parallel.contracts import check_builder, check_loss
 from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.mesh import Mesh
@@ -27,7 +26,9 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.prices import Prices
 from simulator.report import rows, title
+from simulator.simulation import simulation, trace_of
 from simulator.stacks import Stack
+from simulator.timeline import Timeline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,20 +57,20 @@ class Prediction(Throughput, Displayed):
     batch_size: int
     _profile: ChainProfile
     _evaluation: Program
-    _engine: Engine
+    _run: Timeline | Engine
 
     @property
     def step_seconds(self) -> float:
-        return self._engine.step_seconds
+        return self._run.step_seconds
 
     @property
     def first_step_seconds(self) -> float:
-        return self._engine.first_step_seconds
+        return self._run.first_step_seconds
 
     @cached_property
     def evaluation_seconds(self) -> float:
-        engine = Engine(self._evaluation, self._engine.prices, steps=1)
-        return engine.run() + engine.prologue_seconds
+        run = simulation(self._evaluation, self._run.prices, steps=1)
+        return run.step_seconds + run.prologue_seconds
 
     @cached_property
     def flops(self) -> float:
@@ -137,14 +138,12 @@ class Prediction(Throughput, Displayed):
     @cached_property
     def trace(self) -> Trace:
         """The first two steps of the ranks that were run: all of them on shared cores, else one of each stage."""
-        return self._engine.trace()
+        return trace_of(self.program, self._run)
 
     @cached_property
     def breakdown(self) -> dict[str, float]:
         """Seconds of the step by what a rank does: mean over the ranks; they sum to step_seconds."""
-        busy = self.trace.busy_fractions.values()
-        compute = self.step_seconds * sum(busy) / len(busy)
-        exposed = self.trace.exposed_communication
+        compute, exposed = self._run.busy_and_exposed()
         return {
             "compute": compute,
             "exposed communication": exposed,
@@ -200,8 +199,6 @@ def simulate(
         flops_per_byte=cluster.compute.flops_per_byte(plan.precision), device=device,
     )  # fmt: skip
     program = edited(prepared.training, edit)
-    check(program)
     pace = chosen.pace(cluster.device) if fitted else 1.0
-    engine = Engine(program, Prices(cluster, prepared.costs, chosen, pace))
-    engine.run()
-    return Prediction(plan, cluster, chosen, program, batch_size, prepared.profile, prepared.evaluation, engine)
+    run = simulation(program, Prices(cluster, prepared.costs, chosen, pace))
+    return Prediction(plan, cluster, chosen, program, batch_size, prepared.profile, prepared.evaluation, run)

@@ -115,13 +115,13 @@ class Prices:
             self._blocks[id(calls)] = calls, ([*found, (busy, slowed, None)], launching)
         return self._blocks[id(calls)][1]
 
-    def send(self, rank: int, i: I.SendActivation | I.SendGradient) -> float:
+    def send(self, source: int, to: int, i: I.SendActivation | I.SendGradient) -> float:
         """Seconds of the sender."""
-        return self._between_stages * self.cluster.network.send_seconds(rank, i.to, self.moved_bytes(i))
+        return self._between_stages * self.cluster.network.send_seconds(source, to, self.moved_bytes(i))
 
-    def receive(self, rank: int, i: I.RecvActivation | I.RecvGradient) -> float:
+    def receive(self, source: int, to: int, i: I.RecvActivation | I.RecvGradient) -> float:
         """Seconds of the receiver, after the sender is done."""
-        return self._between_stages * self.cluster.network.receive_seconds(i.source, rank, self.moved_bytes(i))
+        return self._between_stages * self.cluster.network.receive_seconds(source, to, self.moved_bytes(i))
 
     def collective(self, rank: int, i: Instruction) -> float:
         """Seconds of each member's share of a collective instruction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 from minidl.parallel.handle import CollectiveCall
@@ -39,13 +40,15 @@ def place(found: list[Placed], segment: Segment, start: float, end: float) -> No
     found.append(Placed(start, end, segment.collective))
 
 
-def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
+def placed(segments: Sequence[Segment], start: float = 0.0) -> tuple[list[Placed], float]:
     """The segments of an instruction where a device has a lane for collectives beside that for kernels, and its end.
 
-    Times are from the start of the instruction on. What is started and not waited for may go on after its end.
+    Times are from when all ranks with which its layers communicate have begun. start: of this one, if it is not the
+    last of them, below zero. What is started and not waited for may go on after the end.
     """
+    of_last = iter([one for one in placed(segments)[0] if one.collective]) if start else None
     found: list[Placed] = []
-    now = free = 0.0  # of the kernels; of the collectives
+    now, free = start, 0.0  # of the kernels; of the collectives
     ends: dict[tuple, float] = {}
     for segment in segments:
         call = segment.collective
@@ -54,10 +57,19 @@ def placed(segments: Sequence[Segment]) -> tuple[list[Placed], float]:
         elif call.phase == "wait":
             now = max(now, ends.pop((call.axes, call.number)))
         else:
-            start = max(now, free)
-            place(found, segment, start, free := start + segment.seconds)
+            begin = next(of_last).start if of_last else max(now, free)
+            place(found, segment, begin, free := begin + segment.seconds)
             if call.phase == "start":
                 ends[call.axes, call.number] = free
             else:
-                now = free
+                now = max(now, free)
     return found, now
+
+
+def apart(segments: Sequence[Segment]) -> tuple[float, float]:
+    """How long an instruction takes from its start if it waits for nobody, and from when all have begun that it meets.
+
+    It ends when both have passed.
+    """
+    kernels = sum(segment.seconds for segment in segments if segment.collective is None)
+    return kernels, placed(segments, -inf)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,25 +29,40 @@ def training_program(
 
     clip: gradients are to be clipped by their norm. norms: the optimizer's update takes norms of whole parameters.
     """
-
-    def make(mesh: Mesh) -> RankProgram:
-        rank = _Rank(plan, layout, mesh)
-        passes = just_in_time(added_up(rank.passes()), rank.gather)
-        step = (passes, rank.reduce_tied(), rank.reduce_loss(), rank.update(clip, norms), rank.gather_updated())
-        return RankProgram((), tuple(chain(*step)), ())
-
-    return Program(plan, layout, make, True, costs)
+    return Program(plan, layout, Training(layout, clip, norms), True, costs)
 
 
 def evaluation_program(plan: Plan, layout: Layout, statistics: bool = False, costs: Costs | None = None) -> Program:
     """The program that evaluates one batch: forwards alone. statistics: the model has running statistics."""
+    return Program(plan, layout, Evaluation(layout, statistics), False, costs)
 
-    def make(mesh: Mesh) -> RankProgram:
-        rank = _Rank(plan, layout, mesh)
-        step = (just_in_time(rank.infer(), rank.gather), rank.reduce_loss(), (I.EndEvaluation(),))
-        return RankProgram(tuple(rank.broadcast() if statistics else ()), tuple(chain(*step)), ())
 
-    return Program(plan, layout, make, False, costs)
+@dataclass(frozen=True)
+class Training:
+    """The list of a rank in a training step, whatever the plan; equal where the lists are."""
+
+    layout: Layout
+    clip: bool
+    norms: bool
+
+    def __call__(self, plan: Plan, mesh: Mesh) -> RankProgram:
+        rank = _Rank(plan, self.layout, mesh)
+        passes = just_in_time(added_up(rank.passes()), rank.gather)
+        ended = rank.reduce_tied(), rank.reduce_loss(), rank.update(self.clip, self.norms), rank.gather_updated()
+        return RankProgram((), tuple(chain(passes, *ended)), ())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The list of a rank where a batch is evaluated, whatever the plan; equal where the lists are."""
+
+    layout: Layout
+    statistics: bool
+
+    def __call__(self, plan: Plan, mesh: Mesh) -> RankProgram:
+        rank = _Rank(plan, self.layout, mesh)
+        step = just_in_time(rank.infer(), rank.gather), rank.reduce_loss(), (I.EndEvaluation(),)
+        return RankProgram(tuple(rank.broadcast() if self.statistics else ()), tuple(chain(*step)), ())
 
 
 class _Rank:

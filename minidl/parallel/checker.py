@@ -8,13 +8,12 @@ here, whatever the numbers would have looked like. It also carries clocks that c
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel import instructions as I
-from minidl.parallel.dependencies import Dependencies, Node, ends
+from minidl.parallel.dependencies import Dependencies, Graph, Node
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Compiled, HazardError
@@ -23,7 +22,7 @@ from minidl.parallel.program import Program
 from minidl.parallel.rules import COLLECTIVE_RULES, COMPUTE_RULES, rule_of
 from minidl.parallel.tags import Brought, Facts, ProgramError, RankTags, Tags, Version
 
-EVERY_RANK = 64  # workers up to which every rank is run
+EVERY_RANK = 64  # workers
 
 
 class Slot(NamedTuple):
@@ -44,27 +43,26 @@ class Report:
     """
 
     peak_micro_batches: dict[int, int]
-    parts: dict[str, Sequence[Node]]
+    parts: dict[str, Graph]
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """The instructions of one step, of the ranks checked."""
-        nodes = self.parts["step"]
-        whole = Counter(_whole(rank, i) for node in nodes for rank, i in node.members if i.slots and node.ends)
+        graph = self.parts["step"]
         # Into how many pieces a forward, or a backward, is cut, bucket by bucket.
-        lengths = [
-            max((i.slots / whole[_whole(rank, i)] for rank, i in node.members if i.slots), default=0.0)
-            if node.ends
-            else 0.0
-            for node in nodes
-        ]
-        found = ends(nodes, lengths)[len(nodes) :]
+        pieces = Counter(_whole(rank, i) for node in graph.nodes for rank, i in node.members if i.slots and node.ends)
+        lengths = [_length(node, pieces) for node in graph.nodes]
+        ended = graph.ends(lengths)[len(graph) :]
         return tuple(
             Slot(rank, i, end - length, end)
-            for node, length, end in zip(nodes, lengths, found, strict=True)
+            for node, length, end in zip(graph.nodes, lengths, ended, strict=True)
             if node.ends
             for rank, i in node.members
         )
+
+
+def _length(node: Node, pieces: Counter) -> float:
+    return max((i.slots / pieces[_whole(rank, i)] for rank, i in node.members if i.slots and node.ends), default=0.0)
 
 
 def _whole(rank: int, i: Instruction) -> tuple:
@@ -72,7 +70,7 @@ def _whole(rank: int, i: Instruction) -> tuple:
     return rank, type(i), i.chunk, i.micro_batch
 
 
-def check(program: Program) -> Report:
+def check(program: Program, every_rank: int = EVERY_RANK) -> Report:
     """Prove that one step of `program` runs to its end and computes what its plan says.
 
     Proved: no buffer is read before it is written, overwritten or freed while in use, or left behind; no deadlock;
@@ -81,17 +79,19 @@ def check(program: Program) -> Report:
     every micro-batch passes every block in order, with whole parameters of one version; every parameter's gradient
     contains each sample of the global batch exactly once, and every update happens, of each replica's share where the
     optimizer is sharded, whose parameters are then gathered. ProgramError says what is wrong, and where.
+
+    every_rank: workers up to which every rank is run; of more, one of each stage stands for those whose lists are equal
+    to its own but for their peers. Of an edited program all are run.
     """
     if not isinstance(program, Program):
         raise TypeError(f"check needs a Program, not a {type(program).__name__}")
-    return _Checker(program).run()
+    return _Checker(program, every_rank).run()
 
 
 class _Checker:
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, every_rank: int):
         self.program = program
-        # The ranks of a stage have equal lists but for their peers: where there are many, one of each stage will do.
-        every = program.edited or program.world_size <= EVERY_RANK
+        every = program.edited or program.world_size <= every_rank
         chosen = range(program.world_size) if every else program.representatives()
         statistics = bool(program.costs and program.costs.profile.statistics)
         meshes = tuple(program.plan.mesh(rank) for rank in chosen)
@@ -111,18 +111,18 @@ class _Checker:
         parts["epilogue"] = self.run_part("epilogue")
         return Report({rank.number: rank.peak for rank in self.ranks.values()}, parts)
 
-    def run_part(self, part: str) -> list[Node]:
+    def run_part(self, part: str) -> Graph:
         """Run one part of all lists to its end."""
         self.messages.clear()
         lists = {rank.number: self.compiled(rank, part) for rank in self.ranks.values()}
-        found = Dependencies(lists, self.members, self.group_inside if self.layer_axes else lambda rank, i: None)
+        found = Dependencies(lists, self.members, self.group_inside if self.layer_axes else None)
         for node in found.nodes:
             if not node.ends:
                 self.check_layers(node)
             elif node.members:
                 HANDLERS[node.members[0][1].kind](self, node.members)
         self.check_end(found)
-        return found.nodes
+        return Graph(found.nodes)
 
     def compiled(self, rank: RankTags, part: str) -> Compiled:
         try:

@@ -36,6 +36,47 @@ class Node(NamedTuple):
     inside: bool = False
 
 
+class Graph:
+    """Nodes in an order in which they can run: one part of the lists, the step or what comes before or after it.
+
+    first, second: how far back those are that each waits for, as numbers below zero. work: of each node the place among
+    `works`, which has one node for all that take the same time.
+    """
+
+    def __init__(self, nodes: Sequence[Node]):
+        self.nodes = nodes
+        self.first, self.second = [-node.first for node in nodes], [-node.second for node in nodes]
+        works: dict[tuple | None, int] = {}
+        self.work = [works.setdefault(_work(node), len(works)) for node in nodes]
+        places = dict(zip(self.work, range(len(nodes)), strict=True))
+        self.works = [nodes[places[number]] for number in range(len(works))]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def ends(self, seconds: Iterable[float], steps: int = 1, start: float = 0.0) -> list[float]:
+        """When nodes end in so many steps, one after the other, that begin at `start`.
+
+        seconds: of each node, from when all that it waits for has ended. What ends in a step comes after what ended in
+        the step before; before the first step, where all have ended at the start, there is one more.
+        """
+        found, seconds = [start] * len(self), list(seconds)
+        append = found.append
+        for _ in range(steps):
+            for first, second, time in zip(self.first, self.second, seconds, strict=True):
+                one, other = found[first], found[second]
+                append((one if one > other else other) + time)
+        return found
+
+
+def _work(node: Node) -> tuple | None:
+    """Equal for nodes that take the same time: where it computes, ranks of a stage do."""
+    if not node.members:
+        return None
+    (rank, i), *_ = node.members
+    return node.ends, node.inside, None if i.kind == "compute" else rank, i.work
+
+
 class _Lane:
     """How far a lane has come. ends: its instructions' places among the nodes."""
 
@@ -59,15 +100,15 @@ class Dependencies:
     """Those of the ranks with these lists, as far as they can run.
 
     members: who of a group of a rank, along some axes, is run. inside: the ranks with which layers of an instruction
-    communicate, this one among them; None where it needs nobody who is run. nodes: in an order in which they can run.
-    stuck: of each lane that does not end, the instruction at which it is.
+    communicate, this one among them; None where it needs nobody who is run, as by default. nodes: in an order in which
+    they can run. stuck: of each lane that does not end, the instruction at which it is.
     """
 
     def __init__(
         self,
         lists: dict[int, Compiled],
         members: Callable[[int, tuple[Axis, ...]], tuple[int, ...]],
-        inside: Callable[[int, Instruction], tuple[int, ...] | None],
+        inside: Callable[[int, Instruction], tuple[int, ...] | None] | None = None,
     ):
         self._members, self._inside = members, inside
         self.nodes: list[Node] = []
@@ -117,8 +158,7 @@ class Dependencies:
     # Of one kind each: whether it has run
 
     def _compute(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
-        group = self._inside(rank.number, i)
-        if group is not None:
+        if self._inside and (group := self._inside(rank.number, i)) is not None:
             return self._meet(rank, lane, ("layers", group), len(group))
         self._add(((rank.number, i),), self._waits(lane), (lane,))
         return True
@@ -216,18 +256,3 @@ HANDLERS = {
     "receive": Dependencies._receive,
     "collective": Dependencies._collective,
 }
-
-
-def ends(nodes: Sequence[Node], seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
-    """When each node ends in so many steps, one after the other, that begin at `start`; before that, the start.
-
-    seconds: of each node, from when all that it waits for has ended. So the last steps × len(nodes) are those of nodes.
-    """
-    found = [start] * len(nodes)
-    append = found.append
-    pairs = [(-node.first, -node.second, time) for node, time in zip(nodes, seconds, strict=True)]
-    for _ in range(steps):
-        for first, second, time in pairs:
-            one, other = found[first], found[second]
-            append((one if one > other else other) + time)
-    return found

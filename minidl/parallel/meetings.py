@@ -27,8 +27,11 @@ class Members:
     def __call__(self, rank: int, axes: tuple[Axis, ...]) -> tuple[int, ...]:
         if (rank, axes) not in self._known:
             everyone = self._meshes[rank].ranks(*axes)
-            run = (other for other in self._meshes if other in everyone)
-            self._known[rank, axes] = tuple(sorted(run, key=everyone.index))
+            if len(everyone) <= len(self._meshes):
+                run = tuple(other for other in everyone if other in self._meshes)
+            else:
+                run = tuple(sorted((other for other in self._meshes if other in everyone), key=everyone.index))
+            self._known[rank, axes] = run
         return self._known[rank, axes]
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from minidl.parallel.costs import Costs
 
 
+PARTS = ("prologue", "step", "epilogue")  # of a list
+
+
 @dataclass(frozen=True)
 class RankProgram(Displayed):
     """The instructions of one rank: once before the first step, in every step, once after the last.
@@ -49,22 +52,22 @@ class RankProgram(Displayed):
 class Program(Displayed):
     """The instructions of every rank. Lists are made when they are asked for: a rank's list depends on its place alone.
 
-    plan, layout: what the program was made from. trains: it is to update every parameter that is trained. costs: what
-    its instructions call and its buffers hold; None where that is not known. edited: ranks whose list was replaced; the
-    lists of all others are those of `original`.
+    plan, layout: what the program was made from. make: the list of a rank under a plan, given its mesh. trains: it is
+    to update every parameter that is trained. costs: what its instructions call and its buffers hold; None where that
+    is not known. edited: ranks whose list was replaced; the lists of all others are those of `original`.
     """
 
     def __init__(
         self,
         plan: Plan,
         layout: Layout,
-        make: Callable[[Mesh], RankProgram],
+        make: Callable[[Plan, Mesh], RankProgram],
         trains: bool,
         costs: Costs | None = None,
         edited: dict[int, RankProgram] | None = None,
         original: Program | None = None,
     ):
-        self.plan, self.layout, self._make, self.trains, self.costs = plan, layout, make, trains, costs
+        self.plan, self.layout, self.make, self.trains, self.costs = plan, layout, make, trains, costs
         self.edited, self._original = edited or {}, original
         self._ranks: dict[int, RankProgram] = dict(self.edited)
         self._compiled: dict[tuple[int, str], Compiled] = {}
@@ -80,7 +83,9 @@ class Program(Displayed):
         if rank not in range(self.world_size):
             raise IndexError(f"there are the ranks 0 to {self.world_size - 1}, and no {rank!r}")
         if rank not in self._ranks:
-            self._ranks[rank] = self._original[rank] if self._original is not None else self._make(self.plan.mesh(rank))
+            self._ranks[rank] = (
+                self._original[rank] if self._original is not None else self.make(self.plan, self.plan.mesh(rank))
+            )
         return self._ranks[rank]
 
     def persistent(self, rank: int) -> frozenset[B.BufferName]:
@@ -113,7 +118,11 @@ class Program(Displayed):
                 raise ValueError(f"there are the ranks 0 to {self.world_size - 1}: rank {rank!r} cannot be edited")
             if not (isinstance(own, RankProgram) and all(isinstance(i, Instruction) for i in own)):
                 raise TypeError(f"rank {rank} needs a RankProgram of instructions, not {own!r}")
-        return Program(self.plan, self.layout, self._make, self.trains, self.costs, self.edited | lists, self)
+        return Program(self.plan, self.layout, self.make, self.trains, self.costs, self.edited | lists, self)
+
+    def under(self, plan: Plan) -> Program:
+        """The program of another plan whose chunks and buckets are the same; unedited."""
+        return Program(plan, self.layout, self.make, self.trains, self.costs)
 
     def without(self, rank: int, index: int) -> Program:
         """The same program, but that `rank` lacks instruction `index` of its step."""

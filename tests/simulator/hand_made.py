@@ -103,10 +103,10 @@ class FixedPrices:
     def segments(self, rank, i):
         return (Segment(self._of(i), 1.0, None),)
 
-    def send(self, rank, i):
+    def send(self, source, to, i):
         return self._of(i)
 
-    def receive(self, rank, i):
+    def receive(self, source, to, i):
         return 0.0
 
     def collective(self, rank, i):

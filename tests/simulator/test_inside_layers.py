@@ -56,7 +56,7 @@ def test_only_a_message_that_a_core_copies_comes_between_kernels(cores):
     on = made_up_whole().cluster() if cores else Cluster.load("dgx-a100", devices=2)
     prediction = simulate(lambda mesh: models.gpt(1, 32, 4, 64, 16, mesh), Plan(context=2), on, batch_size=4)
     forward = next(i for i in prediction.program[0].step if i.name == "F0")
-    found = prediction._engine.prices.segments(0, forward)
+    found = prediction._run.prices.segments(0, forward)
     after = [(before.collective, kernels.goes_on) for before, kernels in pairwise(found) if not kernels.collective]
     assert ("start", "send", not cores) in {(call.phase, call.name, goes_on) for call, goes_on in after}
     assert not any(goes_on for call, goes_on in after if call.phase != "start")
@@ -106,7 +106,7 @@ def test_whether_all_ranks_are_run_or_one_of_each_stage_makes_no_difference(plan
     program = prediction.program
     whole = program.edit({rank: program[rank] for rank in range(plan.workers)})  # runs every rank
     check(whole)
-    engine = Engine(whole, prediction._engine.prices)
+    engine = Engine(whole, prediction._run.prices)
     assert engine.run() == pytest.approx(prediction.step_seconds, rel=1e-9)
 
 
