@@ -105,9 +105,18 @@ class _Rank:
         passes = self.order()
         first = {(kind, chunk): m for kind, chunk, m in reversed(passes)}
         last = {(kind, chunk): m for kind, chunk, m in passes}
+        between: dict[tuple[str, int], list[Instruction]] = {}  # of one that is neither: so are all of these
         for kind, chunk, m in passes:
-            if kind == FORWARD or self.layout.trained_buckets(chunk):
-                yield from PASSES[kind](self, chunk, m, m == first[kind, chunk], m == last[kind, chunk])
+            if kind != FORWARD and not self.layout.trained_buckets(chunk):
+                continue
+            ends = m == first[kind, chunk], m == last[kind, chunk]
+            if any(ends):
+                yield from PASSES[kind](self, chunk, m, *ends)
+            elif (kind, chunk) in between:
+                yield from [i.of_micro_batch(m) for i in between[kind, chunk]]
+            else:
+                between[kind, chunk] = list(PASSES[kind](self, chunk, m, *ends))
+                yield from between[kind, chunk]
 
     def forward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)

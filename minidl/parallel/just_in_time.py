@@ -37,8 +37,9 @@ def just_in_time(step: Iterable[Instruction], gather: Callable[[Place], Instruct
             if not any(slot in held for _, slot in ahead):
                 yield from gathered(ahead)
         yield i
-        for buffer in i.frees:
-            held.pop(buffer, None)
+        if held:
+            for buffer in i.frees:
+                held.pop(buffer, None)
 
 
 def added_up(step: Iterable[Instruction]) -> Iterator[Instruction]:
@@ -49,7 +50,8 @@ def added_up(step: Iterable[Instruction]) -> Iterator[Instruction]:
     reduced: dict[B.BufferName, I.AddShare] = {}
     begun: set[Place] = set()
     for i in step:
-        yield from (reduced.pop(slot) for slot in i.writes if slot in reduced)
+        if reduced:
+            yield from (reduced.pop(slot) for slot in i.writes if slot in reduced)
         yield i
         if isinstance(i, I.ReduceScatterGradients) and i.slot:
             place = i.chunk, i.bucket

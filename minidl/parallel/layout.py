@@ -81,15 +81,23 @@ class Layout:
 
     def stage_of(self, chunk: int) -> int:
         """The stage that holds `chunk`."""
-        return next(stage for stage, chunks in enumerate(self.stages) if chunk in chunks)
+        return self._stage_of[chunk]
+
+    @cached_property
+    def _stage_of(self) -> dict[int, int]:
+        return {chunk: stage for stage, chunks in enumerate(self.stages) for chunk in chunks}
 
     def last_bucket(self, chunk: int) -> int:
         return len(self.buckets[chunk]) - 1
 
     def trained_buckets(self, chunk: int) -> range:
         """The buckets of `chunk` to which the gradient goes back: none, all, or the later ones."""
-        ends = [end for _, end in self.buckets[chunk]]
-        return range(sum(end <= self.first_trained for end in ends), len(ends))
+        return self._trained_buckets[chunk]
+
+    @cached_property
+    def _trained_buckets(self) -> list[range]:
+        before = [sum(end <= self.first_trained for _, end in buckets) for buckets in self.buckets]
+        return [range(first, len(buckets)) for first, buckets in zip(before, self.buckets, strict=True)]
 
     def places(self, stage: int) -> tuple[tuple[int, int], ...]:
         """The buckets of a stage: as pairs (chunk, bucket) those of chunks, as pairs (APART, number) what is apart."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class Plan(Displayed):
         """Of a function its name."""
         return getattr(self.schedule, "__name__", str(self.schedule))
 
-    @property
+    @cached_property
     def axes(self) -> dict[str, int]:
         """Size of each mesh axis that is larger than 1."""
         return {axis: size for axis in AXES if (size := getattr(self, axis, 1)) > 1}

@@ -1,16 +1,18 @@
 """Plan -> Program: the lists themselves, for cases small enough to write down."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
 
 from minidl.parallel import Plan, check
 from minidl.parallel import instructions as I
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.layout import layout
 from minidl.parallel.schedules import BACKWARD, FORWARD, INPUT, SCHEDULES, WEIGHTS, Pass
-from tests.parallel.plans import plans
-from tests.parallel.programs import caught
+from tests.parallel.plans import PLANS, plans
+from tests.parallel.programs import BLOCKS, caught, programs
 
 LETTERS = {FORWARD: "F", BACKWARD: "B", INPUT: "B", WEIGHTS: "W"}
 
@@ -240,3 +242,14 @@ def test_an_order_of_passes_that_do_not_exist_is_refused(wrong):
     plan = Plan(pipeline=2, micro_batches=4, schedule=mine)
     with pytest.raises(ValueError, match=r"schedule mine gives stage 0 .*: needed is a Pass"):
         _ = training_program(plan, layout(plan, [1.0] * 2, [2**20] * 2))[0]
+
+
+@given(plan=PLANS)
+def test_what_is_made_of_one_micro_batch_for_another_is_what_would_be_made_anew(plan):
+    if plan.pipeline * plan.chunks > BLOCKS:
+        return
+    training, evaluation = programs(plan)
+    for i in itertools.chain(*(program[rank] for program in (training, evaluation) for rank in (0, plan.workers - 1))):
+        anew = replace(i)
+        assert anew == i and (anew.name, anew.work) == (i.name, i.work)
+        assert (anew.reads, anew.writes, anew.frees) == (i.reads, i.writes, i.frees)

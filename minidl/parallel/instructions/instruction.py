@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
-from minidl.parallel.instructions.buffers import BufferName
+from minidl.parallel.instructions.buffers import BufferName, of_micro_batch
 from minidl.parallel.mesh import Axis
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 
@@ -53,12 +53,26 @@ class Instruction:
     frees: tuple[BufferName, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        for name, buffers in zip(Touched._fields, self.touches(), strict=True):
-            object.__setattr__(self, name, tuple(buffers))
+        reads, writes, frees = self.touches()
+        vars(self).update(reads=tuple(reads), writes=tuple(writes), frees=tuple(frees))
 
     def touches(self) -> Touched:
         """What it reads, writes and frees."""
         raise NotImplementedError
+
+    def of_micro_batch(self, micro_batch: int) -> Self:
+        """The same for another micro-batch: quicker than to make it anew, and with the very same `work`."""
+        same, made = self.work, object.__new__(type(self))
+        fields = vars(made)
+        fields.update(vars(self), work=same)
+        if "micro_batch" in fields:
+            fields["micro_batch"] = micro_batch
+            fields.pop("name", None)
+            for name in Touched._fields:
+                fields[name] = tuple(
+                    [b if b.micro_batch is None else of_micro_batch(b, micro_batch) for b in fields[name]]
+                )
+        return made
 
     @cached_property
     def work(self) -> tuple:
