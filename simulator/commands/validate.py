@@ -14,12 +14,12 @@ from minidl.commands.arguments import Refused, check_writable
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
 from minidl.commands.progress import Tell, progress
-from minidl.units import counted
-from simulator.commands.shared_output import plain_table, say, say_written
+from simulator.commands.shared_output import say, say_written
+from simulator.commands.validation_tables import EXPLAINED, page, reasons, score_table, worst_rows
 from simulator.validation.fit import declaration, fit
 from simulator.validation.predicted import Predicted, predicted
 from simulator.validation.rows import COLUMNS, Row, read
-from simulator.validation.scores import Errors, Score, overall, scores
+from simulator.validation.scores import Score, overall, scores
 
 DESCRIPTION = """\
 Predict every training step of a file of published measurements, and say how far
@@ -39,7 +39,6 @@ examples:
 
 {codes}"""
 EVERY = 50  # rows between two words of progress
-MOST_REASONS = 20  # that are listed
 
 
 def add_parser(commands) -> None:
@@ -50,6 +49,7 @@ def add_parser(commands) -> None:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="a CSV file of published measurements")
     add("--json", type=Path, metavar="PATH", help="also write every row's prediction here")
+    add("--markdown", type=Path, metavar="PATH", help="also write the errors as a page in Markdown here")
     add("--fit", type=Path, metavar="PATH",
         help="fit the constants to these rows, write them here, and say nothing of errors: the declaration that is "
         "used is simulator/stacks/constants.toml")  # fmt: skip
@@ -58,9 +58,9 @@ def add_parser(commands) -> None:
 
 def run(options, console: Console) -> Outcome:
     """Predict and compare as asked."""
-    check_writable(options.json, options.fit)
-    if options.json and options.fit:
-        raise Refused("--fit writes constants and nothing else: leave out --json")
+    check_writable(options.json, options.markdown, options.fit)
+    if options.fit and (options.json or options.markdown):
+        raise Refused("--fit writes constants and nothing else: leave out --json and --markdown")
     rows = read(options.file)
     with progress() as tell:
         found = list(_told(rows, tell))
@@ -69,15 +69,23 @@ def run(options, console: Console) -> Outcome:
         return Outcome([(options.fit, lambda path: files.write(path, constants))],
                        lambda console: say_written(console, options.fit))  # fmt: skip
     by_table, by_stack = scores(found, lambda row: row.table), scores(found, lambda row: row.stack)
+    everything = overall(found)
 
     def show(console: Console) -> None:
         for what, parts in (("table", by_table), ("stack", by_stack)):
-            print_table(console, _table(what, [*parts, overall(found)]))
+            print_table(console, score_table(what, [*parts, everything]))
             console.print()
-        say(console, *_reasons(found))
-        say_written(console, options.json)
+        say(console, *textwrap.wrap(" ".join(EXPLAINED.replace("`", "").split()), 80))
+        say(console, "", "Worst rows:", *worst_rows(by_table))
+        if left_out := list(reasons(found)):
+            say(console, "", "Not simulated:", *left_out)
+        say_written(console, options.json, options.markdown)
 
-    return Outcome([(options.json, _document(found, by_table, by_stack))], show)
+    document = _document(found, by_table, by_stack, everything)
+    return Outcome([
+        (options.json, document),
+        (options.markdown, lambda path: files.write(path, page(found, everything, table=by_table, stack=by_stack))),
+    ], show)  # fmt: skip
 
 
 def _told(rows: Sequence[Row], tell: Tell) -> Iterator[Predicted]:
@@ -88,7 +96,9 @@ def _told(rows: Sequence[Row], tell: Tell) -> Iterator[Predicted]:
         yield one
 
 
-def _document(found: Sequence[Predicted], by_table: Sequence[Score], by_stack: Sequence[Score]) -> dict[str, object]:
+def _document(
+    found: Sequence[Predicted], by_table: Sequence[Score], by_stack: Sequence[Score], everything: Score
+) -> dict[str, object]:
     """What --json writes: the rows in order, and the scores. Errors are shares, biases of them positive if too slow."""
     return {
         "rows": [
@@ -98,41 +108,5 @@ def _document(found: Sequence[Predicted], by_table: Sequence[Score], by_stack: S
         ],
         "tables": [asdict(score) for score in by_table],
         "stacks": [asdict(score) for score in by_stack],
-        "all": asdict(overall(found)),
+        "all": asdict(everything),
     }  # fmt: skip
-
-
-def _table(what: str, parts: Sequence[Score]):
-    """Errors in percent: of the null models, at constants of 1, and fitted."""
-    table = plain_table(1)
-    for name in (what, "rows", "not", "null", "by sys", "raw", "bias", "fitted", "bias", "median", "worst"):
-        table.add_column(name, justify="right" if table.columns else "left")
-    for part in parts:
-        table.add_row(
-            part.name, str(part.rows), str(part.rows - part.simulated or ""),
-            _percent(part.null), _percent(part.null_by_system), *_cells(part.unfitted)[:2], *_cells(part.fitted),
-        )  # fmt: skip
-    return table
-
-
-def _cells(errors: Errors | None) -> tuple[str, ...]:
-    if errors is None:
-        return ("-",) * 4
-    return (
-        _percent(errors.mape), f"{100 * errors.bias:+.0f}", _percent(errors.median), f"{100 * errors.worst_error:+.0f}"
-    )  # fmt: skip
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def _reasons(found: Sequence[Predicted]) -> Iterator[str]:
-    """The rows that were not simulated, each with its reason, and the worst ones."""
-    left_out = [p for p in found if p.reason is not None]
-    if left_out:
-        yield f"Not simulated: {counted(len(left_out), 'row')} of {len(found):,}"
-    for p in left_out[:MOST_REASONS]:
-        yield f"  {p.row.id}: {p.reason}"
-    if len(left_out) > MOST_REASONS:
-        yield f"  and {len(left_out) - MOST_REASONS:,} more: --json lists them all"

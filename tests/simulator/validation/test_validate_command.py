@@ -46,7 +46,17 @@ def test_fit_writes_the_constants_and_nothing_else(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(path)]
 
 
+def test_a_page_in_markdown_has_the_tables_and_what_was_left_out(tmp_path, capsys):
+    path = tmp_path / "page.md"
+    steps = str(written(tmp_path, {}, {"id": "b"}, {"id": "c", "stack": "abacus"}))
+    assert main(["validate", steps, "--markdown", str(path)]) == 0
+    page = path.read_text()
+    assert "| made-up | 2/3 |" in page and "| abacus | 0/1 |" in page and "- c: no stack 'abacus'" in page
+    assert str(path) in capsys.readouterr().out
+
+
 def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path, capsys):
+    check_refused(capsys, f"validate {tmp_path / 'steps.csv'} --fit a.toml --json b.json", "nothing else")
     check_refused(capsys, f"validate {tmp_path / 'none.csv'}", "none.csv: No such file")
     check_refused(capsys, f"validate {written(tmp_path, {'layers': 'x'})}", "row 1, column layers: 'x' is not")
     help = help_text(capsys, "validate")
