@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from minidl.events import Details
 from minidl.kernels.meta import KernelCall
@@ -16,6 +16,11 @@ from minidl.parallel.plan import PRECISIONS
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
 from simulator.stacks import Stack
+
+# Of each stretch of a block's kernels: seconds, seconds while all cores are busy, and the collective that follows, None
+# after the last; and how long the host takes to launch all of them.
+Stretches = tuple[list[tuple[float, float, CollectiveCall | None]], float]
+Block = tuple[Stretches, tuple[float, ...]]  # and, for each stretch, the seconds of that collective
 
 
 class Prices:
@@ -31,58 +36,78 @@ class Prices:
         )
         self._between_stages = pace * (1 - stack.pipeline_hidden)
         self._meshes: dict[int, Mesh] = {}
-        self._known: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
-        self._placed: dict[tuple, tuple[list[Placed], float]] = {}
-        self._moved: dict[tuple, float] = {}
-        self._blocks: dict[
-            int, tuple[Sequence[Call], tuple[list, float]]
+        self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does, and by its blocks
+        self._placed: dict[int, tuple[list[Placed], float]] = {}
+        self._blocks: dict[tuple, Block] = {}
+        self._stretches: dict[
+            int, tuple[Sequence[Call], Stretches]
         ] = {}  # by the identity of the calls, which are kept
+        self._inside: dict[tuple, float] = {}
+        self._moved: dict[tuple, float] = {}
+        self._collectives: dict[tuple, float] = {}
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
-        if instruction.work not in self._known:
-            self._known[instruction.work] = self._segments(rank, instruction)
-        return self._known[instruction.work]
+        work = instruction.work
+        if work not in self._segments:
+            blocks = tuple(self._block(rank, calls) for calls in self.costs.calls_by_block(instruction))
+            exposed = self._exposed_gathers(rank, instruction)
+            key = (*map(id, blocks), exposed)  # the blocks are kept
+            if key not in self._segments:
+                self._segments[key] = self._joined(blocks, exposed)
+            self._segments[work] = self._segments[key]
+        return self._segments[work]
 
     def placed(self, rank: int, instruction: Instruction) -> tuple[list[Placed], float]:
         """What runs when in a compute instruction, with a lane for collectives, and how long its kernels take."""
-        if instruction.work not in self._placed:
-            self._placed[instruction.work] = placed(self.segments(rank, instruction))
-        return self._placed[instruction.work]
+        segments = self.segments(rank, instruction)
+        if id(segments) not in self._placed:
+            self._placed[id(segments)] = placed(segments)
+        return self._placed[id(segments)]
 
-    def _segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
+    def _joined(self, blocks: Iterable[Block], exposed: float) -> tuple[Segment, ...]:
+        """The segments of blocks, one after the other; of their gathers so many seconds are exposed."""
         found: list[Segment] = []
         busy = slowed = self.pace * self.cluster.compute.instruction_seconds
         goes_on = False
-        for calls in self.costs.calls_by_block(instruction):
-            stretches, launching = self._stretches(calls)
-            for seconds, slowed_seconds, call in stretches:
+        for (stretches, launching), inside in blocks:
+            for (seconds, slowed_seconds, call), inside_seconds in zip(stretches, inside, strict=True):
                 busy, slowed, launching = busy + seconds, slowed + slowed_seconds, launching - seconds
                 if call is None:
                     continue
                 found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
-                busy = slowed = seconds = 0.0
-                if call.phase != "wait":
-                    seconds = self._inside_seconds(rank, call)
-                    launching -= seconds
-                found.append(Segment(seconds, 1.0, call))
+                found.append(Segment(inside_seconds, 1.0, call))
+                busy = slowed = 0.0
+                launching -= inside_seconds
                 goes_on = call.phase == "start" and not self.copied_at_once(call)
             if launching > 0:  # kernels are faster than the host launches them
                 busy, slowed = busy + launching, slowed + launching
-        if exposed := self._exposed_gathers(rank, instruction):
-            busy, slowed = busy + exposed, slowed + exposed
+        busy, slowed = busy + exposed, slowed + exposed
         found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
         return tuple(found)
+
+    def _block(self, rank: int, calls: Sequence[Call]) -> Block:
+        """What a block takes; the same object wherever that is the same."""
+        if (id(calls), rank) not in self._blocks:
+            stretches = self._stretches_of(calls)
+            inside = tuple(0.0 if call is None else self._inside_seconds(rank, call) for *_, call in stretches[0])
+            self._blocks[id(calls), rank] = self._blocks.setdefault((id(calls), inside), (stretches, inside))
+        return self._blocks[id(calls), rank]
 
     def copied_at_once(self, call: CollectiveCall) -> bool:
         """Whether a rank copies it then and there, and waits for nobody: a message that a layer sends on a core."""
         return call.name == "send" and self.cluster.processors is not None
 
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
-        """Time of a collective or a message inside a layer."""
-        nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
-        seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes, self.plan.workers)
-        return seconds * (1 - self.stack.tensor_hidden) if self.stack.tensor_hidden else seconds
+        """Time of a collective or a message inside a layer; to wait for one takes none of its own."""
+        if call.phase == "wait":
+            return 0.0
+        key = rank, call.name, call.axes, call.nbytes
+        if key not in self._inside:
+            nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
+            seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes, self.plan.workers)
+            self._inside[key] = seconds * (1 - self.stack.tensor_hidden)
+        return self._inside[key]
 
     def _exposed_gathers(self, rank: int, instruction: Instruction) -> float:
         """Of gathering the parameters that an instruction computes with, the part that does not run beside kernels."""
@@ -95,12 +120,8 @@ class Prices:
     def gathering_axes(self, chunk: int, bucket: int) -> tuple[str, ...]:
         return self.plan.spread(self.costs.layout.reduction(chunk, bucket).replicas)
 
-    def _stretches(self, calls: Sequence[Call]) -> tuple[list[tuple[float, float, CollectiveCall | None]], float]:
-        """Of each stretch of kernels: seconds, seconds while all cores are busy, and the collective that follows.
-
-        And how long the host takes to launch all of them.
-        """
-        if id(calls) not in self._blocks:
+    def _stretches_of(self, calls: Sequence[Call]) -> Stretches:
+        if id(calls) not in self._stretches:
             found, busy, slowed, launches = [], 0.0, 0.0, 0
             for call in self.stack.rewrite(calls, self.plan.precision):
                 launches += not (isinstance(call, KernelCall) and call.kind == "view")
@@ -112,8 +133,8 @@ class Prices:
                     found.append((busy, slowed, call))
                     busy = slowed = 0.0
             launching = self.pace * launches * self._dispatch_seconds
-            self._blocks[id(calls)] = calls, ([*found, (busy, slowed, None)], launching)
-        return self._blocks[id(calls)][1]
+            self._stretches[id(calls)] = calls, ([*found, (busy, slowed, None)], launching)
+        return self._stretches[id(calls)][1]
 
     def send(self, source: int, to: int, i: I.SendActivation | I.SendGradient) -> float:
         """Seconds of the sender."""
@@ -125,11 +146,15 @@ class Prices:
 
     def collective(self, rank: int, i: Instruction) -> float:
         """Seconds of each member's share of a collective instruction."""
-        network, ranks, nbytes = self.cluster.network, self.mesh(rank).ranks(*i.axes), self.moved_bytes(i)
+        network, nbytes = self.cluster.network, self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
+        key = rank, i.collective, i.axes, nbytes
+        if key not in self._collectives:
+            ranks = self.mesh(rank).ranks(*i.axes)
+            self._collectives[key] = network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)
         hidden = self.stack.data_hidden if isinstance(i, I.ReduceGradients | I.GatherParameters) else 0.0
-        return self.pace * (1 - hidden) * network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)
+        return self.pace * (1 - hidden) * self._collectives[key]
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
