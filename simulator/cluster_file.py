@@ -42,7 +42,10 @@ DEFAULTS = {  # of a link that leaves figures out: between devices, and between 
 MIB = 2.0**20
 
 JOINED = schema.figures(
-    adapters=schema.COUNT, ring_adapters=schema.COUNT, oversubscription=schema.FACTOR, in_network=schema.SHARE
+    adapters=schema.COUNT,
+    ring_adapters=schema.list_of(schema.POSITIVE),
+    oversubscription=schema.FACTOR,
+    in_network=schema.SHARE,
 )
 OWN = {  # figures of each topology beside those of all
     "switch": {}, "fully-connected": {}, "ring": {}, "fat-tree": {}, "rail-optimised": {},
@@ -174,18 +177,21 @@ def network(table: Mapping, devices: int, devices_per_node: int | None = None) -
     levels, below, whole_below = [], 1, 1
     for level, size in zip(table["levels"].values(), sizes, strict=True):
         used = size if size == inf else int(size / sizes[0] * node)
-        figures, link = schema.values(level), schema.values(level["link"])
-        joined = -(-min(used, devices) // below)
-        adapters = figures.get("adapters", 1)
-        in_network = figures.get("in_network")
-        levels.append(Level(
-            level["name"], used, joined, _topology(level["topology"], figures, joined), _link(link),
-            adapters=max(1, adapters * below / whole_below) if adapters > 1 else adapters,
-            ring_adapters=figures.get("ring_adapters", inf), oversubscription=figures.get("oversubscription", 1.0),
-            rails=level["topology"] == "rail-optimised", in_network=in_network and in_network * link["bandwidth"],
-        ))  # fmt: skip
+        levels.append(_level_of(level, used, -(-min(used, devices) // below), below / whole_below))
         below, whole_below = used, size
     return Levels(tuple(levels))
+
+
+def _level_of(table: Mapping, size: float, places: int, used: float) -> Level:
+    """A level of units of so many devices that joins so many places. used: the share of these that is used."""
+    figures, peak = schema.values(table), table["link"]["bandwidth"]["value"]
+    adapters, in_network = figures.get("adapters", 1), figures.get("in_network")
+    return Level(
+        table["name"], size, places, _topology(table["topology"], figures, places), _link(schema.values(table["link"])),
+        adapters=max(1, adapters * used), ring_adapters=tuple(figures.get("ring_adapters", ())),
+        oversubscription=figures.get("oversubscription", 1.0), rails=table["topology"] == "rail-optimised",
+        in_network=in_network and in_network * peak,
+    )  # fmt: skip
 
 
 def _link(figures: Mapping) -> Link:

@@ -31,12 +31,11 @@ class Level:
 
     name: of a unit ("DGX A100"), or of the network that joins all. size: devices in a unit; infinity of the last level,
     which joins all there are. places: how many are joined in a unit. adapters: links of each of what is joined: of a
-    node, its network adapters.
-    ring_adapters: on how many of them rings run that hold two ranks or more of a node, all such rings together;
-    infinity: on those that are nearest to their ranks, which are all. oversubscription: by what factor the links beyond
-    the first switch are fewer than those to it. rails: each device's adapter meets only those of the same place in
-    other nodes at the first switch, and rings run on these rails. in_network: bytes per second of all-reduces whose sum
-    is made in the switches; None where they make none.
+    node, its network adapters. ring_adapters: on how many of them rings run that hold 2, 3, … ranks of a node, all such
+    rings together, the last for more; none: on those that are nearest to their ranks, which are all. oversubscription:
+    by what factor the links beyond the first switch are fewer than those to it. rails: each device's adapter meets only
+    those of the same place in other nodes at the first switch, and rings run on these rails. in_network: bytes per
+    second of all-reduces whose sum is made in the switches; None where they make none.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Level:
     topology: Topology
     link: Link
     adapters: float = 1
-    ring_adapters: float = inf
+    ring_adapters: tuple[float, ...] = ()
     oversubscription: float = 1.0
     rails: bool = False
     in_network: float | None = None
@@ -126,8 +125,8 @@ class Levels:
         if below == 1:
             return 1.0
         adapters = min(level.adapters, max(1.0, level.adapters * used / below))  # the nearest to those used
-        if part.fewest > 1:
-            adapters = min(adapters, level.ring_adapters)
+        if part.fewest > 1 and level.ring_adapters:
+            adapters = min(adapters, level.ring_adapters[min(part.fewest, len(level.ring_adapters) + 1) - 2])
         groups = max(1.0, used / part.fewest)
         return adapters / groups / (1.0 if level.rails else level.oversubscription)
 

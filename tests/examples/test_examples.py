@@ -25,7 +25,9 @@ SHOWN = {  # what the output must have, in this order
         "refused: rank 0: ProbeGradient.* comes before all samples are in it",
         r"ms a step, and 0\.\d*[1-9]\d* ms more with probes",
     ],
-    "new_cluster.py": [r"does not fit +data 16\n", "16 devices \\(4 quad-GPU\\), predicted", "model FLOPs utilisation"],
+    "new_cluster.py": [
+        r"does not fit +data 16, bfloat16\n", r"16 devices \(4 quad-GPU\), predicted", "model FLOPs utilisation",
+    ],
 }  # fmt: skip
 
 

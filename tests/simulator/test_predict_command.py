@@ -197,7 +197,7 @@ REFUSED = {
     "an unknown model": ("predict gpt5 --batch-size 8 --cluster dgx-a100", "no model 'gpt5': neither a function FILE"),
     "an unknown cluster": (
         "predict gpt-tiny --batch-size 8 --cluster moon",
-        "no cluster 'moon': neither a file nor one of this-machine, dgx-a100"),
+        "no cluster 'moon': neither a file nor one of this-machine, aws-p2-16xk80"),
     "a batch that does not divide": (
         "predict gpt-tiny --batch-size 10 --data 4 --cluster dgx-a100", "batch_size 10 is not divisible by data=4"),
     "more stages than blocks": (
