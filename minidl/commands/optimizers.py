@@ -15,4 +15,6 @@ OPTIMIZERS: dict[str, tuple[float, Callable[..., optim.Optimizer]]] = {
     "lion": (0.001, optim.Lion),
     "lars": (2.0, optim.LARS),
     "lamb": (0.02, optim.LAMB),
+    "adafactor": (0.02, optim.Adafactor),
+    "muon": (0.003, lambda parameters, lr: optim.Muon(parameters, lr, adjust_lr_fn="match_rms_adamw")),
 }

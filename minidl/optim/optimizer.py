@@ -23,7 +23,8 @@ class Optimizer:
 
     A subclass writes `update`, elementwise on flat arrays, so that a slice of a parameter can be updated on its own
     with a slice of its gradient and a state of its own. One whose update also takes norms of the whole parameter says
-    in `norms` how many, and writes `squares`: the sums of squares of the parts are added up before the update. Beside
+    in `norms` how many, and writes `squares`: the sums of squares of the parts are added up before the update. One that
+    takes parameters in their shape says that it is `whole`; where ranks share a parameter it is refused. Beside
     lr and weight_decay, options in `not_negative` are refused below 0, and those in `below_one`, the shares of old
     values that averages keep, or pairs of them, outside of [0, 1).
 
@@ -34,6 +35,7 @@ class Optimizer:
     """
 
     norms = 0
+    whole = False
     not_negative: tuple[str, ...] = ()
     below_one: tuple[str, ...] = ()
 
@@ -72,6 +74,10 @@ class Optimizer:
         for i, parameter in enumerate(options["params"]):
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"the optimizer needs nn.Parameters, number {i} is a {type(parameter).__name__}")
+            if self.whole and not self.updates_part(parameter):
+                axes = dict.fromkeys(str(axis) for split in parameter.cut.splits for axis in split.axes)
+                name, over = parameter.name or f"number {i}", " and ".join(axes) or "ranks"
+                raise ValueError(f"{type(self).__name__} takes whole parameters, and {name} is split over {over}")
             if parameter in seen:
                 raise ValueError(f"parameter {parameter.name or i} of {where} is given twice")
             seen.add(parameter)
@@ -90,8 +96,16 @@ class Optimizer:
             for share in value if isinstance(value, tuple | list) else (value,):
                 require(0 <= share < 1, f"{name}={value}, it must be at least 0 and below 1")
 
+    def updates_part(self, parameter: Parameter) -> bool:
+        """Whether a `whole` update can do with the part of the parameter that this rank holds."""
+        return parameter.cut.is_whole
+
+    def state_size(self, key: str, parameter: Parameter) -> int:
+        """The elements of an array of a parameter's state."""
+        return parameter.updated.size
+
     def update(self, parameter, gradient, state: dict, options: dict, scale: float, *norms: float) -> None:
-        """Change the 1-D array `parameter` in place by the 1-D array `gradient` times `scale`.
+        """Change the 1-D array `parameter`, of its own shape if `whole`, in place by `gradient` times `scale`.
 
         `state` starts empty. The update keeps in it 1-D arrays as long as `parameter`, and numbers. options: those of
         the group. norms: the roots of what `squares` gave, summed over all parts of the parameter.
@@ -139,7 +153,12 @@ class Optimizer:
                 continue
             if parameter.grad.shape != parameter.shape:
                 raise ValueError(f"parameter {i} has shape {parameter.shape}, its gradient {parameter.grad.shape}")
-            p, gradient = parameter.updated_values, parameter.updated_gradient
+            if not self.whole:
+                p, gradient = parameter.updated_values, parameter.updated_gradient
+            elif parameter.share is None:
+                p, gradient = parameter.data, parameter.grad.data
+            else:
+                raise ValueError(f"{type(self).__name__} takes whole parameters, and of number {i} this is a share")
             if p.size:
                 state = self.state[parameter]
                 for key, value in state.items():
@@ -214,10 +233,8 @@ class Optimizer:
                     continue
                 if type(value) not in BY_ARRAY:
                     raise ValueError(f"{key} of {name} is a {type(value).__name__}, and no number or array")
-                if value.size != parameter.updated.size:
-                    raise ValueError(
-                        f"{key} of {name} has {value.size} elements, the parameter {parameter.updated.size}"
-                    )
+                if value.size != (size := self.state_size(key, parameter)):
+                    raise ValueError(f"{key} of {name} has {value.size} elements, the parameter {size}")
         for parameter, name in names.items():
             self.state[parameter] = {key: _copy(parameter.data, value) for key, value in saved["state"][name].items()}
         for group, other in zip(self.param_groups, saved["param_groups"], strict=True):

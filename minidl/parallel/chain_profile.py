@@ -67,6 +67,11 @@ class ChainProfile:
         return any(p.squares for block in self.blocks for p in block.parameters)
 
     @property
+    def whole(self) -> bool:
+        """Whether the optimizer's update takes whole parameters."""
+        return any(p.whole for block in self.blocks for p in block.parameters)
+
+    @property
     def statistics(self) -> bool:
         """Whether the model has running statistics."""
         return any(block.statistics_bytes for block in self.blocks)

@@ -27,7 +27,8 @@ class ParameterProfile:
     found: the backward of its block finds one. reduction: over which ranks that is summed.
 
     measure: the calls that find the `squares`, so many sums of squares that the update takes. update: the calls of the
-    update. state_bytes: what is kept of it. All empty where it is not trained.
+    update. state_bytes: what is kept of it. whole: the update takes all of the parameter. All empty where it is not
+    trained.
     """
 
     elements: int
@@ -38,6 +39,7 @@ class ParameterProfile:
     update: tuple[KernelCall, ...] = ()
     state_bytes: int = 0
     squares: int = 0
+    whole: bool = False
     reduction: Reduction = USUAL
 
 
@@ -85,4 +87,6 @@ def _update(stepper: Optimizer, group: dict, p: Parameter) -> dict[str, object]:
         stepper.step(squares=squares)
     p.grad = None
     kept = sum(value.nbytes for value in stepper.state[p].values() if not isinstance(value, Number))
-    return dict(measure=tuple(measure), update=tuple(update), state_bytes=kept, squares=stepper.norms)
+    return dict(
+        measure=tuple(measure), update=tuple(update), state_bytes=kept, squares=stepper.norms, whole=stepper.whole
+    )

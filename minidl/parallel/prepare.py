@@ -95,6 +95,11 @@ def prepare(
                 'recompute="selective", but the model has no attention whose weights could be computed again'
             )
         profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
+    if profile.whole and plan.sharding != "none":
+        raise ValueError(
+            f'sharding="{plan.sharding}" has each rank update shares of parameters, and {profile.optimizer} takes '
+            "whole ones"
+        )
     weights = [block.cost(flops_per_byte) for block in profile.blocks]
     cuts = layout(
         plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -106,7 +107,7 @@ def _arrays(ranks: Sequence[RankState]) -> Iterator[tuple[tuple[str, str], np.nd
         for name, (values, cut) in held.state.items():
             for key, value in values.items():
                 if not isinstance(value, Number):
-                    yield (name, key), value, cut
+                    yield (name, key), value, cut if value.size == cut.size else Cut(value.shape)
 
 
 def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
@@ -116,7 +117,12 @@ def _write(tensor: Stored, saved: dict[str, Tensor]) -> None:
 
 
 def _part(p: Parameter, whole: np.ndarray):
-    """Of a state as large as the whole parameter what belongs to the part that is updated here, on its device."""
+    """Of a state as large as the whole parameter what belongs to the part that is updated here, on its device.
+
+    One of another size is that of an optimizer which takes whole parameters.
+    """
+    if whole.size != math.prod(p.updated.whole):
+        return p.kernels.array(whole.flatten(), whole.dtype)
     return p.kernels.array(p.updated.take(whole.reshape(p.updated.whole)).flatten(), whole.dtype)
 
 

@@ -24,6 +24,15 @@ CASES = [
     (optim.NAdam, {"lr": 0.01}),
     (optim.NAdam, {"lr": 0.01, "weight_decay": 0.1, "momentum_decay": 0.01}),
     (optim.NAdam, {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.Adafactor, {"lr": 0.1}),
+    (optim.Adafactor, {"lr": 0.1, "beta2_decay": -0.5, "eps": (1e-3, 0.1), "d": 2.0, "weight_decay": 0.1}),
+    (optim.Adafactor, {"lr": 0.1, "maximize": True}),
+    (optim.Muon, {"lr": 0.1}),
+    (
+        optim.Muon,
+        {"lr": 0.1, "weight_decay": 0.05, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 3},
+    ),
+    (optim.Muon, {"lr": 0.01, "matrices": False}),
     (optim.Lion, {"lr": 0.01}),
     (optim.Lion, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}),
     (optim.LARS, {"lr": 1.0, "momentum": 0.0}),
@@ -31,7 +40,14 @@ CASES = [
     (optim.LAMB, {"lr": 0.01}),
     (optim.LAMB, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
 ]
-IDS = [f"{cls.__name__} {options}" for cls, options in CASES]
+
+
+def identity(case):
+    cls, options = case
+    return f"{cls.__name__} {options}"
+
+
+IDS = [identity(case) for case in CASES]
 
 
 def parameter(values):

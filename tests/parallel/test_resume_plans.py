@@ -92,10 +92,14 @@ OPTIMIZERS = {
     "adam": lambda parameters: optim.Adam(parameters, lr=0.01),
     "lamb": lambda parameters: optim.LAMB(parameters, lr=0.01, weight_decay=0.1),
     "lars": lambda parameters: optim.LARS(parameters, lr=0.1),
+    "adafactor": lambda parameters: optim.Adafactor(parameters, lr=0.1, eps=(1e-3, 1e-3)),
+    "muon": lambda parameters: optim.Muon(parameters, lr=0.1),
 }
 
+SHARED = ("momentum", "adam", "lamb", "lars")  # the others take whole parameters
 
-@pytest.mark.parametrize(("stride", "optimizer"), list(enumerate(OPTIMIZERS, 1)))
+
+@pytest.mark.parametrize(("stride", "optimizer"), list(enumerate(SHARED, 1)))
 def test_from_each_plan_a_training_goes_on_under_each_other(tmp_path, stride, optimizer):
     """With strides of 1 to 4 over a circle of five plans each follows each other one once."""
     plans = [PLANS[leg * stride % len(PLANS)] for leg in range(len(PLANS) + 1)]
@@ -111,6 +115,29 @@ def test_a_fused_matrix_of_queries_keys_and_values_is_cut_anew(tmp_path):
         Plan(pipeline=2, tensor=2, micro_batches=2),
     ]
     relay(tmp_path, gpt, TOKENS, OPTIMIZERS["lamb"], plans)
+
+
+@pytest.mark.parametrize(
+    ("build", "optimizer", "split"),
+    [(gpt, "adafactor", Plan(data=2, context=2)), (mixture, "muon", Plan(data=2, expert=2))],
+)
+def test_optimizers_that_take_whole_parameters_go_on_where_none_is_split(tmp_path, build, optimizer, split):
+    relay(tmp_path, build, TOKENS, OPTIMIZERS[optimizer], [split, Plan(pipeline=2, micro_batches=2), split])
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(tensor=2), "takes whole parameters, and 0.token.weight is split over tensor"),
+        (Plan(data=2, sharding="optimizer"), 'sharding="optimizer" has each rank update shares of parameters'),
+    ],
+)
+def test_optimizers_that_take_whole_parameters_refuse_parts(optimizer, plan, message):
+    with pytest.raises(ValueError, match=message):
+        train(
+            gpt, TOKENS, plan, optimizer=OPTIMIZERS[optimizer], loss=nn.CrossEntropyLoss(), batch_size=24, steps=1
+        )  # fmt: skip
 
 
 SEQUENCES = (
