@@ -16,5 +16,5 @@ OPTIMIZERS: dict[str, tuple[float, Callable[..., optim.Optimizer]]] = {
     "lars": (2.0, optim.LARS),
     "lamb": (0.02, optim.LAMB),
     "adafactor": (0.02, optim.Adafactor),
-    "muon": (0.003, lambda parameters, lr: optim.Muon(parameters, lr, adjust_lr_fn="match_rms_adamw")),
+    "muon": (0.02, lambda parameters, lr: optim.Muon(parameters, lr, adjust_lr_fn="match_rms_adamw")),
 }
