@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
 from minidl.nn.module import Module
+from minidl.nn.parameter import Stored
 
 _one_of_each = False
 
@@ -84,6 +85,10 @@ class Alike(Module):
     def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, Module]]:
         _touch()
         return self.made.named_modules(prefix=prefix) if self.first else iter(())
+
+    def _named(self, kind: type, prefix: str, once: bool = True) -> Iterator[tuple[str, Stored]]:
+        _touch()
+        return self.made._named(kind, prefix, once) if self.first else iter(())
 
 
 def _touch() -> None:

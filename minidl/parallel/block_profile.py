@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 
 from minidl.kernels import meta
@@ -13,6 +14,7 @@ from minidl.nn.module import Module
 from minidl.parallel import blocks
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
 from minidl.parallel.handle import CollectiveCall
+from minidl.parallel.layout import USUAL, Reduction
 from minidl.parallel.parameter_profile import ParameterProfile, reduction_of
 from minidl.storage import on_meta, storages
 from minidl.tensor import Tensor
@@ -58,16 +60,38 @@ class BlockProfile:
 
     def cost(self, flops_per_byte: float) -> float:
         """Forward and backward in FLOPs, a byte moved counting as so many of them: for comparing blocks."""
+        return float(sum(flops + flops_per_byte * nbytes for flops, nbytes in self._work))
+
+    @cached_property
+    def _work(self) -> list[tuple[int, int]]:
+        """FLOPs of each kernel of forward and backward, and the bytes that it moves."""
         calls = (c for c in (*self.forward, *self.backward) if isinstance(c, KernelCall))
-        return float(sum(c.flops + flops_per_byte * (c.bytes_read + c.bytes_written) for c in calls))
+        return [(c.flops, c.bytes_read + c.bytes_written) for c in calls]
+
+    @cached_property
+    def collectives(self) -> tuple[CollectiveCall, ...]:
+        """Those inside its layers, in forward, backward and evaluation."""
+        calls = (*self.forward, *self.backward, *self.infer)
+        return tuple(call for call in calls if isinstance(call, CollectiveCall))
+
+    @cached_property
+    def last_gather(self) -> CollectiveCall | None:
+        """The last all-gather of its forward."""
+        calls = (call for call in reversed(self.forward) if isinstance(call, CollectiveCall))
+        return next((call for call in calls if call.name == "all_gather"), None)
 
     @property
     def saved_bytes(self) -> int:
         return sum(nbytes for _, nbytes in self.saved)
 
-    @property
+    @cached_property
     def parameter_bytes(self) -> int:
         return sum(p.nbytes for p in self.parameters)
+
+    @cached_property
+    def reductions(self) -> dict[int, Reduction]:
+        """By their places, how those trained parameters are reduced that are not reduced as usual."""
+        return {n: p.reduction for n, p in enumerate(self.parameters) if p.trained and p.reduction != USUAL}
 
     @property
     def parameter_count(self) -> int:

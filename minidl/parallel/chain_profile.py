@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from minidl.creation import device
@@ -22,14 +22,13 @@ from minidl.nn.repeated import Touched, distinct, one_of_each
 from minidl.parallel import blocks
 from minidl.parallel.block_profile import Arrays, BlockProfile, Call, profile_block
 from minidl.parallel.blocks import each, several
-from minidl.parallel.contracts import check_builder, check_takes_one
+from minidl.parallel.contracts import check_builder, check_optimizer, check_takes_one, made_optimizer
 from minidl.parallel.group import in_words
-from minidl.parallel.handle import CollectiveCall
-from minidl.parallel.layout import USUAL, Apart, Reduction
+from minidl.parallel.layout import Apart, Reduction
 from minidl.parallel.losses import loss_of_output
 from minidl.parallel.mesh import REPLICAS, Mesh
 from minidl.parallel.normalization import SyncBatchNorm
-from minidl.parallel.parameter_profile import reduction_of, with_updates
+from minidl.parallel.parameter_profile import Updates, reduction_of
 from minidl.parallel.remembered import Remembered
 from minidl.parallel.signature import signature
 from minidl.storage import placement
@@ -56,25 +55,35 @@ class ChainProfile:
     loss_name: str
     ties: tuple[Apart, ...]
 
+    @cached_property
+    def kinds(self) -> tuple[BlockProfile, ...]:
+        """The distinct ones of the blocks, in the order in which they come."""
+        return tuple({id(block): block for block in self.blocks}.values())
+
+    def each(self, function: Callable[[BlockProfile], Value]) -> list[Value]:
+        """`function` of each block, which is asked once for those that are alike."""
+        found = {id(block): function(block) for block in self.kinds}
+        return [found[id(block)] for block in self.blocks]
+
     @property
     def optimizer(self) -> str:
         """The name of the optimizer, "none" where there is nothing to update."""
-        return next((block.optimizer for block in self.blocks if block.optimizer), "none")
+        return next((block.optimizer for block in self.kinds if block.optimizer), "none")
 
-    @property
+    @cached_property
     def norms(self) -> bool:
         """Whether the optimizer's update takes norms of whole parameters."""
-        return any(p.squares for block in self.blocks for p in block.parameters)
+        return any(p.squares for block in self.kinds for p in block.parameters)
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether the optimizer's update takes whole parameters."""
-        return any(p.whole for block in self.blocks for p in block.parameters)
+        return any(p.whole for block in self.kinds for p in block.parameters)
 
-    @property
+    @cached_property
     def statistics(self) -> bool:
         """Whether the model has running statistics."""
-        return any(block.statistics_bytes for block in self.blocks)
+        return any(block.statistics_bytes for block in self.kinds)
 
     @property
     def tuples(self) -> list[tuple[bool, ...]]:
@@ -82,30 +91,33 @@ class ChainProfile:
         taken = [self.input, *(block.output for block in self.blocks)]
         return [tuple(a.dtype.kind == "f" for a in x) if isinstance(x, tuple) else () for x in taken]
 
-    @property
+    @cached_property
     def reductions(self) -> list[dict[int, Reduction]]:
         """Of each block, by their places, how those trained parameters are reduced that are not reduced as usual.
 
         Without those that several blocks hold.
         """
-        tied = {holder for tie in self.ties for holder in tie.holders}
-        return [
-            {
-                place: p.reduction
-                for place, p in enumerate(block.parameters)
-                if p.trained and number >= self.first_trained and p.reduction != USUAL and (number, place) not in tied
-            }
-            for number, block in enumerate(self.blocks)
-        ]
+        found = [block.reductions if number >= self.first_trained else {} for number, block in enumerate(self.blocks)]
+        for number, places in self._tied.items():
+            found[number] = {place: one for place, one in found[number].items() if place not in places}
+        return found
 
     @property
     def parameter_bytes(self) -> list[int]:
         """Of each block, without what is not reduced as usual, or is held by several."""
-        tied = {holder for tie in self.ties for holder in tie.holders}
-        return [
-            sum(p.nbytes for place, p in enumerate(block.parameters) if (n, place) not in tied and place not in apart)
-            for n, (block, apart) in enumerate(zip(self.blocks, self.reductions, strict=True))
-        ]
+        found = []
+        for number, (block, apart) in enumerate(zip(self.blocks, self.reductions, strict=True)):
+            places = {*apart, *self._tied.get(number, ())}
+            found.append(block.parameter_bytes - sum(block.parameters[place].nbytes for place in places))
+        return found
+
+    @cached_property
+    def _tied(self) -> dict[int, set[int]]:
+        """The places of those parameters of blocks that several hold."""
+        found: dict[int, set[int]] = {}
+        for block, place in (holder for tie in self.ties for holder in tie.holders):
+            found.setdefault(block, set()).add(place)
+        return found
 
 
 def chain_of(model: Module) -> list[Module]:
@@ -195,9 +207,9 @@ def _check_samples(x: MetaArray, profiles: Sequence[BlockProfile]) -> None:
     given = x
     for block in profiles:
         given, taken = several(block.output)[0], given
-        gathers = [call for call in block.forward if isinstance(call, CollectiveCall) and call.name == "all_gather"]
-        if gathers and x.shape[0] % gathers[-1].size and given.shape[0] == taken.shape[0] * gathers[-1].size:
-            ranks = in_words(gathers[-1].axes, gathers[-1].size)
+        gather = block.last_gather
+        if gather and x.shape[0] % gather.size and given.shape[0] == taken.shape[0] * gather.size:
+            ranks = in_words(gather.axes, gather.size)
             raise ValueError(f"a micro-batch of {x.shape[0]} samples is not divisible by {ranks}, which share it")
 
 
@@ -218,11 +230,15 @@ class _Profiler:
         self.blocks = [distinct(block) for block in self.held_by]
         self.optimizer, self.kernels = optimizer, kernels
         self.signatures = {block: signature(block) for block in dict.fromkeys(self.blocks)}
+        kinds: dict[Hashable, int] = {}
+        self.kind = {block: kinds.setdefault(found, len(kinds)) for block, found in self.signatures.items()}
+        self.parameters = {block: list(block.parameters()) for block in self.signatures}
+        check_optimizer(optimizer)
         self.known: dict[Hashable, BlockProfile] = {}  # in this chain
         KNOWN.check()
 
     def chain(self, x: MetaArray, target: MetaArray, loss: Loss) -> ChainProfile:
-        trains = {block: any(p.requires_grad for p in block.parameters()) for block in self.signatures}
+        trains = {block: any(p.requires_grad for p in held) for block, held in self.parameters.items()}
         trainable = [k for k, block in enumerate(self.blocks) if trains[block]]
         first_trained = min(trainable, default=len(self.blocks))
         profiles = self.run(x, first_trained)
@@ -242,20 +258,29 @@ class _Profiler:
     def run(self, x: MetaArray, first_trained: int) -> list[BlockProfile]:
         profiles, array = [], x
         for k, block in enumerate(self.blocks):
-            key = self.signatures[block].parts, each(placement, array), k > first_trained, k >= first_trained
+            key = self.kind[block], each(placement, array), k > first_trained, k >= first_trained
             if key not in self.known:
                 with _taking(array, block, "the block before"):
-                    self.known[key] = self.block(block, array, *key[-2:], key)
+                    self.known[key] = self.block(block, array, *key[1:])
             profiles.append(self.known[key])
             array = profiles[-1].output
         return profiles
 
-    def block(self, block: Module, x: Arrays, wants_grad: bool, trained: bool, key: Hashable) -> BlockProfile:
-        found = self.look_up(key, self.signatures[block].lasting, partial(profile_block, block, x, wants_grad, trained))
+    def block(self, block: Module, x: Arrays, placed: Hashable, wants_grad: bool, trained: bool) -> BlockProfile:
+        found = self.signatures[block]
+        run = partial(profile_block, block, x, wants_grad, trained)
+        key, lasting = (found, placed, wants_grad, trained), found.lasting
+        found = self.look_up(key, lasting, run)
         if not (found.parameters and trained):
             return found
-        parameters, name = with_updates(list(block.parameters()), found.parameters, self.optimizer, KNOWN)
-        return replace(found, parameters=parameters, optimizer=name)
+        parameters = self.parameters[block]
+        stepper = made_optimizer(self.optimizer, parameters)
+        updates = Updates(stepper, parameters, found.parameters)
+        return self.look_up(
+            (key, updates.key),
+            lasting and updates.key is not None,
+            lambda: replace(found, parameters=updates.of(KNOWN), optimizer=type(stepper).__name__),
+        )
 
     def loss(self, loss: Loss, output: Arrays, target: MetaArray) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
         """The calls of the loss with its gradient, and of the score."""
@@ -267,8 +292,8 @@ class _Profiler:
                 blocks.score(loss, output, target)
             return tuple(loss_calls), tuple(score_calls)
 
-        parts, lasting = signature(loss)
-        return self.look_up((parts, each(placement, output), placement(target)), lasting, run)
+        found = signature(loss)
+        return self.look_up((found, each(placement, output), placement(target)), found.lasting, run)
 
     def look_up(self, key: Hashable, lasting: bool, make: Callable[[], Value]) -> Value:
         """What `make` gives, which it need not where another chain has."""

@@ -64,16 +64,29 @@ def callback_list(callbacks: object) -> list[Callable]:
     return found
 
 
+def check_optimizer(optimizer: object) -> None:
+    """TypeError unless `optimizer` is a function of parameters."""
+    if isinstance(optimizer, Optimizer) or not callable(optimizer):
+        raise _no_optimizer(optimizer)
+    check_takes_one("optimizer", optimizer, "the parameters")
+
+
+def made_optimizer(optimizer: Callable, parameters: Iterable) -> Optimizer:
+    """The optimizer of `parameters` that the function makes. TypeError unless it makes one."""
+    made = optimizer(parameters)
+    if not isinstance(made, Optimizer):
+        raise _no_optimizer(optimizer, f", which returns {made!r}")
+    return made
+
+
 def make_optimizer(optimizer: Callable, parameters: Iterable) -> Optimizer:
     """The optimizer of `parameters`. TypeError unless `optimizer` is a function that returns one."""
-    given = isinstance(optimizer, Optimizer) or not callable(optimizer)
-    if not given:
-        check_takes_one("optimizer", optimizer, "the parameters")
-    made = None if given else optimizer(parameters)
-    if not isinstance(made, Optimizer):
-        raise TypeError(
-            "optimizer must be a function of parameters that returns an Optimizer "
-            f"(lambda parameters: optim.SGD(parameters, lr=0.1)), not {optimizer!r}"
-            + ("" if given else f", which returns {made!r}")
-        )
-    return made
+    check_optimizer(optimizer)
+    return made_optimizer(optimizer, parameters)
+
+
+def _no_optimizer(optimizer: object, returned: str = "") -> TypeError:
+    return TypeError(
+        "optimizer must be a function of parameters that returns an Optimizer "
+        f"(lambda parameters: optim.SGD(parameters, lr=0.1)), not {optimizer!r}{returned}"
+    )

@@ -57,11 +57,10 @@ class Costs:
         return sorted({call.axes for call in self.layer_calls()}, key=str)
 
     def layer_calls(self) -> Iterator[CollectiveCall]:
-        """All collectives inside layers, and inside the loss."""
+        """The collectives inside layers, of blocks that are alike once, and inside the loss."""
         profile = self.profile
-        of_blocks = (call for block in profile.blocks for call in (*block.forward, *block.backward, *block.infer))
-        calls = chain(of_blocks, profile.loss, profile.score)
-        return (call for call in calls if isinstance(call, CollectiveCall))
+        of_loss = (call for call in (*profile.loss, *profile.score) if isinstance(call, CollectiveCall))
+        return chain(chain.from_iterable(block.collectives for block in profile.kinds), of_loss)
 
     def _blocks(self, chunk: int, buckets: Iterable[int]) -> Iterator[BlockProfile]:
         for bucket in buckets:

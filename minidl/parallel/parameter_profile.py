@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -12,7 +12,6 @@ from minidl.kernels import meta
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.parameter import Parameter
 from minidl.optim import Optimizer
-from minidl.parallel.contracts import make_optimizer
 from minidl.parallel.layout import USUAL, Reduction
 from minidl.parallel.mesh import REPLICAS
 from minidl.parallel.remembered import Remembered
@@ -49,31 +48,36 @@ def reduction_of(p: Parameter) -> Reduction:
     return Reduction(tuple(axis for axis in REPLICAS if axis not in split), tuple(p.summed_over))
 
 
-def with_updates(
-    parameters: Sequence[Parameter], profiles: Sequence[ParameterProfile], optimizer: Callable, updates: Remembered
-) -> tuple[tuple[ParameterProfile, ...], str]:
-    """The profiles of a block's parameters, with what the optimizer makes of each that has a gradient; and its name.
+class Updates:
+    """What a block's optimizer makes of its parameters: of each that has a gradient.
 
-    updates: where they are looked up that are known.
+    key: equal where the optimizer of another block makes the same of its own; None where nobody knows.
     """
-    stepper = make_optimizer(optimizer, parameters)
-    groups, updated = stepper.param_groups, dict(zip(parameters, profiles, strict=True))
-    for group in groups:
-        for p in group["params"]:
-            if updated[p].found:
-                key = _key(stepper, group, p)
-                make = partial(_update, stepper, group, p)
-                updated[p] = replace(updated[p], **(updates.get(key, make) if key else make()))
-    return tuple(updated.values()), type(stepper).__name__
+
+    def __init__(self, stepper: Optimizer, parameters: Sequence[Parameter], profiles: Sequence[ParameterProfile]):
+        self.stepper, self.profiles = stepper, dict(zip(parameters, profiles, strict=True))
+        found = [(group, p) for group in stepper.param_groups for p in group["params"] if self.profiles[p].found]
+        common = {id(group): _group_key(stepper, group) for group in stepper.param_groups}
+        self.found = [(group, p, (common[id(group)], p.shape, p.dtype)) for group, p in found]
+        self.key = None if None in common.values() else (type(stepper), *(key for _, _, key in self.found))
+
+    def of(self, known: Remembered) -> tuple[ParameterProfile, ...]:
+        """The profiles with the updates; known: where those are found that were made before."""
+        groups = self.stepper.param_groups
+        for group, p, key in self.found:
+            make = partial(_update, self.stepper, group, p)
+            self.profiles[p] = replace(self.profiles[p], **(make() if self.key is None else known.get(key, make)))
+        self.stepper.param_groups = groups
+        return tuple(self.profiles.values())
 
 
-def _key(stepper: Optimizer, group: dict, p: Parameter) -> Hashable | None:
-    """What determines the update of `p`; None where nobody knows."""
-    kind, options = type(stepper), [(name, value) for name, value in group.items() if name != "params"]
+def _group_key(stepper: Optimizer, group: dict) -> Hashable | None:
+    """What determines, beside its shape, the update of a parameter of a group; None where nobody knows."""
+    kind, options = type(stepper), tuple((name, value) for name, value in group.items() if name != "params")
     parts = chain.from_iterable(value if type(value) is tuple else (value,) for _, value in options)
     if not kind.__module__.startswith("minidl.") or not all(type(part) in PLAIN for part in parts):
         return None
-    return kind, kind.update, kind.squares, tuple(options), p.shape, p.dtype
+    return kind, kind.update, kind.squares, options
 
 
 def _update(stepper: Optimizer, group: dict, p: Parameter) -> dict[str, object]:

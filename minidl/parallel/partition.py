@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from math import inf
 
 Range = tuple[int, int]  # first block, and the one after the last
 
@@ -12,9 +13,17 @@ def partition(costs: Sequence[float], runs: int) -> tuple[Range, ...]:
     """Cut a chain of blocks into so many runs such that the costliest run is as cheap as possible."""
     prefix = [0.0, *accumulate(costs)]
     low, high = max(max(costs), prefix[-1] / runs), prefix[-1]
+    enough, next_limit = inf, -inf  # from the first on limits are high enough, those below the second are too low
     for _ in range(50):  # bisection: the limit is then exact to 2^-50 of the total
         middle = (low + high) / 2
-        if len(_fill(prefix, runs, middle)) <= runs:
+        if next_limit <= middle < enough:
+            filled = _fill(prefix, runs, middle)
+            if len(filled) <= runs:  # and alike by any limit down to the fullest run
+                enough = min(middle, max(prefix[end] - prefix[start] for start, end in filled))
+            else:  # and alike by any limit below that which lets one run have a block more
+                more = (prefix[end + 1] - prefix[start] for start, end in filled if end < len(costs))
+                next_limit = min(cost for cost in more if cost > middle)
+        if middle >= enough:
             high = middle
         else:
             low = middle
@@ -39,9 +48,10 @@ def buckets(parameter_bytes: Sequence[int], chunk: Range, bucket_bytes: float) -
     Backward begins at the last block, so the last bucket is ready first; the first takes what is left over.
     """
     runs, end, size = [], chunk[1], 0
+    first = next((block for block in range(*chunk) if parameter_bytes[block]), chunk[1])
     for block in range(chunk[1] - 1, chunk[0] - 1, -1):
         size += parameter_bytes[block]
-        if size >= bucket_bytes and any(parameter_bytes[chunk[0] : block]):
+        if size >= bucket_bytes and first < block:
             runs.append((block, end))
             end, size = block, 0
     runs.append((chunk[0], end))

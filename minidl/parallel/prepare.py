@@ -100,11 +100,12 @@ def prepare(
             f'sharding="{plan.sharding}" has each rank update shares of parameters, and {profile.optimizer} takes '
             "whole ones"
         )
-    weights = [block.cost(flops_per_byte) for block in profile.blocks]
+    weights = profile.each(lambda block: block.cost(flops_per_byte))
     cuts = layout(
         plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions
     )
-    _check_buffers(chain_of(model), cuts)
+    if profile.statistics:
+        _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
     _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +14,23 @@ from minidl.tensor import Tensor
 PLAIN = {type(None), bool, int, float, str}
 
 
-class Signature(NamedTuple):
+class Signature:
     """Equal for two modules only if they are built alike: types, options and parameter shapes, all the way down.
 
     lasting: it says all of that. Else the module has a part of which only its identity is known, or code of the user's
     own, which may call anything: then it holds for the modules of one chain alone.
     """
 
-    parts: Hashable
-    lasting: bool
+    __slots__ = ("hash", "lasting", "parts")
+
+    def __init__(self, parts: Hashable, lasting: bool):
+        self.parts, self.lasting, self.hash = parts, lasting, hash(parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return self.hash  # found once: there are many parts
 
 
 def signature(module: Module) -> Signature:
