@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
@@ -17,26 +18,39 @@ from minidl.parallel.plan import Plan
 from minidl.parallel.shares import flat_elements, parts, share_elements
 from minidl.parallel.slots import Place, dropped, shards, slots
 
+Parameters = tuple[ParameterProfile, ...]
+Share = tuple[ParameterProfile, float]
+
 
 class BucketParameters:
     """Those of a chain with this profile, cut as `layout` says. The worker's flat arrays have the sizes found here."""
 
     def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
         self.plan, self.layout, self.profile = plan, layout, profile
-        self._apart = {holder for apart in layout.apart for holder in apart.holders}
+        self._apart: dict[int, set[int]] = {}  # of blocks, the places of those that are apart
+        for block, place in (holder for apart in layout.apart for holder in apart.holders):
+            self._apart.setdefault(block, set()).add(place)
+        self._of: dict[Place, Parameters] = {}
+        self._alike: dict[tuple[int, ...], Parameters] = {}
+        self._shares: dict[tuple[int, int, int], tuple[Share, ...]] = {}
+        self._flat: dict[tuple[int, int, bool], MetaArray] = {}
 
-    def of(self, place: Place) -> list[ParameterProfile]:
-        """The parameters of a bucket; what is apart makes one of its own."""
-        chunk, bucket = place
+    def of(self, place: Place) -> Parameters:
+        """The parameters of a bucket; what is apart makes one of its own. Of buckets that are alike the very same."""
+        if place not in self._of:
+            found = tuple(self._found(*place))
+            self._of[place] = self._alike.setdefault(tuple(map(id, found)), found)
+        return self._of[place]
+
+    def _found(self, chunk: int, bucket: int) -> Iterator[ParameterProfile]:
+        blocks = self.profile.blocks
         if chunk == APART:  # of several holders the last one is trained, if any is
-            last = (holders[-1] for holders in self.layout.apart[bucket].parameters)
-            return [self.profile.blocks[block].parameters[number] for block, number in last]
-        return [
-            p
-            for block in range(*self.layout.buckets[chunk][bucket])
-            for number, p in enumerate(self.profile.blocks[block].parameters)
-            if (block, number) not in self._apart
-        ]
+            for *_, (block, number) in self.layout.apart[bucket].parameters:
+                yield blocks[block].parameters[number]
+            return
+        for block in range(*self.layout.buckets[chunk][bucket]):
+            apart = self._apart.get(block, ())
+            yield from (p for number, p in enumerate(blocks[block].parameters) if number not in apart)
 
     def trained(self, place: Place) -> list[ParameterProfile]:
         return [p for p in self.of(place) if p.trained]
@@ -44,20 +58,33 @@ class BucketParameters:
     def shards(self, place: Place) -> int:
         return shards(self.plan, self.layout, place)
 
-    def share(self, place: Place, replica: int) -> Iterator[tuple[ParameterProfile, float]]:
+    def share(self, place: Place, replica: int) -> tuple[Share, ...]:
         """Each trained parameter of a bucket, and which part of it a replica updates: of 0 to 1.
 
-        replica: of all. Those that have other experts have the same share of them if they are neighbours.
+        replica: of all. Those that have other experts have the same share of them if they are neighbours. Of buckets
+        that are alike the very same.
         """
-        parameters, count = self.trained(place), self.shards(place)
-        found = parts([p.elements for p in parameters], replica * count // self.plan.shards(REPLICAS), count)
-        return ((p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True))
+        count = self.shards(place)
+        key = id(self.of(place)), count, replica * count // self.plan.shards(REPLICAS)
+        if key not in self._shares:
+            parameters = self.trained(place)
+            found = parts([p.elements for p in parameters], key[-1], count)
+            self._shares[key] = tuple(
+                (p, (part.stop - part.start) / max(p.elements, 1)) for p, part in zip(parameters, found, strict=True)
+            )
+        return self._shares[key]
 
     def busiest_share(self, places: Iterable[Place], calls: Callable[[ParameterProfile], int]) -> int:
         """The replica whose shares of these buckets need most calls; `calls` says how many each parameter needs."""
         total = np.zeros(self.plan.shards(REPLICAS), int)
-        for place in places:
-            parameters, count = self.trained(place), self.shards(place)
+        alike: Counter[tuple[int, int]] = Counter()
+        place_of = {}
+        for place in places if len(total) > 1 else ():
+            key = id(self.of(place)), self.shards(place)
+            alike[key] += 1
+            place_of[key] = place
+        for (key, count), times in alike.items():
+            parameters = self.trained(place_of[key, count])
             length, start = share_elements(sum(p.elements for p in parameters), count), 0
             changes = np.zeros(count + 1, int)  # where a parameter begins among the shares, and where it has ended
             for p in parameters:
@@ -65,15 +92,20 @@ class BucketParameters:
                     changes[start // length] += calls(p)
                     changes[(start + p.elements - 1) // length + 1] -= calls(p)
                 start += p.elements
-            total += np.repeat(changes[:-1].cumsum(), len(total) // count)
+            total += times * np.repeat(changes[:-1].cumsum(), len(total) // count)
         return int(total.argmax())
 
     def flat(self, place: Place, share: bool = False) -> MetaArray:
         """The flat array that holds the trained parameters of a bucket, or their gradients; or a replica's share."""
-        parameters, count = self.trained(place), self.shards(place)
-        elements = sum(p.elements for p in parameters)
-        item = sum(p.nbytes for p in parameters) // elements if elements else 4
-        return MetaArray((flat_elements(elements, count) // (count if share else 1),), f"float{8 * item}")
+        count = self.shards(place)
+        key = id(self.of(place)), count, share
+        if key not in self._flat:
+            parameters = self.trained(place)
+            elements = sum(p.elements for p in parameters)
+            item = sum(p.nbytes for p in parameters) // elements if elements else 4
+            length = flat_elements(elements, count) // (count if share else 1)
+            self._flat[key] = MetaArray((length,), f"float{8 * item}")
+        return self._flat[key]
 
     @cached_property
     def slots(self) -> dict[Place, int]:

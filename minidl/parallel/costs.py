@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 
 from minidl.events import Details
 from minidl.kernels import meta
@@ -26,6 +27,8 @@ from minidl.parallel.mesh import Axis
 from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 
+MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
+
 
 class Costs:
     """Those of a chain with this profile, cut as `layout` says, under `plan`; of one rank for all that do alike."""
@@ -34,6 +37,7 @@ class Costs:
         self.plan, self.layout, self.profile = plan, layout, profile
         self.parameters = BucketParameters(plan, layout, profile)
         self.bytes = BufferBytes(self.parameters)
+        self._updates: dict[tuple, Sequence[Call]] = {}  # of buckets that are alike
         self._details: dict[tuple[int, Instruction], Details] = {}
 
     # Calls
@@ -94,16 +98,20 @@ class Costs:
         return [calls]
 
     def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
-        return [self._updated(i.buckets, lambda parameter: parameter.measure)]
+        return [self._updated(i.buckets, MEASURE)]
 
     def _update(self, i: I.OptimizerStep) -> list[Sequence[Call]]:
-        return [self._updated(i.buckets, lambda parameter: parameter.update)]
+        return [self._updated(i.buckets, UPDATE)]
 
     def _updated(self, buckets, calls_of: Callable[[ParameterProfile], Sequence[Call]]) -> Sequence[Call]:
         """Calls for a replica's share of each bucket: of the one that makes most, with whom the step ends."""
-        share = self.parameters.busiest_share(buckets, lambda p: sum(call.kind != "view" for call in calls_of(p)))
-        parts = chain.from_iterable(self.parameters.share(place, share) for place in buckets)
-        return [call for parameter, part in parts for call in part_of(calls_of(parameter), part)]
+        replica = self.parameters.busiest_share(buckets, lambda p: sum(call.kind != "view" for call in calls_of(p)))
+        shares = [self.parameters.share(place, replica) for place in buckets]
+        key = (calls_of, *map(id, shares))
+        if key not in self._updates:
+            parts = chain.from_iterable(shares)
+            self._updates[key] = [call for parameter, part in parts for call in part_of(calls_of(parameter), part)]
+        return self._updates[key]
 
     # Bytes
 
