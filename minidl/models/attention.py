@@ -14,15 +14,14 @@ from minidl.parallel.ring_attention import ring_attention
 from minidl.parallel.sequence import positions
 from minidl.tensor import Tensor
 
-EPS = 1e-5  # of the normalisations of queries and keys
-
 
 class SelfAttention(nn.Module):
     """Every position attends to all, if causal to itself and those before it; the heads are split over the group.
 
     context: the ranks that have the parts of the sequence. sequence_parallel: between the layers the group has slices
-    of that part. head_dim: hidden / heads unless given. window: as of `ops.scaled_dot_product_attention`, without a
-    context. recompute: as of nn.MultiheadAttention.
+    of that part. head_dim: hidden / heads unless given. qkv_bias: whether queries, keys and values have biases, where
+    it is not as `bias` says. window: as of `ops.scaled_dot_product_attention`, without a context. recompute: as of
+    nn.MultiheadAttention.
     """
 
     recompute = False
@@ -30,11 +29,15 @@ class SelfAttention(nn.Module):
     def __init__(
         self, hidden: int, heads: int, is_causal: bool, bias: bool = True, group=None, context=None,
         sequence_parallel: bool = False, head_dim: int | None = None, window: int | None = None,
+        qkv_bias: bool | None = None,
     ):  # fmt: skip
+        qkv_bias = bias if qkv_bias is None else qkv_bias
         self.head_dim, self.is_causal, self.context = head_dim or hidden // heads, is_causal, useful(context)
         self.window = window
         width = heads * self.head_dim
-        self.qkv = ColumnParallelLinear(hidden, 3 * width, group, bias, parts=3, sequence_parallel=sequence_parallel)
+        self.qkv = ColumnParallelLinear(
+            hidden, 3 * width, group, qkv_bias, parts=3, sequence_parallel=sequence_parallel
+        )
         self.projection = RowParallelLinear(width, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
@@ -55,9 +58,8 @@ class GroupedQueryAttention(nn.Module):
 
     rotary_base: of the rotary positions of queries and keys, None to have none. The matrix of queries, keys and values
     holds, for each key, its queries, the key, and its value: so a plain cut over the group keeps them together.
-    normed: each query and each key is normalised by its root mean square, before positions (Qwen team 2025, "Qwen3",
-    section 2). context, sequence_parallel, head_dim, window: as of SelfAttention. recompute: as of
-    nn.MultiheadAttention.
+    normed_eps: each query and each key is normalised by its root mean square, with this added, before positions (Qwen
+    Team 2025, "Qwen3 Technical Report", section 2); None for not. The others: as of SelfAttention.
     """
 
     recompute = False
@@ -65,15 +67,17 @@ class GroupedQueryAttention(nn.Module):
     def __init__(
         self, hidden: int, heads: int, kv_heads: int, rotary_base: float | None = None, bias: bool = True, group=None,
         context=None, sequence_parallel: bool = False, head_dim: int | None = None, window: int | None = None,
-        normed: bool = False,
+        qkv_bias: bool | None = None, normed_eps: float | None = None,
     ):  # fmt: skip
+        qkv_bias = bias if qkv_bias is None else qkv_bias
         self.head_dim, self.queries, self.rotary_base = head_dim or hidden // heads, heads // kv_heads, rotary_base
         self.context, self.window = useful(context), window
         self.query_norm = self.key_norm = None
-        if normed:  # each rank uses them for its own heads
-            self.query_norm, self.key_norm = (summed_over(nn.RMSNorm(self.head_dim, EPS), group) for _ in range(2))
+        if normed_eps is not None:  # each rank uses them for its own heads
+            norms = (summed_over(nn.RMSNorm(self.head_dim, normed_eps), group) for _ in range(2))
+            self.query_norm, self.key_norm = norms
         features = kv_heads * (self.queries + 2) * self.head_dim
-        self.qkv = ColumnParallelLinear(hidden, features, group, bias, sequence_parallel=sequence_parallel)
+        self.qkv = ColumnParallelLinear(hidden, features, group, qkv_bias, sequence_parallel=sequence_parallel)
         self.projection = RowParallelLinear(heads * self.head_dim, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):

@@ -12,7 +12,6 @@ from minidl.models.feed_forward import FeedForward, GatedFeedForward
 from minidl.models.latent_attention import LatentAttention, LatentSizes
 from minidl.models.transformer_groups import TransformerGroups
 from minidl.parallel.layers import ColumnParallelLinear, VocabularyParallelEmbedding, useful
-from minidl.parallel.mesh import Mesh
 from minidl.validation import check_count
 
 STD = 0.02  # of the embeddings at the start: Radford et al. 2018, section 4.1
@@ -73,62 +72,58 @@ class GPTHead(nn.Module):
 
 
 class GPTParts:
-    """What a GPT is made of: the sizes and options are those of `gpt`, as is what is refused."""
+    """What a GPT is made of.
 
-    def __init__(
-        self, hidden: int, heads: int, vocabulary: int, sequence: int, mesh: Mesh | None, dropout: float, *,
-        kv_heads: int | None, head_dim: int | None, positions: str, rotary_base: float, feed_forward: str,
-        inner: int | None, norm: str, bias: bool, tied: bool, normed_heads: bool, window: int | None,
-        full_every: int | None, latent: LatentSizes | None,
-    ):  # fmt: skip
-        for what, given, choices in (
-            ("positions", positions, POSITIONS), ("feed_forward", feed_forward, FEED_FORWARDS), ("norm", norm, NORMS)
-        ):  # fmt: skip
-            if given not in choices:
-                raise ValueError(f"gpt: {what}={given!r}, choose one of {', '.join(choices)}")
-        self.hidden, self.heads, self.vocabulary, self.sequence = hidden, heads, vocabulary, sequence
-        self.kv_heads, self.inner = heads if kv_heads is None else kv_heads, 4 * hidden if inner is None else inner
-        self.groups = TransformerGroups.of(mesh)
+    arguments: those of `gpt` by name, and others beside them: the `locals()` of what makes one will do. They become
+    attributes, with the values that they have by default. ValueError for some that cannot work.
+    """
+
+    def __init__(self, arguments: dict):
+        vars(self).update(arguments)
+        for what, choices in (("positions", POSITIONS), ("feed_forward", FEED_FORWARDS), ("norm", NORMS)):
+            if arguments[what] not in choices:
+                raise ValueError(f"gpt: {what}={arguments[what]!r}, choose one of {', '.join(choices)}")
+        self.kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        self.inner = 4 * self.hidden if self.inner is None else self.inner
+        self.qkv_bias = self.bias if self.qkv_bias is None else self.qkv_bias
+        self.groups = TransformerGroups.of(self.mesh)
         ranks = self.groups.tensor.size if self.groups.tensor else 1
-        check_sizes("gpt", hidden, heads, self.kv_heads, self.inner, vocabulary, ranks, head_dim)
-        self.groups.check_sequence(sequence)
-        self.head_dim = head_dim or hidden // heads
-        if positions == "rotary" and self.head_dim % 2:
-            raise ValueError(f"gpt: head_dim={self.head_dim} is odd, and rotary positions turn pairs of elements")
-        self.positions, self.rotary_base = positions, rotary_base
-        self._check_attention(window, full_every, latent, normed_heads)
-        self.latent, self.normed_heads, self.window, self.full_every = latent, normed_heads, window, full_every
-        self.dropout = dropout
-        self.kind, self.norm_kind, self.bias, self.tied = feed_forward, norm, bias, tied
-
-    def norm(self) -> nn.Module:
-        norm = nn.LayerNorm if self.norm_kind == "layer" else nn.RMSNorm
-        return self.groups.on_slices(norm(self.hidden, EPS))
+        sizes = self.hidden, self.heads, self.kv_heads, self.inner, self.vocabulary
+        check_sizes("gpt", *sizes, ranks, self.head_dim)
+        self.groups.check_sequence(self.sequence)
+        self.head_dim = self.head_dim or self.hidden // self.heads
+        self._check_attention()
 
     def windows(self, layers: int) -> list[int | None]:
         """That of each block's attention."""
         every = self.full_every or layers + 1
         return [None if place % every == 0 else self.window for place in range(1, layers + 1)]
 
-    def attention(self, window: int | None) -> nn.Module:
+    def make_norm(self) -> nn.Module:
+        norm = nn.LayerNorm if self.norm == "layer" else nn.RMSNorm
+        return self.groups.on_slices(norm(self.hidden, self.eps))
+
+    def make_attention(self, window: int | None) -> nn.Module:
         hidden, heads, bias, groups = self.hidden, self.heads, self.bias, self.groups
-        options = {"head_dim": self.head_dim, "window": window}
-        if self.latent is not None:
-            base = self.rotary_base
-            return LatentAttention(hidden, heads, self.head_dim, self.latent, base, bias, groups, EPS, window)
-        if self.positions == "learned" and self.kv_heads == heads and not self.normed_heads:
-            return SelfAttention(hidden, heads, True, bias, *groups, **options)
         base = self.rotary_base if self.positions == "rotary" else None
-        options["normed"] = self.normed_heads
+        if self.latent is not None:
+            return LatentAttention(hidden, heads, self.head_dim, self.latent, base, bias, groups, self.eps, window)
+        options = {"head_dim": self.head_dim, "window": window, "qkv_bias": self.qkv_bias}
+        if base is None and self.kv_heads == heads and not self.normed_heads:
+            return SelfAttention(hidden, heads, True, bias, *groups, **options)
+        options["normed_eps"] = self.eps if self.normed_heads else None
         return GroupedQueryAttention(hidden, heads, self.kv_heads, base, bias, *groups, **options)
 
-    def feed_forward(self, inner: int | None = None) -> nn.Module:
+    def make_feed_forward(self, inner: int | None = None) -> nn.Module:
         """inner: that of `gpt` unless given."""
         options = self.hidden, inner or self.inner, self.bias, self.groups.tensor, self.groups.sequence_parallel
-        return GatedFeedForward(*options) if self.kind == "swiglu" else FeedForward(*options, activation=self.kind)
+        if self.feed_forward == "swiglu":
+            return GatedFeedForward(*options)
+        return FeedForward(*options, activation=self.feed_forward)
 
     def block(self, window: int | None = None, inner: int | None = None) -> GPTBlock:
-        parts = self.norm(), self.attention(window), self.norm(), self.feed_forward(inner)
+        norms = self.make_norm(), self.make_norm()
+        parts = norms[0], self.make_attention(window), norms[1], self.make_feed_forward(inner)
         return GPTBlock(*parts, self.groups.dropout(self.dropout))
 
     def ends(self) -> tuple[GPTEmbedding, GPTHead]:
@@ -141,56 +136,50 @@ class GPTParts:
         )
         if self.tied:
             linear.weight = embedding.token.weight
-        return embedding, GPTHead(self.norm(), linear)
+        return embedding, GPTHead(self.make_norm(), linear)
 
-    def _check_attention(
-        self, window: int | None, full_every: int | None, latent: LatentSizes | None, normed_heads: bool
-    ) -> None:
-        """ValueError for a window, or latent attention, that cannot be."""
-        if window is not None:
-            check_count("gpt: window", window)
-            if context := useful(self.groups.context):
-                raise ValueError(f"gpt: window={window}, but attention round {context} sees all keys before a query")
-        if full_every is not None:
-            check_count("gpt: full_every", full_every)
-        if latent is not None:
-            if self.positions != "rotary" or self.kv_heads != self.heads or normed_heads:
-                raise ValueError(
-                    "gpt: latent attention has positions='rotary', a key for each query, and no normed_heads"
-                )
-            for name, size in latent._asdict().items():
-                if size is not None:
-                    check_count(f"gpt: latent {name}", size)
-            if latent.rotary_dim % 2:
-                raise ValueError(f"gpt: latent rotary_dim={latent.rotary_dim} is odd: rotary positions turn pairs")
+    def _check_attention(self) -> None:
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise ValueError(f"gpt: head_dim={self.head_dim} is odd, and rotary positions turn pairs of elements")
+        for what in ("window", "full_every"):
+            if getattr(self, what) is not None:
+                check_count(f"gpt: {what}", getattr(self, what))
+        if self.window is not None and (context := useful(self.groups.context)):
+            raise ValueError(f"gpt: window={self.window}, but attention round {context} sees all keys before a query")
+        if self.latent is None:
+            return
+        if self.positions != "rotary" or self.kv_heads != self.heads or self.normed_heads:
+            raise ValueError("gpt: latent attention has positions='rotary', a key for each query, and no normed_heads")
+        for name, size in self.latent._asdict().items():
+            if size is not None:
+                check_count(f"gpt: latent {name}", size)
+        if self.latent.rotary_dim % 2:
+            raise ValueError(f"gpt: latent rotary_dim={self.latent.rotary_dim} is odd: rotary positions turn pairs")
 
 
 def gpt(
     layers: int, hidden: int, heads: int, vocabulary: int, sequence: int, mesh=None, dropout: float = 0.0, *,
     kv_heads: int | None = None, head_dim: int | None = None, positions: str = "learned",
     rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
-    bias: bool = True, tied: bool = False, normed_heads: bool = False, window: int | None = None,
-    full_every: int | None = None, latent: LatentSizes | None = None,
+    eps: float = EPS, bias: bool = True, qkv_bias: bool | None = None, tied: bool = False, normed_heads: bool = False,
+    window: int | None = None, full_every: int | None = None, latent: LatentSizes | None = None,
 ) -> nn.Sequential:  # fmt: skip
     """Embedding, `layers` transformer blocks, head: tokens (batch, sequence) -> logits (batch, sequence, vocabulary).
 
     dropout: on the embedding and on each residual branch. kv_heads: keys and values, each shared by heads / kv_heads
     queries; by default one a query. head_dim: the width of a head, hidden / heads unless given. positions: "learned",
     or "rotary" with `rotary_base`. feed_forward: "gelu", "relu" or the gated "swiglu", with `inner` features, by
-    default 4 * hidden. norm: "layer" or "rms". bias: of the linear layers. tied: the head's matrix is the token
-    embedding's. normed_heads: queries and keys are normalised. window: a position attends to itself and those before
-    it, so many in all, but in every `full_every`-th block to all of them. latent: keys and values are made from a short
-    vector, with these sizes; head_dim is then that of what has no positions.
+    default 4 * hidden. norm: "layer" or "rms", with `eps`. bias: of the linear layers; qkv_bias: of those that make
+    queries, keys and values, where it is another. tied: the head's matrix is the token embedding's. normed_heads:
+    queries and keys are normalised. window: a position attends to itself and those before it, so many in all, but in
+    every `full_every`-th block to all of them. latent: keys and values are made from a short vector, with these sizes;
+    head_dim is then that of what has no positions.
 
     Heads, inner features and the vocabulary are split over the mesh's tensor axis: each rank has the logits of its part
     of the vocabulary. Sequences are split over the context axis, and attention goes round it as a ring. ValueError
     where the sizes do not divide.
     """
-    parts = GPTParts(
-        hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, head_dim=head_dim, positions=positions,
-        rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
-        normed_heads=normed_heads, window=window, full_every=full_every, latent=latent,
-    )  # fmt: skip
+    parts = GPTParts(locals())
     embedding, head = parts.ends()
     model = nn.Sequential(embedding, *nn.repeated_kinds(parts.windows(layers), parts.block), head)
     model.example = tokens(sequence, vocabulary)

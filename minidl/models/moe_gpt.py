@@ -8,7 +8,7 @@ from functools import partial
 from minidl import nn
 from minidl.creation import zeros
 from minidl.models.examples import tokens
-from minidl.models.gpt import GPTBlock, GPTParts
+from minidl.models.gpt import EPS, GPTBlock, GPTParts
 from minidl.models.latent_attention import LatentSizes
 from minidl.nn.losses.loss import check_range
 from minidl.parallel.experts import MixtureOfExperts
@@ -91,8 +91,8 @@ def moe_gpt(
     *, top_k: int = 2, capacity_factor: float = 1.25, every: int = 1, balance: float = 0.01,
     kv_heads: int | None = None, head_dim: int | None = None, positions: str = "learned",
     rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
-    bias: bool = True, tied: bool = False, normed_heads: bool = False, window: int | None = None,
-    full_every: int | None = None, latent: LatentSizes | None = None, dense_layers: int = 0,
+    eps: float = EPS, bias: bool = True, qkv_bias: bool | None = None, tied: bool = False, normed_heads: bool = False,
+    window: int | None = None, full_every: int | None = None, latent: LatentSizes | None = None, dense_layers: int = 0,
     dense_inner: int | None = None, shared_inner: int | None = None,
 ) -> nn.Sequential:  # fmt: skip
     """`gpt`, in every `every`-th block of which the feed-forward layer is a mixture of `experts`.
@@ -105,13 +105,9 @@ def moe_gpt(
     mixture, through which every token goes (Dai et al. 2024, "DeepSeekMoE", section 3.2). The other options are those
     of `gpt`; feed_forward and inner are the experts' too. ValueError where the sizes do not fit.
     """
+    parts = GPTParts(locals())
     check_count("moe_gpt: every", every)
     check_count("moe_gpt: dense_layers", dense_layers, least=0)
-    parts = GPTParts(
-        hidden, heads, vocabulary, sequence, mesh, dropout, kv_heads=kv_heads, head_dim=head_dim, positions=positions,
-        rotary_base=rotary_base, feed_forward=feed_forward, inner=inner, norm=norm, bias=bias, tied=tied,
-        normed_heads=normed_heads, window=window, full_every=full_every, latent=latent,
-    )  # fmt: skip
     groups = parts.groups
     if mesh and mesh.size("context") > 1:
         raise ValueError(
@@ -128,8 +124,8 @@ def moe_gpt(
             hidden, parts.inner, experts, top_k, capacity_factor, mesh.group("expert") if mesh else None,
             groups.tensor, bias, feed_forward, groups.sequence_parallel,
         )  # fmt: skip
-        shared = None if shared_inner is None else parts.feed_forward(shared_inner)
-        norms, attention = (parts.norm(), parts.norm()), parts.attention(window)
+        shared = None if shared_inner is None else parts.make_feed_forward(shared_inner)
+        norms, attention = (parts.make_norm(), parts.make_norm()), parts.make_attention(window)
         return MixtureBlock(norms[0], attention, norms[1], experts_of_it, groups.dropout(dropout), shared)
 
     embedding, head = parts.ends()

@@ -23,7 +23,8 @@ VARIANTS = {
     "wide heads": dict(head_dim=12),
     "relu": dict(feed_forward="relu"),
     "swiglu": dict(feed_forward="swiglu"),
-    "rms": dict(norm="rms"),
+    "rms": dict(norm="rms", eps=1e-3),
+    "biases of queries, keys and values": dict(bias=False, qkv_bias=True),
     "tied": dict(tied=True),
     "a window, in every other block": dict(window=3, full_every=2),
     "latent": dict(positions="rotary", latent=LATENT),
@@ -79,16 +80,16 @@ def transcription(torch):
 
     def block(x, p):
         batch, sequence, _ = x.shape
-        y = F.rms_norm(x, (HIDDEN,), p["norm1.weight"], 1e-5)
+        y = F.rms_norm(x, (HIDDEN,), p["norm1.weight"], 1e-3)
         qkv = p["attention.qkv.weight"].reshape(2, 2 + 2, HEAD_DIM, HIDDEN)  # 2 keys of 2 queries each
         parts = (qkv[:, :2], qkv[:, 2:3], qkv[:, 3:])
         heads = [F.linear(y, part.reshape(-1, HIDDEN)).unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for part in parts]
         norms = [p[f"attention.{name}_norm.weight"] for name in ("query", "key")]
-        q, k = (F.rms_norm(x, (HEAD_DIM,), norm, 1e-5) for x, norm in zip(heads, norms, strict=False))
+        q, k = (F.rms_norm(x, (HEAD_DIM,), norm, 1e-3) for x, norm in zip(heads, norms, strict=False))
         seen = torch.ones(sequence, sequence).tril().triu(-2) > 0
         out = F.scaled_dot_product_attention(rotated(q), rotated(k), heads[2], seen, enable_gqa=True)
         x = x + F.linear(out.transpose(1, 2).reshape(batch, sequence, -1), p["attention.projection.weight"])
-        y = F.rms_norm(x, (HIDDEN,), p["norm2.weight"], 1e-5)
+        y = F.rms_norm(x, (HIDDEN,), p["norm2.weight"], 1e-3)
         gate, up = F.linear(y, p["feed_forward.gate_up.weight"]).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, p["feed_forward.down.weight"])
 
@@ -97,7 +98,7 @@ def transcription(torch):
 
 def test_a_block_with_all_options_equals_its_transcription_in_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
-    block = models.gpt(1, HIDDEN, HEADS, 12, 7, head_dim=HEAD_DIM, normed_heads=True, window=3, **LLAMA)[1]
+    block = models.gpt(1, HIDDEN, HEADS, 12, 7, head_dim=HEAD_DIM, normed_heads=True, window=3, eps=1e-3, **LLAMA)[1]
     x = np.random.default_rng(1).standard_normal((3, 7, HIDDEN))
     assert_equals_torch(torch, block, transcription(torch), x)
 
