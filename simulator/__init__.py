@@ -2,6 +2,7 @@
 
 from simulator.calibrate import calibrate
 from simulator.hardware import Cluster
-from simulator.predict import Prediction, simulate
+from simulator.predict import simulate
+from simulator.prediction import Prediction
 
 __all__ = ["Cluster", "Prediction", "calibrate", "simulate"]

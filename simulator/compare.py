@@ -15,7 +15,8 @@ from simulator.calibrate import drift
 from simulator.calibration import BUSY, Calibration, at_once
 from simulator.experiments import ROUNDS, WARM_UP, Experiment, experiments, sgd
 from simulator.hardware import Cluster
-from simulator.predict import Prediction, simulate
+from simulator.predict import simulate
+from simulator.prediction import Prediction
 
 PROBED = 4  # before every so many runs it is found how fast the machine is just now
 RUN_SECONDS, LEAST_STEPS = 1.0, 10  # a run has as many steps as fit, by the prediction, but not fewer than these

@@ -28,7 +28,7 @@ from simulator.figure_style import (
     ticks_of_seconds,
     tidy,
 )
-from simulator.predict import Prediction
+from simulator.prediction import Prediction
 
 Group = Sequence[tuple[Row, Prediction]]  # of one model
 

@@ -14,7 +14,7 @@ from minidl.trace import Trace
 from simulator.compare import Comparison, predicted
 from simulator.hardware import Cluster
 from simulator.method_list import METHODS, Method
-from simulator.predict import Prediction
+from simulator.prediction import Prediction
 from simulator.traffic import Traffic, traffic
 
 

@@ -10,7 +10,7 @@ from minidl.trace import idle_name
 from minidl.units import counted, duration, in_words, rate, scaled
 
 if TYPE_CHECKING:
-    from simulator.predict import Prediction
+    from simulator.prediction import Prediction
 
 ROUNDING = 1e-9  # of a step: a part of it that is smaller, or negative, is a difference of rounded numbers
 
@@ -29,6 +29,9 @@ def rows(p: Prediction, tokens: float | None = None) -> Iterator[tuple[str, str]
     """Names and values. tokens: to train on, of a model whose samples are sequences."""
     yield "batch", counted(p.batch_size, "sample") + (f" of {counted(p.sequence, 'token')}" if p.sequence else "")
     yield "assumed", f"{p.plan.precision}, {p.optimizer}, {p.loss}"
+    yield "software", p.stack.name + (f", fitted: all times × {p.pace:.3g}" if p.pace != 1 else "")
+    for place, axis in enumerate(p.placement.axes):
+        yield "" if place else "placement", str(axis)
     yield "step", duration(p.step_seconds)
     for what, seconds in p.breakdown.items():
         shown = seconds if seconds > ROUNDING * p.step_seconds else 0.0
@@ -45,6 +48,8 @@ def rows(p: Prediction, tokens: float | None = None) -> Iterator[tuple[str, str]
     yield "memory, fullest device", f"{scaled(p.memory_bytes, 'B')} of {scaled(p.cluster.memory_bytes, 'B')}: {fits}"
     for what, nbytes in asdict(p.memory[p.fullest_stage]).items():
         yield f"  {what}", scaled(nbytes, "B")
+    if beside := p.memory_bytes - p.memory[p.fullest_stage].total:
+        yield "  beside arrays", scaled(beside, "B")
 
 
 def misfit(p: Prediction) -> str | None:
@@ -57,6 +62,14 @@ def misfit(p: Prediction) -> str | None:
         f"does not fit: {scaled(needed, 'B')} of {scaled(there, 'B')}, {scaled(needed - there, 'B')} too much on the "
         f"fullest device{stage}"
     )
+
+
+def remedy(p: Prediction) -> str:
+    """With which changes of the plan it would fit, in a line."""
+    ways = [f"{way} ({scaled(way.memory_bytes, 'B')})" for way in p.ways_to_fit]
+    if not ways:
+        return "No change of the plan that was tried makes it fit on as many devices: it needs more of them."
+    return f"It would fit with {', or with '.join(ways)}."
 
 
 def times(measured: float | None, simulated: float) -> str:

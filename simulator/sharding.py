@@ -14,7 +14,8 @@ from minidl.parallel.memory import Memory
 from minidl.parallel.plan import SHARDINGS
 from minidl.parallel.slots import TURNS
 from simulator.hardware import Cluster
-from simulator.predict import Prediction, simulate
+from simulator.predict import simulate
+from simulator.prediction import Prediction
 
 MODEL = "gpt3-6.7b"  # on a cluster
 LAYERS, HIDDEN, HEADS, VOCABULARY, SEQUENCE = 8, 128, 4, 64, 32  # of what is trained here

@@ -30,14 +30,11 @@ from simulator import report
 from simulator.commands.cluster_option import THIS_MACHINE, cluster_name, clusters, this_machine
 from simulator.commands.shared_output import say, say_crowding
 from simulator.hardware import Cluster
-from simulator.predict import Prediction, simulate
+from simulator.predict import simulate
+from simulator.prediction import Prediction
 from simulator.stacks import Stack
 
 OPTIMIZER = "adam"
-SMALLER = (
-    "More --pipeline, --tensor, --context, --expert or --micro-batches hold less, or --sequence-parallel, --recompute "
-    "or --sharding, as far as the model has them and they are not given yet."
-)
 DESCRIPTION = """\
 Predict one training step of a model on a cluster: its time and where that goes,
 what a device holds in memory, and for what all of this is predicted.
@@ -127,7 +124,7 @@ def run(options, console: Console) -> Outcome:
         print_table(console, fact_table(rows))
         say_crowding(console, plan.workers, p.cluster)
         if not p.fits:
-            say(console, report.misfit(p), SMALLER)
+            say(console, report.misfit(p), report.remedy(p))
 
     files = (
         (options.json, _document(options.model, p, options.tokens) if options.json else {}),
@@ -203,5 +200,7 @@ def _document(model: str, p: Prediction, tokens: float | None) -> dict[str, obje
         "throughput": p.throughput, "tokens_per_second": p.tokens_per_second, "tokens": tokens, "seconds": seconds,
         "days": seconds and seconds / DAY, "mfu": p.mfu, "memory_bytes": p.memory_bytes,
         "device_memory_bytes": p.cluster.memory_bytes, "fits": p.fits, "breakdown": p.breakdown,
-        "memory": [asdict(m) for m in p.memory],
+        "memory": [asdict(m) for m in p.memory], "stack": p.stack.key, "pace": p.pace,
+        "placement": [asdict(axis) for axis in p.placement.axes],
+        "ways_to_fit": [{"changes": way.changes, "memory_bytes": way.memory_bytes} for way in p.ways_to_fit],
     }  # fmt: skip

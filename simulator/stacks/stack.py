@@ -99,7 +99,7 @@ class Stack:
     bucket_mb: float | None = _entry(None, schema.POSITIVE)
     recompute: str = _entry("", schema.one_of("", *RECOMPUTATIONS))
     workspace_gb: float = _entry(0.0, schema.NOT_NEGATIVE)
-    fragmentation: float = _entry(0.0, PART)
+    fragmentation: float = _entry(0.0, schema.number("a share from 0 to below 1", lambda x: 0 <= x < 1))
     _rewritten: dict[tuple[int, str], tuple[Sequence[Call], Sequence[Call]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
