@@ -94,10 +94,11 @@ def names(folder: str = "") -> list[str]:
     return sorted(path.stem for path in (CATALOG / folder).glob("*.toml"))
 
 
-def described(name: str | Path) -> dict:
+def described(name: str | Path, whole: bool = True) -> dict:
     """All that a system of the catalog, or the file at a path, says: its parts and defaults in their places.
 
-    Its entries are name, devices, device, device_name and levels. ValueError, in one sentence with file, table and key,
+    Its entries are name, devices, device, device_name and levels; not whole, it may lack device and device_name, as a
+    system does whose device nobody knows. ValueError, in one sentence with file, table and key,
     for what is missing, unknown or not what it must be.
     """
     path = CATALOG / f"{name}.toml"
@@ -107,7 +108,7 @@ def described(name: str | Path) -> dict:
         raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {known} (this machine: calibrate())")
     try:
         table = _merged(_read(path, FILE))
-        for needed in ("name", "device", "levels"):
+        for needed in ("name", "levels", *["device"] * whole):
             if needed not in table:
                 raise ValueError(f"the file lacks {needed!r}")
         return _resolved(table)
@@ -138,9 +139,11 @@ def _resolved(table: dict) -> dict:
     for key, level in table["levels"].items():
         link = _inserted("links", level["link"], LINK)
         defaults = {name: {"value": value, "source": source} for name, (value, source) in DEFAULTS[not levels].items()}
-        levels[key] = level | {"link": defaults | link}
-    name = table["device"] if isinstance(table["device"], str) else table["name"]
-    table = table | {"device": _inserted("devices", table["device"], DEVICE), "device_name": name, "levels": levels}
+        levels[key] = level | {"link": link | {key: figure for key, figure in defaults.items() if key not in link}}
+    table = table | {"levels": levels}
+    if "device" in table:
+        name = table["device"] if isinstance(table["device"], str) else table["name"]
+        table |= {"device": _inserted("devices", table["device"], DEVICE), "device_name": name}
     smallest = unit_sizes(table)[0]
     if "devices" not in table and smallest == inf:
         raise ValueError("the file lacks 'devices', and so does its first level")

@@ -49,9 +49,7 @@ def placement(plan: Plan, cluster: Cluster) -> Placement:
         if mesh.size(axis) == 1:
             continue
         ranks = mesh.ranks(axis)
-        spans = []
-        for number, (level, part) in enumerate(zip(network.levels, network.parts(ranks), strict=True)):
-            if part.together > 1:
-                spans.append((f"{'by' if number else 'in a'} {level.name}", part.together))
+        parts = zip(network.levels, network.parts(ranks), strict=True)
+        spans = ((str(level), part.together) for level, part in parts if part.together > 1)
         found.append(AxisPlace(axis, len(ranks), ranks[1] - ranks[0], tuple(spans)))
     return Placement(tuple(found))

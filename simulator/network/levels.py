@@ -49,6 +49,10 @@ class Level:
     rails: bool = False
     in_network: float | None = None
 
+    def __str__(self) -> str:
+        """Where one is: "in a DGX A100", "by InfiniBand"."""
+        return f"by {self.name}" if self.size == inf else f"in a {self.name}"
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -130,12 +134,18 @@ class Levels:
         groups = max(1.0, used / part.fewest)
         return adapters / groups / (1.0 if level.rails else level.oversubscription)
 
-    def __str__(self) -> str:
-        inside, *outside = self.levels
-        below, width = inside.size, inside.topology.way(inside.places, ((1, inside.places),)).width
-        text = f"{scaled(inside.link.bandwidth * width, 'B/s')} in a {inside.name}"
-        for level in outside:
-            share = level.link.bandwidth * level.adapters / below / level.oversubscription
-            text += f"; {scaled(share, 'B/s')} a device by {level.name}"
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """Of each level, bytes per second that a device has of it where all use it at once."""
+        found, below = [], 1
+        for level in self.levels:
+            width = level.topology.way(level.places, ((1, level.places),)).width if level.places > 1 else 1
+            share = 1 if below == 1 else level.adapters / below / level.oversubscription
+            found.append(level.link.bandwidth * width * share)
             below = level.size
-        return text
+        return tuple(found)
+
+    def __str__(self) -> str:
+        each = zip(self.levels, self.bandwidths, strict=True)
+        (inside, bandwidth), *outside = ((level, scaled(rate, "B/s")) for level, rate in each)
+        return f"{bandwidth} {inside}" + "".join(f"; {rate} a device {level}" for level, rate in outside)

@@ -42,6 +42,9 @@ class Topology(Protocol):
 class Switch:
     """Each reaches each other through a switch, with all of its bandwidth."""
 
+    def __str__(self) -> str:
+        return "switch"
+
     def way(self, count: int, dims: Dims | None) -> Way:
         return Way(1, count - 1, 1)
 
@@ -52,6 +55,9 @@ class Switch:
 @dataclass(frozen=True)
 class FullyConnected:
     """Each has a link of its own to each other: as many rings at once as there are others in the group."""
+
+    def __str__(self) -> str:
+        return "fully connected"
 
     def way(self, count: int, dims: Dims | None) -> Way:
         return Way(count - 1, count - 1, count - 1)
@@ -65,6 +71,9 @@ class Rings:
     """As many rings at once as a table says for each count of members, from two on: the hybrid cube mesh of a DGX-1."""
 
     rings: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return "hybrid cube mesh"
 
     def way(self, count: int, dims: Dims | None) -> Way:
         width = self.rings[min(count, len(self.rings) + 1) - 2]
@@ -85,6 +94,12 @@ class Torus:
 
     shape: tuple[int, ...]
     wraps: tuple[bool, ...]
+
+    def __str__(self) -> str:
+        if len(self.shape) == 1:
+            return "ring" if self.wraps[0] else "line"
+        kind = "torus" if all(self.wraps) else "torus, in part open" if any(self.wraps) else "grid"
+        return f"{' × '.join(map(str, self.shape))} {kind}"
 
     def way(self, count: int, dims: Dims | None) -> Way:
         found = None if dims is None else self._along(dims)

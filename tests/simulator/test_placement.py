@@ -17,7 +17,7 @@ def test_axes_fill_nodes_from_the_tensor_axis_on():
 
 def test_over_several_levels_the_counts_of_an_axis_multiply_to_its_size():
     found = placement(Plan(data=12288), Cluster.load("meta-h100-80g-roce", 12288))
-    assert str(found) == "data 12,288: 8 in a 8-GPU H100 node × 384 by RoCE of a pod × 4 by aggregation switches"
+    assert str(found) == "data 12,288: 8 in a 8-GPU H100 node × 384 in a pod × 4 by aggregation switches"
     slices = placement(Plan(data=128), Cluster.load("tpu-v4", 128, devices_per_node=64))
     assert str(slices) == "data 128: 64 in a TPU v4 pod × 2 by data-centre network"
 
