@@ -10,6 +10,7 @@ from minidl.models.alexnet import alexnet
 from minidl.models.bert import bert
 from minidl.models.builders import BUILDERS, builder
 from minidl.models.cnn import cifar_cnn, cnn
+from minidl.models.from_config import from_config
 from minidl.models.gpt import gpt
 from minidl.models.inception import inception
 from minidl.models.lenet import lenet

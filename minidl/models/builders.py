@@ -1,13 +1,13 @@
 """Builders by name: a builder takes a mesh and builds the model; to have one allocates nothing."""
 
-from collections.abc import Callable
 from functools import partial
-from inspect import signature
 
 from minidl.models.agent import agent
 from minidl.models.alexnet import alexnet
 from minidl.models.bert import bert
+from minidl.models.changes import Builder, with_changes
 from minidl.models.cnn import cifar_cnn, cnn
+from minidl.models.from_config import from_config
 from minidl.models.gpt import gpt
 from minidl.models.inception import inception
 from minidl.models.latent_attention import LatentSizes
@@ -18,9 +18,6 @@ from minidl.models.moe_gpt import moe_gpt
 from minidl.models.resnet import resnet
 from minidl.models.vae import vae
 from minidl.models.vgg import vgg
-from minidl.nn import Sequential
-
-Builder = Callable[..., Sequential]
 
 # LSTM on the Penn Treebank: Zaremba et al. 2014, section 4.1, medium and large. BERT: Devlin et al. 2019, section 3.
 # GPT-2: Radford et al. 2019, table 2. GPT-3: Brown et al. 2020, table 2.1. The larger ones: Narayanan et al. 2021
@@ -182,14 +179,12 @@ BUILDERS: dict[str, Builder] = {
 def builder(name: str, **changes) -> Builder:
     """The builder `mesh -> Sequential` of a model; without a mesh nothing is split.
 
-    changes: other arguments of the model's function than BUILDERS has: `builder("gpt2-small", sequence=512)`.
-    ValueError, which lists what there is, for an unknown name, or an argument that the model does not have.
+    name: one of BUILDERS, or the path of a `config.json`, of which `from_config` tells. changes: other arguments of the
+    model's function than BUILDERS has: `builder("gpt2-small", sequence=512)`. ValueError, which lists what there is,
+    for an unknown name, or an argument that the model does not have.
     """
-    if name not in BUILDERS:
-        raise ValueError(f"unknown model {name!r}: there are {', '.join(BUILDERS)}")
-    build = BUILDERS[name]
-    known = [argument for argument in signature(build).parameters if argument != "mesh"]
-    for argument in changes:
-        if argument not in known:
-            raise ValueError(f"{name} has no {argument}: it has {', '.join(known)}")
-    return lambda mesh=None: build(mesh=mesh, **changes)
+    if name in BUILDERS:
+        return with_changes(name, BUILDERS[name], changes)
+    if name.endswith(".json"):
+        return from_config(name, **changes)
+    raise ValueError(f"unknown model {name!r}: there are {', '.join(BUILDERS)}, or the path of a config.json")
