@@ -4,11 +4,14 @@ Whether a reshape is a view or a copy depends on it, and so does what memory a m
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 Strides = tuple[int, ...] | None
+known = lru_cache(1 << 12)  # a model has the same few shapes again and again
+broadcast = known(np.broadcast_shapes)
 
 
 class LaidOut:
@@ -17,12 +20,14 @@ class LaidOut:
     strides: elements from one place to the next along each dimension, None for row-major order.
     """
 
-    __slots__ = ("shape", "dtype", "_strides")
+    __slots__ = ("shape", "dtype", "size", "nbytes", "_strides")
 
     def __init__(self, shape: tuple[int, ...], dtype, strides: Strides = None):
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self._strides = simplified(shape, strides)
+        self.size = math.prod(shape)
+        self.nbytes = self.size * self.dtype.itemsize
+        self._strides = None if strides is None else simplified(shape, strides)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -38,18 +43,11 @@ class LaidOut:
     def ndim(self) -> int:
         return len(self.shape)
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
 
+@known
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides, step = [], 1
     for n in reversed(shape):
@@ -58,6 +56,7 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+@known
 def simplified(shape: tuple[int, ...], strides: Strides) -> Strides:
     """None for strides that are row-major. Those of dimensions of size 1, which do not matter, are 0."""
     if strides is None or 0 in shape:
@@ -85,6 +84,7 @@ def whole_shape(x: LaidOut, shape) -> tuple[int, ...]:
     return shape
 
 
+@known
 def reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> Strides:
     """The strides of a view in the shape `new`; None if there is no such view, and reshape copies."""
     runs: list[tuple[int, int]] = []  # (elements, step) of dimensions that are as good as one
@@ -109,10 +109,17 @@ def reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, .
 def indexed(shape: tuple[int, ...], strides: tuple[int, ...], key) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """The shape and strides of the view x[key], for a key of ints and slices, and how far its first element lies from
     that of x."""
+    return _indexed(shape, strides, tuple((k.start, k.stop, k.step) if isinstance(k, slice) else k for k in key))
+
+
+@known
+def _indexed(shape, strides, key):
+    """`indexed`, for a key whose slices are tuples."""
+    key = [slice(*k) if isinstance(k, tuple) else k for k in key]
     if not any(k is Ellipsis for k in key):
-        key = (*key, ...)  # NumPy would read an element that is named by ints alone
+        key.append(...)  # NumPy would read an element that is named by ints alone
     whole = _stand_in(shape, strides)
-    view = whole[key]
+    view = whole[tuple(key)]
     return view.shape, view.strides, view.ctypes.data - whole.ctypes.data
 
 
@@ -126,6 +133,11 @@ def elementwise(arrays: list[tuple[tuple[int, ...], tuple[int, ...]]], shape: tu
 
     NumPy keeps the order of memory of its inputs as well as it can. It is asked, with 2 for each larger size.
     """
+    return _elementwise(tuple(arrays), shape)
+
+
+@known
+def _elementwise(arrays, shape):
     small = [_stand_in(tuple(min(n, 2) for n in s), strides) for s, strides in arrays]
     flags = [["readonly"]] * len(small) + [["writeonly", "allocate"]]
     asked = np.nditer([*small, None], ["zerosize_ok"], flags, op_dtypes=[bool] * len(flags), order="K").operands[-1]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from itertools import count
 
-from minidl.kernels import meta
+from minidl.kernels import meta, predicting
 from minidl.kernels.meta import KernelCall, MetaArray
 from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 from minidl.parallel import blocks
 from minidl.parallel.blocks import SavedBlock, attention_recomputed, each, recomputes_attention, several
 from minidl.parallel.handle import CollectiveCall
@@ -24,33 +25,43 @@ Arrays = MetaArray | tuple[MetaArray, ...]
 Kept = tuple[tuple[str | tuple[str, int], int], ...]  # storages: what they are called, and their bytes
 
 
+@dataclass(frozen=True)
+class Halves:
+    """Of a backward in two halves the calls, and `later`: the storages kept from the first to the second.
+
+    inputs: the first half. weights: the second where its gradients are the first of the step; accumulate: where they
+    are added to earlier ones.
+    """
+
+    inputs: tuple[Call, ...] = ()
+    weights: tuple[Call, ...] = ()
+    accumulate: tuple[Call, ...] = ()
+    later: Kept = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockProfile:
     """The calls of one block for one micro-batch, in order, and what it holds.
 
     backward: when its gradients are the first of the step; accumulate: when they are added to earlier ones; empty where
-    no gradient goes back to the block. backward_input, backward_weights, accumulate_weights: the halves of the two; the
-    first is the same in both. recompute: its forward once more, for what was not kept. infer: its forward in
-    evaluation. gives_gradient: its backward gives the gradient of its input. saved: the storages kept from forward to
-    backward, beside parameters and statistics; later: those kept from the first half of a backward to the second. Of
-    them, "input" and "output" are those of the block's input and output, which a neighbour may keep too, of tuples
-    ("input", 0) and so on; the others are numbered; what both keep has one name. output: lies in memory as the block's
-    does. passed: for each array of it, which one of the input has the same storage, None for none; that then goes by
-    "input". statistics_bytes: of its running statistics. optimizer: its name, empty where there is nothing to update.
-    flops: of forward and backward, where nothing is computed again.
+    no gradient goes back to the block. halves: of both, which few schedules ask for; find_halves: runs the block for
+    them. recompute: its forward once more, for what was not kept. infer: its forward in evaluation. gives_gradient: its
+    backward gives the gradient of its input. saved: the storages kept from forward to backward, beside parameters and
+    statistics. Of them, and of those kept between halves, "input" and "output" are those of the block's input and
+    output, which a neighbour may keep too, of tuples ("input", 0) and so on; the others are numbered; what both keep
+    has one name. output: lies in memory as the block's does. passed: for each array of it, which one of the input has
+    the same storage, None for none; that then goes by "input". statistics_bytes: of its running statistics. optimizer:
+    its name, empty where there is nothing to update. flops: of forward and backward, where nothing is computed again.
     """
 
     forward: tuple[Call, ...]
     backward: tuple[Call, ...] = ()
     accumulate: tuple[Call, ...] = ()
-    backward_input: tuple[Call, ...] = ()
-    backward_weights: tuple[Call, ...] = ()
-    accumulate_weights: tuple[Call, ...] = ()
+    find_halves: Callable[[], Halves] = field(default=Halves, repr=False, compare=False)
     recompute: tuple[Call, ...] = ()
     infer: tuple[Call, ...]
     gives_gradient: bool = False
     saved: Kept = ()
-    later: Kept = ()
     output: Arrays
     passed: tuple[int | None, ...]
     parameters: tuple[ParameterProfile, ...]
@@ -81,6 +92,10 @@ class BlockProfile:
         return next((call for call in calls if call.name == "all_gather"), None)
 
     @property
+    def halves(self) -> Halves:
+        return self.find_halves()
+
+    @property
     def saved_bytes(self) -> int:
         return sum(nbytes for _, nbytes in self.saved)
 
@@ -103,33 +118,48 @@ class BlockProfile:
         return tuple(call for p in self.parameters for call in (*p.measure, *p.update))
 
 
-def profile_block(block: Module, x: Arrays, wants_grad: bool, trained: bool) -> BlockProfile:
+def profile_block(block: Module, x: Arrays, wants_grad: bool, trained: bool, device: str | None = None) -> BlockProfile:
     """Run `block`, whose parameters are on meta, on `x`; what an optimizer makes of these is left open.
 
-    wants_grad: whether a block before waits for its gradient. trained: whether a gradient comes back to it.
+    wants_grad: whether a block before waits for its gradient. trained: whether a gradient comes back to it. device:
+    that which is `predicting`, if any.
     """
     parameters = list(block.parameters())
-    for parameter in parameters:
-        parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
-    with meta.record() as forward:
-        y, saved = blocks.forward(block, x, wants_grad, trained)
-    back = _backward(block, x, wants_grad, y, saved) if saved is not None else _run_again(block, x)
-    needed = _model_flops((*forward, *back.get("backward", ())))
-    held = tuple(
-        ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad, p.grad is not None, reduction=reduction_of(p))
-        for p in parameters
-    )
-    if saved is not None and recomputes_attention(block):
-        needed = _flops_at_least(block, x, wants_grad)
-    with meta.record() as infer, _in_evaluation(block):
-        blocks.infer(block, x)
-    for parameter in parameters:
-        parameter.grad = parameter.gradient_buffer = None
+    with _in_buffers(parameters):
+        with meta.record() as forward:
+            y, saved = blocks.forward(block, x, wants_grad, trained)
+        if saved is None:
+            back = _run_again(block, x)
+        else:
+            back = _backward(block, x, wants_grad, y, saved)
+            again = partial(_predicted, device, recomputes_attention(block))
+            back["find_halves"] = cache(lambda: again(_halves, block, x, wants_grad))
+        needed = _model_flops((*forward, *back.get("backward", ())))
+        held = tuple(
+            ParameterProfile(p.numel(), p.data.nbytes, p.requires_grad, p.grad is not None, reduction=reduction_of(p))
+            for p in parameters
+        )
+        if saved is not None and recomputes_attention(block):
+            needed = _flops_at_least(block, x, wants_grad)
+        with meta.record() as infer, _in_evaluation(block):
+            blocks.infer(block, x)
     return BlockProfile(
         forward=tuple(forward), infer=tuple(infer), output=each(on_meta, y), passed=_passed(x, y),
         parameters=held, statistics_bytes=sum(buffer.data.nbytes for buffer in block.buffers()),
         optimizer="", flops=needed, **back,
     )  # fmt: skip
+
+
+@contextmanager
+def _in_buffers(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Gradients lie where the worker's do, and are gone afterwards."""
+    for parameter in parameters:
+        parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.grad = parameter.gradient_buffer = None
 
 
 @contextmanager
@@ -154,37 +184,45 @@ def _gradient(y: Arrays) -> Arrays:
 
 
 def _backward(block: Module, x: Arrays, wants_grad: bool, y: Arrays, saved: SavedBlock) -> dict[str, object]:
-    """The fields of BlockProfile that tell of its backward: whole and in halves, of a step's first and of others."""
-    parameters, gradient = list(block.parameters()), _gradient(y)
-
-    def again() -> SavedBlock:
-        return blocks.recompute(block, x, wants_grad)[1]
-
-    names = _Names(x, y, (*parameters, *block.buffers()))
-    kept = list(saved.arrays())  # as long as they are, a storage is known by its id
-    with meta.record() as backward_input:
-        _, later = saved.backward_input(gradient)
-    left = list(later.arrays())
-    with meta.record() as backward_weights:
-        later.backward_weights()
-    _, later = again().backward_input(gradient)
-    with meta.record() as accumulate_weights:
-        later.backward_weights()
-    with meta.record() as recompute:
-        saved = again()
-    with meta.record() as accumulate:
-        saved.backward(gradient)
-    for parameter in parameters:
-        parameter.grad = None
-    saved = again()
+    """The fields of BlockProfile that tell of its backward: of a step's first one, and of others."""
+    gradient, kept = _gradient(y), list(saved.arrays())
+    names = _Names(x, y, (*block.parameters(), *block.buffers()))
     with meta.record() as backward:
         input_gradient = saved.backward(gradient)
+    with meta.record() as recompute:
+        _, saved = blocks.recompute(block, x, wants_grad)
+    with meta.record() as accumulate:
+        saved.backward(gradient)
     return dict(
-        backward=tuple(backward), accumulate=tuple(accumulate), backward_input=tuple(backward_input),
-        backward_weights=tuple(backward_weights), accumulate_weights=tuple(accumulate_weights),
-        recompute=tuple(recompute),
-        gives_gradient=input_gradient is not None, saved=names(kept), later=names(left),
+        backward=tuple(backward), accumulate=tuple(accumulate), recompute=tuple(recompute),
+        gives_gradient=input_gradient is not None, saved=names(kept),
     )  # fmt: skip
+
+
+def _predicted(device: str | None, recompute: bool, run: Callable[..., Halves], block: Module, *given) -> Halves:
+    """What `run(block, *given)` gives on the device that is predicted, where attention is computed again or not."""
+    with predicting(device) if device else nullcontext(), attention_recomputed(block, recompute):
+        return run(block, *given)
+
+
+def _halves(block: Module, x: Arrays, wants_grad: bool) -> Halves:
+    """Run the block for the halves of its backward: of a step's first one, and of another."""
+    parameters = list(block.parameters())
+    with _in_buffers(parameters):
+        y, saved = blocks.forward(block, x, wants_grad)
+        names = _Names(x, y, (*parameters, *block.buffers()))
+        kept = list(saved.arrays())  # as long as they are, a storage is known by its id
+        with meta.record() as inputs:
+            _, later = saved.backward_input(_gradient(y))
+        left = list(later.arrays())
+        with meta.record() as weights:
+            later.backward_weights()
+        _, saved = blocks.recompute(block, x, wants_grad)
+        _, later = saved.backward_input(_gradient(y))
+        with meta.record() as accumulate:
+            later.backward_weights()
+        names(kept)  # so that what both keep has the name that it has there
+        return Halves(tuple(inputs), tuple(weights), tuple(accumulate), names(left))
 
 
 def _run_again(block: Module, x: Arrays) -> dict[str, object]:

@@ -71,7 +71,7 @@ class BufferBytes:
         return self._kept(b, lambda block: block.saved)
 
     def _later(self, b: BufferName) -> dict[Hashable, int]:
-        return self._kept(b, lambda block: block.later)
+        return self._kept(b, lambda block: block.halves.later)
 
     def _kept(self, b: BufferName, kept: Callable[[BlockProfile], Kept]) -> dict[Hashable, int]:
         found: dict[Hashable, int] = {}

@@ -228,7 +228,7 @@ class _Profiler:
     def __init__(self, model: Module, optimizer: Callable, kernels: Hashable):
         self.held_by = chain_of(model)
         self.blocks = [distinct(block) for block in self.held_by]
-        self.optimizer, self.kernels = optimizer, kernels
+        self.optimizer, self.kernels, self.device = optimizer, kernels, kernels and kernels[0]
         self.signatures = {block: signature(block) for block in dict.fromkeys(self.blocks)}
         kinds: dict[Hashable, int] = {}
         self.kind = {block: kinds.setdefault(found, len(kinds)) for block, found in self.signatures.items()}
@@ -268,7 +268,7 @@ class _Profiler:
 
     def block(self, block: Module, x: Arrays, placed: Hashable, wants_grad: bool, trained: bool) -> BlockProfile:
         found = self.signatures[block]
-        run = partial(profile_block, block, x, wants_grad, trained)
+        run = partial(profile_block, block, x, wants_grad, trained, self.device)
         key, lasting = (found, placed, wants_grad, trained), found.lasting
         found = self.look_up(key, lasting, run)
         if not (found.parameters and trained):

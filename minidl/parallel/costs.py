@@ -84,11 +84,11 @@ class Costs:
         return [block.accumulate if i.accumulates else block.backward for block in blocks]
 
     def _backward_input(self, i: I.BackwardInput) -> list[Sequence[Call]]:
-        return [block.backward_input for block in reversed(list(self._blocks(i.chunk, i.buckets)))]
+        return [block.halves.inputs for block in reversed(list(self._blocks(i.chunk, i.buckets)))]
 
     def _backward_weights(self, i: I.BackwardWeights) -> list[Sequence[Call]]:
         blocks = reversed(list(self._blocks(i.chunk, i.buckets)))
-        return [block.accumulate_weights if i.accumulates else block.backward_weights for block in blocks]
+        return [block.halves.accumulate if i.accumulates else block.halves.weights for block in blocks]
 
     def _add_share(self, i: I.AddShare) -> list[Sequence[Call]]:
         """One kernel on this replica's share of the bucket."""

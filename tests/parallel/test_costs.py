@@ -191,13 +191,29 @@ def test_a_chunk_calls_what_its_blocks_call_however_it_is_cut():
         assert list(found.calls(I.Backward(0, 0, 0, 1, accumulates, False))) == backward == [*pieces[0], *pieces[1]]
 
 
+def test_the_halves_of_a_backward_are_found_on_the_device_that_was_predicted():
+    def build(mesh):
+        return models.gpt(2, 64, 1, 32, 2048, mesh=mesh)
+
+    kept = {}
+    for device in ("cuda", "cpu"):
+        for recompute in ("none", "selective"):
+            plan = Plan(recompute=recompute)
+            block = prepare(build, plan, 1, device=device).profile.blocks[1]
+            halves, whole = block.halves, [call for call in block.accumulate if call.kind != "view"]
+            both = [call for call in (*halves.inputs, *halves.accumulate) if call.kind != "view"]
+            assert Counter(both) == Counter(whole)
+            kept[device, recompute] = block.saved_bytes
+    assert kept["cpu", "none"] > kept["cpu", "selective"] >= kept["cuda", "none"]
+
+
 def test_both_halves_of_a_backward_call_what_their_blocks_do_last_one_first():
     found = costs()
     blocks = found.profile.blocks[::-1]
-    first = [call for block in blocks for call in block.backward_input]
+    first = [call for block in blocks for call in block.halves.inputs]
     assert list(found.calls(I.BackwardInput(0, 0, 0, 1, False))) == first
-    for accumulates, of, whole in ((False, "backward_weights", "backward"), (True, "accumulate_weights", "accumulate")):
-        second = [call for block in blocks for call in getattr(block, of)]
+    for accumulates, of, whole in ((False, "weights", "backward"), (True, "accumulate", "accumulate")):
+        second = [call for block in blocks for call in getattr(block.halves, of)]
         pieces = [found.calls(I.BackwardWeights(0, 0, b, b, accumulates)) for b in (1, 0)]
         assert list(found.calls(I.BackwardWeights(0, 0, 0, 1, accumulates))) == second == [*pieces[0], *pieces[1]]
         in_one = Counter(call for block in blocks for call in getattr(block, whole) if call.kind != "view")

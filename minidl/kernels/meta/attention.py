@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 from minidl.kernels import algorithms
+from minidl.kernels.memory_order import broadcast
 from minidl.kernels.meta.record import MetaArray, result
 
 __all__ = ["WIDEST_IN_TILES", "attention", "attention_grad"]
@@ -13,7 +12,7 @@ WIDEST_IN_TILES = algorithms.WIDEST_IN_TILES["cpu"]  # but for `kernels.predicti
 
 
 def attention(q, k, v, scale, is_causal, window=None):
-    heads = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+    heads = broadcast(*(x.shape[:-2] for x in (q, k, v)))
     queries, width, values = q.shape[-2], q.shape[-1], v.shape[-1]
     keys = _seen(queries, k.shape[-2], window)
     log_sum_exp = MetaArray((*heads, queries), q.dtype)

@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl.kernels import cpu
 from minidl.kernels.algorithms import is_compiled
+from minidl.kernels.memory_order import broadcast
 from minidl.kernels.meta.record import MetaArray, elementwise_strides, result
 
 __all__ = [
@@ -33,7 +34,7 @@ def _binary(name, flops=1, dtype=None):
 def _elementwise(name, arguments, flops, dtype, kind="elementwise"):
     """A new array of the shape to which those among the arguments broadcast; the others are options, or numbers."""
     arrays = [x for x in arguments if isinstance(x, MetaArray)]
-    shape = arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*(x.shape for x in arrays))
+    shape = arrays[0].shape if len(arrays) == 1 else broadcast(*(x.shape for x in arrays))
     found = arrays[0].dtype
     if any(x.dtype != found for x in arrays):  # a mask and numbers
         found = np.result_type(*(x.dtype for x in arrays))

@@ -2,8 +2,7 @@
 
 import math
 
-import numpy as np
-
+from minidl.kernels.memory_order import broadcast
 from minidl.kernels.meta.arrays import swap_last
 from minidl.kernels.meta.record import in_place, result
 
@@ -13,7 +12,7 @@ __all__ = ["linear", "matmul"]
 def matmul(a, b, out=None):
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
-    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    leading = broadcast(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     batch = math.prod(leading)
     if b.ndim == 2:  # one product, whatever the number of rows

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
 from typing import Literal
 
 from minidl.kernels import memory_order
@@ -73,6 +75,7 @@ class KernelCall:
 
 
 _profile: list | None = None
+name_of = lru_cache(64)(attrgetter("name"))  # of a dtype, which NumPy puts together each time it is asked
 
 
 @contextmanager
@@ -105,7 +108,7 @@ def result(
             read = sum(x.nbytes for x in inputs)
         shapes = shapes or (*(x.shape for x in inputs), out.shape)
         written = out.nbytes + sum(x.nbytes for x in also_written)
-        call = KernelCall(name, kind, shapes, out.dtype.name, flops, read, written, options, algorithm, recomputed)
+        call = KernelCall(name, kind, shapes, name_of(out.dtype), flops, read, written, options, algorithm, recomputed)
         _profile.append(call)
     return out
 
@@ -121,7 +124,7 @@ def view(name, x, shape, strides=None):
     """The same storage in another shape: no FLOPs, no bytes, but a call all the same."""
     shape = tuple(shape)
     if _profile is not None:
-        _profile.append(KernelCall(name, "view", (x.shape, shape), x.dtype.name, 0, 0, 0))
+        _profile.append(KernelCall(name, "view", (x.shape, shape), name_of(x.dtype), 0, 0, 0))
     return MetaArray(shape, x.dtype, x.storage, strides)
 
 
@@ -131,7 +134,7 @@ def in_place(name, target, reads, flops, also_written=(), kind="elementwise"):
         shapes = tuple(x.shape for x in reads)
         read = sum(x.nbytes for x in reads)
         written = target.nbytes + sum(x.nbytes for x in also_written)
-        _profile.append(KernelCall(name, kind, (*shapes, target.shape), target.dtype.name, flops, read, written))
+        _profile.append(KernelCall(name, kind, (*shapes, target.shape), name_of(target.dtype), flops, read, written))
 
 
 def reduce_to_number(name, x, flops, more_reads=(), also_written=(), kind="reduction"):
@@ -139,5 +142,5 @@ def reduce_to_number(name, x, flops, more_reads=(), also_written=(), kind="reduc
     if _profile is not None:
         reads = (x, *more_reads, *also_written)
         read, written = sum(a.nbytes for a in reads), sum(a.nbytes for a in also_written)
-        _profile.append(KernelCall(name, kind, (*(a.shape for a in reads), ()), x.dtype.name, flops, read, written))
+        _profile.append(KernelCall(name, kind, (*(a.shape for a in reads), ()), name_of(x.dtype), flops, read, written))
     return 1.0
