@@ -127,7 +127,7 @@ class Prices:
                 launches += not (isinstance(call, KernelCall) and call.kind == "view")
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)
-                    seconds *= self.pace
+                    seconds *= self.pace * (self.stack.attention_grad_time if call.name == "attention_grad" else 1.0)
                     busy, slowed = busy + seconds, slowed + seconds * contention
                 else:
                     found.append((busy, slowed, call))

@@ -44,6 +44,7 @@ class Stack:
     Kernels:
     dropout: the share that its models drop, for who builds them; the kernels are those of the model that is built.
     attention: "flash", in tiles that keep no weights (Dao et al. 2022), "plain", or as the "device" does it in minidl.
+    attention_grad_time: of the gradient of attention in tiles, relative to what the device's figures say of it.
     fused: kernels that are one, each a list of their names in order: no array between two of them is written and read.
     fused_chains: so are all kernels in a row that are no products and each take what the one before has made.
     extra: kernels beside those of minidl: see `Extra`.
@@ -79,6 +80,7 @@ class Stack:
     name: str
     dropout: float = _entry(0.0, PART)
     attention: str = _entry("device", schema.one_of(*ATTENTION))
+    attention_grad_time: float = _entry(1.0, schema.POSITIVE)
     fused: tuple[tuple[str, ...], ...] = _entry((), schema.list_of(schema.list_of(schema.text)))
     fused_chains: bool = _entry(False, schema.boolean)
     extra: tuple[Extra, ...] = ()

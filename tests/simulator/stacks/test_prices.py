@@ -42,6 +42,15 @@ def test_a_host_that_launches_beside_collectives_hides_behind_them():
     assert slow.step_seconds < fast.step_seconds + 1e-4
 
 
+def test_the_gradient_of_attention_in_tiles_takes_as_much_longer_as_a_stack_says():
+    plain, usual, longer = (
+        step(Plan(), PerCall(1e-3), attention=attention, attention_grad_time=times).step_seconds
+        for attention, times in (("plain", 3.0), ("flash", 1.0), ("flash", 3.0))
+    )
+    assert longer == pytest.approx(usual + 2 * 2 * 1e-3)  # in two layers
+    assert plain == step(Plan(), PerCall(1e-3), attention="plain").step_seconds
+
+
 def test_shares_that_are_hidden_take_no_time():
     network = links(0.0)
     for plan, name, share in (
