@@ -204,7 +204,7 @@ def test_the_halves_of_a_backward_are_found_on_the_device_that_was_predicted():
             both = [call for call in (*halves.inputs, *halves.accumulate) if call.kind != "view"]
             assert Counter(both) == Counter(whole)
             kept[device, recompute] = block.saved_bytes
-    assert kept["cpu", "none"] > kept["cpu", "selective"] >= kept["cuda", "none"]
+    assert kept["cpu", "none"] > kept["cpu", "selective"]
 
 
 def test_both_halves_of_a_backward_call_what_their_blocks_do_last_one_first():
