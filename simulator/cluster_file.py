@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -23,13 +24,9 @@ else:
 
 CATALOG = Path(__file__).parent / "catalog"
 
-BANDWIDTH = schema.number("a bandwidth in bytes/s, of at least 1e6", lambda x: x >= 1e6)
-MICROSECONDS = schema.number("a time in µs, from 0 to 1e6", lambda x: 0 <= x <= 1e6)
-CALIBRATED = schema.figures(
-    bandwidth_fraction=schema.SHARE, latency_us=MICROSECONDS, start_us=MICROSECONDS, ramp_us=MICROSECONDS,
-    floor_us=MICROSECONDS, floor_step_us=MICROSECONDS,
-)  # fmt: skip
-LINK = schema.table({"name": schema.text} | schema.figures(bandwidth=BANDWIDTH) | CALIBRATED,
+TIMES = ("latency_us", "start_us", "ramp_us", "floor_us", "floor_step_us")
+CALIBRATED = schema.figures(bandwidth_fraction=schema.SHARE, **dict.fromkeys(TIMES, schema.MICROSECONDS))
+LINK = schema.table({"name": schema.text} | schema.figures(bandwidth=schema.BANDWIDTH) | CALIBRATED,
                     optional=("name", *CALIBRATED))  # fmt: skip
 AS_A100 = "assumed as on NVLink 3: fitted to NCCL's all-reduces on 2 to 8 A100, vTrain repository"
 DEFAULTS = {  # of a link that leaves figures out: between devices, and between what holds several
@@ -89,9 +86,10 @@ FILE = schema.table({
 }, optional=("like", "name", "devices", "device", "levels"))  # fmt: skip
 
 
-def names(folder: str = "") -> list[str]:
+@cache
+def names(folder: str = "") -> tuple[str, ...]:
     """The names of the catalog's systems, or of the parts in a folder of it."""
-    return sorted(path.stem for path in (CATALOG / folder).glob("*.toml"))
+    return tuple(sorted(path.stem for path in (CATALOG / folder).glob("*.toml")))
 
 
 def described(name: str | Path, whole: bool = True) -> dict:
@@ -101,13 +99,13 @@ def described(name: str | Path, whole: bool = True) -> dict:
     system does whose device nobody knows. ValueError, in one sentence with file, table and key,
     for what is missing, unknown or not what it must be.
     """
-    path = CATALOG / f"{name}.toml"
-    path = path if path.exists() else Path(name)
+    known = str(name) in names()
+    path = CATALOG / f"{name}.toml" if known else Path(name)
     if not path.is_file():
-        known = ", ".join(names())
-        raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {known} (this machine: calibrate())")
+        listed = ", ".join(names())
+        raise ValueError(f"no cluster {str(name)!r}: neither a file nor one of {listed} (this machine: calibrate())")
     try:
-        table = _merged(_read(path, FILE))
+        table = _merged(_part_of_catalog("", str(name)) if known else _read(path, FILE))
         for needed in ("name", "levels", *["device"] * whole):
             if needed not in table:
                 raise ValueError(f"the file lacks {needed!r}")
@@ -125,11 +123,16 @@ def _read(path: Path, fits: schema.Schema) -> dict:
     return table
 
 
+@cache
+def _part_of_catalog(folder: str, name: str) -> dict:
+    return _read(CATALOG / folder / f"{name}.toml", {"": FILE, "devices": DEVICE, "links": LINK}[folder])
+
+
 def _merged(table: dict) -> dict:
     """With what the table leaves out taken from what it is like; a level that it has is given whole."""
     if "like" not in table:
         return table
-    base = _merged(_read(CATALOG / f"{table['like']}.toml", FILE))
+    base = _merged(_part_of_catalog("", table["like"]))
     return base | table | {"levels": base.get("levels", {}) | table.get("levels", {})}
 
 
@@ -137,21 +140,18 @@ def _resolved(table: dict) -> dict:
     """With parts instead of their names, and defaults."""
     levels = {}
     for key, level in table["levels"].items():
-        link = _inserted("links", level["link"], LINK)
+        link = level["link"] if isinstance(level["link"], dict) else _part_of_catalog("links", level["link"])
         defaults = {name: {"value": value, "source": source} for name, (value, source) in DEFAULTS[not levels].items()}
         levels[key] = level | {"link": link | {key: figure for key, figure in defaults.items() if key not in link}}
     table = table | {"levels": levels}
-    if "device" in table:
-        name = table["device"] if isinstance(table["device"], str) else table["name"]
-        table |= {"device": _inserted("devices", table["device"], DEVICE), "device_name": name}
+    if isinstance(table.get("device"), str):
+        table |= {"device": _part_of_catalog("devices", table["device"]), "device_name": table["device"]}
+    elif "device" in table:
+        table |= {"device_name": table["name"]}
     smallest = unit_sizes(table)[0]
     if "devices" not in table and smallest == inf:
         raise ValueError("the file lacks 'devices', and so does its first level")
     return {"devices": smallest} | table
-
-
-def _inserted(folder: str, part: str | dict, fits: schema.Schema) -> dict:
-    return _read(CATALOG / folder / f"{part}.toml", fits) if isinstance(part, str) else part
 
 
 def unit_sizes(table: Mapping) -> list[float]:

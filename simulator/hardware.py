@@ -109,7 +109,7 @@ class Cluster(Displayed):
     @staticmethod
     def catalog() -> list[str]:
         """The names that `load` knows."""
-        return cluster_file.names()
+        return list(cluster_file.names())
 
     @classmethod
     def load(cls, name: str | Path, devices: int | None = None, *, devices_per_node: int | None = None) -> Cluster:

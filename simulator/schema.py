@@ -27,6 +27,11 @@ SHARE = number("a share above 0 and of at most 1", lambda x: 0 < x <= 1)
 COUNT = number("a whole number of at least 1", lambda x: x >= 1, whole=True)
 POSITIVE = number("a positive number", lambda x: x > 0)
 NOT_NEGATIVE = number("a number of at least 0", lambda x: x >= 0)
+# Limits of what there is, in the unit asked for: a value in another one is beyond them.
+BANDWIDTH = number("a bandwidth in bytes/s, from 1e6 to 1e15", lambda x: 1e6 <= x <= 1e15)
+FLOPS = number("a rate in FLOP/s, from 1e9 to 1e18", lambda x: 1e9 <= x <= 1e18)
+GIGABYTES = number("a number of 10⁹ bytes, from 0.01 to 1e5", lambda x: 0.01 <= x <= 1e5)
+MICROSECONDS = number("a time in µs, from 0 to 1e6", lambda x: 0 <= x <= 1e6)
 FACTOR = number("a number of at least 1", lambda x: x >= 1)
 
 

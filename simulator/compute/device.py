@@ -48,18 +48,18 @@ KINDS: dict[str, dict[str, float]] = {  # what holds where nothing was calibrate
 FEEDS = {"gpu": 3.0, "tpu": math.inf}
 ALIGNMENT = 16  # bytes: NVIDIA, Matrix Multiplication Background User's Guide, "requirements to use tensor cores"
 DATASHEET = schema.figures(
-    memory_gb=schema.POSITIVE, memory_bandwidth=schema.POSITIVE, vector_flops=schema.POSITIVE, units=schema.COUNT
+    memory_gb=schema.GIGABYTES, memory_bandwidth=schema.BANDWIDTH, vector_flops=schema.FLOPS, units=schema.COUNT
 )
 FROM_0_TO_1 = schema.number("a number from 0 to 1", lambda x: 0 <= x <= 1)
 CALIBRATED = schema.figures(
-    memory_fraction=schema.SHARE, launch_us=schema.NOT_NEGATIVE, dispatch_us=schema.NOT_NEGATIVE,
+    memory_fraction=schema.SHARE, launch_us=schema.MICROSECONDS, dispatch_us=schema.MICROSECONDS,
     gemm_fraction=schema.SHARE, gemm_depth=schema.NOT_NEGATIVE, gemm_last_wave=FROM_0_TO_1,
-    gemm_start_us=schema.NOT_NEGATIVE, gemm_feed_bandwidth=schema.POSITIVE, gemm_accumulate=schema.SHARE,
-    gemm_sustained=schema.SHARE, gemm_burst_us=schema.NOT_NEGATIVE, gemm_unaligned=schema.SHARE,
+    gemm_start_us=schema.MICROSECONDS, gemm_feed_bandwidth=schema.BANDWIDTH, gemm_accumulate=schema.SHARE,
+    gemm_sustained=schema.SHARE, gemm_burst_us=schema.MICROSECONDS, gemm_unaligned=schema.SHARE,
     gemm_unaligned_batched=schema.SHARE, attention_forward=schema.SHARE, attention_backward=schema.SHARE,
     convolution_fraction=schema.SHARE, array=schema.COUNT,
 )  # fmt: skip
-PEAKS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.POSITIVE)), optional=PRECISIONS)
+PEAKS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.FLOPS)), optional=PRECISIONS)
 FRACTIONS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.SHARE)), optional=PRECISIONS)
 DEVICE = schema.table(
     {"kind": schema.one_of(*KINDS), "peak_flops": PEAKS, "gemm_fractions": FRACTIONS} | DATASHEET | CALIBRATED,

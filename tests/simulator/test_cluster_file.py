@@ -98,6 +98,17 @@ def fails(name, match, **options):
         ('"fat-tree"', '"torus"', "levels.network lacks 'shape'"),
         ('"roce-25"', '"roce-26"', "levels.network.link = 'roce-26' is neither a table nor one of the catalog's links"),
         ("bandwidth = { value = 32e9", "bandwidth = { value = 32", "node.link.bandwidth.value = 32 is not .* bytes/s"),
+        (
+            "memory_gb = { value = 24,",
+            "memory_gb = { value = 24e9,",
+            "device.memory_gb.value = 24000000000.0 is not .* 10⁹",
+        ),
+        (
+            "float16 = { value = 71e12",
+            "float16 = { value = 71",
+            "peak_flops.float16.value = 71 is not a rate in FLOP/s",
+        ),
+        ("memory_bandwidth = { value = 936e9", "memory_bandwidth = { value = 936", "936 is not a bandwidth in bytes/s"),
         ("adapters = {", "cube = {", "levels.network has an unknown 'cube': it may have name, topology"),
         ("adapters = { value = 1,", "adapters = { value = 0,", "levels.network.adapters.value = 0 is not a whole"),
         ("devices = { value = 2,", "#", "levels.node lacks 'devices': only the last level joins all there are"),
