@@ -130,8 +130,8 @@ def _windows(config: Config, sequence: int | None, options: dict, kinds: list[st
         return {"window": window}
     if full != list(range(full[0], len(kinds) + 1, full[0])):
         raise ValueError(
-            f"{config.where}: layer_types has full_attention in layers {full}, which cannot be built: it must be in all "
-            "or in every n-th"
+            f"{config.where}: layer_types has full_attention in layers {full}, which cannot be built: it must be in "
+            "all or in every n-th"
         )
     return {} if full[0] == 1 else {"window": window, "full_every": full[0]}
 
