@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 
 from minidl import nn, ops
-from minidl.creation import tensor
 from minidl.parallel.layers import ColumnParallelLinear, RowParallelLinear, summed_over, useful
 from minidl.parallel.ring_attention import ring_attention
 from minidl.parallel.sequence import positions
@@ -116,9 +115,9 @@ def rotate(x: Tensor, base: float = 10000.0, context=None) -> Tensor:
     a key depends on how far apart they are. (The paper turns neighbours 2i and 2i + 1: the same up to the order.)
     """
     sequence, width = x.shape[-2:]
-    place = positions_here(sequence, context)
-    whole = sequence * (context.size if context else 1)
-    cosine, sine = (tensor(table[place], x.dtype, device=x.device) for table in angles(whole, width, base))
+    rank, size = (context.rank, context.size) if context else (0, 1)
+    shape, key = (sequence, width // 2), (sequence * size, width, base, rank, size)
+    cosine, sine = (Tensor(x.kernels.drawn(lambda shape, i=i: turns(*key)[i], shape, x.dtype)) for i in range(2))
     a, b = ops.split(x, width // 2, -1)  # (..., sequence, head_dim / 2)
     return ops.cat([a * cosine - b * sine, b * cosine + a * sine], -1)
 
@@ -130,7 +129,7 @@ def positions_here(sequence: int, context) -> np.ndarray:
 
 
 @cache
-def angles(sequence: int, width: int, base: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine (sequence, width / 2) of each position's angles."""
-    angle = np.outer(np.arange(sequence), base ** (-np.arange(0, width, 2) / width))
+def turns(sequence: int, width: int, base: float, rank: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine (sequence / size, width / 2) of the angles of each position that `rank` of `size` has."""
+    angle = np.outer(positions(sequence, rank, size), base ** (-np.arange(0, width, 2) / width))
     return np.cos(angle), np.sin(angle)

@@ -19,7 +19,7 @@ def array(value, dtype):
 
 
 def drawn(draw, shape, dtype):
-    """A new contiguous array of the random numbers that `draw(shape)` gives."""
+    """A new contiguous array of the numbers that `draw(shape)` gives; on meta it is not asked for them."""
     return np.array(draw(shape), dtype, order="C")
 
 
