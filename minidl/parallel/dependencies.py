@@ -78,14 +78,20 @@ def _work(node: Node) -> tuple | None:
 
 
 class _Lane:
-    """How far a lane has come. ends: its instructions' places among the nodes."""
+    """How far a lane has come. ends: its instructions' places among the nodes. waited: how many on which other lane."""
 
-    __slots__ = ("rank", "entries", "length", "ends", "waits")
+    __slots__ = ("rank", "entries", "length", "ends", "waits", "waited")
 
-    def __init__(self, rank: _Rank, entries: tuple[Entry, ...]):
+    def __init__(self, rank: _Rank, entries: tuple[Entry, ...], lengths: dict[str, int]):
         self.rank, self.entries, self.length = rank, entries, len(entries)
         self.ends: list[int] = []
         self.waits = False  # for the other members of a collective
+        # All of the step before comes first on this lane, and with it what that has waited for.
+        self.waited: dict[str, int] = {}
+        for entry in entries:
+            for name, number in entry.after:
+                if number - lengths[name] > self.waited.get(name, -lengths[name]):
+                    self.waited[name] = number - lengths[name]
 
 
 class _Rank:
@@ -93,7 +99,8 @@ class _Rank:
 
     def __init__(self, number: int, compiled: Compiled):
         self.number, self.awake = number, True
-        self.lanes = {name: _Lane(self, entries) for name, entries in compiled.items()}
+        lengths = {name: len(entries) for name, entries in compiled.items()}
+        self.lanes = {name: _Lane(self, entries, lengths) for name, entries in compiled.items()}
 
 
 class Dependencies:
@@ -165,10 +172,11 @@ class Dependencies:
 
     def _send(self, rank: _Rank, lane: _Lane, i: Instruction) -> bool:
         channel = rank.number, i.to
-        sent, taken, waits = self._sent[channel], self._taken[channel], self._waits(lane)
+        sent, taken = self._sent[channel], self._taken[channel]
+        if len(taken) + CHANNEL_MESSAGES <= len(sent):
+            return False  # until one is taken
+        waits = self._waits(lane)
         if len(sent) >= CHANNEL_MESSAGES:
-            if len(taken) + CHANNEL_MESSAGES <= len(sent):
-                return False  # until one is taken
             waits.append(taken[len(sent) - CHANNEL_MESSAGES])
         self._add(((rank.number, i),), waits, (lane,))
         sent.append(lane.ends[-1])
@@ -216,12 +224,16 @@ class Dependencies:
         return False  # this rank goes on when it is its turn
 
     def _waits(self, lane: _Lane) -> list[int | tuple[_Lane, int]]:
-        """What the next instruction of a lane waits for: nodes; of the step before the lane, and a place there."""
-        lanes, place = lane.rank.lanes, len(lane.ends)
+        """What the next instruction of a lane waits for, and those before it have not: nodes, or places in a lane.
+
+        Those are of the step before.
+        """
+        lanes, place, waited = lane.rank.lanes, len(lane.ends), lane.waited
         found = [lane.ends[-1] if place else (lane, -1)]
         for name, number in lane.entries[place].after:
-            other = lanes[name]
-            found.append(other.ends[number - 1] if number > 0 else (other, number - 1))
+            if name not in waited or waited[name] < number:
+                waited[name], other = number, lanes[name]
+                found.append(other.ends[number - 1] if number > 0 else (other, number - 1))
         return found
 
     def _add(self, members: tuple[Member, ...], waits: list, lanes: Iterable[_Lane], **what: bool) -> None:
