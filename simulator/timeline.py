@@ -128,12 +128,12 @@ class Timeline:
         if i.kind != "compute":
             start = run.start(here)
             if i.kind == "receive":  # the lane is busy as long as the sender's
-                start = max(run.ends[here - node.first], run.start(here - node.second))
+                start = max(run.ends[run.first(here)], run.start(run.second(here)))
             return [Placed(start, run.ends[here], None)]
         begun, late = run.start(here), 0.0
         if node.inside:  # since all whom it meets have begun; itself it may have been earlier
-            begun = run.start(here - node.second)
-            late = begun - run.ends[here - node.first]
+            begun = run.start(run.second(here))
+            late = begun - run.ends[run.first(here)]
         segments = self.prices.segments(rank, i)
         found, _ = placed(segments, -late) if late > 0 else self.prices.placed(rank, i)
         return [Placed(begun + start, begun + end, call) for start, end, call in found]
@@ -153,8 +153,13 @@ class _Run:
         """When all has ended that a node waits for."""
         if here < self.size:
             return self.ends[here]
-        node = self.node(here)
-        return max(self.ends[here - node.first], self.ends[here - node.second])
+        return max(self.ends[self.first(here)], self.ends[self.second(here)])
+
+    def first(self, here: int) -> int:
+        return here + self.graph.first[here % self.size]
+
+    def second(self, here: int) -> int:
+        return here + self.graph.second[here % self.size]
 
     @property
     def last_step(self) -> range:

@@ -122,7 +122,7 @@ class _Checker:
             elif node.members:
                 HANDLERS[node.members[0][1].kind](self, node.members)
         self.check_end(found)
-        return Graph(found.nodes)
+        return Graph.of(found.nodes)
 
     def compiled(self, rank: RankTags, part: str) -> Compiled:
         try:

@@ -9,7 +9,7 @@ is a longest path.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from minidl.parallel.instructions import Instruction
@@ -43,13 +43,16 @@ class Graph:
     `works`, which has one node for all that take the same time.
     """
 
-    def __init__(self, nodes: Sequence[Node]):
-        self.nodes = nodes
-        self.first, self.second = [-node.first for node in nodes], [-node.second for node in nodes]
-        works: dict[tuple | None, int] = {}
-        self.work = [works.setdefault(_work(node), len(works)) for node in nodes]
-        places = dict(zip(self.work, range(len(nodes)), strict=True))
-        self.works = [nodes[places[number]] for number in range(len(works))]
+    def __init__(self, nodes: list[Node], first: list[int], second: list[int], work: list[int], works: list[Node]):
+        self.nodes, self.first, self.second, self.work, self.works = nodes, first, second, work, works
+
+    @classmethod
+    def of(cls, nodes: list[Node]) -> Graph:
+        numbers: dict[tuple | None, int] = {}
+        work = [numbers.setdefault(_work(node), len(numbers)) for node in nodes]
+        places = dict(zip(work, range(len(nodes)), strict=True))
+        works = [nodes[places[number]] for number in range(len(numbers))]
+        return cls(nodes, [-node.first for node in nodes], [-node.second for node in nodes], work, works)
 
     def __len__(self) -> int:
         return len(self.nodes)

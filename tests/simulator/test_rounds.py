@@ -1,0 +1,108 @@
+"""rounds.py, structure.py: a step of many micro-batches made of one of few takes what it takes when run whole."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl import models
+from minidl.parallel import Plan, ProgramError
+from minidl.parallel import instructions as I
+from minidl.parallel.meetings import CHANNEL_MESSAGES
+from minidl.parallel.rounds import few_micro_batches
+from minidl.parallel.structure import run_whole, structure_of
+from simulator import simulate
+from simulator.timeline import Timeline
+from tests.simulator.hand_made import FixedPrices, cluster, links, program
+from tests.simulator.test_timeline import SECONDS
+
+SCHEDULES = {"naive": 1, "gpipe": 2, "1f1b": 1, "zero-bubble": 1, "interleaved": 2}  # and chunks
+SHARDINGS = st.sampled_from(["none", "optimizer", "gradients", "parameters"])
+
+
+def times(structure, prices) -> tuple[float, ...]:
+    found = Timeline(structure, prices)
+    return found.step_seconds, found.first_step_seconds, *found.busy_and_exposed()
+
+
+@given(
+    st.sampled_from(list(SCHEDULES.items())), st.integers(1, 4), st.integers(1, 7), SHARDINGS,
+    st.sampled_from(["none", "full"]), SECONDS, st.integers(1, 3),
+)  # fmt: skip
+@settings(max_examples=50)
+def test_a_step_of_many_micro_batches_takes_what_all_of_it_takes(
+    schedule, pipeline, more, sharding, recompute, seconds, buckets
+):
+    name, chunks = schedule
+    pipeline = max(pipeline, chunks)
+    count = pipeline * (more + 3) if name == "interleaved" else 2 * pipeline + 3 * more
+    plan = Plan(
+        data=3, pipeline=pipeline, micro_batches=count, schedule=name, chunks=chunks, sharding=sharding,
+        recompute=recompute,
+    )  # fmt: skip
+    own, prices = program(plan, buckets), FixedPrices(seconds)
+    assert times(structure_of(own), prices) == pytest.approx(times(run_whole(own), prices), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("plan", "few"),
+    [
+        (Plan(micro_batches=50), 5),
+        (Plan(pipeline=4, micro_batches=50), 8),
+        (Plan(pipeline=4, micro_batches=50, schedule="naive"), 5),
+        (Plan(pipeline=4, micro_batches=50, schedule="zero-bubble"), 8),
+        (Plan(pipeline=4, micro_batches=48, schedule="interleaved", chunks=2), 24),
+        (Plan(pipeline=4, micro_batches=50, schedule="gpipe"), None),  # first all forwards, then all backwards
+        (Plan(pipeline=4, micro_batches=8), None),
+    ],
+    ids=str,
+)
+def test_few_micro_batches_stand_for_many_where_a_round_follows_a_round(plan, few):
+    own = program(plan)
+    found = few_micro_batches(plan, [plan.chunks] * plan.pipeline, left=3)
+    assert found == few
+    made, whole = (
+        [i.micro_batch for node in one.parts["step"].nodes for _, i in node.members if isinstance(i, I.Forward)]
+        for one in (structure_of(own), run_whole(own))
+    )
+    assert len(made) == len(whole)
+    assert set(made) == set(range(plan.micro_batches if few is None else few))
+
+
+def test_where_more_messages_are_sent_than_a_channel_holds_none_is_ever_full():
+    """So no send waits for room, of which the step of few micro-batches knows nothing."""
+    plan = Plan(pipeline=4, micro_batches=2 * CHANNEL_MESSAGES)
+    own, prices = program(plan), FixedPrices({I.Forward: 1.0, I.Backward: 2.5, I.SendActivation: 0.25})
+    assert times(structure_of(own), prices) == pytest.approx(times(run_whole(own), prices), rel=1e-9)
+    deep = program(Plan(pipeline=CHANNEL_MESSAGES + 2, micro_batches=CHANNEL_MESSAGES + 20))
+    nodes = structure_of(deep).parts["step"].nodes
+    shown = {i.micro_batch for node in nodes for _, i in node.members if isinstance(i, I.Forward)}
+    assert len(shown) == CHANNEL_MESSAGES + 20
+
+
+def test_what_is_deleted_from_the_middle_that_few_micro_batches_stand_for_is_missed():
+    plan, where = Plan(data=2, pipeline=2, micro_batches=20), cluster(network=links())
+    build = models.builder("mlp-digits")
+    whole = simulate(build, plan, where, 40)
+    for kind in (I.Forward, I.Backward, I.SendActivation, I.RecvGradient):
+        index = next(n for n, i in enumerate(whole.program[0].step) if type(i) is kind and i.micro_batch == 11)
+        with pytest.raises(ProgramError, match="rank"):
+            simulate(build, plan, where, 40, edit=lambda p, index=index: p.without(0, index))
+
+
+def test_an_edited_middle_is_run_as_it_stands():
+    """A receive of a gradient that comes before the send it could have followed: stage 1 then waits longer."""
+    plan, prices = Plan(pipeline=2, micro_batches=20), FixedPrices({I.Forward: 1.0, I.Backward: 2.0, I.LoadInput: 0.0})
+    own = program(plan)
+    step = list(own[0].step)
+    load = next(n for n, i in enumerate(step) if isinstance(i, I.LoadInput) and i.micro_batch == 11)
+    forward = next(n for n, i in enumerate(step) if isinstance(i, I.Forward) and i.micro_batch == 11)
+    backward = next(n for n, i in enumerate(step) if isinstance(i, I.Backward) and i.micro_batch == 10)
+    receive = next(n for n, i in enumerate(step) if isinstance(i, I.RecvGradient) and i.micro_batch == 10)
+    assert load < forward < receive < backward
+    for n in (receive, backward):  # before the forward of the next micro-batch, once
+        step.insert(load, step.pop(n))
+        load += 1
+    edited = own.edit({0: replace(own[0], step=tuple(step))})
+    assert Timeline(structure_of(edited), prices).step_seconds > Timeline(structure_of(own), prices).step_seconds
