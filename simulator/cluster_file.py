@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 
 from simulator import schema
+from simulator.compute import device
 from simulator.compute.device import DEVICE
 from simulator.network import Level, Levels, Link
 from simulator.network.topologies import FullyConnected, Rings, Switch, Topology, Torus, slice_shape
@@ -145,9 +146,10 @@ def _resolved(table: dict) -> dict:
         levels[key] = level | {"link": link | {key: figure for key, figure in defaults.items() if key not in link}}
     table = table | {"levels": levels}
     if isinstance(table.get("device"), str):
-        table |= {"device": _part_of_catalog("devices", table["device"]), "device_name": table["device"]}
+        whole = device.described(_part_of_catalog("devices", table["device"]))
+        table |= {"device": whole, "device_name": table["device"]}
     elif "device" in table:
-        table |= {"device_name": table["name"]}
+        table |= {"device": device.described(table["device"]), "device_name": table["name"]}
     smallest = unit_sizes(table)[0]
     if "devices" not in table and smallest == inf:
         raise ValueError("the file lacks 'devices', and so does its first level")

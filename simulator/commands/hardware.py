@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from math import inf
 
 from rich.console import Console
 from rich.text import Text
 
-from minidl.commands.arguments import check_writable
+from minidl.commands.arguments import Refused, check_writable
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
 from minidl.commands.pictures import drawn, pictures
 from minidl.commands.progress import progress
-from minidl.units import counted, scaled
+from minidl.units import counted, duration, scaled
 from simulator import cluster_file, schema
 from simulator.commands.cluster_option import THIS_MACHINE, cluster_name, this_machine
 from simulator.commands.shared_output import add_file_options, plain_table, say, say_written
 from simulator.hardware import Cluster
+from simulator.kernel_list import PredictedKernel, predicted_kernels
 from simulator.rooflines import rooflines
 
 DESCRIPTION = """\
@@ -30,6 +32,7 @@ EPILOG = f"""\
 examples:
   python -m simulator hardware
   python -m simulator hardware gb200-nvl72 --out here --json rack.json
+  python -m simulator hardware dgx-h100-80g --kernels
 
 How to write a file of your own: README.md beside the catalog, in
 simulator/catalog/.
@@ -46,6 +49,7 @@ def add_parser(commands) -> None:
     add = parser.add_argument
     add("name", nargs="?", type=cluster_name, metavar="NAME",
         help=f"{THIS_MACHINE}, a cluster of the catalog or a TOML file (default: list them all)")  # fmt: skip
+    add("--kernels", action="store_true", help="only the kernels of `python -m minidl bench cuda`, as predicted for it")
     add_file_options(add, "hardware")
     parser.set_defaults(run=run)
 
@@ -53,8 +57,12 @@ def add_parser(commands) -> None:
 def run(options, console: Console) -> Outcome:
     """List or show as asked."""
     if options.name is None:
+        if options.kernels:
+            raise Refused("hardware: --kernels needs NAME, the cluster of whose device they are predicted")
         check_writable(options.json)
         return _catalog(options)
+    if options.kernels:
+        return _kernels(options)
     paths = pictures(options.out, "hardware")
     check_writable(options.json, *paths)
     if options.name == THIS_MACHINE:
@@ -81,6 +89,37 @@ def run(options, console: Console) -> Outcome:
 
     document = table or {"name": cluster.name, "devices": cluster.devices, "peak_flops": dict(cluster.peaks)}
     return Outcome([(options.json, document), *drawn(figure, *paths)], show)
+
+
+def _kernels(options) -> Outcome:
+    check_writable(options.json)
+    with progress() as tell:
+        cluster = this_machine(tell) if options.name == THIS_MACHINE else Cluster.load(options.name)
+    precisions = dict.fromkeys(("float32", cluster.usual_precision))
+    found = [list(predicted_kernels(cluster.compute, precision)) for precision in precisions]
+
+    def show(console: Console) -> None:
+        say(console, f"A device of {cluster.name}, predicted")
+        table = plain_table(gap=1)
+        for heading in ("kernel", "shape"):
+            table.add_column(heading, no_wrap=True)
+        for precision in precisions:
+            for heading in (precision, "speed"):
+                table.add_column(heading, justify="right", no_wrap=True)
+        for kernels in zip(*found, strict=True):
+            cells = (cell for kernel in kernels for cell in (duration(kernel.seconds), _speed(kernel)))
+            table.add_row(kernels[0].name, "×".join(map(str, kernels[0].shape)), *cells)
+        print_table(console, table)
+        say_written(console, options.json)
+
+    document = {"name": cluster.name, "kernels": [asdict(kernel) for kernels in found for kernel in kernels]}
+    return Outcome([(options.json, document)], show)
+
+
+def _speed(kernel: PredictedKernel) -> str:
+    if kernel.flops:
+        return scaled(kernel.flops / kernel.seconds, "FLOP/s")
+    return scaled(kernel.nbytes / kernel.seconds, "B/s")
 
 
 def _catalog(options) -> Outcome:

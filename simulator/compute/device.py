@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from simulator import schema
@@ -12,40 +11,53 @@ from simulator.compute.roofline import Roofline
 PRECISIONS = tuple(WIDTH)
 # The sizes for which cuBLAS and CUTLASS have kernels; "tile and wave quantisation" in NVIDIA's guide (see Products).
 GPU_TILES: Tiles = ((128, 256), (256, 128), (128, 128), (64, 256), (256, 64), (64, 128), (128, 64), (64, 64))
-KINDS: dict[str, dict[str, float]] = {  # what holds where nothing was calibrated
+ASSUMED = "assumed"
+FITTED = "as fitted on the A100 and the H100"
+UNLIMITED = "nothing known of what its power allows"
+STEPS = "read from steps on A100"
+DAO = "Dao 2023, FlashAttention-2, on A100: the lower end of its 50 to 73%; backward in proportion to its 63%"
+KINDS: dict[str, dict[str, tuple[float, str]]] = {  # figures, and their sources, where nothing was calibrated
     "gpu": dict(
-        memory_fraction=0.85,  # assumed: what kernels that stream data reach of a datasheet's bandwidth
-        launch_us=2.0,  # assumed: start and end of a kernel on the device
-        dispatch_us=5.0,  # assumed: a launch of CUDA's by an eager framework
-        gemm_fraction=0.78,  # as fitted on the A100; 0.87 on the H100
-        gemm_depth=150.0,  # as fitted on A100 and H100
-        gemm_last_wave=0.26,  # as fitted on A100 and H100
-        gemm_start_us=3.0,  # assumed: between the A100's and the H100's
-        gemm_accumulate=0.45,  # as fitted on A100 and B200
-        gemm_sustained=1.0, gemm_burst_us=0.0,  # nothing known of the power that a device draws
-        # Read from steps on A100: logits of 50,257 tokens at 78 TFLOP/s (vTrain's single-node table), attention with
-        # heads of 150 at 10 TFLOP/s (BigScience's prequel).
-        gemm_unaligned=0.25, gemm_unaligned_batched=0.032,
-        # FlashAttention-2 on A100, lower end of its 50 to 73 % (Dao 2023, abstract); backward in proportion to 63 %.
-        attention_forward=0.5, attention_backward=0.43,
-        convolution_fraction=0.8,  # assumed
-        array=1,
+        memory_fraction=(0.85, "assumed: what kernels that stream data reach of the bandwidth"),
+        launch_us=(2.0, "assumed: start and end of a kernel"),
+        dispatch_us=(5.0, "assumed: a launch by an eager framework"),
+        gemm_fraction=(0.78, "as fitted on the A100"),
+        gemm_depth=(150.0, FITTED),
+        gemm_last_wave=(0.26, FITTED),
+        gemm_start_us=(3.0, "assumed: between the A100 and the H100"),
+        gemm_accumulate=(0.45, "as fitted on the A100 and the B200"),
+        gemm_sustained=(1.0, UNLIMITED),
+        gemm_burst_us=(0.0, UNLIMITED),
+        gemm_unaligned=(0.25, f"{STEPS}: logits of 50,257 tokens at 78 TFLOP/s, vTrain's table of one node"),
+        gemm_unaligned_batched=(0.032, f"{STEPS}: attention with heads of 150 at 10 TFLOP/s, BigScience's prequel"),
+        attention_forward=(0.5, DAO),
+        attention_backward=(0.43, DAO),
+        convolution_fraction=(0.8, ASSUMED),
+        array=(1, "no systolic array"),
     ),
     "tpu": dict(
-        memory_fraction=0.85,  # assumed
-        launch_us=1.0,  # assumed: a compiled program has no launches, only the start of each fusion
-        dispatch_us=0.0,  # a compiled step is one launch
-        gemm_fraction=0.9,  # assumed: whole MaxText steps reach 0.72 to 0.79 of peak on TPU v4
-        gemm_depth=0.0, gemm_last_wave=1.0, gemm_start_us=1.0, gemm_accumulate=1.0,
-        gemm_sustained=1.0, gemm_burst_us=0.0, gemm_unaligned=1.0, gemm_unaligned_batched=1.0,
-        attention_forward=0.5, attention_backward=0.43,  # assumed, as on a GPU
-        convolution_fraction=0.8,  # assumed
-        array=128,  # Jouppi et al. 2023 (ISCA), table 1: matrix units of 128 x 128
+        memory_fraction=(0.85, "assumed: what streaming reaches of the bandwidth"),
+        launch_us=(1.0, "assumed: a compiled program has no launches, only the start of each fusion"),
+        dispatch_us=(0.0, "a compiled step is one launch"),
+        gemm_fraction=(0.9, "assumed: whole MaxText steps reach 0.72 to 0.79 of peak on TPU v4"),
+        gemm_depth=(0.0, "assumed: arrays are filled beside products"),
+        gemm_last_wave=(1.0, "assumed: products are cut as units need it"),
+        gemm_start_us=(1.0, "assumed, as launch_us"),
+        gemm_accumulate=(1.0, ASSUMED),
+        gemm_sustained=(1.0, UNLIMITED),
+        gemm_burst_us=(0.0, UNLIMITED),
+        gemm_unaligned=(1.0, "what does not fill an array is filled up"),
+        gemm_unaligned_batched=(1.0, "what does not fill an array is filled up"),
+        attention_forward=(0.5, "assumed, as on a GPU"),
+        attention_backward=(0.43, "assumed, as on a GPU"),
+        convolution_fraction=(0.8, ASSUMED),
+        array=(128, "Jouppi et al. 2023 (ISCA), table 1: matrix units of 128 x 128"),
     ),
 }  # fmt: skip
-# gemm_feed_bandwidth over the memory's, where it was not calibrated. "gpu": assumed, between 1.8 as fitted on the A100
-# and 5.7 on the H100; "tpu": an array holds what it uses again.
-FEEDS = {"gpu": 3.0, "tpu": math.inf}
+FEEDS = {  # gemm_feed_bandwidth over the memory's, where it was not calibrated
+    "gpu": (3.0, "assumed: 3 times the memory's, between 1.8 as fitted on the A100 and 5.7 on the H100"),
+    "tpu": (1e6, "an array holds what it uses again"),
+}
 ALIGNMENT = 16  # bytes: NVIDIA, Matrix Multiplication Background User's Guide, "requirements to use tensor cores"
 DATASHEET = schema.figures(
     memory_gb=schema.GIGABYTES, memory_bandwidth=schema.BANDWIDTH, vector_flops=schema.FLOPS, units=schema.COUNT
@@ -67,19 +79,27 @@ DEVICE = schema.table(
 )
 
 
-def device(table: Mapping) -> Roofline:
-    """What a [device] table, which fits DEVICE, says that kernels take.
+def described(table: Mapping) -> dict:
+    """The table, which fits DEVICE, with the figures that it leaves out, as its kind has them: a GPU unless it is said.
 
-    kind: "gpu" unless it is said; it gives the figures that the table leaves out. ValueError where no peak is given.
+    ValueError where no peak is given.
     """
-    kind, peaks = table.get("kind", "gpu"), schema.values(table["peak_flops"])
-    if not peaks:
+    if not table["peak_flops"]:
         raise ValueError(f"device.peak_flops has no precision: it needs one of {', '.join(PRECISIONS)}")
-    f = KINDS[kind] | schema.values(table)
-    is_gpu, array = kind == "gpu", f["array"]
+    kind = table.get("kind", "gpu")
+    ratio, why = FEEDS[kind]
+    defaults = KINDS[kind] | {"gemm_feed_bandwidth": (ratio * table["memory_bandwidth"]["value"], why)}
+    filled = {name: {"value": value, "source": why} for name, (value, why) in defaults.items()}
+    return {"kind": kind} | dict(table) | {name: figure for name, figure in filled.items() if name not in table}
+
+
+def device(table: Mapping) -> Roofline:
+    """What a [device] table, which fits DEVICE, says that kernels take."""
+    table = described(table)
+    f, array = schema.values(table), table["array"]["value"]
     products = Products(
         units=f["units"],
-        tiles=GPU_TILES if is_gpu else ((8, array), (array, 8)),  # rows stream through an array that holds weights
+        tiles=GPU_TILES if array == 1 else ((8, array), (array, 8)),  # rows stream through what holds weights
         inner=array,
         memory_bandwidth=f["memory_bandwidth"],
         fraction=f["gemm_fraction"],
@@ -87,16 +107,16 @@ def device(table: Mapping) -> Roofline:
         depth=f["gemm_depth"],
         last_wave=f["gemm_last_wave"],
         start_seconds=f["gemm_start_us"] * 1e-6,
+        feed_bandwidth=f["gemm_feed_bandwidth"],
         accumulate=f["gemm_accumulate"],
         sustained=f["gemm_sustained"],
         burst_seconds=f["gemm_burst_us"] * 1e-6,
+        alignment=ALIGNMENT,
         unaligned=f["gemm_unaligned"],
         unaligned_batched=f["gemm_unaligned_batched"],
-        feed_bandwidth=f.get("gemm_feed_bandwidth", FEEDS[kind] * f["memory_bandwidth"]),
-        alignment=ALIGNMENT,
     )
     return Roofline(
-        peak_flops=peaks,
+        peak_flops=schema.values(table["peak_flops"]),
         vector_flops=f["vector_flops"],
         memory_bandwidth=f["memory_bandwidth"] * f["memory_fraction"],
         products=products,
@@ -105,5 +125,5 @@ def device(table: Mapping) -> Roofline:
         attention_forward=f["attention_forward"],
         attention_backward=f["attention_backward"],
         convolution_fraction=f["convolution_fraction"],
-        winograd=is_gpu,
+        winograd=array == 1,
     )

@@ -72,6 +72,10 @@ class Products:
         found = max(found, flops / (peak * self.sustained) - self.burst_seconds)
         return self.start_seconds + found + self.accumulate * accumulated / self.memory_bandwidth
 
+    def reached(self, dtype: str) -> float:
+        """The share of the peak that large products of `dtype` reach."""
+        return min(self.fractions.get(dtype, self.fraction), self.sustained)
+
     @cached_property
     def _tiles(self) -> list[tuple[int, int, float]]:
         """By how often they use what they get, the most first."""

@@ -43,7 +43,7 @@ class Roofline:
     _known: dict[KernelCall, float] = field(default_factory=dict, repr=False, compare=False)
 
     def flops_per_byte(self, dtype: str) -> float:
-        return self.peak(dtype) * self.products.fraction / self.memory_bandwidth
+        return self.peak(dtype) * self.products.reached(dtype) / self.memory_bandwidth
 
     def peak(self, dtype: str) -> float:
         """FLOP/s of products of `dtype`."""
@@ -92,6 +92,6 @@ class Roofline:
 
     def __str__(self) -> str:
         dtype = next((d for d in ("bfloat16", "float16") if d in self.peak_flops), next(iter(self.peak_flops)))
-        products = scaled(self.peak_flops[dtype] * self.products.fraction, "FLOP/s")
+        products = scaled(self.peak_flops[dtype] * self.products.reached(dtype), "FLOP/s")
         others, memory = scaled(self.vector_flops, "FLOP/s"), scaled(self.memory_bandwidth, "B/s")
         return f"products {products} ({dtype}), others {others}, memory {memory}"

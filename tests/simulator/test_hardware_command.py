@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from minidl.bench.gpu_cases import cases
+from minidl.kernels import meta
 from simulator import Cluster
 from simulator.__main__ import main
 from simulator.cluster_file import described
@@ -62,9 +64,27 @@ def test_this_machine_is_shown_as_it_was_measured(tmp_path, capsys, monkeypatch)
     assert {p.name for p in tmp_path.iterdir()} == {"hardware.png", "hardware.svg"}
 
 
+def test_the_kernels_that_a_gpu_is_timed_on_are_predicted_in_two_precisions(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "kernels.json"
+    assert main(["hardware", "dgx-a100", "--kernels", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+    found = json.loads(path.read_text())["kernels"]
+    timed = [case.name for case in cases(meta)]
+    assert [line.split()[0] for line in lines[2 : 2 + len(timed)]] == timed
+    assert [kernel["name"] for kernel in found] == timed * 2
+    add, half = found[0], found[len(timed)]
+    assert add["seconds"] == pytest.approx(2e-6 + 3 * 2**28 / (0.85 * 2.039e12))  # 256 MiB, read twice and written
+    assert (add["nbytes"], add["precision"], half["precision"]) == (2 * half["nbytes"], "float32", "bfloat16")
+    product = next(kernel for kernel in found if kernel["name"] == "matmul")
+    assert product["flops"] == 2 * 4096**3 and product["seconds"] > product["flops"] / 19.5e12
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--kernels"], "hardware: --kernels needs NAME, the cluster of whose device they are predicted"),
         (["moon"], "no cluster 'moon': neither a file nor one of this-machine, aws-"),
         (["horovod-pascal-25g"], "horovod-pascal-25g.toml: the file lacks 'device'"),
         (["dgx-a100", "--speed"], "--speed"),
