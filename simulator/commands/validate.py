@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from minidl import files
+from minidl.bench.host import cores
 from minidl.commands.arguments import Refused, check_writable
 from minidl.commands.driver import EXIT_CODES, Outcome
 from minidl.commands.output import print_table
@@ -90,7 +91,7 @@ def run(options, console: Console) -> Outcome:
 
 def _told(rows: Sequence[Row], tell: Tell) -> Iterator[Predicted]:
     """Each row predicted, with a word every now and then of how far it is."""
-    for done, one in enumerate(predicted(rows)):
+    for done, one in enumerate(predicted(rows, cores())):
         if done % EVERY == 0:
             tell(f"{one.row.table}", done, len(rows))
         yield one

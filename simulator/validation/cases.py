@@ -11,6 +11,7 @@ It reads columns, and the tags and remarks of the note, never the row's name. Wh
 - A batch that is no whole number of micro-batches, or of rounds of them where chunks are interleaved, takes a time
   between those of the two nearest that are, or beyond them: linear in the micro-batches.
 - Gradients that do not overlap the backward pass are reduced in one bucket at its end.
+- Muon and Adafactor, which take whole matrices, are priced as Adam where ranks have parts of them.
 - Experts take an even share of the tokens each, and no more.
 """
 
@@ -20,20 +21,19 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
-from minidl import models, optim
+from minidl import models
+from minidl.commands.optimizers import OPTIMIZERS
 from minidl.models.builders import Builder
 from minidl.parallel.plan import SHARDINGS, Plan
 from simulator.hardware import Cluster
 from simulator.stacks import Stack
 from simulator.validation.rows import Row
 
-WHOLE = float(2**20)  # MiB: one bucket, whatever the model
-OPTIMIZERS: dict[str, Callable] = {
-    "adam": optim.Adam, "sgd": lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9), "lamb": optim.LAMB,
-    "lars": optim.LARS,
-}  # fmt: skip
+ONE_BUCKET = float(2**20)  # MiB: as large as any model
+WHOLE_MATRICES = ("muon", "adafactor")  # optimizers that take them whole
+OPTIMIZER = {name: partial(make, lr=rate) for name, (rate, make) in OPTIMIZERS.items()}
 STORED = {  # precision of the large products -> that of activations and messages, and that of the products
     "fp32": ("float32", "float32"), "tf32": ("float32", "tfloat32"), "fp16": ("float16", "float16"),
     "bf16": ("bfloat16", "bfloat16"), "fp8": ("bfloat16", "float8"), "mxfp8": ("bfloat16", "float8"),
@@ -68,27 +68,35 @@ def case(row: Row) -> Case:
     if row.devices not in (None, workers):
         raise ValueError(f"data × tensor × pipeline × context are {workers} ranks, not {row.devices} devices")
     (batch,) = row.need("global_batch")
-    if row.optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer {row.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
     replicas, micro_batch = row.size("data"), row.size("micro_batch")
     plan = plan_of(row)
     return Case(
         build=builder_of(row),
         plan=plan,
-        cluster=_cluster(row.system, workers),
+        cluster=_cluster(row.system, workers, _slice(row)),
         stack=stack_of(row),
-        optimizer=OPTIMIZERS[row.optimizer],
-        counts=counts(batch / (replicas * micro_batch), plan.pipeline if plan.schedule == "interleaved" else 1),
+        optimizer=optimizer_of(row),
+        counts=counts(batch / (replicas * micro_batch), plan.pipeline, plan.micro_batches),
         samples=replicas * micro_batch,
     )
 
 
-def counts(micro_batches: float, multiple: int) -> tuple[tuple[int, float], ...]:
-    """The numbers of micro-batches that are nearest, and multiples, and by which weights their times are those of it.
+def optimizer_of(row: Row) -> Callable:
+    """The optimizer, a function of parameters."""
+    if row.optimizer not in OPTIMIZER:
+        raise ValueError(f"optimizer {row.optimizer!r} is none of {', '.join(OPTIMIZER)}")
+    in_parts = bool(row.zero) or row.size("tensor") > 1
+    return OPTIMIZER["adam" if in_parts and row.optimizer in WHOLE_MATRICES else row.optimizer]
 
-    Weights are linear in the number, and sum to 1; below the first multiple the line through the first two is taken.
+
+def counts(micro_batches: float, stages: int, multiple: int) -> tuple[tuple[int, float], ...]:
+    """Numbers of micro-batches that are multiples, and by which weights their step times are that of `micro_batches`.
+
+    Weights are linear in the number, and sum to 1. From two rounds of all stages on each round takes as long, so the
+    times of two and of a little more give those of any number.
     """
-    low = max(int(micro_batches // multiple) * multiple, multiple)
+    steady = -(-2 * stages // multiple) * multiple
+    low = min(max(int(micro_batches // multiple) * multiple, multiple), steady)
     beyond = (micro_batches - low) / multiple
     return ((low, 1.0),) if not beyond else ((low, 1.0 - beyond), (low + multiple, beyond))
 
@@ -122,7 +130,7 @@ def builder_of(row: Row) -> Builder:
     """The builder of the model."""
     if row.model not in ("gpt", *models.BUILDERS):
         raise ValueError(f"unknown model {row.model!r}: there are gpt, {', '.join(models.BUILDERS)}")
-    if row.layers is None and row.model != "gpt":
+    if row.model != "gpt" and row.layers is None:
         return models.builder(row.model)
     layers, hidden, heads, vocab, seq = row.need("layers", "hidden", "heads", "vocab", "seq")
     if re.search(r"vocab \d+ assumed", row.note):
@@ -178,13 +186,19 @@ def _stack(name: str, products: str, flash: str, tensor_overlap: str, one_bucket
     if tensor_overlap in ("0", "1"):
         changes["tensor_overlap"] = tensor_overlap == "1"
     if one_bucket:
-        changes["bucket_mb"] = WHOLE
+        changes["bucket_mb"] = ONE_BUCKET
     return replace(Stack.load(name), **changes)
 
 
 @cache
-def _cluster(name: str, devices: int) -> Cluster:
-    return Cluster.load(name, devices)
+def _cluster(name: str, devices: int, devices_per_slice: int | None) -> Cluster:
+    return Cluster.load(name, devices, devices_per_node=devices_per_slice)
+
+
+def _slice(row: Row) -> int | None:
+    """The chips of a slice of a TPU pod, where the note says that there are several, joined by another network."""
+    found = re.search(r"\b(\d+) slices of \S+ \((\d+) chips\)", row.note)
+    return int(found[2]) if found else None
 
 
 def precisions(row: Row) -> tuple[str, str]:

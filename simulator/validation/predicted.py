@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 from simulator.predict import simulate
 from simulator.validation.cases import Case, case, precisions
 from simulator.validation.null import flops
 from simulator.validation.rows import Row
+
+FEW = 100  # rows: to start processes takes as long
+RUN = 24  # rows that a process takes at once: neighbours are alike, and share what is remembered of blocks
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,17 @@ class Predicted:
         return None if seconds is None or self.row.step_seconds is None else seconds / self.row.step_seconds - 1
 
 
-def predicted(rows: Iterable[Row]) -> Iterator[Predicted]:
-    """Each row, predicted in turn."""
-    return map(predict, rows)
+def predicted(rows: Sequence[Row], processes: int) -> Iterator[Predicted]:
+    """Each row, in order, predicted by so many processes, or by this one where rows are few."""
+    if processes == 1 or len(rows) < FEW:
+        yield from map(predict, rows)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+        yield from pool.map(predict, rows, chunksize=RUN)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def predict(row: Row) -> Predicted:

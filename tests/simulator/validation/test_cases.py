@@ -1,19 +1,30 @@
 """What a row is to the simulator: its plan, its micro-batches, its model."""
 
+from dataclasses import replace
+
 import pytest
 
 from simulator.stacks import Stack
 from simulator.validation.cases import case, counts, plan_of, stack_of
+from simulator.validation.predicted import step_seconds
 from tests.simulator.validation.published import row
 
 
 def test_micro_batches_that_do_not_fit_weigh_the_two_nearest_numbers_that_do():
-    assert counts(6.0, 1) == ((6, 1.0),) and counts(8.0, 4) == ((8, 1.0),)
-    for micro_batches, multiple in ((6.25, 1), (10, 4), (2, 4), (0.5, 1)):
-        found = counts(micro_batches, multiple)
-        assert all(count % multiple == 0 and count > 0 for count, _ in found)
+    assert counts(6.0, 4, 1) == ((6, 1.0),) and counts(8.0, 4, 4) == ((8, 1.0),)
+    for micro_batches, multiple in ((6.25, 1), (10, 4), (2, 4), (0.5, 1), (100, 4), (99, 1)):
+        found = counts(micro_batches, 4, multiple)
+        assert all(count % multiple == 0 and 0 < count <= 12 for count, _ in found)
         assert sum(weight for _, weight in found) == pytest.approx(1)
         assert sum(weight * count for count, weight in found) == pytest.approx(micro_batches)
+
+
+@pytest.mark.parametrize("changes", [{}, {"interleave": 2, "layers": 4}, {"zero": 3, "recompute": "full"}, {"zero": 2}])
+def test_many_micro_batches_take_what_few_say(tmp_path, changes):
+    found = case(row(tmp_path, global_batch=2 * 2 * 24, **changes))
+    assert len(found.counts) == 2
+    whole = replace(found, counts=((24, 1.0),))
+    assert step_seconds(found) == pytest.approx(step_seconds(whole), rel=1e-3)
 
 
 def test_a_plan_has_the_axes_and_methods_of_the_columns(tmp_path):
