@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from minidl.collection import collection_paused
 from minidl.nn.module import Module
 from minidl.parallel.contracts import check_builder, check_loss
 from minidl.parallel.mesh import Mesh
@@ -21,6 +22,7 @@ from simulator.stacks import Stack
 ATTENDS_AS = {"plain": "cpu", "flash": "flash"}  # a stack's attention -> for what `prepare` is told that it is
 
 
+@collection_paused()
 def simulate(
     model: Callable[[Mesh], Module],
     plan: Plan,

@@ -293,7 +293,7 @@ class _Rank:
 
 
 def _chosen(slots: dict[Place, B.BufferName], places: Iterable[Place]) -> tuple[tuple[Place, B.BufferName], ...]:
-    return tuple((place, slots[place]) for place in places if place in slots)
+    return tuple((place, slots[place]) for place in places if place in slots) if slots else ()
 
 
 PASSES: dict[str, Callable[[_Rank, int, int, bool, bool], Iterator[Instruction]]] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -27,30 +28,33 @@ class BucketParameters:
 
     def __init__(self, plan: Plan, layout: Layout, profile: ChainProfile):
         self.plan, self.layout, self.profile = plan, layout, profile
-        self._apart: dict[int, set[int]] = {}  # of blocks, the places of those that are apart
-        for block, place in (holder for apart in layout.apart for holder in apart.holders):
-            self._apart.setdefault(block, set()).add(place)
+        self._apart: dict[int, tuple[int, ...]] = {}  # of blocks, the places of those that are apart
+        for block, place in sorted({holder for apart in layout.apart for holder in apart.holders}):
+            self._apart[block] = (*self._apart.get(block, ()), place)
         self._of: dict[Place, Parameters] = {}
-        self._alike: dict[tuple[int, ...], Parameters] = {}
+        self._alike: dict[tuple, Parameters] = {}
         self._shares: dict[tuple[int, int, int], tuple[Share, ...]] = {}
         self._flat: dict[tuple[int, int, bool], MetaArray] = {}
 
     def of(self, place: Place) -> Parameters:
         """The parameters of a bucket; what is apart makes one of its own. Of buckets that are alike the very same."""
         if place not in self._of:
-            found = tuple(self._found(*place))
-            self._of[place] = self._alike.setdefault(tuple(map(id, found)), found)
+            blocks, (chunk, bucket) = self.profile.blocks, place
+            if chunk == APART:  # of several holders the last one is trained, if any is
+                last = (holders[-1] for holders in self.layout.apart[bucket].parameters)
+                self._of[place] = tuple(blocks[block].parameters[number] for block, number in last)
+            else:
+                run = range(*self.layout.buckets[chunk][bucket])
+                key = tuple((id(blocks[block]), self._apart.get(block)) for block in run)
+                if key not in self._alike:
+                    self._alike[key] = tuple(chain.from_iterable(map(self._with_others, run)))
+                self._of[place] = self._alike[key]
         return self._of[place]
 
-    def _found(self, chunk: int, bucket: int) -> Iterator[ParameterProfile]:
-        blocks = self.profile.blocks
-        if chunk == APART:  # of several holders the last one is trained, if any is
-            for *_, (block, number) in self.layout.apart[bucket].parameters:
-                yield blocks[block].parameters[number]
-            return
-        for block in range(*self.layout.buckets[chunk][bucket]):
-            apart = self._apart.get(block, ())
-            yield from (p for number, p in enumerate(blocks[block].parameters) if number not in apart)
+    def _with_others(self, block: int) -> Iterable[ParameterProfile]:
+        """Those of a block that are reduced with others."""
+        held, apart = self.profile.blocks[block].parameters, self._apart.get(block)
+        return (p for number, p in enumerate(held) if number not in apart) if apart else held
 
     def trained(self, place: Place) -> list[ParameterProfile]:
         return [p for p in self.of(place) if p.trained]

@@ -257,12 +257,16 @@ class _Profiler:
 
     def run(self, x: MetaArray, first_trained: int) -> list[BlockProfile]:
         profiles, array = [], x
+        same: dict[Hashable, BlockProfile] = {}  # by the array that a block takes, of which others are alike
         for k, block in enumerate(self.blocks):
-            key = self.kind[block], each(placement, array), k > first_trained, k >= first_trained
-            if key not in self.known:
-                with _taking(array, block, "the block before"):
-                    self.known[key] = self.block(block, array, *key[1:])
-            profiles.append(self.known[key])
+            taken = self.kind[block], id(array), k > first_trained, k >= first_trained
+            if taken not in same:
+                key = taken[0], each(placement, array), *taken[2:]
+                if key not in self.known:
+                    with _taking(array, block, "the block before"):
+                        self.known[key] = self.block(block, array, *key[1:])
+                same[taken] = self.known[key]
+            profiles.append(same[taken])
             array = profiles[-1].output
         return profiles
 

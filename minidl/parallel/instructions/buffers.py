@@ -41,7 +41,7 @@ named = lru_cache(1 << 16)  # lists name the same buffers again and again
 @named
 def of_micro_batch(buffer: BufferName, micro_batch: int) -> BufferName:
     """The same of another micro-batch."""
-    return buffer._replace(micro_batch=micro_batch)
+    return BufferName(buffer.holds, buffer.chunk, micro_batch, buffer.bucket)
 
 
 # What stays from step to step

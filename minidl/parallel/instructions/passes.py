@@ -185,5 +185,7 @@ def _way_back(i: Backward | BackwardInput) -> tuple[list[B.BufferName], list[B.B
 
 def _lie(places, named: Callable[[int, int], B.BufferName], slots: Slots) -> tuple[B.BufferName, ...]:
     """The buffers of places: slots, or their own."""
+    if not slots:
+        return tuple([named(*place) for place in places])
     lie = dict(slots)
-    return tuple(lie.get(place) or named(*place) for place in places)
+    return tuple([lie.get(place) or named(*place) for place in places])
