@@ -170,11 +170,13 @@ def unit_sizes(table: Mapping) -> list[float]:
 def network(table: Mapping, devices: int, devices_per_node: int | None = None) -> Levels:
     """The network of `devices` devices of a described cluster.
 
-    devices_per_node: how many are used of a unit of the first level: a node, a slice; all of them by default.
-    ValueError where there are not so many.
+    devices_per_node: how many are used of a unit of the first level: a node, a rack, a slice. By default it is equally
+    many of as few units as hold all devices, where that goes, as a job gets 64 of each of four racks of 72. ValueError
+    where there are not so many.
     """
     sizes = unit_sizes(table)
-    node = devices_per_node or sizes[0]
+    units = -(-devices // sizes[0])
+    node = devices_per_node or (sizes[0] if units == 1 or devices % units else int(devices // units))
     if node > sizes[0]:
         raise ValueError(f"devices_per_node={node}: a {table['name']} has {sizes[0]}")
     if devices > sizes[-1] / sizes[0] * node:

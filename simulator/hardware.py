@@ -115,8 +115,9 @@ class Cluster(Displayed):
     def load(cls, name: str | Path, devices: int | None = None, *, devices_per_node: int | None = None) -> Cluster:
         """A cluster from the catalog, or from the TOML file at a path, with `devices` devices.
 
-        devices_per_node: how many are used of each node, rack or slice; all that it has by default. ValueError for an
-        unknown name, or a figure that is missing, unknown or not what it must be.
+        devices_per_node: how many are used of each node, rack or slice; by default equally many of as few as hold all
+        devices, where that goes, and else all that each has. ValueError for an unknown name, or a figure that is
+        missing, unknown or not what it must be.
         """
         if devices is not None:
             check_count("devices", devices)

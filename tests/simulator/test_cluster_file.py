@@ -147,3 +147,12 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00binary")
     fails(path, "is not a TOML file")
+
+
+@pytest.mark.parametrize(
+    ("devices", "used"), [(256, 64), (64, 72), (144, 72), (73, 72), (2496, 72)], ids=lambda count: str(count)
+)
+def test_of_racks_that_are_not_full_as_many_devices_are_used_of_each(devices, used):
+    network = Cluster.load("gb200-nvl72", devices).network
+    assert network.sizes[0] == used
+    assert Cluster.load("gb200-nvl72", devices, devices_per_node=32).network.sizes[0] == 32
