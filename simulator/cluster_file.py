@@ -39,6 +39,7 @@ DEFAULTS = {  # of a link that leaves figures out: between devices, and between 
 }  # fmt: skip
 MIB = 2.0**20
 
+UNIT = schema.figures(devices=schema.COUNT, job_devices=schema.COUNT)
 JOINED = schema.figures(
     adapters=schema.COUNT,
     ring_adapters=schema.list_of(schema.POSITIVE),
@@ -56,8 +57,8 @@ def _level(place: str, value: object) -> None:
     """The schema of a level: it depends on its topology."""
     topology = value.get("topology") if isinstance(value, dict) else None
     entries = {"name": schema.text, "topology": schema.one_of(*OWN), "link": _part("links", LINK)}
-    entries |= schema.figures(devices=schema.COUNT) | JOINED | OWN.get(topology, {})
-    schema.table(entries, optional=("devices", "cube", *JOINED))(place, value)
+    entries |= UNIT | JOINED | OWN.get(topology, {})
+    schema.table(entries, optional=("cube", *UNIT, *JOINED))(place, value)
 
 
 def _part(folder: str, whole: schema.Schema) -> schema.Schema:
@@ -170,13 +171,14 @@ def unit_sizes(table: Mapping) -> list[float]:
 def network(table: Mapping, devices: int, devices_per_node: int | None = None) -> Levels:
     """The network of `devices` devices of a described cluster.
 
-    devices_per_node: how many are used of a unit of the first level: a node, a rack, a slice. By default it is equally
-    many of as few units as hold all devices, where that goes, as a job gets 64 of each of four racks of 72. ValueError
-    where there are not so many.
+    devices_per_node: how many are used of a unit of the first level: a node, a rack, a slice. By default it is as many
+    as the unit's job_devices, or equally many of as few units as hold all devices, where that goes. ValueError where
+    there are not so many.
     """
-    sizes = unit_sizes(table)
+    sizes, first = unit_sizes(table), schema.values(next(iter(table["levels"].values())))
     units = -(-devices // sizes[0])
-    node = devices_per_node or (sizes[0] if units == 1 or devices % units else int(devices // units))
+    alike = sizes[0] if units == 1 or devices % units else int(devices // units)
+    node = devices_per_node or (first.get("job_devices", alike) if units > 1 else alike)
     if node > sizes[0]:
         raise ValueError(f"devices_per_node={node}: a {table['name']} has {sizes[0]}")
     if devices > sizes[-1] / sizes[0] * node:

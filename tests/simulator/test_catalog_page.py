@@ -41,7 +41,7 @@ def test_every_entry_of_a_file_is_explained():
         "topology",
         "gemm_fractions",
     }
-    known |= {*device.DATASHEET, *device.CALIBRATED, *cluster_file.CALIBRATED, *cluster_file.JOINED}
+    known |= {*device.DATASHEET, *device.CALIBRATED, *cluster_file.CALIBRATED, *cluster_file.JOINED, *cluster_file.UNIT}
     known |= {*cluster_file.OWN, *(key for own in cluster_file.OWN.values() for key in own)}
     assert explained - {"levels"} == known - {"levels"}
     assert all(f"`{precision}`" in PAGE for precision in device.PRECISIONS)

@@ -63,9 +63,11 @@ def test_a_file_of_ones_own_may_name_parts_of_the_catalog_and_replace_what_anoth
 
 
 def test_of_a_rack_fewer_devices_may_be_used():
-    whole, part = (Cluster.load("gb200-nvl72", 1152, devices_per_node=n) for n in (None, 64))
-    assert (whole.node.devices, part.node.devices) == (72, 64)
-    assert part.network.levels[1].adapters == 64
+    whole, usual = Cluster.load("gb200-nvl72", 72), Cluster.load("gb200-nvl72", 2496)
+    assert (whole.node.devices, usual.node.devices, usual.size) == (72, 64, "2,496 devices (39 GB200 NVL72)")
+    assert usual.network.levels[1].adapters == 64
+    four = Cluster.load("dgx-a100", 64, devices_per_node=4)
+    assert (four.node.devices, four.network.levels[1].adapters) == (4, 4)
     with pytest.raises(ValueError, match="devices_per_node=96: a GB200 NVL72 cluster has 72"):
         Cluster.load("gb200-nvl72", devices_per_node=96)
 
