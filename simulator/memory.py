@@ -7,12 +7,14 @@ from dataclasses import replace
 from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.plan import PRECISIONS
 from minidl.parallel.program import Program
+from minidl.parallel.structure import steps_of
 from simulator.stacks import Stack
 
 
 def stage_memories(program: Program, stack: Stack) -> tuple[Memory, ...]:
     """The arrays of a rank of each stage when it holds most, gradients in the dtype in which the stack has them."""
-    peaks = (peak_memory(program, rank) for rank in program.plan.mesh(0).ranks("pipeline"))
+    steps = steps_of(program)
+    peaks = (peak_memory(program, rank, steps[rank]) for rank in program.plan.mesh(0).ranks("pipeline"))
     if not stack.gradients:
         return tuple(peaks)
     wider = PRECISIONS[stack.gradients] / PRECISIONS[program.plan.precision]

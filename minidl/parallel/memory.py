@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from minidl.parallel.costs import Costs
 from minidl.parallel.instructions import BufferName, Instruction
-from minidl.parallel.instructions.buffers import GATHERED, LOCAL
+from minidl.parallel.instructions.buffers import GATHERED, LOCAL, of_micro_batch
 from minidl.parallel.program import Program
 
 SHOWN_AS = {
@@ -33,9 +34,35 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def peak_memory(program: Program, rank: int) -> Memory:
-    """What `rank` holds when it holds most."""
-    return max((memory for _, memory in memory_over_step(program, rank)), key=lambda memory: memory.total)
+def peak_memory(program: Program, rank: int, step: Sequence[Instruction] | None = None) -> Memory:
+    """What `rank` holds when it holds most. step: its list, by default that of the program (structure.py: `steps_of`).
+
+    As `memory_over_step`, but what an instruction does to storages that no other buffer lies in is one number, for all
+    micro-batches.
+    """
+    step = program[rank].step if step is None else step
+    held, resident = _resident(program, rank, step)
+    effects = _Effects(program.costs, resident, step)
+    now = held.nbytes
+    peak, most = held.memory(), sum(now.values())
+    users: Counter[Hashable] = Counter()
+    known: dict[Hashable, tuple[str, float]] = {}  # of what is shared, as who came first has it
+    for i in step:
+        freed, written = effects.of(i)
+        for change, sign in ((freed, -1), (written, 1)) if i.uses_up else ((written, 1), (freed, -1)):
+            for kind, nbytes in change.own:
+                now[kind] += sign * nbytes
+            for storage, kind, nbytes in change.shared:
+                key = storage, i.micro_batch if change.of_it else None
+                users[key] += sign
+                if users[key] == 1 and sign > 0:
+                    known[key] = kind, nbytes
+                if users[key] == (sign > 0):
+                    kind, nbytes = known[key]
+                    now[kind] += sign * nbytes
+            if sign > 0 and (total := sum(now.values())) > most:
+                peak, most = held.memory(), total
+    return peak
 
 
 def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction, Memory]]:
@@ -49,12 +76,7 @@ def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction,
     updates (Micikevicius et al. 2018, section 3.1; sharded: Rajbhandari et al. 2020, figure 1).
     """
     step = program[rank].step
-    kept = "gradients", GATHERED, LOCAL
-    resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
-    held = _Held(program.costs)
-    held.add(resident)
-    if program.plan.scale < 1:
-        held.nbytes["optimizer"] += program.costs.master_bytes(program.plan.mesh(rank).coordinate("pipeline"))
+    held, resident = _resident(program, rank, step)
     for i in step:
         writes, frees = ([b for b in buffers if b not in resident] for buffers in (i.writes, i.frees))
         if i.uses_up:
@@ -63,6 +85,76 @@ def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction,
         yield i, held.memory()
         if not i.uses_up:
             held.drop(frees)
+
+
+def _resident(program: Program, rank: int, step: Sequence[Instruction]) -> tuple[_Held, frozenset[BufferName]]:
+    """What stays over a step, and which buffers that is."""
+    kept = "gradients", GATHERED, LOCAL
+    resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
+    held = _Held(program.costs)
+    held.add(resident)
+    if program.plan.scale < 1:
+        held.nbytes["optimizer"] += program.costs.master_bytes(program.plan.mesh(rank).coordinate("pipeline"))
+    return held, resident
+
+
+class _Effect(NamedTuple):
+    """What freeing, or writing, some buffers changes. own: bytes by kind of storages in which no other buffer lies.
+
+    shared: the other storages, with their kinds and bytes. of_it: they are those of the instruction's micro-batch.
+    """
+
+    own: tuple[tuple[str, float], ...]
+    shared: tuple[tuple[Hashable, str, float], ...]
+    of_it: bool
+
+
+class _Effects:
+    """What the instructions of a list free and write that is not resident, once for all micro-batches."""
+
+    def __init__(self, costs: Costs, resident: Collection[BufferName], step: Sequence[Instruction]):
+        self.costs, self.resident = costs, resident
+        self._storages: dict[BufferName, tuple[tuple[Hashable, str, float], ...]] = {}
+        works = {id(i.work): i for i in step}
+        self._users = Counter(s for b in {b for i in works.values() for b in self._buffers(i)} for s, *_ in self._of(b))
+        self._known = {work: self._effects(i) for work, i in works.items()}
+
+    def of(self, i: Instruction) -> tuple[_Effect, _Effect]:
+        """Of what it frees, and of what it writes."""
+        return self._known[id(i.work)]
+
+    def _buffers(self, i: Instruction) -> Iterator[BufferName]:
+        return (of_it for buffers in (i.frees, i.writes) for of_it in self._changed(i, buffers))
+
+    def _changed(self, i: Instruction, buffers: Iterable[BufferName]) -> Iterator[BufferName]:
+        """Those of them that come or go, as if they were of the first micro-batch, if they are of the instruction's."""
+        for buffer in buffers:
+            in_place = buffer in i.reads and buffer in i.writes
+            if not in_place and buffer not in self.resident:
+                yield of_micro_batch(buffer, 0) if _is_of(i, buffer) else buffer
+
+    def _of(self, buffer: BufferName) -> tuple[tuple[Hashable, str, float], ...]:
+        if buffer not in self._storages:
+            scale = 1.0 if self.costs.bytes.is_full_precision(buffer) else self.costs.plan.scale
+            kind = SHOWN_AS.get(buffer.holds, OTHERS)
+            found = self.costs.bytes_of(buffer).items()
+            self._storages[buffer] = tuple((storage, kind, nbytes * scale) for storage, nbytes in found)
+        return self._storages[buffer]
+
+    def _effects(self, i: Instruction) -> tuple[_Effect, _Effect]:
+        return self._effect(i, i.frees), self._effect(i, i.writes)
+
+    def _effect(self, i: Instruction, buffers: Iterable[BufferName]) -> _Effect:
+        found = [one for buffer in self._changed(i, buffers) for one in self._of(buffer)]
+        own: Counter[str] = Counter()
+        for storage, kind, nbytes in found:
+            own[kind] += nbytes * (self._users[storage] == 1)
+        shared = tuple(one for one in found if self._users[one[0]] > 1)
+        return _Effect(tuple(own.items()), shared, hasattr(i, "micro_batch"))
+
+
+def _is_of(i: Instruction, buffer: BufferName) -> bool:
+    return buffer.micro_batch is not None and hasattr(i, "micro_batch")
 
 
 class _Held:

@@ -6,11 +6,12 @@ are several. So it is found under a plan that has two of them, and remembered. T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
+from minidl.parallel.instructions import Instruction
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Members
 from minidl.parallel.mesh import AXES, Axis
 from minidl.parallel.plan import Plan
@@ -27,28 +28,41 @@ _known = Remembered(64)
 class Structure:
     """What the ranks do that are run: one of each stage, or all of an edited program.
 
-    parts: "prologue", "step" and "epilogue". ranks: for the ranks in these, the ranks of the program.
+    parts: "prologue", "step" and "epilogue". ranks: for the ranks in these, the ranks of the program. steps: of a rank
+    of the program the list of a step, or one of fewer micro-batches of which as many are under way at once.
     """
 
     parts: dict[str, Graph]
     ranks: dict[int, int]
+    steps: Mapping[int, Sequence[Instruction]]
 
 
 def structure_of(program: Program) -> Structure:
     """The structure of a program. ProgramError if it is wrong: an edited one is proven as it stands, all of it."""
     if program.edited:
-        return Structure(check(program).parts, {rank: rank for rank in range(program.world_size)})
+        return Structure(check(program).parts, *_every_rank(program))
     folded = program.under(folded_plan(program))
     if callable(program.plan.schedule):  # of which nobody knows what its order depends on
-        parts = _proven(folded).parts
+        proven = _proven(folded)
     else:
-        parts = _in_rounds(folded) or _remembered(folded).parts
-    numbers = folded.representatives(), program.representatives()
-    return Structure(parts, dict(zip(*numbers, strict=True)))
+        proven = _in_rounds(folded) or _remembered(folded)
+    ranks = dict(zip(folded.representatives(), program.representatives(), strict=True))
+    return Structure(proven.parts, ranks, {ranks[rank]: step for rank, step in proven.steps.items()})
 
 
-def _in_rounds(program: Program) -> dict[str, Graph] | None:
-    """The parts of a program, made of those of one with fewer micro-batches; None where that cannot be."""
+def steps_of(program: Program) -> Mapping[int, Sequence[Instruction]]:
+    """The `steps` of the structure of a program; of an edited one those that it has, unproven."""
+    return _every_rank(program)[1] if program.edited else structure_of(program).steps
+
+
+def _every_rank(program: Program) -> tuple[dict[int, int], dict[int, Sequence[Instruction]]]:
+    """What a structure of a program as it stands says of ranks."""
+    ranks = program.representatives()
+    return dict(zip(ranks, ranks, strict=True)), {rank: program[rank].step for rank in ranks}
+
+
+def _in_rounds(program: Program) -> _Proven | None:
+    """What is proven of a program, made of that of one with fewer micro-batches; None where that cannot be."""
     plan, chunks = program.plan, [len(held) for held in program.layout.stages]
     for left in (LEAST, LEAST + plan.pipeline):
         count = few_micro_batches(plan, chunks, left)
@@ -57,7 +71,7 @@ def _in_rounds(program: Program) -> dict[str, Graph] | None:
         few = _remembered(program.under(replace(plan, micro_batches=count)))
         if few.rounds is not None and (plan.micro_batches * plan.chunks <= CHANNEL_MESSAGES or few.rounds.has_room):
             more = (plan.micro_batches - count) // of_a_round(plan)
-            return {**few.parts, "step": few.rounds.more(more)}
+            return replace(few, parts={**few.parts, "step": few.rounds.more(more)})
     return None
 
 
@@ -68,8 +82,7 @@ def _remembered(program: Program) -> _Proven:
 
 def run_whole(program: Program) -> Structure:
     """The structure of a program whose peers are its own, unproven: of one rank of each stage, or all if edited."""
-    ranks = program.representatives()
-    return Structure(_graphs(program, ranks), {rank: rank for rank in ranks})
+    return Structure(_graphs(program, program.representatives()), *_every_rank(program))
 
 
 def folded_plan(program: Program) -> Plan:
@@ -93,17 +106,18 @@ def _axes(program: Program) -> Iterator[Axis]:
 
 @dataclass(frozen=True)
 class _Proven:
-    """The parts of a program, and the rounds of its step, if it has such."""
+    """The parts of a program, the rounds of its step, if it has such, and the lists of that."""
 
     parts: dict[str, Graph]
     rounds: Rounds | None
+    steps: dict[int, Sequence[Instruction]]
 
 
 def _proven(program: Program) -> _Proven:
     report, ranks = check(program, EVERY_RANK), program.representatives()
     parts = report.parts if len(report.peak_micro_batches) == len(ranks) else _graphs(program, ranks)
-    lists = {rank: program[rank].step for rank in ranks}
-    return _Proven(parts, rounds_of(parts["step"], lists, of_a_round(program.plan)))
+    steps = {rank: program[rank].step for rank in ranks}
+    return _Proven(parts, rounds_of(parts["step"], steps, of_a_round(program.plan)), steps)
 
 
 def _graphs(program: Program, ranks: tuple[int, ...]) -> dict[str, Graph]:

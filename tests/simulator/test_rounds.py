@@ -10,8 +10,10 @@ from minidl import models
 from minidl.parallel import Plan, ProgramError
 from minidl.parallel import instructions as I
 from minidl.parallel.meetings import CHANNEL_MESSAGES
+from minidl.parallel.memory import memory_over_step, peak_memory
+from minidl.parallel.prepare import prepare
 from minidl.parallel.rounds import few_micro_batches
-from minidl.parallel.structure import run_whole, structure_of
+from minidl.parallel.structure import run_whole, steps_of, structure_of
 from simulator import simulate
 from simulator.timeline import Timeline
 from tests.simulator.hand_made import FixedPrices, cluster, links, program
@@ -106,3 +108,16 @@ def test_an_edited_middle_is_run_as_it_stands():
         load += 1
     edited = own.edit({0: replace(own[0], step=tuple(step))})
     assert Timeline(structure_of(edited), prices).step_seconds > Timeline(structure_of(own), prices).step_seconds
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"schedule": "zero-bubble"}, {"recompute": "full"}, {"sharding": "parameters"}], ids=str
+)
+def test_a_step_of_few_micro_batches_holds_most_when_that_of_many_does(fields):
+    plan = Plan(**{"data": 2, "pipeline": 2, "micro_batches": 24, "precision": "bfloat16"} | fields)
+    own = prepare(models.builder("gpt-tiny"), plan, 96).training
+    steps = steps_of(own)
+    for rank in own.representatives():
+        assert len(steps[rank]) < len(own[rank].step)
+        held = [memory for _, memory in memory_over_step(own, rank)]
+        assert peak_memory(own, rank, steps[rank]) == max(held, key=lambda memory: memory.total)
