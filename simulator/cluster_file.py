@@ -171,14 +171,14 @@ def unit_sizes(table: Mapping) -> list[float]:
 def network(table: Mapping, devices: int, devices_per_node: int | None = None) -> Levels:
     """The network of `devices` devices of a described cluster.
 
-    devices_per_node: how many are used of a unit of the first level: a node, a rack, a slice. By default it is as many
-    as the unit's job_devices, or equally many of as few units as hold all devices, where that goes. ValueError where
-    there are not so many.
+    devices_per_node: how many are used of a unit of the first level: a node, a rack, a slice. By default it is equally
+    many of as few units as hold all devices, or the unit's job_devices of more, where one of these goes. ValueError
+    where there are not so many.
     """
     sizes, first = unit_sizes(table), schema.values(next(iter(table["levels"].values())))
-    units = -(-devices // sizes[0])
-    alike = sizes[0] if units == 1 or devices % units else int(devices // units)
-    node = devices_per_node or (first.get("job_devices", alike) if units > 1 else alike)
+    units, job = -(-devices // sizes[0]), first.get("job_devices", sizes[0])
+    usual = devices // units if devices % units == 0 else job if devices % job == 0 else sizes[0]
+    node = devices_per_node or (sizes[0] if units == 1 else int(usual))
     if node > sizes[0]:
         raise ValueError(f"devices_per_node={node}: a {table['name']} has {sizes[0]}")
     if devices > sizes[-1] / sizes[0] * node:

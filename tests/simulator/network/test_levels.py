@@ -164,3 +164,20 @@ def test_more_bytes_never_take_less_time(name, ranks, nbytes, more):
 def test_better_links_never_make_a_collective_slower(name, ranks, nbytes, node, network):
     better = links(A / node, B * node, 4, A2 / network, B2 * network)
     assert better.collective_seconds(name, ranks, nbytes, 32) <= LINKS.collective_seconds(name, ranks, nbytes, 32)
+
+
+def test_on_a_torus_a_group_has_all_axes_that_it_spans():
+    """Of a 4 x 4 x 4 slice of TPU v4, links of 45 GB/s: along two axes at once four of them, two hops on each."""
+    network, nbytes = Cluster.load("tpu-v4", 64).network, 1e9
+    for axes, group in ((1, Ranks(0, [(16, 4)])), (2, Ranks(0, [(1, 16)])), (3, Ranks(0, [(1, 64)]))):
+        found = network.collective_seconds("all_gather", group, nbytes, 64)
+        n = 4**axes
+        assert found == pytest.approx((n - 1) / n * nbytes / (2 * axes * 45e9) + 2 * axes * 1e-6)
+
+
+def test_slices_are_joined_by_the_data_centre():
+    network, nbytes = Cluster.load("tpu-v4", 128, devices_per_node=64).network, 1e9
+    hosts = network.levels[1]
+    assert hosts.adapters == 16  # one for four chips
+    found = network.collective_seconds("all_reduce", Ranks(5, [(64, 2)]), nbytes, 128)
+    assert found == pytest.approx(nbytes / (12.5e9 * 0.85 / 4) + 2 * 20e-6)
