@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.instructions.instruction import Collective, InPlace, Receive, Send, Touched
+from minidl.parallel.instructions.instruction import Collective, InPlace, Receive, Send, Touched, found_once
 from minidl.parallel.mesh import Axis
 
 # Messages
@@ -88,7 +87,7 @@ class ReduceGradients(InPlace):
     collective = "all_reduce"
     label = "reduce"
 
-    @cached_property
+    @found_once
     def name(self):
         return _named(self.label, self.chunk, self.bucket)
 
@@ -123,7 +122,7 @@ class SumParts(InPlace):
     collective = "all_reduce"
     label = "sum parts"
 
-    @cached_property
+    @found_once
     def name(self):
         return f"{self.label} {self.apart}"
 
@@ -150,7 +149,7 @@ class GatherParameters(Collective):
     collective = "all_gather"
     label = "gather"
 
-    @cached_property
+    @found_once
     def name(self):
         return _named(self.label, self.chunk, self.bucket)
 

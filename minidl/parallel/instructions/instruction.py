@@ -7,14 +7,34 @@ takes or how many bytes it moves: the worker measures that, the simulator looks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache
 from typing import ClassVar, NamedTuple, Self
 
 from minidl.parallel.instructions.buffers import BufferName, of_micro_batch
 from minidl.parallel.mesh import Axis
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
+
+
+class found_once:
+    """A property that is found when it is first asked for.
+
+    As functools.cached_property, without the lock that this takes in Python 3.11: there are thousands of instructions.
+    """
+
+    def __init__(self, find: Callable):
+        self.find, self.__doc__ = find, find.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type | None = None):
+        if instance is None:
+            return self
+        found = vars(instance)[self.name] = self.find(instance)
+        return found
+
 
 KINDS = ("compute", "send", "receive", "collective")
 
@@ -74,16 +94,22 @@ class Instruction:
                 )
         return made
 
-    @cached_property
+    @found_once
     def work(self) -> tuple:
         """Equal for instructions that do the same to another micro-batch, and so cost the same."""
-        given = (f.name for f in fields(self) if f.init and f.name != "micro_batch")
-        return type(self), *(getattr(self, name) for name in given)
+        own = vars(self)
+        return type(self), *[own[name] for name in _given(type(self))]
 
-    @cached_property
+    @found_once
     def name(self) -> str:
         """A short name for timelines: the label and the micro-batch."""
         return self.label + (str(self.micro_batch) if hasattr(self, "micro_batch") else "")
+
+
+@cache
+def _given(kind: type[Instruction]) -> list[str]:
+    """The fields with which an instruction is made, but for the micro-batch."""
+    return [field.name for field in fields(kind) if field.init and field.name != "micro_batch"]
 
 
 @dataclass(frozen=True)

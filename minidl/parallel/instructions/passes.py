@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.instructions.instruction import Instruction, Touched
+from minidl.parallel.instructions.instruction import Instruction, Touched, found_once
 
 Slots = tuple[tuple[tuple[int, int], B.BufferName], ...]  # of buckets, each with the buffer in which it lies for now
 
@@ -27,16 +26,16 @@ class ThroughBuckets(Instruction):
     apart: tuple[int, ...] = field(default=(), kw_only=True)
     gathered: Slots = field(default=(), kw_only=True, repr=False)
 
-    @cached_property
+    @found_once
     def buckets(self) -> range:
         return range(self.first, self.last + 1)
 
-    @cached_property
+    @found_once
     def places(self) -> tuple[tuple[int, int], ...]:
         """The buckets as pairs (chunk, bucket), and as pairs (APART, number) what is apart."""
         return (*((self.chunk, b) for b in self.buckets), *((B.APART, n) for n in self.apart))
 
-    @cached_property
+    @found_once
     def parameters(self) -> tuple[B.BufferName, ...]:
         """Where those of each place lie whole."""
         return _lie(self.places, B.parameters, self.gathered)
@@ -115,7 +114,7 @@ class GivesGradients(ThroughBuckets):
     new_apart: tuple[int, ...] = field(default=(), kw_only=True)
     local: Slots = field(default=(), kw_only=True, repr=False)
 
-    @cached_property
+    @found_once
     def gradients(self) -> tuple[B.BufferName, ...]:
         """Where those of each place lie."""
         return _lie(self.places, B.gradients, self.local)
