@@ -34,6 +34,4 @@ class GatedFeedForward(nn.Module):
         self.down = RowParallelLinear(inner, hidden, group, bias, sequence_parallel)
 
     def forward(self, x):
-        both = self.gate_up(x)  # (batch, sequence, 2 * local inner)
-        gate, up = ops.split(both, both.shape[-1] // 2, -1)
-        return self.down(ops.silu(gate) * up)
+        return self.down(ops.swiglu(self.gate_up(x)))  # of (batch, sequence, 2 * local inner)

@@ -17,6 +17,7 @@ from minidl.ops.activation import (
     sigmoid,
     silu,
     softplus,
+    swiglu,
     tanh,
 )
 from minidl.ops.arithmetic import (

@@ -112,6 +112,27 @@ class SiLU(Op):
         return k.multiply(grad, k.multiply(s, k.add(1, k.multiply(x, k.subtract(1, s)))))
 
 
+class SwiGLU(Op):
+    """silu(gate) * up of the halves of x along its last dimension (Shazeer 2020, equation 6)."""
+
+    def forward(self, x):  # (..., 2 * width)
+        k, self.x = self.kernels, x
+        gate, up = self._halves(x)
+        return k.multiply(k.multiply(gate, k.sigmoid(gate)), up)
+
+    def backward(self, grad):  # with s = sigmoid(gate): the slope of silu is s + silu (1 - s)
+        k = self.kernels
+        gate, up = self._halves(self.x)
+        s = k.sigmoid(gate)
+        silu = k.multiply(gate, s)
+        slope = k.add(s, k.multiply(silu, k.subtract(1, s)))
+        return k.concatenate([k.multiply(k.multiply(grad, up), slope), k.multiply(grad, silu)], len(grad.shape) - 1)
+
+    def _halves(self, x):
+        width = x.shape[-1] // 2
+        return [self.kernels.index(x, (..., half)) for half in (slice(width), slice(width, None))]
+
+
 class Softplus(Op):
     """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold (Dugas et al. 2000)."""
 
@@ -188,6 +209,13 @@ def tanh(x: Tensor) -> Tensor:
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return Sigmoid()(floating(x))
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """silu(gate) * up of the halves, gate and up, of x (..., 2 * width) (Shazeer 2020, equation 6)."""
+    if not x.ndim or x.shape[-1] % 2:
+        raise ValueError(f"swiglu halves the last dimension, that of shape {x.shape} is not even")
+    return SwiGLU()(x)
 
 
 def silu(x: Tensor) -> Tensor:

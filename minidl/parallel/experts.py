@@ -205,11 +205,7 @@ class MixtureOfExperts(Module):
         y = ops.matmul(x, self.up)  # (local experts, slots, local inner, or twice that)
         if self.up_bias is not None:
             y = y + self.up_bias
-        if self.gated:
-            gate, up = ops.split(y, y.shape[-1] // 2, -1)
-            y = ops.silu(gate) * up
-        else:
-            y = ops.gelu(y, "tanh")
+        y = ops.swiglu(y) if self.gated else ops.gelu(y, "tanh")
         y = ops.matmul(y, self.down)
         if self.tensor_group:
             y = AllReduce(self.tensor_group, in_place=True)(y)

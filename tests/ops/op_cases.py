@@ -102,6 +102,7 @@ CASES = [
     ("prelu, channels", ops.prelu, away_from_zero(2, 3, 2, 2), floats(3)),
     ("elu", lambda x: ops.elu(x, 0.7), away_from_zero(4, 3)),
     ("silu", ops.silu, floats(4, 3)),
+    ("swiglu", ops.swiglu, floats(4, 6)),
     ("softplus", ops.softplus, floats(4, 3)),
     ("softplus, threshold", lambda x: ops.softplus(x, 0.5, 0.8), floats(4, 3)),
     ("logsigmoid", ops.logsigmoid, floats(4, 3)),

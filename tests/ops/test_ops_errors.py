@@ -177,6 +177,10 @@ def transposed(**options):
         (lambda: ops.adaptive_avg_pool2d(minidl.ones(3, 5, 5), (2, 2, 2)), "it must be an int or two"),
         (lambda: ops.adaptive_max_pool2d(minidl.ones(3, 5, 5), 0), r"output_size=\(0, 0\), it must be an int or two"),
         (lambda: ops.packed_attention(minidl.ones(2, 3, 2, 5)), "packed_attention needs"),
+        (
+            lambda: ops.swiglu(minidl.ones(2, 3)),
+            r"swiglu halves the last dimension, that of shape \(2, 3\) is not even",
+        ),
         (lambda: ops.dropout(minidl.ones(2), 1.0), "p=1.0"),
         (lambda: ops.gelu(minidl.ones(2), "fast"), "approximate='fast'"),
         (lambda: ops.cat([minidl.ones(2, 3), minidl.ones(3, 2)]), "the other sizes"),
