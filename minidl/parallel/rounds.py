@@ -81,7 +81,7 @@ def _longest(truths: Sequence[bool]) -> tuple[int, int]:
     return start, best
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rounds:
     """A graph in an order in which the nodes of a round come together.
 
@@ -100,7 +100,7 @@ class Rounds:
         again = slice(end - self.length, end)
         columns = []
         for column in (graph.first, graph.second):
-            moved = [self._moved(n, back, longer) for n, back in enumerate(column)]
+            moved = [self._moved(n, back, longer) for n, back in enumerate(column)] if rounds else column
             columns.append(moved[:end] + rounds * moved[again] + moved[end:])
         nodes, work = (list(c[:end]) + rounds * list(c[again]) + list(c[end:]) for c in (graph.nodes, graph.work))
         return Graph(nodes, *columns, work, graph.works)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
@@ -71,7 +72,8 @@ def _in_rounds(program: Program) -> _Proven | None:
         few = _remembered(program.under(replace(plan, micro_batches=count)))
         if few.rounds is not None and (plan.micro_batches * plan.chunks <= CHANNEL_MESSAGES or few.rounds.has_room):
             more = (plan.micro_batches - count) // of_a_round(plan)
-            return replace(few, parts={**few.parts, "step": few.rounds.more(more)})
+            step = _known.get((few.rounds, more), partial(few.rounds.more, more))
+            return replace(few, parts={**few.parts, "step": step})
     return None
 
 
