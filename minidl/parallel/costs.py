@@ -26,7 +26,9 @@ from minidl.parallel.layout import Layout
 from minidl.parallel.mesh import Axis
 from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
+from minidl.parallel.remembered import Remembered
 
+KNOWN = Remembered(256)  # updates of a share, by the identity of those of its parameters, which are kept with them
 MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
 
 
@@ -109,8 +111,9 @@ class Costs:
         shares = [self.parameters.share(place, replica) for place in buckets]
         key = (calls_of, *map(id, shares))
         if key not in self._updates:
-            parts = chain.from_iterable(shares)
-            self._updates[key] = [call for parameter, part in parts for call in part_of(calls_of(parameter), part)]
+            parts = tuple((calls_of(parameter), part) for share in shares for parameter, part in share)
+            found = tuple((id(calls), part) for calls, part in parts)
+            _, self._updates[key] = KNOWN.get(found, lambda: (parts, _calls_of_parts(parts)))
         return self._updates[key]
 
     # Bytes
@@ -155,6 +158,10 @@ class Costs:
             return None
         ranges = [self.layout.buckets[chunk][bucket] for chunk, bucket in places]
         return min(start for start, _ in ranges), max(end for _, end in ranges) - 1
+
+
+def _calls_of_parts(parts: Iterable[tuple[Sequence[Call], float]]) -> Sequence[Call]:
+    return tuple(call for calls, part in parts for call in part_of(calls, part))
 
 
 def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
