@@ -180,6 +180,7 @@ def _moving(call: Call, stack: Stack) -> Call:
 def _lowered(calls: Iterable[Call], precision: str, stack: Stack) -> Iterator[Call]:
     """The calls with numbers of `precision` in place of float32, and the products of linear layers in their dtype."""
     scale, products = BITS[precision] / BITS["float32"], stack.products
+    in_tiles = stack.attention == "flash"  # no product of attention then: a batch of them is those of experts
     for c in calls:
         if not isinstance(c, KernelCall) or c.dtype != "float32" or c.kind == "update":
             yield c
@@ -187,11 +188,11 @@ def _lowered(calls: Iterable[Call], precision: str, stack: Stack) -> Iterator[Ca
         dtype, read = precision, c.bytes_read * scale
         if products == "tfloat32":
             dtype = products if c.kind in ("product", "convolution") else precision
-        elif products and c.kind == "product" and c.name == "matmul" and c.shapes[0][0] == 1:
+        elif products and c.kind == "product" and c.name == "matmul" and (c.shapes[0][0] == 1 or in_tiles):
             dtype, own = products, BITS[products] / BITS[precision]
             if stack.cast_passes:
                 batch, m, n, k = c.shapes[0]
-                moved = stack.cast_passes * (m * k + k * n) * BITS[precision] / 8
+                moved = stack.cast_passes * batch * (m * k + k * n) * BITS[precision] / 8
                 yield KernelCall("cast", "copy", ((m, k),), precision, 0, moved / 2, moved / 2)
             read *= min(own, 1.0)
         yield KernelCall(

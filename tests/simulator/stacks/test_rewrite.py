@@ -111,6 +111,8 @@ def test_products_of_linear_layers_have_a_dtype_of_their_own_and_attention_has_n
         linear, scores, gelu = rewritten([MATMUL, SCORES, GELU], "bfloat16", products=products)
         assert [c.dtype for c in (linear, scores, gelu)] == [products, "bfloat16", "bfloat16"]
         assert moved([linear]) == [(MATMUL.bytes_read / 2 * share, MATMUL.bytes_written / 2)]
+    (of_experts,) = rewritten([SCORES], "bfloat16", products="float8", attention="flash")  # as attention has none
+    assert of_experts.dtype == "float8"
     cast, _ = rewritten([MATMUL], "bfloat16", products="float8", cast_passes=1.5)
     assert sum(*moved([cast])) == 1.5 * 2 * (32 + 128)
 
