@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from minidl.parallel import instructions as I
+from minidl.parallel.again import Again
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.instructions import buffers as B
 from minidl.parallel.just_in_time import added_up, just_in_time
@@ -105,7 +106,7 @@ class _Rank:
         passes = self.order()
         first = {(kind, chunk): m for kind, chunk, m in reversed(passes)}
         last = {(kind, chunk): m for kind, chunk, m in passes}
-        between: dict[tuple[str, int], list[Instruction]] = {}  # of one that is neither: so are all of these
+        between: dict[tuple[str, int], Again] = {}  # those that are neither are alike
         for kind, chunk, m in passes:
             if kind != FORWARD and not self.layout.trained_buckets(chunk):
                 continue
@@ -113,10 +114,11 @@ class _Rank:
             if any(ends):
                 yield from PASSES[kind](self, chunk, m, *ends)
             elif (kind, chunk) in between:
-                yield from [i.of_micro_batch(m) for i in between[kind, chunk]]
+                yield from between[kind, chunk].of(m)
             else:
-                between[kind, chunk] = list(PASSES[kind](self, chunk, m, *ends))
-                yield from between[kind, chunk]
+                found = list(PASSES[kind](self, chunk, m, *ends))
+                between[kind, chunk] = Again(found)
+                yield from found
 
     def forward(self, chunk: int, m: int, first_of_step: bool, last_of_step: bool) -> Iterator[Instruction]:
         last, trained = self.layout.last_bucket(chunk), self.layout.trained_buckets(chunk)

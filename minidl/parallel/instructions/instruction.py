@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
-from minidl.parallel.instructions.buffers import BufferName, of_micro_batch
+from minidl.parallel.instructions.buffers import BufferName
 from minidl.parallel.mesh import Axis
 from minidl.trace import COLLECTIVES, COMPUTE, MESSAGES
 
@@ -79,20 +79,6 @@ class Instruction:
     def touches(self) -> Touched:
         """What it reads, writes and frees."""
         raise NotImplementedError
-
-    def of_micro_batch(self, micro_batch: int) -> Self:
-        """The same for another micro-batch: quicker than to make it anew, and with the very same `work`."""
-        same, made = self.work, object.__new__(type(self))
-        fields = vars(made)
-        fields.update(vars(self), work=same)
-        if "micro_batch" in fields:
-            fields["micro_batch"] = micro_batch
-            fields.pop("name", None)
-            for name in Touched._fields:
-                fields[name] = tuple(
-                    [b if b.micro_batch is None else of_micro_batch(b, micro_batch) for b in fields[name]]
-                )
-        return made
 
     @found_once
     def work(self) -> tuple:
