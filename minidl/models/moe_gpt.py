@@ -93,7 +93,7 @@ def moe_gpt(
     rotary_base: float = 10000.0, feed_forward: str = "gelu", inner: int | None = None, norm: str = "layer",
     eps: float = EPS, bias: bool = True, qkv_bias: bool | None = None, tied: bool = False, normed_heads: bool = False,
     window: int | None = None, full_every: int | None = None, latent: LatentSizes | None = None, dense_layers: int = 0,
-    dense_inner: int | None = None, shared_inner: int | None = None,
+    dense_inner: int | None = None, shared_inner: int | None = None, whole_experts: bool = False,
 ) -> nn.Sequential:  # fmt: skip
     """`gpt`, in every `every`-th block of which the feed-forward layer is a mixture of `experts`.
 
@@ -102,8 +102,9 @@ def moe_gpt(
     latter have the factor `balance`. top_k, capacity_factor: as of MixtureOfExperts, whose experts are spread over the
     mesh's expert axis. dense_layers: so many blocks at the beginning have no mixture. dense_inner: the inner features
     of the feed-forward layers that are no mixtures, `inner` unless given. shared_inner: those of one beside each
-    mixture, through which every token goes (Dai et al. 2024, "DeepSeekMoE", section 3.2). The other options are those
-    of `gpt`; feed_forward and inner are the experts' too. ValueError where the sizes do not fit.
+    mixture, through which every token goes (Dai et al. 2024, "DeepSeekMoE", section 3.2). whole_experts: the experts
+    are spread over the tensor axis too, instead of being split over it. The other options are those of `gpt`;
+    feed_forward and inner are the experts' too. ValueError where the sizes do not fit.
     """
     parts = GPTParts(locals())
     check_count("moe_gpt: every", every)
@@ -119,10 +120,13 @@ def moe_gpt(
         if size is not None:
             check_count(f"moe_gpt: {what}", size)
 
+    axes = ("expert", "tensor") if whole_experts else ("expert",)
+    expert_group = mesh.group(*axes) if mesh else None
+
     def mixture(window: int | None) -> MixtureBlock:
         experts_of_it = MixtureOfExperts(
-            hidden, parts.inner, experts, top_k, capacity_factor, mesh.group("expert") if mesh else None,
-            groups.tensor, bias, feed_forward, groups.sequence_parallel,
+            hidden, parts.inner, experts, top_k, capacity_factor, expert_group, groups.tensor, bias, feed_forward,
+            groups.sequence_parallel, whole_experts,
         )  # fmt: skip
         shared = None if shared_inner is None else parts.make_feed_forward(shared_inner)
         norms, attention = (parts.make_norm(), parts.make_norm()), parts.make_attention(window)

@@ -89,7 +89,9 @@ class MixtureOfExperts(Module):
     feed_forward: "gelu", or the gated "swiglu". expert_group: its ranks have experts / size of them each, and each its
     own samples. tensor_group: its ranks have the same samples, and inner / size features of each expert; with
     sequence_parallel slices of their sequences, which are gathered. None or a group of one rank: nothing is
-    communicated. ValueError for sizes that do not fit.
+    communicated. whole_experts: the tensor ranks do not share the features of experts but are in the expert_group too:
+    each brings some of the slots of its samples to experts that are whole, which is less to communicate. ValueError for
+    sizes that do not fit.
     """
 
     def __init__(
@@ -104,9 +106,12 @@ class MixtureOfExperts(Module):
         bias: bool = True,
         feed_forward: str = "gelu",
         sequence_parallel: bool = False,
+        whole_experts: bool = False,
     ):
         self.expert_group, self.tensor_group = useful(expert_group), useful(tensor_group)
-        for what, size, group in (("experts", experts, self.expert_group), ("inner", inner, self.tensor_group)):
+        self.whole_experts = whole_experts and self.tensor_group is not None
+        self.feature_group = None if self.whole_experts else self.tensor_group
+        for what, size, group in (("experts", experts, self.expert_group), ("inner", inner, self.feature_group)):
             check_divisible("MixtureOfExperts", what, size, group)
         if not 1 <= top_k <= experts:
             raise ValueError(f"top_k={top_k} is not between 1 and experts={experts}")
@@ -121,7 +126,7 @@ class MixtureOfExperts(Module):
             cut = Cut(shape)
             if group := self.expert_group:
                 cut = cut.split(0, group.rank, group.size, axes=group.axes)
-            if inner_dim is not None and (group := self.tensor_group):
+            if inner_dim is not None and (group := self.feature_group):
                 cut = cut.split(inner_dim, group.rank, group.size, parts, axes=group.axes)
             return cut
 
@@ -165,10 +170,16 @@ class MixtureOfExperts(Module):
 
         if self.tensor_group:  # before the tokens go into slots, which are more
             x = Replicate(self.tensor_group)(x)
+        if self.whole_experts:
+            gates = Replicate(self.tensor_group)(gates)
+            slot_of, token_of, choice_of = self._own(slot_of, token_of, choice_of)
+            slots = token_of.shape[0]
         filled = SumRows(token_of, slot_of)(x.reshape(batch * sequence, hidden))
         y = self._through_experts(filled.reshape(self.experts, slots // self.experts, hidden))
         weights = SumRows(choice_of, slot_of.reshape(slot_of.numel(), 1))(gates.reshape(slot_of.numel(), 1))
         y = SumRows(slot_of, token_of)(y.reshape(slots, hidden) * weights).reshape(batch, sequence, hidden)
+        if self.whole_experts:
+            y = AllReduce(self.tensor_group, in_place=True)(y)
         return (Slice(self.tensor_group, SEQUENCE)(y) if self.sequence_parallel else y), balance
 
     def _slots(self, choices: Tensor, chosen: Tensor, sequence: int) -> Tensor:
@@ -182,6 +193,20 @@ class MixtureOfExperts(Module):
         slot = (choices * batch + sample) * capacity + before
         slot = ops.where(before < capacity, slot, -1).reshape(batch, self.top_k, sequence)
         return slot.permute(0, 2, 1).reshape(batch * sequence, self.top_k)
+
+    def _own(self, slot_of: Tensor, *of_slots: Tensor) -> tuple[Tensor, ...]:
+        """Of the slots of each expert those that this one of the tensor ranks brings: a part, in their order.
+
+        slot_of: as `_slots` gives it, of_slots: (slots, 1); the same of the part, -1 where a slot is another rank's.
+        """
+        rank, size, each = self.tensor_group.rank, self.tensor_group.size, of_slots[0].shape[0] // self.experts
+        first, last = rank * each // size, (rank + 1) * each // size
+        expert = ops.floor_divide(slot_of, each)
+        place = slot_of - expert * each
+        own = ops.logical_and(slot_of >= 0, ops.logical_and(place >= first, place < last))
+        slot_of = ops.where(own, expert * (last - first) + place - first, -1)
+        parts = (x.reshape(self.experts, each)[:, first:last] for x in of_slots)
+        return slot_of, *(part.reshape(self.experts * (last - first), 1) for part in parts)
 
     def _count(self, slot_of: Tensor) -> None:
         made = tensor(slot_of.numel(), device=slot_of.device)
@@ -207,8 +232,8 @@ class MixtureOfExperts(Module):
             y = y + self.up_bias
         y = ops.swiglu(y) if self.gated else ops.gelu(y, "tanh")
         y = ops.matmul(y, self.down)
-        if self.tensor_group:
-            y = AllReduce(self.tensor_group, in_place=True)(y)
+        if self.feature_group:
+            y = AllReduce(self.feature_group, in_place=True)(y)
         return y if self.down_bias is None else y + self.down_bias
 
     def extra_repr(self):

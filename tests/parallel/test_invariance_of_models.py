@@ -41,7 +41,7 @@ MODELS = {
     "llama": (models.gpt, LLAMA),
     "experts": (models.moe_gpt, {"experts": 4, "shared_inner": 8, "dense_layers": 1, "dense_inner": 12} | LATENT),
     "tied experts": (models.moe_gpt, {"experts": 4, "every": 2, "top_k": 1, "tied": True}),
-    "mixtral": (models.moe_gpt, {"experts": 4, "capacity_factor": 1.0} | LLAMA),
+    "mixtral": (models.moe_gpt, {"experts": 4, "capacity_factor": 1.0, "whole_experts": True} | LLAMA),
 }
 MODELS |= {split: (models.cnn, {"split": split}) for split in SPLITS}
 MOST_TENSOR = {model: options.get("kv_heads", SIZES["heads"]) for model, (_, options) in MODELS.items()}
@@ -156,3 +156,8 @@ def test_in_the_few_steps_of_the_reference_every_parameter_goes_far(model):
     for name, value in one_worker(model).state_dict().items():
         if value.dtype.kind == "f":
             assert difference(value, start[name] + 1e-30) > 1e-3, name
+
+
+@pytest.mark.parametrize("plan", [Plan(expert=2, tensor=2), Plan(data=2, tensor=2, sequence_parallel=True)], ids=str)
+def test_whole_experts_on_the_tensor_ranks_train_as_on_one_worker(plan):
+    assert_same(trained("mixtral", plan), one_worker("mixtral"), 1e-10, without=["dropped"])
