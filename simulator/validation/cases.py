@@ -107,7 +107,7 @@ def plan_of(row: Row) -> Plan:
         raise ValueError(f"recompute {row.recompute!r} is none of none, selective, full")
     if row.zero is not None and row.zero >= len(SHARDINGS):
         raise ValueError(f"zero {row.zero} is no stage from 0 to {len(SHARDINGS) - 1}")
-    expert = math.gcd(row.size("expert"), row.size("data"))
+    expert = math.gcd(row.size("expert") // (row.size("tensor") if _whole_experts(row) else 1), row.size("data"))
     interleaved = row.size("interleave") > 1 and row.size("pipeline") > 1
     stored, _ = precisions(row)
     return Plan(
@@ -143,12 +143,18 @@ def builder_of(row: Row) -> Builder:
     (options["inner"],) = row.need("ffn")
     if row.experts:
         options |= {"experts": row.experts, "top_k": row.experts_per_token or 1, "capacity_factor": 1.0}
+        options["whole_experts"] = _whole_experts(row)
     if row.model != "gpt":
         return models.builder(row.model, **options, **_dense_layers(row))
     options |= {"kv_heads": row.kv_heads or heads, "head_dim": row.head_dim, "window": _window(row)}
     options |= LLAMA if row.gated_mlp else {"tied": True}
     model = models.moe_gpt if row.experts else models.gpt
     return lambda mesh=None: model(mesh=mesh, **options)
+
+
+def _whole_experts(row: Row) -> bool:
+    """Whether the tensor ranks share experts, and not the features of each, as Megatron's recipes have it."""
+    return bool(row.experts) and row.size("tensor") > 1 and row.size("expert") % row.size("tensor") == 0
 
 
 def _dense_layers(row: Row) -> dict[str, int]:

@@ -38,6 +38,8 @@ def test_experts_lie_inside_the_replicas_and_are_at_most_as_many(tmp_path):
     for expert, axes in ((2, (2, 4)), (8, (8, 1)), (16, (8, 1)), ("", (1, 8))):
         plan = plan_of(row(tmp_path, data=8, expert=expert))
         assert (plan.expert, plan.data) == axes
+    plan = plan_of(row(tmp_path, data=4, tensor=2, expert=8, experts=8))  # whole experts on the tensor ranks too
+    assert (plan.expert, plan.data, plan.tensor) == (4, 1, 2)
 
 
 def test_a_stack_does_what_columns_and_tags_say(tmp_path):
