@@ -16,7 +16,7 @@ from simulator import schema
 from simulator.compute import device
 from simulator.compute.device import DEVICE
 from simulator.network import Level, Levels, Link
-from simulator.network.topologies import FullyConnected, Rings, Switch, Topology, Torus, slice_shape
+from simulator.network.topologies import Bus, FullyConnected, Rings, Switch, Topology, Torus, slice_shape
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +47,7 @@ JOINED = schema.figures(
     in_network=schema.SHARE,
 )
 OWN = {  # figures of each topology beside those of all
-    "switch": {}, "fully-connected": {}, "ring": {}, "fat-tree": {}, "rail-optimised": {},
+    "switch": {}, "bus": {}, "fully-connected": {}, "ring": {}, "fat-tree": {}, "rail-optimised": {},
     "hybrid-cube-mesh": schema.figures(rings=schema.list_of(schema.POSITIVE)),
     "torus": schema.figures(shape=schema.list_of(schema.COUNT), cube=schema.COUNT),
 }  # fmt: skip
@@ -213,6 +213,8 @@ def _link(figures: Mapping) -> Link:
 
 def _topology(name: str, figures: Mapping, count: int) -> Topology:
     """Of `count` places; those of a torus are a slice of it."""
+    if name == "bus":
+        return Bus(count)
     if name == "fully-connected":
         return FullyConnected()
     if name == "hybrid-cube-mesh":

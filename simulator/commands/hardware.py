@@ -177,7 +177,8 @@ def topology(table: Mapping) -> Iterator[str]:
             if figures.get("oversubscription", 1) > 1:
                 links += f", {figures['oversubscription']:g}:1 oversubscribed"
         else:
-            links = f"{each} a {'link' if level['topology'] not in ('switch', 'fat-tree') else 'device'}"
+            whose = {"switch": "a device", "bus": "for all"}.get(level["topology"], "a link")
+            links = f"{each} {whose}"
         count = "" if size == inf else f"{counted(size, 'device')}, "
         yield f"{_branch(depth)}{level['name']}: {count}{shape}{level['topology']}, {links}"
     yield f"{_branch(len(levels))}{table['device_name']}"

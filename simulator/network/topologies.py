@@ -53,6 +53,22 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Bus:
+    """All transfers share one link: PCI Express through the host's bridges. used: places that send at once."""
+
+    used: int
+
+    def __str__(self) -> str:
+        return "bus"
+
+    def way(self, count: int, dims: Dims | None) -> Way:
+        return Way(1 / self.used, count - 1, 1 / self.used)
+
+    def message(self, source: int, to: int) -> tuple[int, float]:
+        return 1, self.used
+
+
+@dataclass(frozen=True)
 class FullyConnected:
     """Each has a link of its own to each other: as many rings at once as there are others in the group."""
 

@@ -96,7 +96,7 @@ def fails(name, match, **options):
         ('source = "datasheet"', "source = 2021", "memory_gb.source = 2021 is not a text"),
         ('name = "cluster', 'name = 3 # "', "name = 3 is not a text"),
         ('name = "cluster', '# "', "the file lacks 'name'"),
-        ('"switch"', '"switches"', "levels.node.topology = 'switches' is not one of switch, fully-connected, "),
+        ('"switch"', '"switches"', "levels.node.topology = 'switches' is not one of switch, bus, fully-connected, "),
         ('"fat-tree"', '"torus"', "levels.network lacks 'shape'"),
         ('"roce-25"', '"roce-26"', "levels.network.link = 'roce-26' is neither a table nor one of the catalog's links"),
         ("bandwidth = { value = 32e9", "bandwidth = { value = 32", "node.link.bandwidth.value = 32 is not .* bytes/s"),

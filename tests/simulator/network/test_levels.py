@@ -123,6 +123,16 @@ def test_all_reduces_of_v100_run_in_as_many_rings_as_there_are():
         assert mesh.collective_seconds("all_reduce", range(n), 1e6, n) == pytest.approx(2 * (n - 1) / n * 1e-3 / count)
 
 
+def test_all_transfers_of_a_machine_share_its_bus():
+    """2 (n - 1) S over the bus: a ring moves as much between each two of its n ranks."""
+    machine, nbytes = Cluster.load("aws-p2-16xk80", 16).network, 1e9
+    found = machine.collective_seconds("all_reduce", range(16), nbytes, 16)
+    assert found == pytest.approx(2 * 15 * nbytes / 9e9, rel=0.01)
+    assert machine.send_seconds(0, 1, nbytes) == pytest.approx(16 * nbytes / 9e9, rel=0.01)
+    four = Cluster.load("aws-p2-16xk80", 4).network
+    assert four.collective_seconds("all_reduce", range(4), nbytes, 4) == pytest.approx(2 * 3 * nbytes / 9e9, rel=0.01)
+
+
 def test_switches_that_sum_send_each_byte_once_if_that_is_faster():
     link = Link(0.0, 1e9)
     summing, slow = one(link, in_network=0.8e9), one(link, in_network=0.1e9)
