@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
-from math import inf
+from math import inf, prod
 from pathlib import Path
 
 from simulator import schema
@@ -159,12 +159,21 @@ def _resolved(table: dict) -> dict:
 
 def unit_sizes(table: Mapping) -> list[float]:
     """Devices in a unit of each level, from the smallest on; infinity for a level that says none, the last alone."""
-    sizes = [level["devices"]["value"] if "devices" in level else inf for level in table["levels"].values()]
-    for key, (size, larger) in zip(table["levels"], pairwise(sizes), strict=False):
+    levels = list(table["levels"].items())
+    sizes = [level["devices"]["value"] if "devices" in level else inf for _, level in levels]
+    if not levels:
+        raise ValueError("levels has no level")
+    for name in ("adapters", "ring_adapters", "oversubscription"):
+        if name in levels[0][1]:
+            raise ValueError(f"levels.{levels[0][0]} is the first, which joins devices: it has no {name!r}")
+    for (key, _), (size, larger) in zip(levels, pairwise(sizes), strict=False):
         if size == inf:
             raise ValueError(f"levels.{key} lacks 'devices': only the last level joins all there are")
         if larger % size and larger < inf:
             raise ValueError(f"levels.{key}.devices = {size} does not divide the {larger} of the level above it")
+    for (key, level), size, below in zip(levels, sizes, [1, *sizes], strict=False):
+        if "shape" in level and prod(level["shape"]["value"]) * below != size:
+            raise ValueError(f"levels.{key}.shape = {level['shape']['value']} is not one of {size / below:g} places")
     return sizes
 
 

@@ -114,6 +114,12 @@ def fails(name, match, **options):
         ("adapters = {", "cube = {", "levels.network has an unknown 'cube': it may have name, topology"),
         ("adapters = { value = 1,", "adapters = { value = 0,", "levels.network.adapters.value = 0 is not a whole"),
         ("devices = { value = 2,", "#", "levels.node lacks 'devices': only the last level joins all there are"),
+        ("devices = { value = 2,", "adapters = { value = 2 }\ndevices = { value = 2,", "it has no 'adapters'"),
+        (
+            'topology = "switch"',
+            'topology = "torus"\nshape = { value = [2, 2] }',
+            r"levels.node.shape = \[2, 2\] is not one of 2 places",
+        ),
         ("[device]\n", "[device\n", "is not a TOML file"),
         ("devices = 8\n", f"devices = {'[' * 5000}\n", "is not a TOML file"),
         ("devices = 8\n", f"devices = {'9' * 5000}\n", "is not a TOML file"),
@@ -143,6 +149,15 @@ def test_a_figure_that_is_not_of_its_kind_is_refused_by_file_section_key_and_val
         there = re.sub(rf"^{key} = {{ value = [^,]+,", f"{key} = {{ value = {given},", after, count=1, flags=re.M)
         path.write_text(f"{before}[{'.'.join(sections)}]\n{there}")
         fails(path, rf"mine.toml: {'.'.join(place)}.value = {re.escape(shown)} is not a .*")
+
+
+def test_a_file_without_levels_or_with_units_that_do_not_fit_into_others_is_refused(tmp_path):
+    path, device = tmp_path / "mine.toml", 'name = "mine"\ndevice = "tpu-v4"\n'
+    path.write_text(f"{device}[levels]\n")
+    fails(path, "levels has no level")
+    level = '[levels.{}]\nname = "unit"\ntopology = "switch"\nlink = "nvlink4"\ndevices = {{ value = {} }}\n'
+    path.write_text(device + level.format("node", 8) + level.format("pod", 12))
+    fails(path, "levels.node.devices = 8 does not divide the 12 of the level above it")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
