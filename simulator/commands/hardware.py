@@ -18,6 +18,7 @@ from minidl.units import counted, duration, scaled
 from simulator import cluster_file, schema
 from simulator.commands.cluster_option import THIS_MACHINE, cluster_name, this_machine
 from simulator.commands.shared_output import add_file_options, plain_table, say, say_written
+from simulator.compute.device import BY_PRECISION
 from simulator.hardware import Cluster
 from simulator.kernel_list import PredictedKernel, predicted_kernels
 from simulator.rooflines import rooflines
@@ -203,7 +204,7 @@ def _show_rooflines(cluster: Cluster, console: Console) -> None:
 def _show_figures(table: Mapping, console: Console) -> None:
     device = table["device"]
     parts = {f"device {table['device_name']}": device}
-    parts |= {f"{part} of the device": device[part] for part in ("peak_flops", "gemm_fractions") if part in device}
+    parts |= {f"{part} of the device": device[part] for part in ("peak_flops", *BY_PRECISION) if device[part]}
     for level in table["levels"].values():
         parts |= {level["name"]: level, f"link: {level['link'].get('name', level['name'])}": level["link"]}
     for title, part in parts.items():

@@ -15,6 +15,7 @@ ASSUMED = "assumed"
 FITTED = "as fitted on the A100 and the H100"
 UNLIMITED = "nothing known of what its power allows"
 STEPS = "read from steps on A100"
+RESNETS = "read from steps on V100 and A100: NVIDIA DLE's tables of ResNet-50"
 DAO = "Dao 2023, FlashAttention-2, on A100: the lower end of its 50 to 73%; backward in proportion to its 63%"
 KINDS: dict[str, dict[str, tuple[float, str]]] = {  # figures, and their sources, where nothing was calibrated
     "gpu": dict(
@@ -32,7 +33,7 @@ KINDS: dict[str, dict[str, tuple[float, str]]] = {  # figures, and their sources
         gemm_unaligned_batched=(0.032, f"{STEPS}: attention with heads of 150 at 10 TFLOP/s, BigScience's prequel"),
         attention_forward=(0.5, DAO),
         attention_backward=(0.43, DAO),
-        convolution_fraction=(0.8, ASSUMED),
+        convolution_fraction=(1.0, f"{RESNETS}: in float16"),
         array=(1, "no systolic array"),
     ),
     "tpu": dict(
@@ -50,10 +51,21 @@ KINDS: dict[str, dict[str, tuple[float, str]]] = {  # figures, and their sources
         gemm_unaligned_batched=(1.0, "what does not fill an array is filled up"),
         attention_forward=(0.5, "assumed, as on a GPU"),
         attention_backward=(0.43, "assumed, as on a GPU"),
-        convolution_fraction=(0.8, ASSUMED),
+        convolution_fraction=(1.0, ASSUMED),
         array=(128, "Jouppi et al. 2023 (ISCA), table 1: matrix units of 128 x 128"),
     ),
 }  # fmt: skip
+IN_FLOAT32 = "assumed: cuBLAS outside of matrix units"
+FRACTIONS_OF: dict[str, dict[str, dict[str, tuple[float, str]]]] = {  # the same, in some precisions
+    "gpu": dict(
+        gemm_fractions={"float32": (0.92, IN_FLOAT32)},
+        convolution_fractions={
+            "float32": (0.9, f"{RESNETS}, TensorFlow's of 2017 on P100"),
+            "tfloat32": (0.5, RESNETS),
+        },
+    ),
+    "tpu": dict(gemm_fractions={}, convolution_fractions={}),
+}
 FEEDS = {  # gemm_feed_bandwidth over the memory's, where it was not calibrated
     "gpu": (3.0, "assumed: 3 times the memory's, between 1.8 as fitted on the A100 and 5.7 on the H100"),
     "tpu": (1e6, "an array holds what it uses again"),
@@ -73,9 +85,13 @@ CALIBRATED = schema.figures(
 )  # fmt: skip
 PEAKS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.FLOPS)), optional=PRECISIONS)
 FRACTIONS = schema.table(schema.figures(**dict.fromkeys(PRECISIONS, schema.SHARE)), optional=PRECISIONS)
+BY_PRECISION = ("gemm_fractions", "convolution_fractions")
 DEVICE = schema.table(
-    {"kind": schema.one_of(*KINDS), "peak_flops": PEAKS, "gemm_fractions": FRACTIONS} | DATASHEET | CALIBRATED,
-    optional=("kind", "gemm_fractions", *CALIBRATED),
+    {"kind": schema.one_of(*KINDS), "peak_flops": PEAKS}
+    | dict.fromkeys(BY_PRECISION, FRACTIONS)
+    | DATASHEET
+    | CALIBRATED,
+    optional=("kind", *BY_PRECISION, *CALIBRATED),
 )
 
 
@@ -89,8 +105,12 @@ def described(table: Mapping) -> dict:
     kind = table.get("kind", "gpu")
     ratio, why = FEEDS[kind]
     defaults = KINDS[kind] | {"gemm_feed_bandwidth": (ratio * table["memory_bandwidth"]["value"], why)}
-    filled = {name: {"value": value, "source": why} for name, (value, why) in defaults.items()}
-    return {"kind": kind} | dict(table) | {name: figure for name, figure in filled.items() if name not in table}
+    fractions = {name: _figures(given) | table.get(name, {}) for name, given in FRACTIONS_OF[kind].items()}
+    return {"kind": kind} | dict(table) | {k: f for k, f in _figures(defaults).items() if k not in table} | fractions
+
+
+def _figures(sourced: Mapping[str, tuple[float, str]]) -> dict[str, dict]:
+    return {name: {"value": value, "source": source} for name, (value, source) in sourced.items()}
 
 
 def device(table: Mapping) -> Roofline:
@@ -103,8 +123,9 @@ def device(table: Mapping) -> Roofline:
         inner=array,
         memory_bandwidth=f["memory_bandwidth"],
         fraction=f["gemm_fraction"],
-        fractions=schema.values(table.get("gemm_fractions", {})),
+        fractions=schema.values(table["gemm_fractions"]),
         depth=f["gemm_depth"],
+        vector_flops=f["vector_flops"],
         last_wave=f["gemm_last_wave"],
         start_seconds=f["gemm_start_us"] * 1e-6,
         feed_bandwidth=f["gemm_feed_bandwidth"],
@@ -125,5 +146,6 @@ def device(table: Mapping) -> Roofline:
         attention_forward=f["attention_forward"],
         attention_backward=f["attention_backward"],
         convolution_fraction=f["convolution_fraction"],
+        convolution_fractions=schema.values(table["convolution_fractions"]),
         winograd=array == 1,
     )

@@ -9,6 +9,8 @@ from functools import cached_property
 
 WIDTH = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "float4": 0.5}  # bytes
 SHORTEST_SPLIT = 256  # steps along k, of which a part has at least as many
+VECTOR_DEPTH = 16.0  # CUTLASS's SIMT kernels of float32: two stages of 8 steps along k
+MATRIX_UNITS = 3.0  # times the rate of other arithmetic, from which on products are taken to run in matrix units
 Tiles = tuple[tuple[int, int], ...]
 
 
@@ -22,7 +24,8 @@ class Products:
     units and a second kernel adds the parts up (split-K); of all tiles and splits the fastest is taken.
 
     fraction: of the peak, what whole waves of the largest tile reach; fractions: of some dtypes. depth: steps along k
-    that a tile loses in starting and ending. inner: k is rounded up to a multiple of it. start_seconds: of a kernel.
+    that a tile loses in starting and ending, at most VECTOR_DEPTH outside of matrix units; vector_flops: the rate of
+    other arithmetic, by which these are known. inner: k is rounded up to a multiple of it. start_seconds: of a kernel.
     feed_bandwidth: bytes a second with which units get the rows and columns of A and B, which smaller tiles use less
     often. accumulate: share of the memory traffic of C that shows where a product is added to it. sustained: share of
     the peak that power allows for longer than `burst_seconds`. unaligned, unaligned_batched: shares of the peak where
@@ -35,6 +38,7 @@ class Products:
     fraction: float = 1.0
     fractions: Mapping[str, float] = field(default_factory=dict)
     depth: float = 0.0
+    vector_flops: float = 0.0
     last_wave: float = 0.0
     inner: int = 1
     start_seconds: float = 0.0
@@ -55,7 +59,8 @@ class Products:
         fraction = self.fractions.get(dtype, self.fraction)
         if layout and not self._aligned(m, n, k, layout, width):
             fraction = min(fraction, self.unaligned if batch == 1 else self.unaligned_batched)
-        rate, depth = peak * fraction, -(-k // self.inner) * self.inner + self.depth
+        depth = self.depth if peak > MATRIX_UNITS * self.vector_flops else min(self.depth, VECTOR_DEPTH)
+        rate, steps = peak * fraction, -(-k // self.inner) * self.inner + depth
         needed = width * peak / (2 * self.feed_bandwidth)  # reuse of a tile, at which feeding it takes as long
         found = math.inf
         for tile_m, tile_n, reuse in self._tiles:
@@ -64,11 +69,11 @@ class Products:
                 break  # the smaller ones are slower yet
             tiles = batch * -(-m // tile_m) * -(-n // tile_n)
             step = 2 * self.units * tile_m * tile_n / fed
-            found = min(found, step * self._waves(tiles) * depth)
+            found = min(found, step * self._waves(tiles) * steps)
             if 2 * tiles <= self.units and k > SHORTEST_SPLIT and self.last_wave < 1:
                 splits = min(self.units // tiles, -(-k // SHORTEST_SPLIT))
                 added = self.start_seconds + splits * 8 * batch * m * n / self.memory_bandwidth
-                found = min(found, step * self._waves(tiles * splits) * (k / splits + self.depth) + added)
+                found = min(found, step * self._waves(tiles * splits) * (k / splits + depth) + added)
         found = max(found, flops / (peak * self.sustained) - self.burst_seconds)
         return self.start_seconds + found + self.accumulate * accumulated / self.memory_bandwidth
 

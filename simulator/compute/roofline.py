@@ -24,7 +24,8 @@ class Roofline:
     peak_flops: of products, by dtype; one that the device lacks runs as the fastest that is at least as wide.
     vector_flops: of all else. memory_bandwidth: that is reached. products: how long products take, by their shape.
     attention_forward, attention_backward: of attention in tiles, what is reached of the peak; pairs of query and key
-    that are not seen are left out. convolution_fraction: of a product of the same shape, what a convolution reaches.
+    that are not seen are left out. convolution_fraction: of a product of the same shape, what a convolution reaches;
+    convolution_fractions: in some dtypes.
     winograd: convolutions of 3 x 3 and 5 x 5 at stride 1 in float32 are made with fewer products.
     """
 
@@ -37,6 +38,7 @@ class Roofline:
     attention_forward: float = 1.0
     attention_backward: float = 1.0
     convolution_fraction: float = 1.0
+    convolution_fractions: Mapping[str, float] = field(default_factory=dict)
     winograd: bool = False
     instruction_seconds = 0.0
     device = "cpu"  # as meta notes calls: by its choice of algorithms
@@ -85,10 +87,12 @@ class Roofline:
         return 2 * batch * queries * keys * widths * seen * share / (self.peak(call.dtype) * reached)
 
     def _convolution(self, call: KernelCall) -> float:
-        """As the product that it is where windows are not copied into a matrix, or outside of matrix units."""
+        """As the product that it is where windows are not copied into a matrix; in groups, or outside matrix units."""
         fewer = WINOGRAD if self.winograd and call.dtype == "float32" and is_small_window(call) else 1.0
-        product = self._product(*implicit_product(call), "NN", 0, call.dtype) / self.convolution_fraction
-        return min(product / fewer, self.launch_seconds + call.flops / self.vector_flops)
+        reached = self.convolution_fractions.get(call.dtype, self.convolution_fraction)
+        product = self._product(*implicit_product(call), None, 0, call.dtype)
+        seconds, *_, groups = product / (reached * fewer), *call.options
+        return seconds if groups == 1 else min(seconds, self.launch_seconds + call.flops / self.vector_flops)
 
     def __str__(self) -> str:
         dtype = next((d for d in ("bfloat16", "float16") if d in self.peak_flops), next(iter(self.peak_flops)))

@@ -39,7 +39,7 @@ def test_every_entry_of_a_file_is_explained():
         "peak_flops",
         "bandwidth",
         "topology",
-        "gemm_fractions",
+        *device.BY_PRECISION,
     }
     known |= {*device.DATASHEET, *device.CALIBRATED, *cluster_file.CALIBRATED, *cluster_file.JOINED, *cluster_file.UNIT}
     known |= {*cluster_file.OWN, *(key for own in cluster_file.OWN.values() for key in own)}

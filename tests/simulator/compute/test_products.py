@@ -37,6 +37,14 @@ def test_starting_and_ending_a_tile_costs_depth_steps_along_k_and_k_is_filled_up
     assert seconds(1, 4, 16, 5, inner=4) == seconds(1, 4, 16, 8)
 
 
+def test_starting_a_tile_takes_fewer_steps_outside_of_matrix_units():
+    assert seconds(1, 4, 16, 5, depth=150.0, vector_flops=50.0) == seconds(
+        1, 4, 16, 5 + 16
+    )  # of 100 FLOP/s in products
+    assert seconds(1, 4, 16, 5, depth=150.0, vector_flops=30.0) == seconds(1, 4, 16, 5 + 150)
+    assert seconds(1, 4, 16, 5, depth=3.0, vector_flops=50.0) == seconds(1, 4, 16, 8)
+
+
 def test_the_tile_that_wastes_least_is_taken_and_smaller_ones_are_fed_more_slowly():
     tiles = ((4, 8), (8, 4), (2, 2))
     assert seconds(1, 8, 4, 5, units=1, tiles=tiles) == seconds(1, 4, 8, 5, units=1)

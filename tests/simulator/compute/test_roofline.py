@@ -1,5 +1,7 @@
 """compute/roofline.py: kernel calls priced by a device's figures: 100 FLOP/s of products, 10 of all else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,13 @@ def test_a_convolution_is_a_product_of_its_windows_and_its_weights_gradient_sums
     device = roofline(vector_flops=1e-9, products=PLAIN, convolution_fraction=0.5, **FAST)
     for call, (m, n, k) in ((forward, (210, 4, 18)), (backward, (320, 3, 24)), (of_weight, (4, 18, 210))):
         assert device.price(call)[0] == pytest.approx(2 * m * n * k / 100 / 0.5)
+
+
+def test_convolutions_reach_another_share_in_some_dtypes():
+    shares = dict(convolution_fraction=0.5, convolution_fractions={"tfloat32": 0.25})
+    device = roofline(products=PLAIN, **shares, **FAST)
+    call, *_ = calls((5, 3, 8, 8), (4, 3, 2, 3))
+    assert device.price(replace(call, dtype="tfloat32"))[0] == pytest.approx(2 * device.price(call)[0])
 
 
 def test_small_windows_of_float32_take_fewer_products_where_winograds_algorithm_is():
