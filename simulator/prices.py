@@ -123,7 +123,8 @@ class Prices:
     def _stretches_of(self, calls: Sequence[Call]) -> Stretches:
         if id(calls) not in self._stretches:
             found, busy, slowed, launches = [], 0.0, 0.0, 0
-            for call in self.stack.rewrite(calls, self.plan.precision):
+            loss = self.stack.loss if calls is self.costs.profile.loss else ""
+            for call in self.stack.rewrite(calls, loss or self.plan.precision):
                 launches += not (isinstance(call, KernelCall) and call.kind == "view")
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)

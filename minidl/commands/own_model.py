@@ -45,11 +45,14 @@ function that makes one; else the model's own attribute loss, or cross-entropy.
 """
 
 
-def model_name(names: Collection[str]) -> Callable[[str], str]:
-    """The type of an argument that names a model: one of `names`, or a function in a file."""
+def model_name(names: Collection[str], configs: bool = False) -> Callable[[str], str]:
+    """The type of an argument that names a model: one of `names`, or a function in a file.
+
+    configs: or, by its path, a `config.json` of which `models.builder` makes one.
+    """
 
     def check(text: str) -> str:
-        if text in names or ":" in text:
+        if text in names or ":" in text or (configs and text.endswith(".json")):
             return text
         if text.endswith(".py"):
             raise argparse.ArgumentTypeError(f"{text!r} names no function of that file: write {text}:build")

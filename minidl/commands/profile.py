@@ -38,9 +38,11 @@ def add_parser(commands) -> None:
     )
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("positional", nargs="?", type=model_name(BUILDERS), metavar="MODEL",
-                       help=f"FILE.py:BUILD, or one of {', '.join(BUILDERS)}")  # fmt: skip
-    which.add_argument("--model", type=model_name(BUILDERS), metavar="MODEL", help="the same, as `train` has it")
+    which.add_argument("positional", nargs="?", type=model_name(BUILDERS, configs=True), metavar="MODEL",
+                       help=f"FILE.py:BUILD, a config.json, or one of {', '.join(BUILDERS)}")  # fmt: skip
+    which.add_argument(
+        "--model", type=model_name(BUILDERS, configs=True), metavar="MODEL", help="the same, as `train` has it"
+    )
     add("--batch", type=count, default=8, metavar="N", help="samples (default: 8)")
     add("--depth", type=count, default=1, metavar="N", help="how far down into blocks of blocks (default: 1)")
     add("--repeats", type=count, default=5, metavar="N", help="runs of which the median is taken (default: 5)")
@@ -53,7 +55,7 @@ def run(chosen: argparse.Namespace, console: Console) -> Outcome:
     """Count and measure."""
     check_writable(chosen.json)
     name = chosen.positional or chosen.model
-    own = None if name in BUILDERS else OwnModel(name)
+    own = OwnModel(name) if ":" in name else None
     with blamed(own and own.path):
         found = _profile(chosen, name, own, "meta")
         if not chosen.no_time:

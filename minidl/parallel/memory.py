@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from minidl.parallel.costs import Costs
-from minidl.parallel.instructions import BufferName, Instruction
+from minidl.parallel.instructions import BufferName, Instruction, Loss
 from minidl.parallel.instructions.buffers import GATHERED, LOCAL, of_micro_batch
 from minidl.parallel.program import Program
 
@@ -34,8 +34,12 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def peak_memory(program: Program, rank: int, step: Sequence[Instruction] | None = None) -> Memory:
+def peak_memory(
+    program: Program, rank: int, step: Sequence[Instruction] | None = None, beside_loss: float = 0.0
+) -> Memory:
     """What `rank` holds when it holds most. step: its list, by default that of the program (structure.py: `steps_of`).
+
+    beside_loss: bytes of activations that are there while the loss is computed, and that no buffer has.
 
     As `memory_over_step`, but what an instruction does to storages that no other buffer lies in is one number, for all
     micro-batches.
@@ -60,8 +64,9 @@ def peak_memory(program: Program, rank: int, step: Sequence[Instruction] | None 
                 if users[key] == (sign > 0):
                     kind, nbytes = known[key]
                     now[kind] += sign * nbytes
-            if sign > 0 and (total := sum(now.values())) > most:
-                peak, most = held.memory(), total
+            beside = beside_loss if isinstance(i, Loss) else 0.0
+            if sign > 0 and (total := sum(now.values()) + beside) > most:
+                peak, most = held.memory(beside), total
     return peak
 
 
@@ -183,5 +188,7 @@ class _Held:
                     kind, held = self.known[storage]
                     self.nbytes[kind] -= held
 
-    def memory(self) -> Memory:
-        return Memory(**{kind: self.nbytes[kind] for kind in KINDS})
+    def memory(self, beside: float = 0.0) -> Memory:
+        """What is held. beside: bytes of activations that no buffer has."""
+        held = Memory(**{kind: self.nbytes[kind] for kind in KINDS})
+        return replace(held, activations=held.activations + beside) if beside else held

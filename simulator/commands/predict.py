@@ -47,6 +47,8 @@ examples:
       --tokens 300e9 --timeline step.png
   python -m simulator predict gpt2-small --cluster tpu-v4 --data 8 \\
       --sequence 512 --layers 24 --batch-size 64
+  python -m simulator predict llama/config.json --cluster dgx-h100-80g \\
+      --stack torchtitan --devices 64 --sharding parameters --batch-size 64
 
 {HELP}
 {EXIT_CODES}
@@ -60,7 +62,9 @@ def add_parser(commands) -> None:
         "predict", help="predict one training step of a model on a cluster", description=DESCRIPTION, epilog=EPILOG
     )
     add = parser.add_argument
-    add("model", type=model_name(BUILDERS), metavar="MODEL", help=f"FILE.py:BUILD, or one of {', '.join(BUILDERS)}")
+    add("model", type=model_name(BUILDERS, configs=True), metavar="MODEL",
+        help="FILE.py:BUILD, the path of a config.json as Hugging Face's models have it, or one of "
+        f"{', '.join(BUILDERS)}")  # fmt: skip
     add("--layers", type=count, metavar="N", help="layers of the model, where it has a choice (default: its own)")
     add("--sequence", type=count, metavar="N", help="tokens of a sample, of a language model (default: its own)")
     add("--batch-size", type=count, required=True, metavar="N", help="samples of a global batch")
@@ -95,7 +99,7 @@ def run(options, console: Console) -> Outcome:
     changes = {name: given for name in ("layers", "sequence") if (given := getattr(options, name)) is not None}
     rate, make = OPTIMIZERS[options.optimizer]
     settings: dict[str, Any] = {"optimizer": lambda parameters: make(parameters, lr=rate)}
-    own = None if options.model in BUILDERS else OwnModel(options.model)
+    own = OwnModel(options.model) if ":" in options.model else None
     with blamed(own.path if own else None):
         if own is None:
             build = models.builder(options.model, **changes)

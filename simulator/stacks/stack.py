@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from minidl.parallel.block_profile import Call
+from minidl.parallel.plan import PRECISIONS as PRECISIONS_OF_PLANS
 from minidl.parallel.plan import RECOMPUTATIONS, Plan
 from simulator import schema
 from simulator.compute.device import PRECISIONS
@@ -53,6 +54,7 @@ class Stack:
     convolutions if it is "tfloat32"; "" that of the plan.
     cast_passes: times that such a product's operands are read or written to be cast, where it has a dtype of its own.
     accumulates_in_products: gradients of weights are added up by the product that makes them, by no kernel of its own.
+    loss: the dtype of the loss's kernels: "" that of the plan. A wider one has copies of the logits and their gradient.
     update_passes: bytes that an update moves, relative to those of minidl in float32.
     update_at_once: one kernel updates all parameters that are updated together.
     dispatch_us: what the host takes to launch a kernel. A block whose kernels are faster waits for it.
@@ -88,6 +90,7 @@ class Stack:
     products: str = _entry("", schema.one_of("", *PRECISIONS))
     cast_passes: float = _entry(0.0, schema.NOT_NEGATIVE)
     accumulates_in_products: bool = _entry(False, schema.boolean)
+    loss: str = _entry("", schema.one_of("", *PRECISIONS_OF_PLANS))
     update_passes: float = _entry(1.0, schema.POSITIVE)
     update_at_once: bool = _entry(False, schema.boolean)
     dispatch_us: float = _entry(0.0, schema.NOT_NEGATIVE)
@@ -97,7 +100,7 @@ class Stack:
     pipeline_hidden: float = _entry(0.0, PART)
     gather_overlap: float = _entry(1.0, PART)
     split_sends: bool = _entry(False, schema.boolean)
-    gradients: str = _entry("", schema.one_of("", "float32", "bfloat16", "float16"))
+    gradients: str = _entry("", schema.one_of("", *PRECISIONS_OF_PLANS))
     bucket_mb: float | None = _entry(None, schema.POSITIVE)
     recompute: str = _entry("", schema.one_of("", *RECOMPUTATIONS))
     workspace_gb: float = _entry(0.0, schema.NOT_NEGATIVE)

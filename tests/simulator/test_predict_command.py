@@ -158,6 +158,34 @@ def test_predict_takes_a_file_and_a_precision(tmp_path, capsys):
     assert seconds[0] < seconds[1]
 
 
+def test_predict_takes_a_config_and_a_stack_and_says_where_axes_lie(tmp_path, capsys):
+    config = {
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 32,
+        "rms_norm_eps": 1e-5, "hidden_act": "silu",
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    found = predicted(tmp_path, f"{path} --cluster dgx-a100 --tensor 2 --data 8 --batch-size 16 --stack megatron-lm")
+    assert found["stack"] == "megatron-lm" and found["assumptions"]["sequence"] == 32 and found["pace"] > 0
+    assert [(axis["axis"], axis["size"]) for axis in found["placement"]] == [("tensor", 2), ("data", 8)]
+    printed = capsys.readouterr().out
+    assert "software" in printed and "Megatron-LM" in printed and "placement" in printed
+    assert max(map(len, printed.splitlines()[2:])) <= 80
+    path.write_text(json.dumps(config | {"architectures": ["MambaForCausalLM"]}))
+    check_refused(capsys, f"predict {path} --cluster dgx-a100 --batch-size 16", "architectures")
+    check_refused(capsys, f"predict {tmp_path}/no.json --cluster dgx-a100 --batch-size 16", "no.json")
+
+
+def test_predict_says_with_which_changes_a_plan_would_fit(tmp_path, capsys):
+    found = predicted(tmp_path, "gpt3-175b --cluster dgx-a100 --tensor 8 --pipeline 8 --data 4 --batch-size 32", 1)
+    assert not found["fits"] and found["ways_to_fit"]
+    assert all(way["memory_bytes"] <= found["device_memory_bytes"] for way in found["ways_to_fit"])
+    printed = " ".join(capsys.readouterr().out.split())
+    first = found["ways_to_fit"][0]["changes"]
+    assert "It would fit with " + " ".join(f"{name}={value}" for name, value in first.items()) in printed
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_prediction_is_kept_whatever_becomes_of_the_terminal(tmp_path, monkeypatch, kind):
     options = ["--json", str(tmp_path / "p"), "--trace", str(tmp_path / "t"), "--timeline", str(tmp_path / "t.svg")]
@@ -227,6 +255,8 @@ REFUSED = {
     "an unknown optimizer": ("predict gpt-tiny --batch-size 8 --optimizer best", "invalid choice: 'best'"),
     "no rank at all": (
         "predict gpt-tiny --batch-size 8 --data 0 --cluster dgx-a100", "--data: '0' is not a whole number"),
+    "an unknown stack": (
+        "predict gpt-tiny --batch-size 8 --cluster dgx-a100 --stack torch", "no stack 'torch': neither a file nor one"),
     "a precision it does not have": (
         "predict gpt-tiny --batch-size 8 --cluster tpu-v4 --precision float32", "has no precision 'float32'"),
     "a precision of this machine": ("predict gpt-tiny --batch-size 8 --precision float16", "machine trains in float32"),

@@ -33,6 +33,15 @@ def test_gradients_that_are_kept_in_float32_take_twice_the_bytes():
     assert full == replace(half, gradients=2 * half.gradients)
 
 
+def test_a_loss_in_float32_has_copies_of_the_logits_and_their_gradient():
+    plan = Plan(precision="bfloat16")
+    half, full = (predicted(plan, loss=dtype) for dtype in ("", "float32"))
+    logits = 32 * 16 * 64
+    assert full.memory[0].activations == half.memory[0].activations + 2 * 4 * logits
+    kernels = [predicted(plan, loss=dtype).program.costs.profile.loss for dtype in ("", "float32")]
+    assert kernels[0] == kernels[1] and predicted(Plan(), loss="float32").memory == predicted(Plan()).memory
+
+
 def test_what_fits_needs_no_way():
     assert predicted(Plan()).ways_to_fit == ()
 
