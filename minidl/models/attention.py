@@ -92,17 +92,14 @@ class GroupedQueryAttention(nn.Module):
         if self.rotary_base is not None:
             qk = rotate(qk, self.rotary_base, self.context)
         q, k = qk[:, :, :-1], qk[:, :, -1:]
-        if self.context is None:
-            k, v = k.expand(q.shape), v.expand(q.shape)  # queries share them
-        q, k, v = (t.reshape(batch, local * t.shape[2], sequence, width) for t in (q, k, v))
-        # (batch, local heads, sequence, head_dim)
-        if self.context is None:
+        if self.context is None:  # queries share them: (batch, local kv_heads, queries, sequence, head_dim)
             out = ops.scaled_dot_product_attention(
                 q, k, v, is_causal=True, recompute=self.recompute, window=self.window
-            )
+            ).permute(0, 3, 1, 2, 4)
         else:
-            out = ring_attention(q, k, v, self.context, is_causal=True)
-        out = out.permute(0, 2, 1, 3).reshape(batch, sequence, local * queries * width)
+            q, k, v = (t.reshape(batch, local * t.shape[2], sequence, width) for t in (q, k, v))
+            out = ring_attention(q, k, v, self.context, is_causal=True).permute(0, 2, 1, 3)
+        out = out.reshape(batch, sequence, local * queries * width)
         return self.projection(out)  # (batch, sequence, hidden)
 
 
