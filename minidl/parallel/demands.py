@@ -26,6 +26,14 @@ def whole_version(rank: RankTags, i: I.ThroughBuckets, place: tuple[int, int]) -
     return version
 
 
+def whole_versions(rank: RankTags, i: I.ThroughBuckets) -> list[Version]:
+    """Those of all its buckets."""
+    versions = [rank.tags[b] for b in i.parameters[: len(i.buckets)]]
+    if i.gathered or not all(version.whole for version in versions):
+        return [whole_version(rank, i, (i.chunk, b)) for b in i.buckets]
+    return versions
+
+
 def check_slots(facts: Facts, rank: RankTags, i: Instruction) -> None:
     """It works on each bucket where the worker has it: in the slot of that bucket, or where it is kept."""
     dropped, local = facts.dropped[rank.stage], facts.slots[rank.stage]
@@ -55,10 +63,12 @@ def check_own_share(facts: Facts, rank: RankTags, i: I.CustomInstruction) -> Non
 
 def check_apart(facts: Facts, rank: RankTags, i: I.ThroughBuckets) -> None:
     """It knows of what is apart in its blocks, and what it reads of that is whole; and where all that lies."""
-    check_slots(facts, rank, i)
-    held = facts.layout.apart_in(i.chunk, i.buckets, trained=isinstance(i, I.GivesGradients))
-    if i.apart != held:
-        raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
+    if facts.fits.get((rank.stage, id(i.work))) is not i.work:
+        check_slots(facts, rank, i)
+        held = facts.layout.apart_in(i.chunk, i.buckets, trained=isinstance(i, I.GivesGradients))
+        if i.apart != held:
+            raise ProgramError(f"rank {rank.number}: {i} needs what is apart there, {held}")
+        facts.fits[rank.stage, id(i.work)] = i.work
     if not isinstance(i, I.BackwardWeights):  # which reads none
         for n in i.apart:
             whole_version(rank, i, (APART, n))

@@ -15,6 +15,7 @@ from minidl.parallel.layout import Layout
 from minidl.parallel.machine import Compiled, Entry, compile_list
 from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import Plan
+from minidl.trace import MESSAGES
 from minidl.units import counted
 
 if TYPE_CHECKING:
@@ -83,10 +84,17 @@ class Program(Displayed):
         if rank not in range(self.world_size):
             raise IndexError(f"there are the ranks 0 to {self.world_size - 1}, and no {rank!r}")
         if rank not in self._ranks:
-            self._ranks[rank] = (
-                self._original[rank] if self._original is not None else self.make(self.plan, self.plan.mesh(rank))
-            )
+            self._ranks[rank] = self._original[rank] if self._original is not None else self._made(rank)
         return self._ranks[rank]
+
+    def _made(self, rank: int) -> RankProgram:
+        """Of the ranks of a stage the first has its list made; the others have the same but for their peers."""
+        mesh = self.plan.mesh(rank)
+        first = mesh.rank_at(data=0, context=0, expert=0, tensor=0)
+        if rank == first:
+            return self.make(self.plan, mesh)
+        own, away = self[first], rank - first
+        return RankProgram(*(tuple([_moved(i, away) for i in getattr(own, part)]) for part in PARTS))
 
     def persistent(self, rank: int) -> frozenset[B.BufferName]:
         """The buffers of `rank` that stay from step to step."""
@@ -104,10 +112,10 @@ class Program(Displayed):
             if rank == first or self.edited:
                 found = compile_list(own, self.persistent(rank))
             else:  # which differs from that of the first rank of its stage by its peers alone
-                found = {
-                    lane: tuple(map(Entry, (i for i in own if i.lane == lane), (entry.after for entry in entries)))
-                    for lane, entries in self.compiled(first, part).items()
-                }
+                found = dict(self.compiled(first, part))
+                if MESSAGES in found:
+                    messages = (i for i in own if i.lane == MESSAGES)
+                    found[MESSAGES] = tuple(map(Entry, messages, (entry.after for entry in found[MESSAGES])))
             self._compiled[rank, part] = found
         return self._compiled[rank, part]
 
@@ -175,6 +183,18 @@ class Program(Displayed):
         from minidl.parallel.listing import listing
 
         return listing(self)
+
+
+def _moved(i: Instruction, away: int) -> Instruction:
+    """The same on a rank so far away, whose peers are as far away."""
+    if i.lane != MESSAGES:
+        return i
+    made = object.__new__(type(i))
+    vars(made).update(vars(i))
+    vars(made).pop("work", None)
+    peer = "to" if i.kind == "send" else "source"
+    vars(made)[peer] += away
+    return made
 
 
 def edited(program: Program, edit: Callable[[Program], Program] | None) -> Program:

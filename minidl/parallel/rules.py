@@ -19,6 +19,7 @@ from minidl.parallel.demands import (
     check_samples,
     check_slots,
     whole_version,
+    whole_versions,
 )
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions import buffers as B
@@ -46,24 +47,24 @@ def _load(facts: Facts, rank: RankTags, i: I.LoadInput | I.LoadTarget) -> Tags:
 
 
 def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
-    buckets = facts.layout.buckets[i.chunk]
-    tag = rank.tags[B.activation(i.chunk, i.micro_batch, i.first - 1)]
+    buckets, (x, *_) = facts.layout.buckets[i.chunk], i.reads
+    tag = rank.tags[x]
     if tag.blocks != buckets[i.first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
     statistics = B.statistics(i.chunk)
     if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
         raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
-    tags: Tags = {B.activation(i.chunk, i.micro_batch, i.last): tag._replace(blocks=buckets[i.last][1])}
-    tags |= {buffer: rank.tags[buffer] for buffer in i.writes if buffer == statistics}
-    for b in i.buckets:
-        version = whole_version(rank, i, (i.chunk, b))
-        kept = B.saved(i.chunk, i.micro_batch, b)
-        before = tag._replace(blocks=buckets[b][0])
-        if kept in i.writes:
-            tags[kept] = before, version
+    versions = whole_versions(rank, i)
+    tags: Tags = {}
+    for buffer in i.writes:
+        if buffer.holds == "activation":
+            tags[buffer] = Tag(tag.replica, tag.micro_batch, buckets[buffer.bucket][1])
+        elif buffer.holds == "saved":
+            before = Tag(tag.replica, tag.micro_batch, buckets[buffer.bucket][0])
+            tags[buffer] = before, versions[buffer.bucket - i.first]
             rank.keep(i)
-        elif (x := B.activation(i.chunk, i.micro_batch, b - 1)) in i.writes:
-            tags[x] = before
+        elif buffer == statistics:
+            tags[buffer] = rank.tags[buffer]
     check_apart(facts, rank, i)
     return tags
 
@@ -102,13 +103,13 @@ def _backward_weights(facts: Facts, rank: RankTags, i: I.BackwardWeights) -> Tag
 
 def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> Tags:
     """The gradient meets what forward kept, block after block."""
-    buckets = facts.layout.buckets[i.chunk]
-    gradient = rank.tags[B.output_gradient(i.chunk, i.micro_batch, i.last)]
+    buckets, (used_up, *kept) = facts.layout.buckets[i.chunk], i.frees
+    gradient, versions = rank.tags[used_up], whole_versions(rank, i)
     for b in reversed(i.buckets):
-        saved, version = rank.tags[B.saved(i.chunk, i.micro_batch, b)]
-        if gradient != saved._replace(blocks=buckets[b][1]):
+        saved, version = rank.tags[kept[b - i.first]]
+        if gradient != Tag(saved.replica, saved.micro_batch, buckets[b][1]):
             raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
-        if version != whole_version(rank, i, (i.chunk, b)):
+        if version != versions[b - i.first]:
             raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
         gradient = saved
     return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
@@ -124,12 +125,15 @@ def _add_gradients(
     check_apart(facts, rank, i)
     tags: Tags = {}
     lie, slots = dict(zip(i.places, i.gradients, strict=True)), dict(i.local)
+    sums: dict[tuple, Sum] = {}  # most buckets have the same
     for b in i.buckets:
         saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
         place = i.chunk, b
         gradients = lie[place]
-        so_far = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place if place in slots else None)
-        tags[gradients] = so_far._replace(samples=so_far.samples + facts.samples([saved.samples]))
+        before = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place if place in slots else None)
+        if (before, saved) not in sums:
+            sums[before, saved] = before._replace(samples=before.samples + facts.sample(saved.samples))
+        tags[gradients] = sums[before, saved]
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True):
             place = APART, n
             gradients = lie[place]
@@ -138,8 +142,7 @@ def _add_gradients(
             so_far = tags.get(gradients, rank.tags.get(gradients)) if known else new
             found = facts.found(n, rank.mesh, saved.samples, i.chunk, b)
             tags[gradients] = so_far._replace(samples=so_far.samples + found)
-        rank.live[i.chunk, i.micro_batch] -= 1
-    rank.live = +rank.live  # without those of which nothing is left
+    rank.drop(i)
     return tags
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -107,7 +106,11 @@ class Facts:
     layout: Layout
     meshes: tuple[Mesh, ...]
     statistics: bool
+    fits: dict[tuple[int, int], tuple] = field(
+        default_factory=dict
+    )  # of a stage, what was found to fit it, by identity
     _numbers: dict[Hashable, int] = field(default_factory=dict)  # of each sample, its bit
+    _alone: dict[Hashable, Samples] = field(default_factory=dict)
 
     @cached_property
     def dropped(self) -> list[dict[Place, int]]:
@@ -125,6 +128,12 @@ class Facts:
         for sample in found:
             there |= 1 << self._numbers.setdefault(sample, len(self._numbers))
         return Samples(there)
+
+    def sample(self, sample: Hashable) -> Samples:
+        """One."""
+        if sample not in self._alone:
+            self._alone[sample] = self.samples([sample])
+        return self._alone[sample]
 
     def names(self, bits: int) -> list[Hashable]:
         """The samples whose bits these are, in order."""
@@ -192,10 +201,20 @@ class RankTags:
         self.stage = self.mesh.coordinate("pipeline")
         for place in facts.dropped[self.stage]:
             self.tags[B.parameters(*place)] = Version(0, False)
-        self.live: Counter = Counter()  # (chunk, micro-batch) -> buckets that keep their activations
+        self.live: dict[tuple[int, int], int] = {}  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 
     def keep(self, i: I.Forward | I.Recompute) -> None:
         """A bucket keeps what backward needs."""
-        self.live[i.chunk, i.micro_batch] += 1
+        key = i.chunk, i.micro_batch
+        self.live[key] = self.live.get(key, 0) + 1
         self.peak = max(self.peak, len(self.live))
+
+    def drop(self, i: I.Backward | I.BackwardWeights) -> None:
+        """Its buckets keep nothing any more."""
+        key = i.chunk, i.micro_batch
+        left = self.live.get(key, 0) - len(i.buckets)
+        if left > 0:
+            self.live[key] = left
+        else:
+            self.live.pop(key, None)
