@@ -153,11 +153,11 @@ class Dependencies:
         while moved:
             moved = False
             for lane in lanes.values():
-                ends, length = lane.ends, lane.length
-                while len(ends) < length and not lane.waits:
-                    instruction, after = lane.entries[len(ends)]
+                ends, length, entries = lane.ends, lane.length, lane.entries
+                while (place := len(ends)) < length and not lane.waits:
+                    instruction, after = entries[place]
                     for name, number in after:
-                        if len(lanes[name].ends) < number:
+                        if number > 0 and len(lanes[name].ends) < number:
                             break
                     else:
                         if HANDLERS[instruction.kind](self, rank, lane, instruction):
@@ -239,23 +239,26 @@ class Dependencies:
                 found.append(other.ends[number - 1] if number > 0 else (other, number - 1))
         return found
 
-    def _add(self, members: tuple[Member, ...], waits: list, lanes: Iterable[_Lane], **what: bool) -> None:
+    def _add(
+        self, members: tuple[Member, ...], waits: list, lanes: Iterable[_Lane], ends: bool = True, inside: bool = False
+    ) -> None:
         """A node that waits for these; of more than two some are joined before, the last one is not."""
+        nodes = self.nodes
         while len(waits) > 2:
             first, second, *others = waits
-            self._append(first, second, ())
-            waits = [len(self.nodes) - 1, *others]
-        self._append(waits[0], waits[-1], members, **what)
+            self._append(first, second, (), True, False)
+            waits = [len(nodes) - 1, *others]
+        self._append(waits[0], waits[-1], members, ends, inside)
         for lane in lanes:
-            lane.ends.append(len(self.nodes) - 1)
+            lane.ends.append(len(nodes) - 1)
 
-    def _append(self, first, second, members: tuple[Member, ...], **what: bool) -> None:
+    def _append(self, first, second, members: tuple[Member, ...], ends: bool, inside: bool) -> None:
         here = len(self.nodes)
-        if type(first) is int and type(second) is int:
-            self.nodes.append(Node(here - first, here - second, members, **what))
+        if first.__class__ is int and second.__class__ is int:
+            self.nodes.append(Node(here - first, here - second, members, ends, inside))
         else:
             self._before.append((here, [first, second]))
-            self.nodes.append(Node(0, 0, members, **what))
+            self.nodes.append(Node(0, 0, members, ends, inside))
 
     def _tie_to_step_before(self) -> None:
         """Now that it is known where all are, wait for those of the step before as well."""

@@ -10,7 +10,6 @@ with tags, the worker with kernels, the simulator with clocks. Nothing here know
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,13 +36,17 @@ Counts = dict[str, int]  # lane -> a place there: how many of its instructions a
 
 
 class _Use:
-    """Whether a buffer is held; who wrote or freed it last, None if nobody has in this step; who has read it since."""
+    """Whether a buffer is held; who wrote or freed it last, None if nobody has in this step; who has read it since.
 
-    __slots__ = ("held", "lane", "count", "readers")
+    reader, freer: the last instructions that read and freed it.
+    """
+
+    __slots__ = ("held", "lane", "count", "readers", "reader", "freer")
 
     def __init__(self, held: bool):
         self.held, self.lane, self.count = held, None, 0
         self.readers: Counts = {}
+        self.reader = self.freer = None
 
 
 def compile_list(instructions: Sequence[Instruction], persistent: Collection[BufferName]) -> Compiled:
@@ -52,51 +55,53 @@ def compile_list(instructions: Sequence[Instruction], persistent: Collection[Buf
     HazardError names the first instruction that is wrong.
     """
     uses = {buffer: _Use(True) for buffer in persistent}
-    counts: Counter[str] = Counter()
-    waits: list[tuple[Instruction, Counts]] = []
-    of_step_before: list[tuple[Counts, BufferName, bool]] = []  # whether for its readers, too
+    lanes: dict[str, list[tuple[Instruction, Counts]]] = {}
+    of_step_before: list[tuple[str, Counts, _Use, bool]] = []  # whether for its readers, too
     for i in instructions:
         lane, after = i.lane, {}
-        counts[lane] = count = counts[lane] + 1
+        lanes.setdefault(lane, []).append((i, after))
+        count = len(lanes[lane])
         for buffer in i.reads:
             use = uses.get(buffer)
             if use is None or not use.held:
                 raise HazardError(f"{i} reads {buffer}, which {'nothing writes' if use is None else 'is freed'} before")
-            if lane not in use.readers:  # else the lane has waited before
+            use.reader, readers = i, use.readers
+            if lane not in readers:  # else the lane has waited before
                 if use.lane is None:
-                    of_step_before.append((after, buffer, False))
-                elif after.get(use.lane, 0) < use.count:
+                    of_step_before.append((lane, after, use, False))
+                elif use.lane != lane and after.get(use.lane, 0) < use.count:
                     after[use.lane] = use.count
-            use.readers[lane] = count
-        for buffer in (*i.frees, *i.writes):
-            use = uses.get(buffer) or uses.setdefault(buffer, _Use(False))
-            if buffer not in i.reads and (use.held or buffer in i.frees):
-                raise HazardError(f"{i} frees or overwrites {buffer}, which it does not read, and others may")
-            if buffer in i.writes and buffer in i.frees:
-                raise HazardError(f"{i} frees {buffer}, which it writes")
-            if use.lane is None:
-                of_step_before.append((after, buffer, True))
-            elif after.get(use.lane, 0) < use.count:
-                after[use.lane] = use.count
-            for other, number in use.readers.items():
-                if after.get(other, 0) < number:
-                    after[other] = number
-            use.held, use.lane, use.count = buffer in i.writes, lane, count
-            use.readers.clear()
-        waits.append((i, after))
+            readers[lane] = count
+        for buffers, held in ((i.frees, False), (i.writes, True)):
+            for buffer in buffers:
+                use = uses.get(buffer) or uses.setdefault(buffer, _Use(False))
+                if held and use.freer is i:
+                    raise HazardError(f"{i} frees {buffer}, which it writes")
+                if use.reader is not i and (use.held or not held):
+                    raise HazardError(f"{i} frees or overwrites {buffer}, which it does not read, and others may")
+                if use.lane is None:
+                    of_step_before.append((lane, after, use, True))
+                elif use.lane != lane and after.get(use.lane, 0) < use.count:
+                    after[use.lane] = use.count
+                for other, number in use.readers.items():
+                    if other != lane and after.get(other, 0) < number:
+                        after[other] = number
+                use.held, use.lane, use.count = held, lane, count
+                use.readers.clear()
+                if not held:
+                    use.freer = i
     left = {buffer for buffer, use in uses.items() if use.held}
     for buffers, what in ((left.difference(persistent), "never freed"), (set(persistent) - left, "lost")):
         if buffers:
             raise HazardError(f"at the end of a step, {what}: {', '.join(map(str, sorted(buffers, key=str)))}")
     # The step before left each buffer as this one does: now that is known.
-    for after, buffer, for_readers in of_step_before:
-        use = uses[buffer]
-        for lane, count in ((use.lane, use.count), *(use.readers.items() if for_readers else ())):
-            if lane is not None:
-                after[lane] = max(after.get(lane, count - counts[lane]), count - counts[lane])
+    for lane, after, use, for_readers in of_step_before:
+        for other, number in ((use.lane, use.count), *(use.readers.items() if for_readers else ())):
+            if other is not None and other != lane:
+                number -= len(lanes[other])
+                after[other] = max(after.get(other, number), number)
     # Within a lane the order is that of the list: nothing to wait for.
-    entries = [Entry(i, tuple((lane, n) for lane, n in after.items() if lane != i.lane)) for i, after in waits]
-    return {lane: tuple(entry for entry in entries if entry.instruction.lane == lane) for lane in counts}
+    return {lane: tuple([Entry(i, tuple(after.items())) for i, after in found]) for lane, found in lanes.items()}
 
 
 class Lane:

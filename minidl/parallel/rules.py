@@ -134,7 +134,7 @@ def _add_gradients(
         if (before, saved) not in sums:
             sums[before, saved] = before._replace(samples=before.samples + facts.sample(saved.samples))
         tags[gradients] = sums[before, saved]
-        for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True):
+        for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True) if i.apart else ():
             place = APART, n
             gradients = lie[place]
             known = gradients in tags or n not in i.new_apart
