@@ -47,26 +47,29 @@ def peak_memory(
     step = program[rank].step if step is None else step
     held, resident = _resident(program, rank, step)
     effects = _Effects(program.costs, resident, step)
-    now = held.nbytes
-    peak, most = held.memory(), sum(now.values())
+    now, total = held.nbytes, sum(held.nbytes.values())
+    peak, most = held.memory(), total
     users: Counter[Hashable] = Counter()
     known: dict[Hashable, tuple[str, float]] = {}  # of what is shared, as who came first has it
     for i in step:
-        freed, written = effects.of(i)
-        for change, sign in ((freed, -1), (written, 1)) if i.uses_up else ((written, 1), (freed, -1)):
+        for change in effects.of(i):
+            sign = change.sign
             for kind, nbytes in change.own:
                 now[kind] += sign * nbytes
+                total += sign * nbytes
             for storage, kind, nbytes in change.shared:
                 key = storage, i.micro_batch if change.of_it else None
-                users[key] += sign
-                if users[key] == 1 and sign > 0:
+                users[key] = count = users[key] + sign
+                if count == 1 and sign > 0:
                     known[key] = kind, nbytes
-                if users[key] == (sign > 0):
+                if count == (sign > 0):
                     kind, nbytes = known[key]
                     now[kind] += sign * nbytes
-            beside = beside_loss if isinstance(i, Loss) else 0.0
-            if sign > 0 and (total := sum(now.values()) + beside) > most:
-                peak, most = held.memory(beside), total
+                    total += sign * nbytes
+            if sign > 0:
+                beside = beside_loss if isinstance(i, Loss) else 0.0
+                if total + beside > most:
+                    peak, most = held.memory(beside), total + beside
     return peak
 
 
@@ -106,9 +109,10 @@ def _resident(program: Program, rank: int, step: Sequence[Instruction]) -> tuple
 class _Effect(NamedTuple):
     """What freeing, or writing, some buffers changes. own: bytes by kind of storages in which no other buffer lies.
 
-    shared: the other storages, with their kinds and bytes. of_it: they are those of the instruction's micro-batch.
+    sign: -1 or 1. shared: the other storages, with their kinds and bytes. of_it: of the instruction's micro-batch.
     """
 
+    sign: int
     own: tuple[tuple[str, float], ...]
     shared: tuple[tuple[Hashable, str, float], ...]
     of_it: bool
@@ -124,8 +128,8 @@ class _Effects:
         self._users = Counter(s for b in {b for i in works.values() for b in self._buffers(i)} for s, *_ in self._of(b))
         self._known = {work: self._effects(i) for work, i in works.items()}
 
-    def of(self, i: Instruction) -> tuple[_Effect, _Effect]:
-        """Of what it frees, and of what it writes."""
+    def of(self, i: Instruction) -> Sequence[_Effect]:
+        """Of what it frees, and of what it writes, in the order in which that is so."""
         return self._known[id(i.work)]
 
     def _buffers(self, i: Instruction) -> Iterator[BufferName]:
@@ -146,16 +150,21 @@ class _Effects:
             self._storages[buffer] = tuple((storage, kind, nbytes * scale) for storage, nbytes in found)
         return self._storages[buffer]
 
-    def _effects(self, i: Instruction) -> tuple[_Effect, _Effect]:
-        return self._effect(i, i.frees), self._effect(i, i.writes)
+    def _effects(self, i: Instruction) -> Sequence[_Effect]:
+        effects = (self._effect(i, -1, i.frees), self._effect(i, 1, i.writes))[:: 1 if i.uses_up else -1]
+        return [effect for effect in effects if effect.own or effect.shared or effect.sign > 0]
 
-    def _effect(self, i: Instruction, buffers: Iterable[BufferName]) -> _Effect:
-        found = [one for buffer in self._changed(i, buffers) for one in self._of(buffer)]
-        own: Counter[str] = Counter()
-        for storage, kind, nbytes in found:
-            own[kind] += nbytes * (self._users[storage] == 1)
-        shared = tuple(one for one in found if self._users[one[0]] > 1)
-        return _Effect(tuple(own.items()), shared, hasattr(i, "micro_batch"))
+    def _effect(self, i: Instruction, sign: int, buffers: Iterable[BufferName]) -> _Effect:
+        own: dict[str, float] = {}
+        shared = []
+        for buffer in self._changed(i, buffers):
+            for one in self._of(buffer):
+                storage, kind, nbytes = one
+                if self._users[storage] > 1:
+                    shared.append(one)
+                else:
+                    own[kind] = own.get(kind, 0.0) + nbytes
+        return _Effect(sign, tuple(own.items()), tuple(shared), hasattr(i, "micro_batch"))
 
 
 def _is_of(i: Instruction, buffer: BufferName) -> bool:
