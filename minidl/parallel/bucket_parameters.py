@@ -60,7 +60,7 @@ class BucketParameters:
         return [p for p in self.of(place) if p.trained]
 
     def shards(self, place: Place) -> int:
-        return shards(self.plan, self.layout, place)
+        return 1 if self.plan.sharding == "none" else shards(self.plan, self.layout, place)
 
     def share(self, place: Place, replica: int) -> tuple[Share, ...]:
         """Each trained parameter of a bucket, and which part of it a replica updates: of 0 to 1.

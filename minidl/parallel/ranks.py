@@ -27,12 +27,15 @@ class Ranks(Sequence[int]):
     @classmethod
     def at(cls, places: Sequence[Sequence[int]], strides: Sequence[int]) -> Ranks:
         """Those at these ascending places along each dimension of an array with these strides, slowest first."""
-        steps = [_step(along) for along in places]
-        if None in steps:
-            offsets = ([place * stride for place in along] for along, stride in zip(places, strides, strict=True))
-            return cls(0, listed=tuple(map(sum, product(*offsets))))
-        start = sum(along[0] * stride for along, stride in zip(places, strides, strict=True))
-        return cls(start, [(s * n, len(along)) for s, n, along in zip(steps, strides, places, strict=True)])
+        start, dims = 0, []
+        for along, stride in zip(places, strides, strict=True):
+            start += along[0] * stride
+            if len(along) > 1:
+                if (step := _step(along)) is None:
+                    offsets = ([place * s for place in these] for these, s in zip(places, strides, strict=True))
+                    return cls(0, listed=tuple(map(sum, product(*offsets))))
+                dims.append((step * stride, len(along)))
+        return cls(start, dims)
 
     def __len__(self) -> int:
         return self.size
@@ -98,7 +101,7 @@ def _step(places: Sequence[int]) -> int | None:
     if isinstance(places, range):
         return places.step
     steps = {after - before for before, after in pairwise(places)}
-    return None if len(steps) > 1 else next(iter(steps), 1)
+    return steps.pop() if len(steps) == 1 else None
 
 
 def _merged(dims: Sequence[Dimension]) -> tuple[Dimension, ...]:
