@@ -138,7 +138,12 @@ def _catalog(options) -> Outcome:
                 _or_none(system["between"], "B/s"),
             )  # fmt: skip
         print_table(console, table)
-        say(console, LISTED, "-: not known, or there is none. One of them: python -m simulator hardware NAME")
+        say(
+            console,
+            LISTED,
+            "-: not known, or there is none. One of them: python -m simulator hardware NAME",
+            f"{THIS_MACHINE} is another name, of what is measured here.",
+        )
         say_written(console, options.json)
 
     return Outcome([(options.json, {"systems": found})], show)
