@@ -76,11 +76,12 @@ def resnet(
     else:
         blocks = [convolution(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU()]
     kind = Bottleneck if layers in BOTTLENECKS else BasicBlock
-    before = width
+    sizes, before = [], width
     for stage, count in enumerate(STAGES[layers]):
         for block in range(count):
-            blocks.append(kind(before, width << stage, stride=2 if stage and not block else 1))
+            sizes.append((before, width << stage, 2 if stage and not block else 1))
             before = kind.expansion * (width << stage)
+    blocks += nn.repeated_kinds(sizes, lambda of_block: kind(*of_block))
     model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
     model.example = images((channels, size, size), classes)
     return model
