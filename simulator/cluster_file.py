@@ -195,20 +195,21 @@ def network(table: Mapping, devices: int, devices_per_node: int | None = None) -
     levels, below, whole_below = [], 1, 1
     for level, size in zip(table["levels"].values(), sizes, strict=True):
         used = size if size == inf else int(size / sizes[0] * node)
-        levels.append(_level_of(level, used, -(-min(used, devices) // below), below / whole_below))
+        whole = used // below if used < inf else inf
+        levels.append(_level_of(level, used, whole, -(-min(used, devices) // below), below / whole_below))
         below, whole_below = used, size
     return Levels(tuple(levels))
 
 
-def _level_of(table: Mapping, size: float, places: int, used: float) -> Level:
-    """A level of units of so many devices that joins so many places. used: the share of these that is used."""
-    figures, peak = schema.values(table), table["link"]["bandwidth"]["value"]
-    adapters, in_network = figures.get("adapters", 1), figures.get("in_network")
+def _level_of(table: Mapping, size: float, whole: float, places: int, used: float) -> Level:
+    """A level of units of so many devices, `whole` places each, of which `places` are there. used: of each, a share."""
+    figures, link = schema.values(table), schema.values(table["link"])
+    adapters, in_network, topology = figures.get("adapters", 1), figures.get("in_network"), table["topology"]
     return Level(
-        table["name"], size, places, _topology(table["topology"], figures, places), _link(schema.values(table["link"])),
+        table["name"], size, places, _topology(topology, figures, places, whole), _link(link),
         adapters=max(1, adapters * used), ring_adapters=tuple(figures.get("ring_adapters", ())),
-        oversubscription=figures.get("oversubscription", 1.0), rails=table["topology"] == "rail-optimised",
-        in_network=in_network and in_network * peak,
+        oversubscription=figures.get("oversubscription", 1.0), rails=topology == "rail-optimised",
+        in_network=in_network and in_network * link["bandwidth"],
     )  # fmt: skip
 
 
@@ -220,8 +221,8 @@ def _link(figures: Mapping) -> Link:
     )  # fmt: skip
 
 
-def _topology(name: str, figures: Mapping, count: int) -> Topology:
-    """Of `count` places; those of a torus are a slice of it."""
+def _topology(name: str, figures: Mapping, count: int, whole: float) -> Topology:
+    """Of `count` places of the `whole`; those of a ring or a torus are a slice of it."""
     if name == "bus":
         return Bus(count)
     if name == "fully-connected":
@@ -229,13 +230,13 @@ def _topology(name: str, figures: Mapping, count: int) -> Topology:
     if name == "hybrid-cube-mesh":
         return Rings(tuple(figures["rings"]))
     if name == "ring":
-        return Torus((count,), (count == figures["devices"],))
+        return Torus((count,), (count == whole,))
     if name == "torus":
-        whole, cube = sorted(figures["shape"], reverse=True), figures.get("cube")
-        shape = slice_shape(count, whole, cube)
+        sides, cube = sorted(figures["shape"], reverse=True), figures.get("cube")
+        shape = slice_shape(count, sides, cube)
         wraps = (
             shape[axis] == side or bool(cube and shape[axis] % cube == 0)
-            for axis, side in enumerate(whole[: len(shape)])
+            for axis, side in enumerate(sides[: len(shape)])
         )
         return Torus(shape, tuple(wraps))
     return Switch()

@@ -19,6 +19,7 @@ from simulator.rooflines import rooflines
 
 COLOURS = BLUE, ORANGE, GREEN, PURPLE
 DRAWN = 3  # units drawn of those that a larger one has
+CLOSE = 1.3  # two lines of which the lower one has its name below it
 INTENSITY = 1.0, 1e5  # FLOPs for each byte, the width of the rooflines
 
 
@@ -41,6 +42,7 @@ def _levels(axes: Axes, cluster: Cluster) -> None:
         axes.text(0, 0.95, str(cluster.network), fontsize=SMALL, va="top", wrap=True)
         return
     left, bottom, width, height = 0.0, 0.0, 1.0, 0.98
+    lower = min(0.26, 0.7 / len(cluster.network.levels))  # a box than the one around it
     levels, rates = cluster.network.levels, cluster.network.bandwidths
     for number in reversed(range(len(levels))):
         level, below, colour = levels[number], levels[number - 1].size if number else 1, COLOURS[number % len(COLOURS)]
@@ -48,16 +50,16 @@ def _levels(axes: Axes, cluster: Cluster) -> None:
         text = f"{level.name}\n{topology}: {scaled(rates[number], 'B/s')} a device"
         _box(axes, left, bottom, width, height, colour)
         axes.text(left + 0.02, bottom + height - 0.02, text, fontsize=SMALL, va="top", color=colour)
-        count = DRAWN if level.size == inf else level.size / below
         if number == 0:
             _devices(axes, left + 0.02, bottom + 0.03, width - 0.04, height - 0.2, level.places)
             return
+        count = DRAWN if level.size == inf else level.size / below
         behind = int(min(count, DRAWN)) - 1
         for place in range(behind, 0, -1):
-            _box(axes, left + 0.02 + 0.02 * place, bottom + 0.02 + 0.02 * place, width - 0.1, height - 0.26, "0.7")
+            _box(axes, left + 0.02 + 0.02 * place, bottom + 0.02 + 0.02 * place, width - 0.1, height - lower, "0.7")
         many = "" if level.size == inf else f"{count:,.0f} units"
         axes.text(left + width - 0.02, bottom + height - 0.02, many, fontsize=SMALL, ha="right", va="top", color=colour)
-        left, bottom, width, height = left + 0.02, bottom + 0.02, width - 0.1, height - 0.26
+        left, bottom, width, height = left + 0.02, bottom + 0.02, width - 0.1, height - lower
 
 
 def _box(axes: Axes, left: float, bottom: float, width: float, height: float, colour: str) -> None:
@@ -81,11 +83,13 @@ def _rooflines(axes: Axes, cluster: Cluster) -> None:
     for precision, flops in found.flops.items():
         peaks.setdefault(flops, []).append(precision)
     intensity = np.geomspace(*INTENSITY, 200)
+    above = inf
     for number, (peak, names) in enumerate(sorted(peaks.items(), reverse=True)):
-        colour = COLOURS[number % len(COLOURS)]
+        colour, place = COLOURS[number % len(COLOURS)], 2 if above / peak > CLOSE else -9  # points from the line
         axes.plot(intensity, np.minimum(found.bandwidth * intensity, peak), color=colour, linewidth=1.6)
-        axes.annotate(f"{', '.join(names)}: {scaled(peak, 'FLOP/s')}", (INTENSITY[1], peak), xytext=(0, 2),
+        axes.annotate(f"{', '.join(names)}: {scaled(peak, 'FLOP/s')}", (INTENSITY[1], peak), xytext=(0, place),
                       textcoords="offset points", fontsize=SMALL, ha="right", color=colour)  # fmt: skip
+        above = peak
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: scaled(rate, "FLOP/s")))

@@ -160,6 +160,16 @@ def test_a_file_without_levels_or_with_units_that_do_not_fit_into_others_is_refu
     fails(path, "levels.node.devices = 8 does not divide the 12 of the level above it")
 
 
+def test_a_ring_of_nodes_is_closed_where_all_of_them_are_used(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'like = "dgx-a100-80g"\n[levels.network]\nname = "ring"\ntopology = "ring"\nlink = "roce-200"\n'
+        "adapters = { value = 2 }\ndevices = { value = 64 }\n"
+    )
+    for devices, shown in ((64, "ring"), (32, "line")):
+        assert str(Cluster.load(path, devices).network.levels[1].topology) == shown
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00binary")
