@@ -92,10 +92,10 @@ def optimizer_of(row: Row) -> Callable:
 def counts(micro_batches: float, stages: int, multiple: int) -> tuple[tuple[int, float], ...]:
     """Numbers of micro-batches that are multiples, and by which weights their step times are that of `micro_batches`.
 
-    Weights are linear in the number, and sum to 1. From two rounds of all stages on each round takes as long, so the
-    times of two and of a little more give those of any number.
+    Weights are linear in the number, and sum to 1. From as many as there are stages on each takes as long, so two such
+    numbers give the time of any.
     """
-    steady = -(-2 * stages // multiple) * multiple
+    steady = max(stages, 2)
     low = min(max(int(micro_batches // multiple) * multiple, multiple), steady)
     beyond = (micro_batches - low) / multiple
     return ((low, 1.0),) if not beyond else ((low, 1.0 - beyond), (low + multiple, beyond))
