@@ -191,3 +191,25 @@ def test_slices_are_joined_by_the_data_centre():
     assert hosts.adapters == 16  # one for four chips
     found = network.collective_seconds("all_reduce", Ranks(5, [(64, 2)]), nbytes, 128)
     assert found == pytest.approx(nbytes / (12.5e9 * 0.85 / 4) + 2 * 20e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "mib", "seconds"),
+    [
+        ("vtrain-a100-node", 2, 1, 4.51e-05),
+        ("vtrain-a100-node", 2, 64, 4.04e-04),
+        ("vtrain-a100-node", 2, 1024, 5.453e-03),
+        ("vtrain-a100-node", 8, 1, 9.215e-05),
+        ("vtrain-a100-node", 8, 64, 5.796e-04),
+        ("vtrain-a100-node", 8, 1024, 8.196e-03),
+        ("dgx1-v100-16g", 2, 64, 2.999e-03),
+        ("dgx1-v100-16g", 2, 1024, 4.762e-02),
+        ("dgx1-v100-16g", 8, 64, 9.122e-04),
+        ("dgx1-v100-16g", 8, 1024, 1.398e-02),
+    ],
+)
+def test_all_reduces_take_what_nccl_took(name, devices, mib, seconds):
+    """Look-up tables of NCCL in the vTrain repository, in place."""
+    network = Cluster.load(name, 8).network
+    found = network.collective_seconds("all_reduce", Ranks(0, [(1, devices)]), mib * MIB, devices)
+    assert found == pytest.approx(seconds, rel=0.12)
