@@ -89,12 +89,14 @@ def add_parser(commands) -> None:
     files.add_argument("--json", type=Path, metavar="PATH", help="also write the prediction here")
     files.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
     files.add_argument("--timeline", type=picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
+    files.add_argument("--memory", type=picture, metavar="PATH",
+                       help="also draw what devices hold over a step, by kind: a .png or .svg file")  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(options, console: Console) -> Outcome:
     """Predict as asked."""
-    check_writable(options.json, options.trace, options.timeline)
+    check_writable(options.json, options.trace, options.timeline, options.memory)
     plan = _plan(options)
     changes = {name: given for name in ("layers", "sequence") if (given := getattr(options, name)) is not None}
     rate, make = OPTIMIZERS[options.optimizer]
@@ -133,6 +135,7 @@ def run(options, console: Console) -> Outcome:
     files = (
         (options.json, _document(options.model, p, options.tokens) if options.json else {}),
         (options.trace, p.trace.save),
+        (options.memory, p.program.draw_memory),
         *drawn(figure, options.timeline),
     )
     return Outcome(files, show, code=0 if p.fits else 1)

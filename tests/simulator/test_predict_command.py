@@ -166,7 +166,9 @@ def test_predict_takes_a_config_and_a_stack_and_says_where_axes_lie(tmp_path, ca
     }  # fmt: skip
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    found = predicted(tmp_path, f"{path} --cluster dgx-a100 --tensor 2 --data 8 --batch-size 16 --stack megatron-lm")
+    line = f"{path} --cluster dgx-a100 --tensor 2 --data 8 --batch-size 16 --stack megatron-lm"
+    found = predicted(tmp_path, f"{line} --memory {tmp_path}/memory.svg")
+    assert "<svg" in (tmp_path / "memory.svg").read_text()
     assert found["stack"] == "megatron-lm" and found["assumptions"]["sequence"] == 32 and found["pace"] > 0
     assert [(axis["axis"], axis["size"]) for axis in found["placement"]] == [("tensor", 2), ("data", 8)]
     printed = capsys.readouterr().out

@@ -1,13 +1,17 @@
 """stacks/: a stack's rewrites of a profile, and files that are wrong: one sentence each."""
 
+import re
+import shlex
+
 import pytest
 
 from minidl import models
 from minidl.parallel import Plan
 from minidl.parallel.handle import CollectiveCall
 from simulator import Cluster, simulate
+from simulator.__main__ import main
 from simulator.stacks import Stack
-from simulator.stacks.stack import FOLDER, tomllib
+from simulator.stacks.stack import ENTRIES, FOLDER, tomllib
 from tests.simulator.kernel_calls import elementwise, product
 
 DEFAULT = Stack.load("default")
@@ -88,6 +92,17 @@ def test_a_stack_is_like_another_but_for_what_its_file_says(tmp_path, monkeypatc
     assert two.extra == (("gelu", 2, 3),)
     (tmp_path / "one.toml").write_text('name = "one"\nlike = "two"\n')
     fails(tmp_path / "one.toml", "like = 'one' goes round in a circle")
+
+
+def test_the_page_explains_every_entry_and_its_example_is_predicted(tmp_path, monkeypatch, capsys):
+    page = (FOLDER / "README.md").read_text()
+    explained = re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE)
+    assert {name for cell in explained for name in re.findall(r"`(\w+)`", cell)} == ENTRIES.keys()
+    text, line = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("toml", "sh"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-stack.toml").write_text(text)
+    assert main(shlex.split(line)[3:]) == 0
+    assert "my framework" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", Stack.names())
