@@ -49,14 +49,15 @@ class Prices:
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
         work = instruction.work
-        if work not in self._segments:
+        found = self._segments.get(work)
+        if found is None:
             blocks = tuple(self._block(rank, calls) for calls in self.costs.calls_by_block(instruction))
             exposed = self._exposed_gathers(rank, instruction)
             key = (*map(id, blocks), exposed)  # the blocks are kept
             if key not in self._segments:
                 self._segments[key] = self._joined(blocks, exposed)
-            self._segments[work] = self._segments[key]
-        return self._segments[work]
+            found = self._segments[work] = self._segments[key]
+        return found
 
     def placed(self, rank: int, instruction: Instruction) -> tuple[list[Placed], float]:
         """What runs when in a compute instruction, with a lane for collectives, and how long its kernels take."""
@@ -159,9 +160,11 @@ class Prices:
 
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
-        if i.work not in self._moved:
-            self._moved[i.work] = self.costs.payload_bytes(i) * self._share_moved(i)
-        return self._moved[i.work]
+        work = i.work
+        found = self._moved.get(work)
+        if found is None:
+            found = self._moved[work] = self.costs.payload_bytes(i) * self._share_moved(i)
+        return found
 
     def _share_moved(self, i: Instruction) -> float:
         """Of what the program moves, the part that the stack does, or how much more."""

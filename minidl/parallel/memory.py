@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ from minidl.parallel.costs import Costs
 from minidl.parallel.instructions import BufferName, Instruction, Loss
 from minidl.parallel.instructions.buffers import GATHERED, LOCAL, of_micro_batch
 from minidl.parallel.program import Program
+from minidl.parallel.remembered import Remembered
 
 SHOWN_AS = {
     "parameters": "parameters", GATHERED: "parameters", "statistics": "parameters", "gradients": "gradients",
     LOCAL: "gradients", "state": "optimizer",
 }  # fmt: skip
 OTHERS = "activations"
+KNOWN = Remembered(1024)  # what comes and goes in a list; bytes are not
 KINDS = "parameters", "gradients", "optimizer", OTHERS
 
 
@@ -45,8 +47,9 @@ def peak_memory(
     micro-batches.
     """
     step = program[rank].step if step is None else step
-    held, resident = _resident(program, rank, step)
-    effects = _Effects(program.costs, resident, step)
+    persistent = program.persistent(rank)
+    changes = KNOWN.get((id(step), persistent), lambda: _Changes(step, persistent))
+    held, effects = _held(program, rank, changes.resident), _Effects(program.costs, changes)
     now, total = held.nbytes, sum(held.nbytes.values())
     peak, most = held.memory(), total
     users: Counter[Hashable] = Counter()
@@ -84,7 +87,8 @@ def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction,
     updates (Micikevicius et al. 2018, section 3.1; sharded: Rajbhandari et al. 2020, figure 1).
     """
     step = program[rank].step
-    held, resident = _resident(program, rank, step)
+    resident = _resident(step, program.persistent(rank))
+    held = _held(program, rank, resident)
     for i in step:
         writes, frees = ([b for b in buffers if b not in resident] for buffers in (i.writes, i.frees))
         if i.uses_up:
@@ -95,15 +99,37 @@ def memory_over_step(program: Program, rank: int) -> Iterator[tuple[Instruction,
             held.drop(frees)
 
 
-def _resident(program: Program, rank: int, step: Sequence[Instruction]) -> tuple[_Held, frozenset[BufferName]]:
-    """What stays over a step, and which buffers that is."""
+def _resident(step: Sequence[Instruction], persistent: frozenset[BufferName]) -> frozenset[BufferName]:
+    """The buffers that stay over a step."""
     kept = "gradients", GATHERED, LOCAL
-    resident = program.persistent(rank) | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
+    return persistent | {buffer for i in step for buffer in i.writes if buffer.holds in kept}
+
+
+def _held(program: Program, rank: int, resident: frozenset[BufferName]) -> _Held:
+    """What stays."""
     held = _Held(program.costs)
     held.add(resident)
     if program.plan.scale < 1:
         held.nbytes["optimizer"] += program.costs.master_bytes(program.plan.mesh(rank).coordinate("pipeline"))
-    return held, resident
+    return held
+
+
+class _Changes:
+    """Which buffers the instructions of a list free and write that are not resident, once for all micro-batches.
+
+    of_work: by the identity of what instructions do: one of them, and the two. step: is kept, for the identities.
+    """
+
+    def __init__(self, step: Sequence[Instruction], persistent: frozenset[BufferName]):
+        self.step, self.resident = step, _resident(step, persistent)
+        works = {id(i.work): i for i in step}
+        self.of_work = {work: (i, self._changed(i, i.frees), self._changed(i, i.writes)) for work, i in works.items()}
+
+    def _changed(self, i: Instruction, buffers: Iterable[BufferName]) -> tuple[BufferName, ...]:
+        """Those of them that come or go, as if they were of the first micro-batch, if they are of the instruction's."""
+        in_place = set(i.reads).intersection(i.writes)
+        changed = (b for b in buffers if b not in in_place and b not in self.resident)
+        return tuple(of_micro_batch(b, 0) if _is_of(i, b) else b for b in changed)
 
 
 class _Effect(NamedTuple):
@@ -119,46 +145,33 @@ class _Effect(NamedTuple):
 
 
 class _Effects:
-    """What the instructions of a list free and write that is not resident, once for all micro-batches."""
+    """What these changes are in bytes."""
 
-    def __init__(self, costs: Costs, resident: Collection[BufferName], step: Sequence[Instruction]):
-        self.costs, self.resident = costs, resident
-        self._storages: dict[BufferName, tuple[tuple[Hashable, str, float], ...]] = {}
-        works = {id(i.work): i for i in step}
-        self._users = Counter(s for b in {b for i in works.values() for b in self._buffers(i)} for s, *_ in self._of(b))
-        self._known = {work: self._effects(i) for work, i in works.items()}
+    def __init__(self, costs: Costs, changes: _Changes):
+        self.costs = costs
+        buffers = {b for _, frees, writes in changes.of_work.values() for b in (*frees, *writes)}
+        self._storages = {buffer: self._of(buffer) for buffer in buffers}
+        self._users = Counter(storage for found in self._storages.values() for storage, *_ in found)
+        self._known = {work: self._effects(*change) for work, change in changes.of_work.items()}
 
     def of(self, i: Instruction) -> Sequence[_Effect]:
         """Of what it frees, and of what it writes, in the order in which that is so."""
         return self._known[id(i.work)]
 
-    def _buffers(self, i: Instruction) -> Iterator[BufferName]:
-        return (of_it for buffers in (i.frees, i.writes) for of_it in self._changed(i, buffers))
-
-    def _changed(self, i: Instruction, buffers: Iterable[BufferName]) -> Iterator[BufferName]:
-        """Those of them that come or go, as if they were of the first micro-batch, if they are of the instruction's."""
-        for buffer in buffers:
-            in_place = buffer in i.reads and buffer in i.writes
-            if not in_place and buffer not in self.resident:
-                yield of_micro_batch(buffer, 0) if _is_of(i, buffer) else buffer
-
     def _of(self, buffer: BufferName) -> tuple[tuple[Hashable, str, float], ...]:
-        if buffer not in self._storages:
-            scale = 1.0 if self.costs.bytes.is_full_precision(buffer) else self.costs.plan.scale
-            kind = SHOWN_AS.get(buffer.holds, OTHERS)
-            found = self.costs.bytes_of(buffer).items()
-            self._storages[buffer] = tuple((storage, kind, nbytes * scale) for storage, nbytes in found)
-        return self._storages[buffer]
+        scale = 1.0 if self.costs.bytes.is_full_precision(buffer) else self.costs.plan.scale
+        kind = SHOWN_AS.get(buffer.holds, OTHERS)
+        return tuple((storage, kind, nbytes * scale) for storage, nbytes in self.costs.bytes_of(buffer).items())
 
-    def _effects(self, i: Instruction) -> Sequence[_Effect]:
-        effects = (self._effect(i, -1, i.frees), self._effect(i, 1, i.writes))[:: 1 if i.uses_up else -1]
-        return [effect for effect in effects if effect.own or effect.shared or effect.sign > 0]
+    def _effects(self, i: Instruction, frees: Sequence[BufferName], writes: Sequence[BufferName]) -> list[_Effect]:
+        freed, written = [self._effect(i, -1, frees)] if frees else [], [self._effect(i, 1, writes)] if writes else []
+        return freed + written if i.uses_up else written + freed
 
     def _effect(self, i: Instruction, sign: int, buffers: Iterable[BufferName]) -> _Effect:
         own: dict[str, float] = {}
         shared = []
-        for buffer in self._changed(i, buffers):
-            for one in self._of(buffer):
+        for buffer in buffers:
+            for one in self._storages[buffer]:
                 storage, kind, nbytes = one
                 if self._users[storage] > 1:
                     shared.append(one)

@@ -54,7 +54,7 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     statistics = B.statistics(i.chunk)
     if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
         raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
-    versions = whole_versions(rank, i)
+    versions, kept = whole_versions(rank, i), 0
     tags: Tags = {}
     for buffer in i.writes:
         if buffer.holds == "activation":
@@ -62,9 +62,11 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
         elif buffer.holds == "saved":
             before = Tag(tag.replica, tag.micro_batch, buckets[buffer.bucket][0])
             tags[buffer] = before, versions[buffer.bucket - i.first]
-            rank.keep(i)
+            kept += 1
         elif buffer == statistics:
             tags[buffer] = rank.tags[buffer]
+    if kept:
+        rank.keep(i, kept)
     check_apart(facts, rank, i)
     return tags
 
@@ -73,7 +75,7 @@ def _recompute(facts: Facts, rank: RankTags, i: I.Recompute) -> Tags:
     tag = rank.tags[i.reads[0]]
     if tag.blocks != facts.layout.buckets[i.chunk][i.first][0] or tag.micro_batch != i.micro_batch:
         raise ProgramError(f"rank {rank.number}: {i} gets {tag}")
-    rank.keep(i)
+    rank.keep(i, 1)
     check_apart(facts, rank, i)
     return {i.writes[0]: (tag, whole_version(rank, i, (i.chunk, i.first)))}
 

@@ -204,10 +204,10 @@ class RankTags:
         self.live: dict[tuple[int, int], int] = {}  # (chunk, micro-batch) -> buckets that keep their activations
         self.peak = 0
 
-    def keep(self, i: I.Forward | I.Recompute) -> None:
-        """A bucket keeps what backward needs."""
+    def keep(self, i: I.Forward | I.Recompute, buckets: int) -> None:
+        """So many buckets keep what backward needs."""
         key = i.chunk, i.micro_batch
-        self.live[key] = self.live.get(key, 0) + 1
+        self.live[key] = self.live.get(key, 0) + buckets
         self.peak = max(self.peak, len(self.live))
 
     def drop(self, i: I.Backward | I.BackwardWeights) -> None:
