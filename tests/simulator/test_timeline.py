@@ -1,16 +1,23 @@
 """timeline.py: one pass in the order of what waits for what finds what the events of an engine find."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minidl import models
+from minidl.kernels.meta import KernelCall
+from minidl.parallel import Plan
 from minidl.parallel import instructions as I
+from minidl.parallel.instructions.instruction import Touched
 from minidl.parallel.structure import structure_of
+from simulator import Cluster, simulate
 from simulator.engine import Engine
 from simulator.simulation import trace_of
 from simulator.timeline import Timeline
 from tests.parallel.plans import PLANS
-from tests.simulator.hand_made import FixedPrices, program
+from tests.simulator.hand_made import FixedPrices, PerCall, cluster, program
 
 KINDS = [kind for kind in vars(I).values() if isinstance(kind, type) and issubclass(kind, I.Instruction)]
 SECONDS = st.fixed_dictionaries({kind: st.sampled_from([0.0, 0.25, 1.0, 1.1, 3.0]) for kind in KINDS})
@@ -39,3 +46,54 @@ def test_a_timeline_is_what_the_events_of_an_engine_give(plan, seconds, buckets,
     engine = Engine(own, prices, steps)
     engine.run()
     same(Timeline(structure_of(own), prices, steps), engine, own)
+
+
+@dataclass(frozen=True)
+class Pause(I.CustomInstruction):
+    """Computes something before a micro-batch is loaded."""
+
+    label = "pause"
+
+    def touches(self):
+        return Touched()
+
+    def calls(self, costs):
+        return [KernelCall("add", "elementwise", ((1 << 28,), (1 << 28,)), "float32", 1 << 28, 1 << 31, 1 << 30)]
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan(tensor=2, micro_batches=2), Plan(context=2), Plan(tensor=4, pipeline=2)], ids=str
+)
+def test_who_is_late_holds_up_those_that_its_layers_communicate_with(plan):
+    """What is started beside kernels, too: each goes on by itself until it waits for one that is late."""
+
+    def late(program):
+        own = program[1]
+        at = len(own.step) // 3
+        return program.edit({1: replace(own, step=(*own.step[:at], Pause(), *own.step[at:]))})
+
+    build, where = models.builder("gpt-tiny"), Cluster.load("dgx-a100", devices=plan.workers)
+    whole = simulate(build, plan, where, batch_size=8 * plan.micro_batches)
+    found = simulate(build, plan, where, batch_size=8 * plan.micro_batches, edit=late)
+    assert isinstance(found._run, Timeline)
+    assert found.step_seconds > whole.step_seconds * 1.01
+    engine = Engine(found.program, found._run.prices)
+    engine.run()
+    assert found.step_seconds == pytest.approx(engine.step_seconds, rel=1e-9)
+    assert found.first_step_seconds == pytest.approx(engine.first_step_seconds, rel=1e-9)
+    assert found._run.busy_and_exposed() == pytest.approx(engine.busy_and_exposed(), rel=1e-6)
+
+
+def test_where_layers_communicate_in_several_ways_and_every_rank_is_run_events_decide():
+    plan = Plan(tensor=2, context=2)
+    build, where = models.builder("gpt-tiny"), Cluster.load("dgx-a100", devices=4)
+    edited = simulate(build, plan, where, batch_size=8, edit=lambda program: program.edit({0: program[0]}))
+    assert isinstance(edited._run, Engine)
+    assert edited.step_seconds == pytest.approx(simulate(build, plan, where, batch_size=8).step_seconds, rel=1e-9)
+
+
+def test_times_are_not_remembered_with_what_waits_for_what():
+    plan, build = Plan(data=2, pipeline=2, micro_batches=4), models.builder("gpt-tiny")
+    slow, fast = (simulate(build, plan, cluster(PerCall(s)), batch_size=8).step_seconds for s in (2.0, 1.0))
+    assert slow == pytest.approx(2 * fast)
+    assert simulate(build, replace(plan, data=4), cluster(PerCall(1.0)), batch_size=16).step_seconds == fast
