@@ -16,13 +16,11 @@ from simulator.compute.roofline import Roofline
 class Compute(Protocol):
     """What prices kernel calls.
 
-    instruction_seconds: added to every instruction. launch_seconds: the least time of a kernel on the device.
-    dispatch_seconds: what it takes to launch one, which a device waits for whose kernels are shorter. device: of
-    minidl, "cpu" or "cuda", whose calls are priced.
+    instruction_seconds: added to every instruction. dispatch_seconds: what the host takes to launch a kernel, for which
+    a device waits whose kernels are shorter. device: of minidl, "cpu" or "cuda", whose calls are priced.
     """
 
     instruction_seconds: float
-    launch_seconds: float
     dispatch_seconds: float
     device: str
 

@@ -38,7 +38,7 @@ class Measured:
     python: Points
     instruction_seconds: float
     device: str = "cpu"
-    launch_seconds = dispatch_seconds = 0.0  # are within what was timed
+    dispatch_seconds = 0.0  # is within what was timed
 
     def flops_per_byte(self, dtype: str) -> float:
         return FLOPS_PER_BYTE  # of `train`, which cuts a chain as is simulated

@@ -25,8 +25,8 @@ class Roofline:
     vector_flops: of all else. memory_bandwidth: that is reached. products: how long products take, by their shape.
     attention_forward, attention_backward: of attention in tiles, what is reached of the peak; pairs of query and key
     that are not seen are left out. convolution_fraction: of a product of the same shape, what a convolution reaches;
-    convolution_fractions: in some dtypes.
-    winograd: convolutions of 3 x 3 and 5 x 5 at stride 1 in float32 are made with fewer products.
+    convolution_fractions: in some dtypes. winograd: convolutions of 3 x 3 and 5 x 5 at stride 1 in float32 are made
+    with fewer products. launch_seconds: start and end of a kernel. dispatch_seconds: as in Compute.
     """
 
     peak_flops: Mapping[str, float]
@@ -48,11 +48,11 @@ class Roofline:
         return self.peak(dtype) * self.products.reached(dtype) / self.memory_bandwidth
 
     def peak(self, dtype: str) -> float:
-        """FLOP/s of products of `dtype`."""
+        """FLOP/s of products of `dtype`; of float32 in bfloat16 where there is no other, as JAX does by default."""
         if dtype in self.peak_flops:
             return self.peak_flops[dtype]
-        width = WIDTH.get(dtype, 4)
-        return max((p for name, p in self.peak_flops.items() if WIDTH[name] >= width), default=self.vector_flops)
+        as_wide = (p for name, p in self.peak_flops.items() if WIDTH[name] >= WIDTH.get(dtype, 4))
+        return max(as_wide, default=self.peak_flops.get("bfloat16", self.vector_flops))
 
     def price(self, call: KernelCall) -> tuple[float, float]:
         seconds = self._known.get(call)

@@ -29,7 +29,6 @@ class PerCall:
 
     seconds: float = 1.0
     instruction_seconds: float = 0.0
-    launch_seconds: float = 0.0
     dispatch_seconds: float = 0.0
     device: str = "cpu"
 

@@ -36,7 +36,8 @@ def test_a_product_runs_at_the_rate_of_its_dtype_or_of_the_next_that_is_as_wide(
     for dtype, rate in (rates | ran_at).items():
         call = product(1, 4, 16, 5, dtype)
         assert roofline(**FAST, peak_flops=rates).price(call)[0] == pytest.approx(call.flops / rate)
-    assert roofline(peak_flops={"bfloat16": 400.0}).peak("float32") == 10.0  # outside of the matrix units
+    assert roofline(peak_flops={"bfloat16": 400.0}).peak("float32") == 400.0
+    assert roofline(peak_flops={"float16": 400.0}).peak("float32") == 10.0  # outside of the matrix units
 
 
 def attention(queries, keys, is_causal, width=64, heads=3):
