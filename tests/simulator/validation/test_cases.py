@@ -11,10 +11,10 @@ from tests.simulator.validation.published import row
 
 
 def test_micro_batches_that_do_not_fit_weigh_the_two_nearest_numbers_that_do():
-    assert counts(3.0, 4, 1) == ((3, 1.0),) and counts(4.0, 4, 4) == ((4, 1.0),)
+    assert counts(3.0, 4, 1) == ((3, 1.0),) and counts(8.0, 4, 4) == ((8, 1.0),)
     for micro_batches, multiple in ((3.25, 1), (10, 4), (2, 4), (0.5, 1), (100, 4), (99, 1)):
         found = counts(micro_batches, 4, multiple)
-        assert all(count % multiple == 0 and 0 < count <= 8 for count, _ in found)
+        assert all(count % multiple == 0 and 0 < count <= 12 for count, _ in found)
         assert sum(weight for _, weight in found) == pytest.approx(1)
         assert sum(weight * count for count, weight in found) == pytest.approx(micro_batches)
 
