@@ -15,7 +15,7 @@ from simulator.probes.sizes import Sizes
 from simulator.probes.steps import Chain, Update, kernels_of
 
 OTHER_OPTIMIZERS = (  # than a TrainingStep has
-    optim.Adam, optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB,
+    optim.Adam, optim.Adagrad, optim.Adadelta, optim.RMSprop, optim.Lion, optim.LAMB, optim.Adafactor,
 )  # fmt: skip
 
 
