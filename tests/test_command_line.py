@@ -197,8 +197,8 @@ def test_every_field_of_a_plan_is_an_option(folder):
         "data": 2, "pipeline": 2, "tensor": 2, "micro_batches": 2, "schedule": "gpipe", "chunks": 2,
         "recompute": "full", "bucket_mb": 2.5, "sharding": "optimizer",
     }  # fmt: skip
-    of_sequences = ["context", "expert", "sequence_parallel"]  # which digits are not: `predict` has them
-    assert [name for name, default in asdict(Plan()).items() if found[name] == default] == of_sequences
+    others = ["context", "expert", "sequence_parallel", "precision"]  # which digits have not: `predict` has them
+    assert [name for name, default in asdict(Plan()).items() if found[name] == default] == others
 
 
 def test_more_workers_than_cores_are_said_once_in_one_sentence(folder, capsys, monkeypatch):

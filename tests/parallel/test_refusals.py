@@ -63,6 +63,7 @@ WRONG_RUNS = [
         "reads activation of chunk 0, micro-batch 0, bucket 0",
     ),
     (mlp, Plan(data=3), {}, ValueError, "batch_size 32 is not divisible by data=3 × micro_batches=1 (= 3)"),
+    (mlp, Plan(precision="float16"), {}, ValueError, 'precision="float16" is for the simulator: train computes in'),
     (mlp, Plan(), {"batch_size": 0}, ValueError, "batch_size=0 is not a whole number of at least 1"),
     (mlp, Plan(), {"batch_size": 2.5}, ValueError, "batch_size=2.5 is not a whole number of at least 1"),
     (mlp, Plan(pipeline=5), {}, ValueError, "pipeline=5 needs at least 5 blocks, the model has 4"),
