@@ -186,12 +186,11 @@ class Program(Displayed):
 
 
 def _moved(i: Instruction, away: int) -> Instruction:
-    """The same on a rank so far away, whose peers are as far away."""
+    """The same on a rank so far away, whose peers are as far away; with the very same `work`."""
     if i.lane != MESSAGES:
         return i
-    made = object.__new__(type(i))
-    vars(made).update(vars(i))
-    vars(made).pop("work", None)
+    work, made = i.work, object.__new__(type(i))
+    vars(made).update(vars(i), work=work)
     peer = "to" if i.kind == "send" else "source"
     vars(made)[peer] += away
     return made
