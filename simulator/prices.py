@@ -35,6 +35,9 @@ class Prices:
             stack.dispatch_us * 1e-6, cluster.compute.dispatch_seconds * bool(stack.dispatch_us)
         )
         self._between_stages = pace * (1 - stack.pipeline_hidden)
+        head = costs.profile.blocks[-1] if stack.products and costs.profile.blocks else None
+        self._head = () if head is None else (head.forward, head.backward, head.accumulate, head.recompute)
+        self._stack_of_head = stack.without_products
         self._meshes: dict[int, Mesh] = {}
         self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does, and by its blocks
         self._placed: dict[int, tuple[list[Placed], float]] = {}
@@ -125,7 +128,8 @@ class Prices:
         if id(calls) not in self._stretches:
             found, busy, slowed, launches = [], 0.0, 0.0, 0
             loss = self.stack.loss if calls is self.costs.profile.loss else ""
-            for call in self.stack.rewrite(calls, loss or self.plan.precision):
+            stack = self._stack_of_head if any(calls is own for own in self._head) else self.stack
+            for call in stack.rewrite(calls, loss or self.plan.precision):
                 launches += not (isinstance(call, KernelCall) and call.kind == "view")
                 if isinstance(call, KernelCall):
                     seconds, contention = self.cluster.compute.price(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from minidl.parallel.block_profile import Call
@@ -50,8 +50,9 @@ class Stack:
     fused_chains: so are all kernels in a row that are no products and each take what the one before has made.
     extra: kernels beside those of minidl: see `Extra`.
     passes: bytes that kernels move which are neither products nor updates, relative to those of minidl.
-    products: the dtype of the products of linear layers, those that are no batch of products, and of all products and
-    convolutions if it is "tfloat32"; "" that of the plan.
+    products: the dtype of the products of linear layers, those that are no batch of products, but for the last block,
+    the head, which Transformer Engine and torchao leave out; of all products and convolutions if it is "tfloat32"; ""
+    that of the plan.
     cast_passes: times that such a product's operands are read or written to be cast, where it has a dtype of its own.
     accumulates_in_products: gradients of weights are added up by the product that makes them, by no kernel of its own.
     loss: the dtype of the loss's kernels: "" that of the plan. A wider one has copies of the logits and their gradient.
@@ -135,6 +136,11 @@ class Stack:
         """The plan as the stack carries it out."""
         own = {name: value for name in ("bucket_mb", "recompute") if (value := getattr(self, name))}
         return replace(plan, **own) if own else plan
+
+    @cached_property
+    def without_products(self) -> Stack:
+        """The same for the head, whose products are in the dtype of the plan, or in "tfloat32"."""
+        return self if self.products in ("", "tfloat32") else replace(self, products="")
 
     def rewrite(self, calls: Sequence[Call], precision: str) -> Sequence[Call]:
         """The calls that this stack makes of them in training in `precision`, with the dtypes and bytes they have then.

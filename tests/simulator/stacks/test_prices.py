@@ -94,3 +94,18 @@ def test_a_pace_multiplies_the_step(monkeypatch):
     plan, where = Plan(data=2, pipeline=2), cluster(PerCall(1e-4), links())
     fitted, plain = (simulate(gpt, plan, where, 8, fitted=fitted) for fitted in (True, False))
     assert fitted.step_seconds == pytest.approx(1.25 * plain.step_seconds, rel=1e-12)
+
+
+class OfDtype(PerCall):
+    """A second for each product in float8."""
+
+    def price(self, call):
+        return float(call.dtype == "float8"), 1.0
+
+
+def test_the_head_computes_its_products_in_the_dtype_of_the_plan():
+    p = step(Plan(precision="bfloat16"), OfDtype(), products="float8")
+    assert events(p, "F0") == [2 * 4]  # of two layers: queries, keys and values; their output; the feed-forward's two
+    assert DEFAULT.without_products is DEFAULT
+    everywhere = replace(DEFAULT, products="tfloat32")
+    assert everywhere.without_products is everywhere
