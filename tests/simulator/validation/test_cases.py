@@ -19,9 +19,15 @@ def test_micro_batches_that_do_not_fit_weigh_the_two_nearest_numbers_that_do():
         assert sum(weight * count for count, weight in found) == pytest.approx(micro_batches)
 
 
-@pytest.mark.parametrize("changes", [{}, {"interleave": 2, "layers": 4}, {"zero": 3, "recompute": "full"}, {"zero": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"interleave": 2, "layers": 4}, {"zero": 3, "recompute": "full"}, {"zero": 2},
+        {"pipeline": 1, "data": 4, "global_batch": 192, "zero": 3}, {"pipeline": 1, "data": 4, "global_batch": 192},
+    ],
+)  # fmt: skip
 def test_many_micro_batches_take_what_few_say(tmp_path, changes):
-    found = case(row(tmp_path, global_batch=2 * 2 * 24, **changes))
+    found = case(row(tmp_path, **{"global_batch": 2 * 2 * 24} | changes))
     assert len(found.counts) == 2
     whole = replace(found, counts=((24, 1.0),))
     assert step_seconds(found) == pytest.approx(step_seconds(whole), rel=1e-3)
