@@ -161,6 +161,7 @@ def test_a_command_runs_as_printed(command, tmp_path, request):
         pytest.skip("needs mpich, which the extra `test` brings")
     for name, content in OF_FILES.items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for part in command.split(" && "):
         done = run(["bash", "-c", part], folder, variables)
         if part.startswith(OURS):

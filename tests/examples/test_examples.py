@@ -33,7 +33,7 @@ SHOWN = {  # what the output must have, in this order
 
 def test_there_is_a_line_for_every_example():
     page = (EXAMPLES / "README.md").read_text()
-    files = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")}
+    files = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml", ".csv")}
     assert {name for name in files if name.endswith(".py")} == SHOWN.keys()
     assert files == set(re.findall(r"\[`(\w+\.\w+)`\]\(\1\)", page))
     for path in re.findall(r"\]\((\.\./[^)#]+)", page):
