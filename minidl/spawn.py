@@ -137,14 +137,19 @@ def _starter(process: int) -> _Starter:
 
 def enter(module: str, parent: int, fds: Sequence[int], *arguments) -> None:
     """The first that a process does which `start` started, and the last: Python then ends it."""
+    begin_under(parent)
+    importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
+    gc.freeze()  # all ends with the process: Python need not look three times for what is garbage, as it ends
+
+
+def begin_under(parent: int) -> None:
+    """Leave Ctrl-C to the process `parent`, and, on Linux, end when the thread of it that started this process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if sys.platform == "linux":  # elsewhere it ends when it finds its connection closed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    importlib.import_module(module).main(Messages(socket.socket(fileno=fds[0])), *fds[1:], *arguments)
-    gc.freeze()  # all ends with the process: Python need not look three times for what is garbage, as it ends
 
 
 def end_with(parent: Messages) -> None:

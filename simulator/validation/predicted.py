@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
+from minidl.spawn import begin_under
 from simulator.predict import simulate
 from simulator.validation.cases import Case, case, precisions
 from simulator.validation.null import flops
@@ -49,12 +51,25 @@ def predicted(rows: Sequence[Row], processes: int) -> Iterator[Predicted]:
     if processes == 1 or len(rows) < FEW:
         yield from map(predict, rows)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
-        yield from pool.map(predict, rows, chunksize=RUN)
+    others = set(active_children())
+    with ProcessPoolExecutor(processes, get_context("spawn"), begin_under, (os.getpid(),)) as pool:
+        try:
+            # They begin with Ctrl-C held off, until they can say that they leave it to this process.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                runs = [pool.submit(_predict_all, rows[at : at + RUN]) for at in range(0, len(rows), RUN)]
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for run in runs:
+                yield from run.result()
+        except BaseException:  # nobody waits for the others: the pool would, for all that it was given
+            for process in set(active_children()) - others:
+                process.kill()
+            raise
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _predict_all(rows: Sequence[Row]) -> list[Predicted]:
+    return [predict(row) for row in rows]
 
 
 def predict(row: Row) -> Predicted:

@@ -1,0 +1,48 @@
+"""Processes that predict: none of them stays behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from multiprocessing import active_children
+
+import pytest
+
+from simulator.validation.predicted import FEW, predicted
+from tests.simulator.validation.published import row
+
+PARENT = """
+import sys
+from pathlib import Path
+from simulator.validation.predicted import predicted
+from tests.simulator.validation.published import row
+
+if __name__ == "__main__":
+    found = predicted([row(Path(sys.argv[1]))] * 1000, 2)
+    next(found)
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_rows_that_nobody_waits_for_are_given_up(tmp_path):
+    before = set(active_children())
+    found = predicted([row(tmp_path)] * 100 * FEW, 2)
+    next(found)
+    assert set(active_children()) > before
+    found.close()
+    assert set(active_children()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them")
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout.readline() == "begun\n"
+    parent.kill()
+    assert parent.communicate(timeout=30)[0] == ""  # all that have its output open have ended
+    assert parent.returncode == -signal.SIGKILL
