@@ -35,16 +35,17 @@ class Prices:
             stack.dispatch_us * 1e-6, cluster.compute.dispatch_seconds * bool(stack.dispatch_us)
         )
         self._between_stages = pace * (1 - stack.pipeline_hidden)
-        head = costs.profile.blocks[-1] if stack.products and costs.profile.blocks else None
-        self._head = () if head is None else (head.forward, head.backward, head.accumulate, head.recompute)
+        self._head = head = costs.profile.blocks[-1] if stack.products and costs.profile.blocks else None
+        # The identities of its calls, which the profile keeps.
+        whole = () if head is None else (head.forward, head.backward, head.accumulate, head.recompute, head.infer)
+        self._of_head = set(map(id, whole))
         self._stack_of_head = stack.without_products
         self._meshes: dict[int, Mesh] = {}
         self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does, and by its blocks
         self._placed: dict[int, tuple[list[Placed], float]] = {}
         self._blocks: dict[tuple, Block] = {}
-        self._stretches: dict[
-            int, tuple[Sequence[Call], Stretches]
-        ] = {}  # by the identity of the calls, which are kept
+        # By the identity of the calls, which are kept.
+        self._stretches: dict[int, tuple[Sequence[Call], Stretches]] = {}
         self._inside: dict[tuple, float] = {}
         self._moved: dict[tuple, float] = {}
         self._collectives: dict[tuple, float] = {}
@@ -54,6 +55,9 @@ class Prices:
         work = instruction.work
         found = self._segments.get(work)
         if found is None:
+            if self._head and isinstance(instruction, I.BackwardInput | I.BackwardWeights):
+                halves = self._head.halves  # only these instructions ask for them: finding them runs the block
+                self._of_head.update(map(id, (halves.inputs, halves.weights, halves.accumulate)))
             blocks = tuple(self._block(rank, calls) for calls in self.costs.calls_by_block(instruction))
             exposed = self._exposed_gathers(rank, instruction)
             key = (*map(id, blocks), exposed)  # the blocks are kept
@@ -128,7 +132,7 @@ class Prices:
         if id(calls) not in self._stretches:
             found, busy, slowed, launches = [], 0.0, 0.0, 0
             loss = self.stack.loss if calls is self.costs.profile.loss else ""
-            stack = self._stack_of_head if any(calls is own for own in self._head) else self.stack
+            stack = self._stack_of_head if id(calls) in self._of_head else self.stack
             for call in stack.rewrite(calls, loss or self.plan.precision):
                 launches += not (isinstance(call, KernelCall) and call.kind == "view")
                 if isinstance(call, KernelCall):

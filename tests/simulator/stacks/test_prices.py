@@ -106,6 +106,12 @@ class OfDtype(PerCall):
 def test_the_head_computes_its_products_in_the_dtype_of_the_plan():
     p = step(Plan(precision="bfloat16"), OfDtype(), products="float8")
     assert events(p, "F0") == [2 * 4]  # of two layers: queries, keys and values; their output; the feed-forward's two
+    assert p.evaluation_seconds == 2 * 4
+    whole, halves = (
+        step(Plan(micro_batches=2, precision="bfloat16", schedule=schedule), OfDtype(), products="float8").step_seconds
+        for schedule in ("1f1b", "zero-bubble")
+    )
+    assert halves == whole == 2 * 3 * 2 * 4  # micro-batches; forward, gradients of inputs and of weights
     assert DEFAULT.without_products is DEFAULT
     everywhere = replace(DEFAULT, products="tfloat32")
     assert everywhere.without_products is everywhere
