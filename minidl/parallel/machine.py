@@ -10,7 +10,7 @@ with tags, the worker with kernels, the simulator with clocks. Nothing here know
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from minidl.parallel.instructions.buffers import BufferName
@@ -128,13 +128,6 @@ class Lane:
             if other.done < step * other.length + number:
                 return None
         return instruction
-
-    def waits_for(self) -> Iterator[tuple[str, int]]:
-        """The lanes that the next instruction waits for, its own too, and how many must be done there of all steps."""
-        step, place = divmod(self.begun, self.length)
-        yield self.name, self.begun
-        for name, number in self.entries[place].after:
-            yield name, step * self.others[name].length + number
 
     def begin(self) -> None:
         self.begun += 1
