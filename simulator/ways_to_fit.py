@@ -28,12 +28,13 @@ class Way:
 def ways_to_fit(plan: Plan, stack: Stack, memory_bytes: float, prepare: Callable[[Plan], Prepared]) -> tuple[Way, ...]:
     """Of each kind of change the least with which it fits; if none does by itself, one way of several together.
 
-    Workers and the batch stay as they are. prepare: what a plan makes of the model; what it refuses is no way.
+    Workers and the batch stay as they are. plan: as the stack carries it out; what it does otherwise is
+    no way. prepare: what a plan makes of the model; what it refuses is none either.
     """
 
     def way(changes: Changes) -> Way | None:
         try:
-            changed = replace(plan, **changes)
+            changed = stack.planned(replace(plan, **changes))
             if changed == plan:
                 return None
             memories = stage_memories(prepare(changed).training, stack)

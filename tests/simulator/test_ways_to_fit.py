@@ -59,6 +59,12 @@ def test_each_way_is_a_plan_that_fits_and_needs_what_is_said():
     assert {"recompute", "micro_batches"} <= {name for way in p.ways_to_fit for name in way.changes}
 
 
+def test_what_a_stack_does_otherwise_than_plans_say_is_no_way():
+    plan = Plan(data=4, bucket_mb=0.01)
+    p = predicted(plan, 0.8 * predicted(plan).memory_bytes, recompute="none")
+    assert p.ways_to_fit and not any("recompute" in way.changes for way in p.ways_to_fit)
+
+
 def test_the_least_change_of_a_kind_is_told():
     plan = Plan(data=4)
     whole, half = (predicted(replace(plan, micro_batches=m)).memory_bytes for m in (1, 2))
