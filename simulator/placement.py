@@ -8,6 +8,7 @@ from minidl.parallel.mesh import AXES
 from minidl.parallel.plan import Plan
 from simulator.hardware import Cluster
 from simulator.network import Levels
+from simulator.network.spread import otherwise_placed
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def placement(plan: Plan, cluster: Cluster) -> Placement:
     """Where the axes of `plan` lie on `cluster`: on none, where its ranks share memory or there is one.
 
     Ranks are placed in their order, so the axes of the mesh fill nodes from the fastest on: tensor, expert, context,
-    data, pipeline.
+    data, pipeline. Of groups of an axis that lie otherwise the one is told that goes furthest.
     """
     network, mesh, found = cluster.network, plan.mesh(0), []
     if not isinstance(network, Levels):
@@ -49,7 +50,9 @@ def placement(plan: Plan, cluster: Cluster) -> Placement:
         if mesh.size(axis) == 1:
             continue
         ranks = mesh.ranks(axis)
-        parts = zip(network.levels, network.parts(ranks), strict=True)
+        groups = map(network.parts, otherwise_placed(ranks, network.sizes, plan.workers))
+        furthest = max(groups, key=lambda parts: [part.together for part in reversed(parts)])
+        parts = zip(network.levels, furthest, strict=True)
         spans = ((str(level), part.together) for level, part in parts if part.together > 1)
         found.append(AxisPlace(axis, len(ranks), ranks[1] - ranks[0], tuple(spans)))
     return Placement(tuple(found))

@@ -48,6 +48,7 @@ class Prices:
         self._stretches: dict[int, tuple[Sequence[Call], Stretches]] = {}
         self._inside: dict[tuple, float] = {}
         self._moved: dict[tuple, float] = {}
+        self._messages: dict[tuple, float] = {}
         self._collectives: dict[tuple, float] = {}
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
@@ -147,8 +148,20 @@ class Prices:
         return self._stretches[id(calls)][1]
 
     def send(self, source: int, to: int, i: I.SendActivation | I.SendGradient) -> float:
-        """Seconds of the sender."""
-        return self._between_stages * self.cluster.network.send_seconds(source, to, self.moved_bytes(i))
+        """Seconds of the sender: of the ranks of its stage the first and the last, the slower of whom counts.
+
+        If anyone of the stage sends beyond its node, one of these two does.
+        """
+        nbytes, last = self.moved_bytes(i), self.plan.workers // self.plan.pipeline - 1
+        if self.cluster.processors is not None:
+            last = 0
+        key = source, to, nbytes
+        if key not in self._messages:
+            first = -(source % (last + 1))
+            ends = {first, first + last}
+            seconds = (self.cluster.network.send_seconds(source + away, to + away, nbytes) for away in ends)
+            self._messages[key] = self._between_stages * max(seconds)
+        return self._messages[key]
 
     def receive(self, source: int, to: int, i: I.RecvActivation | I.RecvGradient) -> float:
         """Seconds of the receiver, after the sender is done."""

@@ -181,6 +181,8 @@ OPTIMIZERS = {
     "lion": lambda p: optim.Lion(p, 0.01),
     "lars": lambda p: optim.LARS(p, 0.1),
     "lamb": lambda p: optim.LAMB(p, 0.01),
+    "muon": lambda p: optim.Muon(p, 0.01),
+    "adafactor": lambda p: optim.Adafactor(p, 0.01),
 }
 SCHEDULERS = {
     "step": lambda o: optim.lr_scheduler.StepLR(o, 2),

@@ -48,10 +48,15 @@ class Roofline:
         return self.peak(dtype) * self.products.reached(dtype) / self.memory_bandwidth
 
     def peak(self, dtype: str) -> float:
-        """FLOP/s of products of `dtype`; of float32 in bfloat16 where there is no other, as JAX does by default."""
+        """FLOP/s of products of `dtype`; of float32 in bfloat16 where there is no other, as JAX does by default.
+
+        What a device does not multiply it casts to numbers as wide, of which integers are none for floats.
+        """
         if dtype in self.peak_flops:
             return self.peak_flops[dtype]
-        as_wide = (p for name, p in self.peak_flops.items() if WIDTH[name] >= WIDTH.get(dtype, 4))
+        integers = dtype.startswith("int")
+        others = ((name, peak) for name, peak in self.peak_flops.items() if integers or not name.startswith("int"))
+        as_wide = (peak for name, peak in others if WIDTH[name] >= WIDTH.get(dtype, 4))
         return max(as_wide, default=self.peak_flops.get("bfloat16", self.vector_flops))
 
     def price(self, call: KernelCall) -> tuple[float, float]:

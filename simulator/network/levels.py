@@ -18,7 +18,7 @@ from minidl.parallel.collectives import COSTS, TREE_COSTS, tree_all_reduce_cost
 from minidl.parallel.ranks import Ranks
 from minidl.units import scaled
 from simulator.network.link import Link
-from simulator.network.spread import Part, spread
+from simulator.network.spread import Part, otherwise_placed, spread
 from simulator.network.topologies import Topology, Way
 
 # What runs between nodes as a tree where that takes fewer steps; its bytes go in pieces, as many as in a ring.
@@ -65,9 +65,9 @@ class Levels:
     def sizes(self) -> tuple[float, ...]:
         return tuple(level.size for level in self.levels)
 
-    def parts(self, ranks: Sequence[int]) -> tuple[Part, ...]:
+    def parts(self, ranks: Ranks) -> tuple[Part, ...]:
         """How a group is spread over the levels."""
-        return spread(ranks if isinstance(ranks, Ranks) else Ranks(0, listed=tuple(ranks)), self.sizes)
+        return spread(ranks, self.sizes)
 
     def send_seconds(self, source: int, to: int, nbytes: float) -> float:
         """All devices of a unit send at the same time, as those of a stage do: each has its share of the adapters."""
@@ -89,8 +89,14 @@ class Levels:
     def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         """Rings in each unit, and rings or trees between units; `nbytes` of the whole tensor.
 
-        workers: how many ranks there are in all, whose groups share the adapters of a unit.
+        workers: how many ranks there are in all, whose groups share the adapters of a unit. Of groups that lie
+        otherwise in the units the slowest counts: the others wait for it at their next meeting.
         """
+        ranks = ranks if isinstance(ranks, Ranks) else Ranks(0, listed=tuple(ranks))
+        groups = otherwise_placed(ranks, self.sizes, workers)
+        return max(self._of_group(name, group, nbytes, workers) for group in groups)
+
+    def _of_group(self, name: str, ranks: Ranks, nbytes: float, workers: int) -> float:
         bytes_seconds = steps_seconds = floor = 0.0
         below = 1
         for level, part in zip(self.levels, self.parts(ranks), strict=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf, prod
+from itertools import pairwise
+from math import gcd, inf, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,30 @@ class Part(NamedTuple):
     together: int
     fewest: int
     dims: Dims | None
+
+
+MOST_SHIFTS = 64  # of groups that lie otherwise, looked at for each size of a unit
+
+
+@lru_cache(maxsize=1 << 14)
+def otherwise_placed(ranks: Ranks, sizes: tuple[float, ...], workers: int) -> tuple[Ranks, ...]:
+    """Of the groups of a plan like this one, among so many workers, one of each that lies otherwise in units.
+
+    Where strides and units divide one another, all lie alike: this one stands for them. Else a group of 6 in nodes of 8
+    lies in one node or in two; the first and the last groups of each block of ranks that groups fill are given.
+    """
+    if ranks.listed or not ranks.dims:
+        return (ranks,)
+    strides = [stride for stride, _ in ranks.dims]
+    block = strides[0] * ranks.dims[0][1]
+    gaps = [outer - stride * count for (outer, _), (stride, count) in pairwise(ranks.dims)]
+    starts: set[int] = set()
+    for size in sizes:
+        if size < workers and any(size % length and length % size for length in (*strides, block)):
+            shifts = min(int(size) // gcd(block, int(size)), workers // block)
+            for shift in range(0, shifts, -(-shifts // MOST_SHIFTS)):
+                starts |= {shift * block, shift * block + strides[-1] - 1 + sum(gaps)}
+    return tuple(Ranks(start, ranks.dims) for start in sorted(starts)) or (ranks,)
 
 
 @lru_cache(maxsize=1 << 14)

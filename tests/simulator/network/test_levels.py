@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.parallel import Plan
 from minidl.parallel.collectives import COSTS
 from minidl.parallel.ranks import Ranks
 from simulator import Cluster
 from simulator.network import Level, Levels, Link
+from simulator.network.spread import otherwise_placed
 from simulator.network.topologies import Rings, Switch
 from tests.simulator.hand_made import links
 
@@ -213,3 +215,27 @@ def test_all_reduces_take_what_nccl_took(name, devices, mib, seconds):
     network = Cluster.load(name, 8).network
     found = network.collective_seconds("all_reduce", Ranks(0, [(1, devices)]), mib * MIB, devices)
     assert found == pytest.approx(seconds, rel=0.12)
+
+
+@pytest.mark.parametrize(("tensor", "data"), [(6, 4), (3, 8), (5, 5), (12, 4), (8, 3), (4, 6), (7, 9)])
+def test_of_groups_that_lie_otherwise_in_nodes_the_slowest_counts_whoever_is_asked(tensor, data):
+    network, plan = Cluster.load("dgx-h100-80g", devices=tensor * data).network, Plan(tensor=tensor, data=data)
+    for axis in ("tensor", "data"):
+        groups = {plan.mesh(rank).ranks(axis) for rank in range(plan.workers)}
+        alone = [network._of_group("all_reduce", group, 1e7, plan.workers) for group in groups]
+        together = [network.collective_seconds("all_reduce", group, 1e7, plan.workers) for group in groups]
+        assert together == [max(alone)] * len(groups)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 4, 6, 8]))
+def test_the_groups_that_are_looked_at_are_some_of_the_plan_s_and_reach_as_far_as_any(pipeline, data, tensor, node):
+    plan = Plan(pipeline=pipeline, data=data, tensor=tensor)
+    for axis in ("pipeline", "data", "tensor"):
+        groups = {plan.mesh(rank).ranks(axis) for rank in range(plan.workers)}
+        chosen = otherwise_placed(plan.mesh(0).ranks(axis), (node, inf), plan.workers)
+        assert set(chosen) <= groups
+
+        def reach(group):
+            return len({rank // node for rank in group})
+
+        assert max(map(reach, chosen)) == max(map(reach, groups))

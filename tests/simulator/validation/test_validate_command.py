@@ -43,7 +43,7 @@ def test_fit_writes_the_constants_and_nothing_else(tmp_path, capsys):
     assert main(["validate", steps, "--fit", str(path)]) == 0
     (constant,) = tomllib.loads(path.read_text())["constant"]
     assert (constant["stack"], constant["tables"], constant["rows"]) == ("default", ["made-up"], 2)
-    assert capsys.readouterr().out.split() == [str(path)]
+    assert "".join(capsys.readouterr().out.split()) == str(path)  # a long one is broken into lines
 
 
 def test_a_page_in_markdown_has_the_tables_and_what_was_left_out(tmp_path, capsys):
