@@ -4,5 +4,6 @@ from simulator.calibrate import calibrate
 from simulator.hardware import Cluster
 from simulator.predict import simulate
 from simulator.prediction import Prediction
+from simulator.stacks import Stack
 
-__all__ = ["Cluster", "Prediction", "calibrate", "simulate"]
+__all__ = ["Cluster", "Prediction", "Stack", "calibrate", "simulate"]

@@ -19,7 +19,8 @@ Errors are of the predicted step time, in percent. `rows`: how many, and of how 
 are not all. `null`: mean absolute error of the null model, one constant utilisation of each table, each row predicted
 from the others; `by system`: one for each stack, system and precision of a table. `without`: mean absolute error and
 bias (mean error; negative: predicted too fast) with no constant. `fitted`: with the constant of that stack on that
-device, in simulator/stacks/constants.toml; its bias, the median of the absolute errors, and the worst row."""
+device, in simulator/stacks/constants.toml; its bias, the median of the absolute errors, and the worst row. `error`
+there is of rows that were left out when the constant was fitted."""
 PAGE = """\
 # Published measurements, predicted
 

@@ -69,7 +69,10 @@ def case(row: Row) -> Case:
     if row.devices not in (None, workers):
         raise ValueError(f"data × tensor × pipeline × context are {workers} ranks, not {row.devices} devices")
     (batch,) = row.need("global_batch")
-    replicas, micro_batch = row.size("data"), row.size("micro_batch")
+    replicas = row.size("data")
+    if batch < replicas:
+        raise ValueError(f"global_batch {batch:g} is less than data={replicas}: a replica has no sample")
+    micro_batch = min(row.size("micro_batch"), int(batch // replicas))
     plan = plan_of(row)
     return Case(
         build=builder_of(row),

@@ -249,10 +249,10 @@ def test_what_is_made_of_one_micro_batch_for_another_is_what_would_be_made_anew(
     if plan.pipeline * plan.chunks > BLOCKS:
         return
     training, evaluation = programs(plan)
-    ranks = (0, plan.workers - 1)
-    for rank, i in ((rank, i) for program in (training, evaluation) for rank in ranks for i in program[rank]):
-        anew = replace(i)
-        assert (anew, anew.name) == (i, i.name)
-        if rank == 0 or i.kind not in ("send", "receive"):  # messages have the work of the first rank of their stage
-            assert anew.work == i.work
-        assert (anew.reads, anew.writes, anew.frees) == (i.reads, i.writes, i.frees)
+    for program, rank in itertools.product((training, evaluation), (0, plan.workers - 1)):
+        for i in program[rank]:
+            anew = replace(i)
+            assert (anew, anew.name) == (i, i.name)
+            if rank == 0 or i.kind not in ("send", "receive"):  # a message has the work of its stage's first rank
+                assert anew.work == i.work
+            assert (anew.reads, anew.writes, anew.frees) == (i.reads, i.writes, i.frees)

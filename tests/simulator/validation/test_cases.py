@@ -33,6 +33,12 @@ def test_many_micro_batches_take_what_few_say(tmp_path, changes):
     assert step_seconds(found) == pytest.approx(step_seconds(whole), rel=1e-3)
 
 
+def test_a_micro_batch_is_no_larger_than_a_replica_s_batch_which_is_not_empty(tmp_path):
+    assert case(row(tmp_path, global_batch=6, micro_batch=16)).samples == 2 * 3
+    with pytest.raises(ValueError, match="global_batch 1 is less than data=2"):
+        case(row(tmp_path, global_batch=1))
+
+
 def test_a_plan_has_the_axes_and_methods_of_the_columns(tmp_path):
     plan = plan_of(row(tmp_path, zero=3, recompute="selective", sequence_parallel=1, interleave=2))
     assert (plan.data, plan.tensor, plan.pipeline, plan.chunks, plan.schedule) == (2, 2, 2, 2, "interleaved")
