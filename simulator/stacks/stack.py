@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from minidl.kernels import meta
 from minidl.parallel.block_profile import Call
 from minidl.parallel.plan import PRECISIONS as PRECISIONS_OF_PLANS
 from minidl.parallel.plan import RECOMPUTATIONS, Plan
@@ -29,6 +30,13 @@ MOST_REWRITTEN = 1024  # sequences of calls that a stack keeps; those of a model
 
 PART = schema.number("a share from 0 to 1", lambda x: 0 <= x <= 1)
 ATTENTION = ("device", "plain", "flash")
+
+
+def _kernel(place: str, value: object) -> None:
+    """The name by which a kernel is recorded on meta."""
+    schema.text(place, value)
+    if not callable(getattr(meta, value, None)):
+        raise ValueError(f"{place} = {value!r} is no kernel of minidl: minidl/kernels/meta/ has them")
 
 
 def _entry(default: object, of: Schema) -> object:
@@ -84,7 +92,7 @@ class Stack:
     dropout: float = _entry(0.0, PART)
     attention: str = _entry("device", schema.one_of(*ATTENTION))
     attention_grad_time: float = _entry(1.0, schema.POSITIVE)
-    fused: tuple[tuple[str, ...], ...] = _entry((), schema.list_of(schema.list_of(schema.text)))
+    fused: tuple[tuple[str, ...], ...] = _entry((), schema.list_of(schema.list_of(_kernel)))
     fused_chains: bool = _entry(False, schema.boolean)
     extra: tuple[Extra, ...] = ()
     passes: float = _entry(1.0, schema.POSITIVE)
@@ -159,7 +167,7 @@ class Stack:
 ENTRIES = {one.name: one.metadata["schema"] for one in fields(Stack) if "schema" in one.metadata}
 EXTRA = schema.list_of(
     schema.table(
-        {"after": schema.text, "kernels": schema.COUNT, "passes": schema.NOT_NEGATIVE, "source": schema.text},
+        {"after": _kernel, "kernels": schema.COUNT, "passes": schema.NOT_NEGATIVE, "source": schema.text},
         optional=("source",),
     )
 )

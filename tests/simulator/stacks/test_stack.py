@@ -73,6 +73,7 @@ def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path):
         ('name = "x"\npasses = 2', r"mine.toml: passes = 2 is not a table: write { value = 2 }"),
         ('name = "x"\npasses = { value = 0 }', "mine.toml: passes.value = 0 is not a positive number"),
         ('name = "x"\nfused = { value = [[]] }', r"fused.value\[0\] = \[\] is not a list with something in it"),
+        ('name = "x"\nfused = { value = [["nokernel", "add"]] }', r"fused.value\[0\]\[0\] = 'nokernel' is no kernel"),
         ('name = "x"\nattention = { value = "fast" }', "attention.value = 'fast' is not one of"),
         ('name = "x"\nproducts = { value = "float7" }', "products.value = 'float7' is not one of"),
         ('name = "x"\n[[extra]]\nafter = "gelu"\nkernels = 1', r"mine.toml: extra\[0\] lacks 'passes'"),
