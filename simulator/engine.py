@@ -21,6 +21,7 @@ from simulator.inside_layers import InsideLayers
 from simulator.prices import Prices
 from simulator.segments import Placed
 from simulator.shared_cores import SharedCores
+from simulator.step_times import StepTimes
 from simulator.waiting import Meeting, PendingCollective, Stream
 
 TURNS = (MESSAGES, COLLECTIVES, COMPUTE)  # who takes a thread first: another rank may wait for a message
@@ -46,12 +47,10 @@ class Rank:
         self.turns = [(self.lanes[name], stream) for name, stream in self.streams.items() if name in self.lanes]
 
 
-class Engine:
+class Engine(StepTimes):
     """Some steps of `program`, one after the other without a pause, at `prices`. Ranks that behave alike are run once.
 
-    steps: how many; the second is nearly like all that follow, but that nothing follows it. prologue_seconds: of what
-    comes before the first step. first_step_seconds: from there until the compute lanes have ended it. step_seconds:
-    from there until they have ended the next, the last one's; of a single step, until all of it has ended.
+    steps: how many.
     """
 
     def __init__(self, program: Program, prices: Prices, steps: int = 2):
@@ -95,15 +94,6 @@ class Engine:
         stuck = [f"rank {rank.number} at {i}" for rank in self.ranks.values() for i in rank.lanes.unfinished()]
         if stuck:
             raise SimulationError(f"the program does not run to its end: {'; '.join(stuck)}")
-
-    @property
-    def first_step_seconds(self) -> float:
-        return self.step_ends[0] - self.prologue_seconds
-
-    @property
-    def step_seconds(self) -> float:
-        before, end = [self.prologue_seconds, *self.step_ends][-2:]
-        return end - before
 
     def trace(self) -> Trace:
         """What happened in all steps, with the collectives inside layers as events of the collectives lane."""

@@ -17,12 +17,13 @@ from minidl.trace import COLLECTIVES, COMPUTE, Event, Trace
 from minidl.validation import check_count
 from simulator.prices import Prices
 from simulator.segments import Placed, apart, placed
+from simulator.step_times import StepTimes
 
 
-class Timeline:
+class Timeline(StepTimes):
     """Some steps of a program, one after the other without a pause, at `prices`, on the ranks of its `structure`.
 
-    steps, prologue_seconds, step_ends, first_step_seconds, step_seconds: as those of an Engine.
+    steps: how many.
     """
 
     def __init__(self, structure: Structure, prices: Prices, steps: int = 2):
@@ -62,15 +63,6 @@ class Timeline:
         last = {node.members[0][0]: n for n, node in enumerate(run.graph.nodes) if _computes(node)}.values()
         steps = range(1, self.steps + 1)
         return [max((run.ends[step * run.size + n] for n in last), default=0.0) for step in steps]
-
-    @property
-    def first_step_seconds(self) -> float:
-        return self.step_ends[0] - self.prologue_seconds
-
-    @property
-    def step_seconds(self) -> float:
-        before, end = [self.prologue_seconds, *self.step_ends][-2:]
-        return end - before
 
     def busy_and_exposed(self) -> tuple[float, float]:
         """Seconds of the last step in which a rank computes, and in which it communicates and does not: means.
