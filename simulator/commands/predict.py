@@ -90,7 +90,8 @@ def add_parser(commands) -> None:
     files.add_argument("--trace", type=Path, metavar="PATH", help="also write the timeline here, for Perfetto")
     files.add_argument("--timeline", type=picture, metavar="PATH", help="also draw the timeline: a .png or .svg file")
     files.add_argument("--memory", type=picture, metavar="PATH",
-                       help="also draw what devices hold over a step, by kind: a .png or .svg file")  # fmt: skip
+                       help="also draw the program's arrays on devices over a step, by kind, without what the stack "
+                       "has beside them or in other precisions: a .png or .svg file")  # fmt: skip
     parser.set_defaults(run=run)
 
 
