@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from math import gcd, inf, prod
+from math import inf, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     dims: Dims | None
 
 
-MOST_SHIFTS = 64  # of groups that lie otherwise, looked at for each size of a unit
+MOST_PLACES = 64  # of groups that lie otherwise, looked at for each size of a unit
 
 
 @lru_cache(maxsize=1 << 14)
@@ -36,20 +36,24 @@ def otherwise_placed(ranks: Ranks, sizes: tuple[float, ...], workers: int) -> tu
     """Of the groups of a plan like this one, among so many workers, one of each that lies otherwise in units.
 
     Where strides and units divide one another, all lie alike: this one stands for them. Else a group of 6 in nodes of 8
-    lies in one node or in two; the first and the last groups of each block of ranks that groups fill are given.
+    lies in one node or in two, by its first rank's place in its node: groups of all places are given, or of 64 of them.
     """
     if ranks.listed or not ranks.dims:
         return (ranks,)
     strides = [stride for stride, _ in ranks.dims]
     block = strides[0] * ranks.dims[0][1]
-    gaps = [outer - stride * count for (outer, _), (stride, count) in pairwise(ranks.dims)]
-    starts: set[int] = set()
-    for size in sizes:
-        if size < workers and any(size % length and length % size for length in (*strides, block)):
-            shifts = min(int(size) // gcd(block, int(size)), workers // block)
-            for shift in range(0, shifts, -(-shifts // MOST_SHIFTS)):
-                starts |= {shift * block, shift * block + strides[-1] - 1 + sum(gaps)}
-    return tuple(Ranks(start, ranks.dims) for start in sorted(starts)) or (ranks,)
+    odd = [int(size) for size in sizes if size < workers and any(size % n and n % size for n in (*strides, block))]
+    if not odd:
+        return (ranks,)
+    starts = np.arange(strides[-1])  # of the groups that fill a block of ranks together, and of all blocks
+    for (outer, _), (stride, count) in pairwise(ranks.dims):
+        starts = np.add.outer(np.arange(0, outer, stride * count), starts).ravel()
+    starts = np.add.outer(np.arange(0, workers, block), starts).ravel()
+    chosen: set[int] = set()
+    for size in odd:
+        first = starts[np.unique(starts % size, return_index=True)[1]]
+        chosen |= set(first[:: -(-len(first) // MOST_PLACES)].tolist())
+    return tuple(Ranks(start, ranks.dims) for start in sorted(chosen))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,8 +40,9 @@ def test_rows_that_nobody_waits_for_are_given_up(tmp_path):
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}  # tests are not installed
     parent = subprocess.Popen(
-        [sys.executable, script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
     assert parent.stdout.readline() == "begun\n"
     parent.kill()
