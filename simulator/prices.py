@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from minidl.events import Details
-from minidl.kernels.meta import KernelCall
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
@@ -16,11 +15,10 @@ from minidl.parallel.plan import PRECISIONS
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
 from simulator.stacks import Stack
+from simulator.stretches import Stretches, stretches_of
 
-# Of each stretch of a block's kernels: seconds, seconds while all cores are busy, and the collective that follows, None
-# after the last; and how long the host takes to launch all of them.
-Stretches = tuple[list[tuple[float, float, CollectiveCall | None]], float]
-Block = tuple[Stretches, tuple[float, ...]]  # and, for each stretch, the seconds of that collective
+# The calls of a block, which are known by their identity; its stretches; and seconds of the collective after each.
+Block = tuple[Sequence[Call], Stretches, tuple[float, ...]]
 
 
 class Prices:
@@ -31,9 +29,6 @@ class Prices:
 
     def __init__(self, cluster: Cluster, costs: Costs, stack: Stack, pace: float = 1.0):
         self.cluster, self.costs, self.plan, self.stack, self.pace = cluster, costs, costs.plan, stack, pace
-        self._dispatch_seconds = max(
-            stack.dispatch_us * 1e-6, cluster.compute.dispatch_seconds * bool(stack.dispatch_us)
-        )
         self._between_stages = pace * (1 - stack.pipeline_hidden)
         self._head = head = costs.profile.blocks[-1] if stack.products and costs.profile.blocks else None
         # The identities of its calls, which the profile keeps.
@@ -44,8 +39,6 @@ class Prices:
         self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does, and by its blocks
         self._placed: dict[int, tuple[list[Placed], float]] = {}
         self._blocks: dict[tuple, Block] = {}
-        # By the identity of the calls, which are kept.
-        self._stretches: dict[int, tuple[Sequence[Call], Stretches]] = {}
         self._inside: dict[tuple, float] = {}
         self._moved: dict[tuple, float] = {}
         self._messages: dict[tuple, float] = {}
@@ -79,9 +72,11 @@ class Prices:
         found: list[Segment] = []
         busy = slowed = self.pace * self.cluster.compute.instruction_seconds
         goes_on = False
-        for (stretches, launching), inside in blocks:
+        for _, (stretches, launching), inside in blocks:
+            launching *= self.pace
             for (seconds, slowed_seconds, call), inside_seconds in zip(stretches, inside, strict=True):
-                busy, slowed, launching = busy + seconds, slowed + slowed_seconds, launching - seconds
+                seconds *= self.pace
+                busy, slowed, launching = busy + seconds, slowed + slowed_seconds * self.pace, launching - seconds
                 if call is None:
                     continue
                 found.append(Segment(busy, slowed / busy if busy else 1.0, None, goes_on))
@@ -98,9 +93,11 @@ class Prices:
     def _block(self, rank: int, calls: Sequence[Call]) -> Block:
         """What a block takes; the same object wherever that is the same."""
         if (id(calls), rank) not in self._blocks:
-            stretches = self._stretches_of(calls)
-            inside = tuple(0.0 if call is None else self._inside_seconds(rank, call) for *_, call in stretches[0])
-            self._blocks[id(calls), rank] = self._blocks.setdefault((id(calls), inside), (stretches, inside))
+            loss = self.stack.loss if calls is self.costs.profile.loss else ""
+            stack = self._stack_of_head if id(calls) in self._of_head else self.stack
+            found = stretches_of(calls, self.cluster.compute, stack, loss or self.plan.precision)
+            inside = tuple(0.0 if call is None else self._inside_seconds(rank, call) for *_, call in found.found)
+            self._blocks[id(calls), rank] = self._blocks.setdefault((id(calls), inside), (calls, found, inside))
         return self._blocks[id(calls), rank]
 
     def copied_at_once(self, call: CollectiveCall) -> bool:
@@ -128,24 +125,6 @@ class Prices:
 
     def gathering_axes(self, chunk: int, bucket: int) -> tuple[str, ...]:
         return self.plan.spread(self.costs.layout.reduction(chunk, bucket).replicas)
-
-    def _stretches_of(self, calls: Sequence[Call]) -> Stretches:
-        if id(calls) not in self._stretches:
-            found, busy, slowed, launches = [], 0.0, 0.0, 0
-            loss = self.stack.loss if calls is self.costs.profile.loss else ""
-            stack = self._stack_of_head if id(calls) in self._of_head else self.stack
-            for call in stack.rewrite(calls, loss or self.plan.precision):
-                launches += not (isinstance(call, KernelCall) and call.kind == "view")
-                if isinstance(call, KernelCall):
-                    seconds, contention = self.cluster.compute.price(call)
-                    seconds *= self.pace * (self.stack.attention_grad_time if call.name == "attention_grad" else 1.0)
-                    busy, slowed = busy + seconds, slowed + seconds * contention
-                else:
-                    found.append((busy, slowed, call))
-                    busy = slowed = 0.0
-            launching = self.pace * launches * self._dispatch_seconds
-            self._stretches[id(calls)] = calls, ([*found, (busy, slowed, None)], launching)
-        return self._stretches[id(calls)][1]
 
     def send(self, source: int, to: int, i: I.SendActivation | I.SendGradient) -> float:
         """Seconds of the sender: of the ranks of its stage the first and the last, the slower of whom counts.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
 
@@ -28,7 +29,8 @@ from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 from minidl.parallel.remembered import Remembered
 
-KNOWN = Remembered(256)  # updates of a share, by the identity of those of its parameters, which are kept with them
+# Updates of a share, by the identity of those of its parameters, which are kept with them; and sums of shares.
+KNOWN = Remembered(256)
 MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
 
 
@@ -95,9 +97,8 @@ class Costs:
     def _add_share(self, i: I.AddShare) -> list[Sequence[Call]]:
         """One kernel on this replica's share of the bucket."""
         share = self.parameters.flat((i.chunk, i.bucket), share=True)
-        with meta.record() as calls:
-            (meta.accumulate if i.accumulates else meta.assign)(share, share)
-        return [calls]
+        key = share.size, share.dtype.name, i.accumulates
+        return [KNOWN.get(key, lambda: _added(*key))]
 
     def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
         return [self._updated(i.buckets, MEASURE)]
@@ -174,8 +175,20 @@ def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
             yield replace(call, **numbers)
 
 
-def _load(array: MetaArray) -> list[Call]:
-    return [KernelCall("load", "copy", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
+def _added(elements: int, dtype: str, accumulates: bool) -> Sequence[Call]:
+    array = MetaArray((elements,), dtype)
+    with meta.record() as calls:
+        (meta.accumulate if accumulates else meta.assign)(array, array)
+    return calls
+
+
+@lru_cache
+def _loaded(shape: tuple[int, ...], dtype: str, nbytes: int) -> Sequence[Call]:
+    return (KernelCall("load", "copy", (shape,), dtype, 0, nbytes, nbytes),)
+
+
+def _load(array: MetaArray) -> Sequence[Call]:
+    return _loaded(array.shape, array.dtype.name, array.nbytes)
 
 
 CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call]]]] = {

@@ -57,6 +57,11 @@ class Graph:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def last(self, wanted: Callable[[Node], bool]) -> list[int]:
+        """The places of the last nodes of each rank that are `wanted`, which all do that take the same time."""
+        ranks = {number: node.members[0][0] for number, node in enumerate(self.works) if wanted(node)}
+        return list({ranks[number]: n for n, number in enumerate(self.work) if number in ranks}.values())
+
     def ends(self, seconds: Iterable[float], steps: int = 1, start: float = 0.0) -> list[float]:
         """When nodes end in so many steps, one after the other, that begin at `start`.
 

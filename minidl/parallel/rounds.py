@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf, isfinite
+from operator import eq
 
 from minidl.parallel.dependencies import Graph, Node
 from minidl.parallel.instructions import Instruction
@@ -63,7 +64,8 @@ def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, in
     Without the first and the last pass of each kind, of whose instructions there are more.
     """
     length = len(passes) * shift // micro_batches
-    start, alike = _longest([(k, m + shift, c) == p for (k, m, c), p in zip(passes, passes[length:], strict=False)])
+    later = [(kind, m + shift, chunk) for kind, m, chunk in passes]
+    start, alike = _longest(list(map(eq, later, passes[length:])))
     firsts = {(kind, chunk): n for n, (kind, _, chunk) in reversed(list(enumerate(passes)))}
     lasts = {(kind, chunk): n for n, (kind, _, chunk) in enumerate(passes)}
     begin = max(start, *(n + 1 for n in firsts.values()))
@@ -99,8 +101,10 @@ class Rounds:
         graph, end, longer = self.graph, self.end, rounds * self.length
         again = slice(end - self.length, end)
         columns = []
-        for column in (graph.first, graph.second):
-            moved = [self._moved(n, back, longer) for n, back in enumerate(column)] if rounds else column
+        for column, farther in zip((graph.first, graph.second), self._farther, strict=True):
+            moved = column.copy()
+            for n, times in farther:
+                moved[n] += times * longer
             columns.append(moved[:end] + rounds * moved[again] + moved[end:])
         nodes, work = (list(c[:end]) + rounds * list(c[again]) + list(c[end:]) for c in (graph.nodes, graph.work))
         return Graph(nodes, *columns, work, graph.works)
@@ -134,12 +138,22 @@ class Rounds:
                     todo.append(there)
         return inf
 
-    def _moved(self, here: int, back: int, longer: int) -> int:
-        """How far back, as a number below zero, what node `here` waits for is when the graph has so many more nodes."""
+    @cached_property
+    def _farther(self) -> list[list[tuple[int, int]]]:
+        """Of first and second, the nodes that wait for others across the rounds that are added.
+
+        With each, how many times farther back, as a number below zero, these are by the length of all that is added.
+        """
+        return [
+            [(n, times) for n, back in enumerate(column) if (times := self._times(n, back))]
+            for column in (self.graph.first, self.graph.second)
+        ]
+
+    def _times(self, here: int, back: int) -> int:
         there, count = here + back, len(self.graph)
         before, there = there < 0, there % count  # in the step before
         moves = there >= (self.begin if here >= self.end else self.end)  # with what comes after the rounds
-        return back + longer * (moves - before - (here >= self.end))
+        return moves - before - (here >= self.end)
 
 
 def _channel(node: Node, kind: str) -> Channel | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from simulator import schema
 from simulator.compute.products import WIDTH, Products, Tiles
@@ -114,8 +116,16 @@ def _figures(sourced: Mapping[str, tuple[float, str]]) -> dict[str, dict]:
 
 
 def device(table: Mapping) -> Roofline:
-    """What a [device] table, which fits DEVICE, says that kernels take."""
-    table = described(table)
+    """What a [device] table, which fits DEVICE, says that kernels take.
+
+    Of equal tables it is the very same: all clusters of a device know what kernels on it were found to take.
+    """
+    return _device(json.dumps(described(table)))
+
+
+@lru_cache(128)
+def _device(as_text: str) -> Roofline:
+    table = json.loads(as_text)
     f, array = schema.values(table), table["array"]["value"]
     products = Products(
         units=f["units"],

@@ -26,7 +26,6 @@ else:
 
 FOLDER = Path(__file__).parent
 NOT_STACKS = ("constants",)
-MOST_REWRITTEN = 1024  # sequences of calls that a stack keeps; those of a model are some twenty
 
 PART = schema.number("a share from 0 to 1", lambda x: 0 <= x <= 1)
 ATTENTION = ("device", "plain", "flash")
@@ -114,9 +113,6 @@ class Stack:
     recompute: str = _entry("", schema.one_of("", *RECOMPUTATIONS))
     workspace_gb: float = _entry(0.0, schema.NOT_NEGATIVE)
     fragmentation: float = _entry(0.0, schema.number("a share from 0 to below 1", lambda x: 0 <= x < 1))
-    _rewritten: dict[tuple[int, str], tuple[Sequence[Call], Sequence[Call]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @staticmethod
     def names() -> list[str]:
@@ -153,15 +149,9 @@ class Stack:
     def rewrite(self, calls: Sequence[Call], precision: str) -> Sequence[Call]:
         """The calls that this stack makes of them in training in `precision`, with the dtypes and bytes they have then.
 
-        Masters of parameters and the optimizer's state stay in float32. What was rewritten is kept, by the identity of
-        the calls.
+        Masters of parameters and the optimizer's state stay in float32.
         """
-        key = id(calls), precision
-        if key not in self._rewritten:
-            if len(self._rewritten) >= MOST_REWRITTEN:
-                del self._rewritten[next(iter(self._rewritten))]
-            self._rewritten[key] = calls, rewritten(self, calls, precision)
-        return self._rewritten[key][1]
+        return rewritten(self, calls, precision)
 
 
 ENTRIES = {one.name: one.metadata["schema"] for one in fields(Stack) if "schema" in one.metadata}

@@ -35,12 +35,6 @@ def test_what_is_not_of_float32_and_collectives_stay_as_they_are():
     assert DEFAULT.rewrite(calls, "bfloat16") == calls
 
 
-def test_what_was_rewritten_is_not_rewritten_again():
-    calls = [product(1, 4, 8, 3)]
-    assert DEFAULT.rewrite(calls, "bfloat16") is DEFAULT.rewrite(calls, "bfloat16")
-    assert DEFAULT.rewrite(list(calls), "bfloat16") is not DEFAULT.rewrite(calls, "bfloat16")
-
-
 def test_a_step_in_lower_precision_is_faster_and_its_utilisation_refers_to_that_precision():
     where = Cluster.load("dgx-a100", devices=1)
     full, half = (simulate(models.builder("gpt2-small"), Plan(precision=p), where, 8) for p in ("float32", "bfloat16"))

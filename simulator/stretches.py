@@ -1,0 +1,52 @@
+"""What the kernels of a block take between the collectives inside it: found once for all predictions that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minidl.kernels.meta import KernelCall
+from minidl.parallel.block_profile import Call
+from minidl.parallel.handle import CollectiveCall
+from minidl.parallel.remembered import Remembered
+from simulator.compute import Compute
+from simulator.stacks import Stack
+
+
+class Stretch(NamedTuple):
+    """Kernels in a row: seconds, seconds while all cores are busy, and the collective that follows, None at the end."""
+
+    seconds: float
+    slowed: float
+    collective: CollectiveCall | None
+
+
+class Stretches(NamedTuple):
+    """Those of a sequence of calls. launching: how long the host takes to launch all of their kernels."""
+
+    found: tuple[Stretch, ...]
+    launching: float
+
+
+_known = Remembered(1024)  # by the identity of calls, device and stack, which are kept with them
+
+
+def stretches_of(calls: Sequence[Call], compute: Compute, stack: Stack, precision: str) -> Stretches:
+    """The calls as `stack` makes them in training in `precision`, on such a device."""
+    key = id(calls), id(compute), id(stack), precision
+    return _known.get(key, lambda: (_priced(calls, compute, stack, precision), calls, compute, stack))[0]
+
+
+def _priced(calls: Sequence[Call], compute: Compute, stack: Stack, precision: str) -> Stretches:
+    found, busy, slowed, launches = [], 0.0, 0.0, 0
+    for call in stack.rewrite(calls, precision):
+        if isinstance(call, CollectiveCall):
+            found.append(Stretch(busy, slowed, call))
+            busy = slowed = 0.0
+        else:
+            seconds, contention = compute.price(call)
+            seconds *= stack.attention_grad_time if call.name == "attention_grad" else 1.0
+            busy, slowed = busy + seconds, slowed + seconds * contention
+        launches += not (isinstance(call, KernelCall) and call.kind == "view")
+    launch_seconds = max(stack.dispatch_us * 1e-6, compute.dispatch_seconds) if stack.dispatch_us else 0.0
+    return Stretches((*found, Stretch(busy, slowed, None)), launches * launch_seconds)
