@@ -146,6 +146,8 @@ class Dependencies:
         ]
         if not self.stuck:
             self._tie_to_step_before()
+        for rank in self._ranks.values():
+            rank.lanes.clear()  # which know their rank: else only a search for cycles would find that nobody needs them
 
     def _wake(self, rank: _Rank) -> None:
         if not rank.awake:

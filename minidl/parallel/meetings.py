@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from minidl.parallel.mesh import Axis
 from minidl.parallel.plan import Plan
 
-CHANNEL_MESSAGES = 64  # that may be under way from one rank to another before the sender waits
+CHANNEL_MESSAGES = 128  # that may be under way from one rank to another before the sender waits
 Channel = tuple[int, int]  # from rank, to rank
 Brought = TypeVar("Brought")
 

@@ -99,7 +99,7 @@ def counts(micro_batches: float, stages: int, multiple: int) -> tuple[tuple[int,
     Weights are linear in the number, and sum to 1. From as many as there are stages on, and some more where chunks are
     interleaved, each takes as long, so two such numbers give the time of any.
     """
-    steady = -(-max(stages, 2 if multiple == 1 else SOME) // multiple) * multiple
+    steady = 10**9 if multiple == 1 else -(-max(stages, SOME) // multiple) * multiple
     low = min(max(int(micro_batches // multiple) * multiple, multiple), steady)
     beyond = (micro_batches - low) / multiple
     return ((low, 1.0),) if not beyond else ((low, 1.0 - beyond), (low + multiple, beyond))
