@@ -8,7 +8,7 @@ later. Where it is not so, nothing is said, and the step of many is run whole.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -292,7 +292,9 @@ def _rounds_in(marks: list[tuple], shift: int) -> tuple[int, int, int]:
     later = [(work, None if m is None else m + shift) for work, m in marks]
     places = {mark: place for place, mark in enumerate(marks) if mark[1] is not None}
     found = 0, 0, 0
-    for length in sorted({places[mark] - place for place, mark in enumerate(later) if mark in places}):
+    lengths = Counter(places[mark] - place for place, mark in enumerate(later) if mark in places)
+    always = sum(m is None for _, m in marks)
+    for length in sorted(length for length, times in lengths.items() if times + always >= (LEAST - 1) * length):
         # The longest: in between, forwards may go on alone, or backwards.
         start, alike = _longest([mark == other for mark, other in zip(later, marks[length:], strict=False)])
         if (rounds := (alike + length) // length) >= LEAST:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
@@ -108,18 +108,23 @@ def _axes(program: Program) -> Iterator[Axis]:
 
 @dataclass(frozen=True)
 class _Proven:
-    """The parts of a program, the rounds of its step, if it has such, and the lists of that."""
+    """The parts of a program, and of one of each rank's lists that of a step. of_a_round: micro-batches."""
 
     parts: dict[str, Graph]
-    rounds: Rounds | None
     steps: dict[int, Sequence[Instruction]]
+    of_a_round: int
+
+    @cached_property
+    def rounds(self) -> Rounds | None:
+        """Of the step, if it has such."""
+        return rounds_of(self.parts["step"], self.steps, self.of_a_round)
 
 
 def _proven(program: Program) -> _Proven:
     report, ranks = check(program, EVERY_RANK), program.representatives()
     parts = report.parts if len(report.peak_micro_batches) == len(ranks) else _graphs(program, ranks)
     steps = {rank: program[rank].step for rank in ranks}
-    return _Proven(parts, rounds_of(parts["step"], steps, of_a_round(program.plan)), steps)
+    return _Proven(parts, steps, of_a_round(program.plan))
 
 
 def _graphs(program: Program, ranks: tuple[int, ...]) -> dict[str, Graph]:

@@ -33,6 +33,7 @@ from simulator.validation.rows import Row
 
 ONE_BUCKET = float(2**20)  # MiB: as large as any model
 SOME = 8  # micro-batches, of which each more takes as long with chunks on few stages
+MANY = 1024  # as above, with one chunk a stage: so many are simulated as they are
 WHOLE_MATRICES = ("muon", "adafactor")  # optimizers that take them whole
 OPTIMIZER = {name: partial(make, lr=rate) for name, (rate, make) in OPTIMIZERS.items()}
 STORED = {  # precision of the large products -> that of activations and messages, and that of the products
@@ -97,9 +98,9 @@ def counts(micro_batches: float, stages: int, multiple: int) -> tuple[tuple[int,
     """Numbers of micro-batches that are multiples, and by which weights their step times are that of `micro_batches`.
 
     Weights are linear in the number, and sum to 1. From as many as there are stages on, and some more where chunks are
-    interleaved, each takes as long, so two such numbers give the time of any.
+    interleaved, each takes as long: two such numbers give the time of any, where that of all would be dear to prove.
     """
-    steady = 10**9 if multiple == 1 else -(-max(stages, SOME) // multiple) * multiple
+    steady = -(-max(stages, MANY if multiple == 1 else SOME) // multiple) * multiple
     low = min(max(int(micro_batches // multiple) * multiple, multiple), steady)
     beyond = (micro_batches - low) / multiple
     return ((low, 1.0),) if not beyond else ((low, 1.0 - beyond), (low + multiple, beyond))

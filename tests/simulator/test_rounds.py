@@ -77,10 +77,11 @@ def test_where_more_messages_are_sent_than_a_channel_holds_none_is_ever_full():
     plan = Plan(pipeline=4, micro_batches=2 * CHANNEL_MESSAGES)
     own, prices = program(plan), FixedPrices({I.Forward: 1.0, I.Backward: 2.5, I.SendActivation: 0.25})
     assert times(structure_of(own), prices) == pytest.approx(times(run_whole(own), prices), rel=1e-9)
-    deep = program(Plan(pipeline=CHANNEL_MESSAGES + 2, micro_batches=CHANNEL_MESSAGES + 20))
-    nodes = structure_of(deep).parts["step"].nodes
+    several = Plan(pipeline=2, micro_batches=16, schedule="interleaved", chunks=CHANNEL_MESSAGES // 2 + 6)
+    assert few_micro_batches(several, [several.chunks] * 2, 3) == 12
+    nodes = structure_of(program(several)).parts["step"].nodes
     shown = {i.micro_batch for node in nodes for _, i in node.members if isinstance(i, I.Forward)}
-    assert len(shown) == CHANNEL_MESSAGES + 20
+    assert len(shown) == several.micro_batches
 
 
 def test_what_is_deleted_from_the_middle_that_few_micro_batches_stand_for_is_missed():
