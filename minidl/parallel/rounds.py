@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf, isfinite
-from operator import eq
 
 from minidl.parallel.dependencies import Graph, Node
 from minidl.parallel.instructions import Instruction
@@ -64,8 +63,7 @@ def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, in
     Without the first and the last pass of each kind, of whose instructions there are more.
     """
     length = len(passes) * shift // micro_batches
-    later = [(kind, m + shift, chunk) for kind, m, chunk in passes]
-    start, alike = _longest(list(map(eq, later, passes[length:])))
+    start, alike = _longest([(k, m + shift, c) == p for (k, m, c), p in zip(passes, passes[length:], strict=False)])
     firsts = {(kind, chunk): n for n, (kind, _, chunk) in reversed(list(enumerate(passes)))}
     lasts = {(kind, chunk): n for n, (kind, _, chunk) in enumerate(passes)}
     begin = max(start, *(n + 1 for n in firsts.values()))

@@ -133,9 +133,10 @@ def _add_gradients(
         place = i.chunk, b
         gradients = lie[place]
         before = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place if place in slots else None)
-        if (before, saved) not in sums:
-            sums[before, saved] = before._replace(samples=before.samples + facts.sample(saved.samples))
-        tags[gradients] = sums[before, saved]
+        key = before, saved.samples
+        if key not in sums:
+            sums[key] = before._replace(samples=before.samples + facts.sample(saved.samples))
+        tags[gradients] = sums[key]
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True) if i.apart else ():
             place = APART, n
             gradients = lie[place]
