@@ -1,6 +1,7 @@
-"""Numbers that a user gives, refused at the door in one sentence."""
+"""What a user gives, refused at the door in one sentence."""
 
 from numbers import Integral, Real
+from os import PathLike
 
 
 def check_int(name: str, value: object) -> None:
@@ -19,3 +20,9 @@ def check_positive(name: str, value: object) -> None:
     """ValueError unless `value` is a number above 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not value > 0:
         raise ValueError(f"{name}={value!r} is not a positive number")
+
+
+def check_name_or_path(name: str, value: object) -> None:
+    """TypeError unless `value` is a str or a path."""
+    if not isinstance(value, str | PathLike):
+        raise TypeError(f"{name} must be a name or a path, not {value!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from minidl.display import Displayed, facts
 from minidl.units import counted, scaled
-from minidl.validation import check_count
+from minidl.validation import check_count, check_name_or_path
 from simulator import cluster_file, schema
 from simulator.compute import Compute
 from simulator.compute.device import device
@@ -119,6 +119,7 @@ class Cluster(Displayed):
         devices, where that goes, and else all that each has. ValueError for an unknown name, or a figure that is
         missing, unknown or not what it must be.
         """
+        check_name_or_path("cluster", name)
         if devices is not None:
             check_count("devices", devices)
         if devices_per_node is not None:

@@ -42,7 +42,6 @@ class Roofline:
     winograd: bool = False
     instruction_seconds = 0.0
     device = "cpu"  # as meta notes calls: by its choice of algorithms
-    _known: dict[KernelCall, float] = field(default_factory=dict, repr=False, compare=False)
 
     def flops_per_byte(self, dtype: str) -> float:
         return self.peak(dtype) * self.products.reached(dtype) / self.memory_bandwidth
@@ -60,10 +59,7 @@ class Roofline:
         return max(as_wide, default=self.peak_flops.get("bfloat16", self.vector_flops))
 
     def price(self, call: KernelCall) -> tuple[float, float]:
-        seconds = self._known.get(call)
-        if seconds is None:
-            seconds = self._known[call] = self._seconds(call)
-        return seconds, 1.0
+        return self._seconds(call), 1.0
 
     def _seconds(self, call: KernelCall) -> float:
         moved = call.bytes_read + call.bytes_written

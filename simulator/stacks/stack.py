@@ -12,6 +12,7 @@ from minidl.kernels import meta
 from minidl.parallel.block_profile import Call
 from minidl.parallel.plan import PRECISIONS as PRECISIONS_OF_PLANS
 from minidl.parallel.plan import RECOMPUTATIONS, Plan
+from minidl.validation import check_name_or_path
 from simulator import schema
 from simulator.compute.device import PRECISIONS
 from simulator.schema import Schema
@@ -125,6 +126,7 @@ class Stack:
 
         ValueError for an unknown name, and for an entry that is missing, unknown or not what it must be.
         """
+        check_name_or_path("stack", name)
         if str(name) in cls.names():
             return _known(str(name))
         path = Path(name)

@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 
 from minidl import models
 from minidl.commands.optimizers import OPTIMIZERS
@@ -189,7 +189,7 @@ def stack_of(row: Row) -> Stack:
     )  # fmt: skip
 
 
-@cache
+@lru_cache
 def _stack(name: str, products: str, flash: str, tensor_overlap: str, one_bucket: bool) -> Stack:
     changes: dict[str, object] = {"products": products} if products else {}
     if flash in ("0", "1"):
@@ -201,7 +201,7 @@ def _stack(name: str, products: str, flash: str, tensor_overlap: str, one_bucket
     return replace(Stack.load(name), **changes)
 
 
-@cache
+@lru_cache
 def _cluster(name: str, devices: int, devices_per_slice: int | None) -> Cluster:
     return Cluster.load(name, devices, devices_per_node=devices_per_slice)
 

@@ -25,6 +25,16 @@ def reduced_over_one(d):
     return x, d.dim(x), {"keepdim": d.flip()}
 
 
+def spread(d, name):
+    """An array; for a standard deviation of different numbers: of equal ones, rounding is all that it has."""
+    return (d.distinct if name == "std" else d.floats)(*d.shape())
+
+
+def spread_over(d, name):
+    x = spread(d, name)
+    return x, *d.pick((), (d.dim(x),), (d.dims(x),)), {"correction": d.pick(0, 1), "keepdim": d.flip()}
+
+
 REDUCTION = [
     Row("sum", ops.sum, torch.sum, reduced, special=True),
     Row("sum, all", ops.sum, torch.sum, one),
@@ -41,7 +51,7 @@ REDUCTION = [
     Row("amin", ops.amin, torch.amin, reduced),
     *[
         Row(name, getattr(ops, name), getattr(torch, name),
-            lambda d: (*(reduced(d)[:2] if d.flip() else one(d)), {"correction": d.pick(0, 1), "keepdim": d.flip()}))
+            lambda d, name=name: spread_over(d, name))
         for name in ("var", "std")
     ],
     Row("prod", ops.prod, torch.prod, lambda d: one(d) if d.flip() else reduced_over_one(d)),
@@ -51,7 +61,8 @@ REDUCTION = [
         lambda d: (x := d.floats(*d.shape()), d.pick(0, 1, 2, 3, 0.5, 1.5, math.inf, -math.inf),
                    *d.pick((), (d.dims(x), d.flip()))), tolerance=100),
     *[
-        Row(f"{name}, unbiased or not", getattr(ops, name), getattr(torch, name), lambda d: (*one(d), d.flip()))
+        Row(f"{name}, unbiased or not", getattr(ops, name), getattr(torch, name),
+            lambda d, name=name: (spread(d, name), d.flip()))
         for name in ("var", "std")
     ],
     Row("cumsum", ops.cumsum, torch.cumsum, lambda d: (x := d.any(*d.shape()), d.dim(x))),

@@ -92,10 +92,3 @@ def test_small_windows_of_float32_take_fewer_products_where_winograds_algorithm_
 def test_a_depthwise_convolution_runs_outside_of_the_matrix_units_where_these_would_take_longer():
     call, *_ = calls((2, 32, 8, 8), (32, 1, 3, 3), chosen=options(1, 1, groups=32))
     assert seconds(call, vector_flops=50.0, **FAST) == call.flops / 50 < seconds(call, vector_flops=1.0, **FAST)
-
-
-def test_a_price_is_found_once_for_equal_calls():
-    device = roofline()
-    device.price(product(1, 4, 8, 5))
-    device.price(product(1, 4, 8, 5))
-    assert len(device._known) == 1

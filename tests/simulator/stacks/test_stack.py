@@ -54,6 +54,12 @@ def test_an_unknown_stack_lists_those_there_are(tmp_path):
     fails(tmp_path, "neither a file nor one of")  # a folder
 
 
+@pytest.mark.parametrize("what", [Stack, Cluster])
+def test_what_is_neither_a_name_nor_a_path_is_refused(what):
+    with pytest.raises(TypeError, match=f"{what.__name__.lower()} must be a name or a path, not 5"):
+        what.load(5)
+
+
 def test_a_wrong_file_is_one_sentence_that_names_what_is_wrong(tmp_path):
     path = tmp_path / "mine.toml"
     for text, match in (
