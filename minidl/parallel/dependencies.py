@@ -223,7 +223,7 @@ class Dependencies:
         if group[0] != "layers" or members == 1:
             self._add(everyone, [wait for one in lanes for wait in self._waits(one)], lanes)
         else:
-            waits = [self._waits(one) for one in lanes]
+            waits = [self._joined(self._waits(one), 1) for one in lanes]
             self._add(everyone, [wait for own in waits for wait in own], (), ends=False, inside=True)
             begun = len(self.nodes) - 1
             for one, own, member in zip(lanes, waits, everyone, strict=True):
@@ -250,14 +250,18 @@ class Dependencies:
         self, members: tuple[Member, ...], waits: list, lanes: Iterable[_Lane], ends: bool = True, inside: bool = False
     ) -> None:
         """A node that waits for these; of more than two some are joined before, the last one is not."""
-        nodes = self.nodes
-        while len(waits) > 2:
-            first, second, *others = waits
-            self._append(first, second, (), True, False)
-            waits = [len(nodes) - 1, *others]
+        waits = self._joined(waits, 2)
         self._append(waits[0], waits[-1], members, ends, inside)
         for lane in lanes:
-            lane.ends.append(len(nodes) - 1)
+            lane.ends.append(len(self.nodes) - 1)
+
+    def _joined(self, waits: list, most: int) -> list:
+        """At most so many, of which the first joins others."""
+        while len(waits) > most:
+            first, second, *others = waits
+            self._append(first, second, (), True, False)
+            waits = [len(self.nodes) - 1, *others]
+        return waits
 
     def _append(self, first, second, members: tuple[Member, ...], ends: bool, inside: bool) -> None:
         here = len(self.nodes)
