@@ -10,7 +10,7 @@ from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.mesh import Mesh
+from minidl.parallel.mesh import Axis, Mesh
 from minidl.parallel.plan import PRECISIONS
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
@@ -48,6 +48,8 @@ class Prices:
         """The stretches of a compute instruction, in order; at least one."""
         work = instruction.work
         found = self._segments.get(work)
+        if found is None and (alike := self.costs.alike(instruction)) in self._segments:
+            found = self._segments[work] = self._segments[alike]
         if found is None:
             if self._head and isinstance(instruction, I.BackwardInput | I.BackwardWeights):
                 halves = self._head.halves  # only these instructions ask for them: finding them runs the block
@@ -57,7 +59,7 @@ class Prices:
             key = (*map(id, blocks), exposed)  # the blocks are kept
             if key not in self._segments:
                 self._segments[key] = self._joined(blocks, exposed)
-            found = self._segments[work] = self._segments[key]
+            found = self._segments[work] = self._segments[alike] = self._segments[key]
         return found
 
     def placed(self, rank: int, instruction: Instruction) -> tuple[list[Placed], float]:
@@ -108,7 +110,7 @@ class Prices:
         """Time of a collective or a message inside a layer; to wait for one takes none of its own."""
         if call.phase == "wait":
             return 0.0
-        key = rank, call.name, call.axes, call.nbytes
+        key = self._who(rank, call.axes), call.name, call.axes, call.nbytes
         if key not in self._inside:
             nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
             seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes, self.plan.workers)
@@ -151,20 +153,26 @@ class Prices:
         network, nbytes = self.cluster.network, self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
-        key = rank, i.collective, i.axes, nbytes
+        key = self._who(rank, i.axes), i.collective, i.axes, nbytes
         if key not in self._collectives:
             ranks = self.mesh(rank).ranks(*i.axes)
             self._collectives[key] = network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)
         hidden = self.stack.data_hidden if isinstance(i, I.ReduceGradients | I.GatherParameters) else 0.0
         return self.pace * (1 - hidden) * self._collectives[key]
 
+    def _who(self, rank: int, axes: tuple[Axis, ...]) -> int | None:
+        """The rank, if its group may take another time than others along these axes: where some are named."""
+        return None if all(isinstance(axis, str) for axis in axes) else rank
+
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
         work = i.work
-        found = self._moved.get(work)
-        if found is None:
-            found = self._moved[work] = self.costs.payload_bytes(i) * self._share_moved(i)
-        return found
+        if work not in self._moved:
+            alike = self.costs.alike(i)
+            if alike not in self._moved:
+                self._moved[alike] = self.costs.payload_bytes(i) * self._share_moved(i)
+            self._moved[work] = self._moved[alike]
+        return self._moved[work]
 
     def _share_moved(self, i: Instruction) -> float:
         """Of what the program moves, the part that the stack does, or how much more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import attrgetter
 
@@ -43,6 +43,21 @@ class Costs:
         self.bytes = BufferBytes(self.parameters)
         self._updates: dict[tuple, Sequence[Call]] = {}  # of buckets that are alike
         self._details: dict[tuple[int, Instruction], Details] = {}
+
+    def alike(self, i: Instruction) -> tuple:
+        """Equal for instructions that cost the same, though they be of other chunks."""
+        return i.work if isinstance(i, I.CustomInstruction) else i.work_in(self._alike)
+
+    @cached_property
+    def _alike(self) -> dict[int, int]:
+        """For each chunk the first one with equal buckets, after an equal block."""
+        layout, blocks, first = self.layout, self.profile.blocks, {}
+        found = {}
+        for chunk, (start, _) in enumerate(layout.chunks):
+            places = [(chunk, bucket) for bucket in range(len(layout.buckets[chunk]))]
+            own = [(id(self.parameters.of(p)), layout.reduction(*p), layout.is_trained(*p)) for p in places]
+            found[chunk] = first.setdefault((id(blocks[start - 1]) if start else None, *own), chunk)
+        return found
 
     # Calls
 

@@ -9,7 +9,7 @@ later. Where it is not so, nothing is said, and the step of many is run whole.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf, isfinite
@@ -64,21 +64,27 @@ def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, in
     """
     length = len(passes) * shift // micro_batches
     start, alike = _longest([(k, m + shift, c) == p for (k, m, c), p in zip(passes, passes[length:], strict=False)])
-    firsts = {(kind, chunk): n for n, (kind, _, chunk) in reversed(list(enumerate(passes)))}
-    lasts = {(kind, chunk): n for n, (kind, _, chunk) in enumerate(passes)}
-    begin = max(start, *(n + 1 for n in firsts.values()))
-    end = min(start + alike + length, *lasts.values())
+    kinds = {(kind, chunk) for kind, _, chunk in passes[start : start + length]}
+    begin = max(start, _all_come(passes, kinds))
+    end = min(start + alike + length, len(passes) - _all_come(reversed(passes), kinds))
     return begin, length, max(0, end - begin) // length
+
+
+def _all_come(passes: Iterable[Pass], kinds: set[tuple[str, int]]) -> int:
+    """With how many passes each of these kinds has come."""
+    missing = set(kinds)
+    for count, (kind, _, chunk) in enumerate(passes, 1):
+        missing.discard((kind, chunk))
+        if not missing:
+            return count
+    raise AssertionError("each kind is of one of the passes")
 
 
 def _longest(truths: Sequence[bool]) -> tuple[int, int]:
     """Where the longest run of truths begins, and its length."""
-    best = start = count = 0
-    for n, truth in enumerate(truths):
-        count = count + 1 if truth else 0
-        if count > best:
-            best, start = count, n + 1 - count
-    return start, best
+    marks = bytes(truths)
+    best = max(map(len, marks.split(b"\0")))
+    return marks.find(b"\1" * best), best
 
 
 @dataclass(frozen=True, eq=False)

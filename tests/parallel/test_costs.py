@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from unittest.mock import ANY
 
 import pytest
@@ -361,3 +361,32 @@ def test_an_update_is_priced_as_that_of_the_replica_that_has_most_to_do(data, ex
 
     priced = sum(call.kind != "view" for call in found.costs.calls(update))
     assert priced == max(map(kernels, range(plan.workers)))
+
+
+@pytest.mark.parametrize("sharding", ["none", "optimizer", "parameters"])
+@pytest.mark.parametrize(
+    ("model", "layers", "classes"),
+    [("gpt-tiny", {"layers": 8}, 3), ("gpt-tiny", {"layers": 8, "tied": True}, 3), ("vgg16", {}, 4)],
+)
+def test_instructions_of_alike_chunks_cost_the_same(model, layers, classes, sharding):
+    plan = Plan(pipeline=4, data=2, micro_batches=4, sharding=sharding)
+    ready = prepare(models.builder(model, **layers), plan, 8)
+    found = {}
+    for rank in ready.training.representatives():
+        for i in ready.training[rank]:
+            cost = ready.costs.calls(i) if i.kind == "compute" else ready.costs.payload_bytes(i)
+            assert found.setdefault(ready.costs.alike(i), cost) == cost
+    if sharding == "none":  # else some go forward bucket by bucket, or gather what they name
+        assert sum(key[0] is I.Forward for key in found) == classes
+
+
+def test_an_instruction_of_ones_own_is_like_itself_alone():
+    @dataclass(frozen=True)
+    class Own(I.CustomInstruction):
+        chunk: int
+
+        def touches(self):
+            return (), (), ()
+
+    whole = prepare(models.builder("gpt-tiny", layers=8), Plan(pipeline=4), 1).costs
+    assert whole.alike(Own(1)) != whole.alike(Own(2))

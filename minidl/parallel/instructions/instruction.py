@@ -7,7 +7,7 @@ takes or how many bytes it moves: the worker measures that, the simulator looks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import ClassVar, NamedTuple
@@ -86,6 +86,13 @@ class Instruction:
         own = vars(self)
         return type(self), *[own[name] for name in _given(type(self))]
 
+    def work_in(self, chunks: Mapping[int, int]) -> tuple:
+        """`work`, but for its peers, with other chunks in place of those that are in `chunks`."""
+        work = list(self.work)
+        for place, in_place_of in _places(type(self)):
+            work[place] = in_place_of(work[place], chunks)
+        return tuple(work)
+
     @found_once
     def name(self) -> str:
         """A short name for timelines: the label and the micro-batch."""
@@ -96,6 +103,26 @@ class Instruction:
 def _given(kind: type[Instruction]) -> list[str]:
     """The fields with which an instruction is made, but for the micro-batch."""
     return [field.name for field in fields(kind) if field.init and field.name != "micro_batch"]
+
+
+def _in_place_of(places: Iterable[tuple[int, int]], chunks: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    return tuple([(chunks.get(chunk, chunk), bucket) for chunk, bucket in places])
+
+
+# What is in place of the fields that name chunks or peers.
+OTHERS: dict[str, Callable[[object, Mapping[int, int]], object]] = {
+    "chunk": lambda chunk, chunks: chunks.get(chunk, chunk),
+    "buckets": _in_place_of,
+    "sharded": _in_place_of,
+    "to": lambda peer, chunks: None,
+    "source": lambda peer, chunks: None,
+}
+
+
+@cache
+def _places(kind: type[Instruction]) -> list[tuple[int, Callable]]:
+    """Where these are in `work`."""
+    return [(place, OTHERS[name]) for place, name in enumerate(_given(kind), 1) if name in OTHERS]
 
 
 @dataclass(frozen=True)
