@@ -4,6 +4,16 @@ What waits for what in a step of many micro-batches is then that of a step of fe
 a schedule goes on so is looked up in its orders; that the lists do, and all that their instructions wait for, is proven
 on the lists and the graph of the step of few, in which some rounds are there: each is the one before it, one round
 later. Where it is not so, nothing is said, and the step of many is run whole.
+
+For example, with "1f1b" the first of two stages does
+
+    F0 | F1 B0 | F2 B1 | F3 B2 | F4 B3 | F5 B4 | B5
+
+with six micro-batches: between the bars are rounds of one forward and one backward, each a micro-batch later than the
+one before. Without the first and the last pass of each kind, F2 B1 to F4 B3 are left: LEAST of them. With 60 there are
+54 more, so the nodes of the last one are put in 54 times (`Rounds.more`). What waits within its round, or for the round
+before, waits as far back as ever; what comes after the rounds and waits for what comes before them does so farther back
+by 54 times the length of a round.
 """
 
 from __future__ import annotations
