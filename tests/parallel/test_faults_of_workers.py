@@ -12,6 +12,7 @@ import pytest
 
 from minidl import messages, processes
 from minidl.parallel import WorkerError, launch
+from minidl.parallel.meetings import CHANNEL_MESSAGES
 from minidl.parallel.runtime.process import has_returned
 
 pytestmark = pytest.mark.usefixtures("warm_workers", "nothing_is_left")
@@ -122,7 +123,7 @@ def test_sys_exit_in_a_worker_is_an_error_too():
 
 
 def sends_more_than_fits(group):
-    for _ in range(100):
+    for _ in range(CHANNEL_MESSAGES + 1):
         group.send(np.zeros(1), 0)
 
 
