@@ -10,8 +10,7 @@ def collection_paused() -> Iterator[None]:
     """In the `with` block, or the function so decorated, Python looks for no cycles of garbage.
 
     Each some hundred new objects have it look through the young ones, and some ten thousand through all there are,
-    which takes tens of milliseconds once a few packages are imported. It finds nothing among lists of instructions. Nor
-    does it look through what was made here at once afterwards: that counts as old.
+    which takes tens of milliseconds once a few packages are imported. It finds nothing among lists of instructions.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -19,7 +18,4 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            if not gc.get_freeze_count():  # frozen objects are somebody else's
-                gc.freeze()
-                gc.unfreeze()  # all into the oldest generation, which no search was needed for
             gc.enable()

@@ -58,14 +58,8 @@ class Graph:
         return len(self.nodes)
 
     def last(self, wanted: Callable[[Node], bool]) -> list[int]:
-        """The place of the last node of each rank that is `wanted`: all are, or none, that take the same time."""
-        ranks = {number: node.members[0][0] for number, node in enumerate(self.works) if wanted(node)}
-        found: dict[int, int] = {}
-        for n in range(len(self.work) - 1, -1, -1):
-            rank = ranks.get(self.work[n])
-            if rank is not None and found.setdefault(rank, n) == n and len(found) == len(set(ranks.values())):
-                break
-        return list(found.values())
+        """The place of the last node of each rank that is `wanted`."""
+        return list({node.members[0][0]: n for n, node in enumerate(self.nodes) if wanted(node)}.values())
 
     def ends(self, seconds: Iterable[float], steps: int = 1, start: float = 0.0) -> list[float]:
         """When nodes end in so many steps, one after the other, that begin at `start`.

@@ -42,7 +42,8 @@ def otherwise_placed(ranks: Ranks, sizes: tuple[float, ...], workers: int) -> tu
         return (ranks,)
     strides = [stride for stride, _ in ranks.dims]
     block = strides[0] * ranks.dims[0][1]
-    odd = [int(size) for size in sizes if size < workers and any(size % n and n % size for n in (*strides, block))]
+    lengths = {n for stride, count in ranks.dims for n in (stride, stride * count)}
+    odd = [int(size) for size in sizes if size < workers and any(size % n and n % size for n in lengths)]
     if not odd:
         return (ranks,)
     starts = np.arange(strides[-1])  # of the groups that fill a block of ranks together, and of all blocks
