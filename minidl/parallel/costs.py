@@ -55,7 +55,12 @@ class Costs:
         found = {}
         for chunk, (start, _) in enumerate(layout.chunks):
             places = [(chunk, bucket) for bucket in range(len(layout.buckets[chunk]))]
-            own = [(id(self.parameters.of(p)), layout.reduction(*p), layout.is_trained(*p)) for p in places]
+            # By the blocks, which may have no parameters; and by these, of which some may be apart.
+            own = [
+                (*map(id, self._blocks(chunk, [p[1]])), id(self.parameters.of(p)), layout.reduction(*p),
+                 layout.is_trained(*p))
+                for p in places
+            ]  # fmt: skip
             found[chunk] = first.setdefault((id(blocks[start - 1]) if start else None, *own), chunk)
         return found
 

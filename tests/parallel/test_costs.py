@@ -380,6 +380,19 @@ def test_instructions_of_alike_chunks_cost_the_same(model, layers, classes, shar
         assert sum(key[0] is I.Forward for key in found) == classes
 
 
+def test_chunks_without_parameters_are_alike_only_if_their_blocks_are():
+    def build(mesh):
+        tail = (*[nn.Tanh() for _ in range(30)], nn.Linear(64, 64), *[nn.Tanh() for _ in range(10)])
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), *tail)
+
+    ready = prepared(Plan(pipeline=5, micro_batches=4), build)
+    found = {}
+    for rank in ready.training.representatives():
+        for i in ready.training[rank]:
+            cost = ready.costs.calls(i) if i.kind == "compute" else ready.costs.payload_bytes(i)
+            assert found.setdefault(ready.costs.alike(i), cost) == cost
+
+
 def test_an_instruction_of_ones_own_is_like_itself_alone():
     @dataclass(frozen=True)
     class Own(I.CustomInstruction):
