@@ -117,7 +117,7 @@ class Cluster(Displayed):
 
         devices_per_node: how many are used of each node, rack or slice; by default equally many of as few as hold all
         devices, where that goes, and else all that each has. ValueError for an unknown name, or a figure that is
-        missing, unknown or not what it must be.
+        missing, unknown or not what it must be, TypeError for what is neither a name nor a path.
         """
         check_name_or_path("cluster", name)
         if devices is not None:

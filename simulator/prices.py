@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from minidl.events import Details
 from minidl.parallel import instructions as I
@@ -10,19 +11,20 @@ from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
-from minidl.parallel.mesh import Axis, Mesh
+from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import PRECISIONS
 from simulator.hardware import Cluster
 from simulator.segments import Placed, Segment, placed
 from simulator.stacks import Stack
 from simulator.stretches import Stretches, stretches_of
 
+Value = TypeVar("Value")
 # The calls of a block, which are known by their identity; its stretches; and seconds of the collective after each.
 Block = tuple[Sequence[Call], Stretches, tuple[float, ...]]
 
 
 class Prices:
-    """Prices of a program's instructions; ranks of one stage pay the same for what they compute.
+    """Prices of a program's instructions; ranks pay the same for what they compute of chunks that are alike.
 
     stack: rewrites the calls before they are priced. pace: by what every time is multiplied.
     """
@@ -36,9 +38,10 @@ class Prices:
         self._of_head = set(map(id, whole))
         self._stack_of_head = stack.without_products
         self._meshes: dict[int, Mesh] = {}
-        self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does, and by its blocks
+        self._segments: dict[tuple, tuple[Segment, ...]] = {}  # by what an instruction does
+        self._of_blocks: dict[tuple, tuple[Segment, ...]] = {}  # the same, by the identity of its blocks
         self._placed: dict[int, tuple[list[Placed], float]] = {}
-        self._blocks: dict[tuple, Block] = {}
+        self._blocks: dict[int, Block] = {}  # by the identity of their calls, which they keep
         self._inside: dict[tuple, float] = {}
         self._moved: dict[tuple, float] = {}
         self._messages: dict[tuple, float] = {}
@@ -46,21 +49,28 @@ class Prices:
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
-        work = instruction.work
-        found = self._segments.get(work)
-        if found is None and (alike := self.costs.alike(instruction)) in self._segments:
-            found = self._segments[work] = self._segments[alike]
-        if found is None:
-            if self._head and isinstance(instruction, I.BackwardInput | I.BackwardWeights):
-                halves = self._head.halves  # only these instructions ask for them: finding them runs the block
-                self._of_head.update(map(id, (halves.inputs, halves.weights, halves.accumulate)))
-            blocks = tuple(self._block(rank, calls) for calls in self.costs.calls_by_block(instruction))
-            exposed = self._exposed_gathers(rank, instruction)
-            key = (*map(id, blocks), exposed)  # the blocks are kept
-            if key not in self._segments:
-                self._segments[key] = self._joined(blocks, exposed)
-            found = self._segments[work] = self._segments[alike] = self._segments[key]
-        return found
+        return self._once(self._segments, instruction, lambda: self._found_segments(rank, instruction))
+
+    def _once(self, known: dict[tuple, Value], i: Instruction, find: Callable[[], Value]) -> Value:
+        """What is found of an instruction, once for all that cost the same. known: by what they do."""
+        work = i.work
+        if work not in known:
+            alike = self.costs.alike(i)
+            if alike not in known:
+                known[alike] = find()
+            known[work] = known[alike]
+        return known[work]
+
+    def _found_segments(self, rank: int, i: Instruction) -> tuple[Segment, ...]:
+        if self._head and isinstance(i, I.BackwardInput | I.BackwardWeights):
+            halves = self._head.halves  # only these instructions ask for them: finding them runs the block
+            self._of_head.update(map(id, (halves.inputs, halves.weights, halves.accumulate)))
+        blocks = tuple(self._block(rank, calls) for calls in self.costs.calls_by_block(i))
+        exposed = self._exposed_gathers(rank, i)
+        key = (*map(id, blocks), exposed)  # the blocks are kept
+        if key not in self._of_blocks:
+            self._of_blocks[key] = self._joined(blocks, exposed)
+        return self._of_blocks[key]
 
     def placed(self, rank: int, instruction: Instruction) -> tuple[list[Placed], float]:
         """What runs when in a compute instruction, with a lane for collectives, and how long its kernels take."""
@@ -93,24 +103,27 @@ class Prices:
         return tuple(found)
 
     def _block(self, rank: int, calls: Sequence[Call]) -> Block:
-        """What a block takes; the same object wherever that is the same."""
-        if (id(calls), rank) not in self._blocks:
+        """What a block takes."""
+        if id(calls) not in self._blocks:
             loss = self.stack.loss if calls is self.costs.profile.loss else ""
             stack = self._stack_of_head if id(calls) in self._of_head else self.stack
             found = stretches_of(calls, self.cluster.compute, stack, loss or self.plan.precision)
-            inside = tuple(0.0 if call is None else self._inside_seconds(rank, call) for *_, call in found.found)
-            self._blocks[id(calls), rank] = self._blocks.setdefault((id(calls), inside), (calls, found, inside))
-        return self._blocks[id(calls), rank]
+            inside = tuple(self._inside_seconds(rank, call) if call else 0.0 for *_, call in found.in_order)
+            self._blocks[id(calls)] = calls, found, inside
+        return self._blocks[id(calls)]
 
     def copied_at_once(self, call: CollectiveCall) -> bool:
         """Whether a rank copies it then and there, and waits for nobody: a message that a layer sends on a core."""
         return call.name == "send" and self.cluster.processors is not None
 
     def _inside_seconds(self, rank: int, call: CollectiveCall) -> float:
-        """Time of a collective or a message inside a layer; to wait for one takes none of its own."""
+        """Time of a collective or a message inside a layer; to wait for one takes none of its own.
+
+        Of the groups of all ranks the slowest counts, so whichever rank is asked says it for all.
+        """
         if call.phase == "wait":
             return 0.0
-        key = self._who(rank, call.axes), call.name, call.axes, call.nbytes
+        key = call.name, call.axes, call.nbytes
         if key not in self._inside:
             nbytes, ranks = call.nbytes * self.plan.scale, self.mesh(rank).ranks(*call.axes)
             seconds = self.pace * self.cluster.network.layer_seconds(call.name, ranks, nbytes, self.plan.workers)
@@ -153,26 +166,17 @@ class Prices:
         network, nbytes = self.cluster.network, self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
-        key = self._who(rank, i.axes), i.collective, i.axes, nbytes
+        whole = all(isinstance(axis, str) for axis in i.axes)  # then the slowest of their groups counts, whoever asks
+        key = None if whole else rank, i.collective, i.axes, nbytes
         if key not in self._collectives:
             ranks = self.mesh(rank).ranks(*i.axes)
             self._collectives[key] = network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)
         hidden = self.stack.data_hidden if isinstance(i, I.ReduceGradients | I.GatherParameters) else 0.0
         return self.pace * (1 - hidden) * self._collectives[key]
 
-    def _who(self, rank: int, axes: tuple[Axis, ...]) -> int | None:
-        """The rank, if its group may take another time than others along these axes: where some are named."""
-        return None if all(isinstance(axis, str) for axis in axes) else rank
-
     def moved_bytes(self, i: Instruction) -> float:
         """What a message or a collective moves, in the precision of training."""
-        work = i.work
-        if work not in self._moved:
-            alike = self.costs.alike(i)
-            if alike not in self._moved:
-                self._moved[alike] = self.costs.payload_bytes(i) * self._share_moved(i)
-            self._moved[work] = self._moved[alike]
-        return self._moved[work]
+        return self._once(self._moved, i, lambda: self.costs.payload_bytes(i) * self._share_moved(i))
 
     def _share_moved(self, i: Instruction) -> float:
         """Of what the program moves, the part that the stack does, or how much more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from minidl.kernels.meta import KernelCall
 from minidl.parallel.block_profile import Call
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.remembered import Remembered
@@ -22,9 +21,9 @@ class Stretch(NamedTuple):
 
 
 class Stretches(NamedTuple):
-    """Those of a sequence of calls. launching: how long the host takes to launch all of their kernels."""
+    """Those of a sequence of calls. launching: how long the host takes to launch all of them but views."""
 
-    found: tuple[Stretch, ...]
+    in_order: tuple[Stretch, ...]
     launching: float
 
 
@@ -32,7 +31,10 @@ _known = Remembered(1024)  # by the identity of calls, device and stack, which a
 
 
 def stretches_of(calls: Sequence[Call], compute: Compute, stack: Stack, precision: str) -> Stretches:
-    """The calls as `stack` makes them in training in `precision`, on such a device."""
+    """The calls as `stack` makes them in training in `precision`, on a device that prices kernels by `compute`.
+
+    Neither of the two must change: what was found once is not looked at again.
+    """
     key = id(calls), id(compute), id(stack), precision
     return _known.get(key, lambda: (_priced(calls, compute, stack, precision), calls, compute, stack))[0]
 
@@ -43,10 +45,11 @@ def _priced(calls: Sequence[Call], compute: Compute, stack: Stack, precision: st
         if isinstance(call, CollectiveCall):
             found.append(Stretch(busy, slowed, call))
             busy = slowed = 0.0
+            launches += 1
         else:
             seconds, contention = compute.price(call)
             seconds *= stack.attention_grad_time if call.name == "attention_grad" else 1.0
             busy, slowed = busy + seconds, slowed + seconds * contention
-        launches += not (isinstance(call, KernelCall) and call.kind == "view")
+            launches += call.kind != "view"
     launch_seconds = max(stack.dispatch_us * 1e-6, compute.dispatch_seconds) if stack.dispatch_us else 0.0
     return Stretches((*found, Stretch(busy, slowed, None)), launches * launch_seconds)

@@ -60,7 +60,8 @@ class Timeline(StepTimes):
         run = self.runs["step"]
         if self.steps == 1:
             return [max(run.ends, default=0.0)]
-        last, steps = run.graph.last(_computes), range(1, self.steps + 1)
+        last = {node.members[0][0]: n for n, node in enumerate(run.graph.nodes) if _computes(node)}.values()
+        steps = range(1, self.steps + 1)
         return [max((run.ends[step * run.size + n] for n in last), default=0.0) for step in steps]
 
     def busy_and_exposed(self) -> tuple[float, float]:

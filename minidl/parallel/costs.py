@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 
@@ -29,8 +29,7 @@ from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 from minidl.parallel.remembered import Remembered
 
-# Updates of a share, by the identity of those of its parameters, which are kept with them; and sums of shares.
-KNOWN = Remembered(256)
+KNOWN = Remembered(256)  # updates of a share, by the identity of those of its parameters, which are kept with them
 MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
 
 
@@ -50,19 +49,20 @@ class Costs:
 
     @cached_property
     def _alike(self) -> dict[int, int]:
-        """For each chunk the first one with equal buckets, after an equal block."""
-        layout, blocks, first = self.layout, self.profile.blocks, {}
+        """For each chunk the first one with equal buckets, after an equal block, whose output it takes."""
+        blocks, first = self.profile.blocks, {}
         found = {}
-        for chunk, (start, _) in enumerate(layout.chunks):
-            places = [(chunk, bucket) for bucket in range(len(layout.buckets[chunk]))]
-            # By the blocks, which may have no parameters; and by these, of which some may be apart.
-            own = [
-                (*map(id, self._blocks(chunk, [p[1]])), id(self.parameters.of(p)), layout.reduction(*p),
-                 layout.is_trained(*p))
-                for p in places
-            ]  # fmt: skip
-            found[chunk] = first.setdefault((id(blocks[start - 1]) if start else None, *own), chunk)
+        for chunk, (start, _) in enumerate(self.layout.chunks):
+            before = id(blocks[start - 1]) if start else None
+            own = tuple(self._bucket(chunk, bucket) for bucket in range(len(self.layout.buckets[chunk])))
+            found[chunk] = first.setdefault((before, own), chunk)
         return found
+
+    def _bucket(self, chunk: int, bucket: int) -> tuple:
+        """What decides on the costs of a bucket: its blocks, and which of their parameters it has, for whom."""
+        place = chunk, bucket
+        blocks = tuple(map(id, self._blocks(chunk, [bucket])))
+        return blocks, id(self.parameters.of(place)), self.layout.reduction(*place), self.layout.is_trained(*place)
 
     # Calls
 
@@ -117,8 +117,9 @@ class Costs:
     def _add_share(self, i: I.AddShare) -> list[Sequence[Call]]:
         """One kernel on this replica's share of the bucket."""
         share = self.parameters.flat((i.chunk, i.bucket), share=True)
-        key = share.size, share.dtype.name, i.accumulates
-        return [KNOWN.get(key, lambda: _added(*key))]
+        with meta.record() as calls:
+            (meta.accumulate if i.accumulates else meta.assign)(share, share)
+        return [calls]
 
     def _measure(self, i: I.MeasureParameters) -> list[Sequence[Call]]:
         return [self._updated(i.buckets, MEASURE)]
@@ -195,20 +196,8 @@ def part_of(calls: Sequence[Call], part: float) -> Iterator[Call]:
             yield replace(call, **numbers)
 
 
-def _added(elements: int, dtype: str, accumulates: bool) -> Sequence[Call]:
-    array = MetaArray((elements,), dtype)
-    with meta.record() as calls:
-        (meta.accumulate if accumulates else meta.assign)(array, array)
-    return calls
-
-
-@lru_cache
-def _loaded(shape: tuple[int, ...], dtype: str, nbytes: int) -> Sequence[Call]:
-    return (KernelCall("load", "copy", (shape,), dtype, 0, nbytes, nbytes),)
-
-
-def _load(array: MetaArray) -> Sequence[Call]:
-    return _loaded(array.shape, array.dtype.name, array.nbytes)
+def _load(array: MetaArray) -> list[Call]:
+    return [KernelCall("load", "copy", (array.shape,), array.dtype.name, 0, array.nbytes, array.nbytes)]
 
 
 CALLS: dict[type[Instruction], Callable[[Costs, Instruction], list[Sequence[Call]]]] = {

@@ -57,10 +57,6 @@ class Graph:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def last(self, wanted: Callable[[Node], bool]) -> list[int]:
-        """The place of the last node of each rank that is `wanted`."""
-        return list({node.members[0][0]: n for n, node in enumerate(self.nodes) if wanted(node)}.values())
-
     def ends(self, seconds: Iterable[float], steps: int = 1, start: float = 0.0) -> list[float]:
         """When nodes end in so many steps, one after the other, that begin at `start`.
 

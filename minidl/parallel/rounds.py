@@ -70,7 +70,7 @@ def _few(schedule: str, stages: int, micro_batches: int, chunks: tuple[int, ...]
 def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, int, int]:
     """Where the rounds of an order begin, how many passes one has, and how many there are.
 
-    Without the first and the last pass of each kind, of whose instructions there are more.
+    Without the first and the last pass of each kind that a round has: of their instructions there are more.
     """
     length = len(passes) * shift // micro_batches
     start, alike = _longest([(k, m + shift, c) == p for (k, m, c), p in zip(passes, passes[length:], strict=False)])
@@ -81,7 +81,7 @@ def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, in
 
 
 def _all_come(passes: Iterable[Pass], kinds: set[tuple[str, int]]) -> int:
-    """With how many passes each of these kinds has come."""
+    """How many passes it takes until each of these kinds, which all are among them, has come."""
     missing = set(kinds)
     for count, (kind, _, chunk) in enumerate(passes, 1):
         missing.discard((kind, chunk))
@@ -307,8 +307,8 @@ def _rounds_in(marks: list[tuple], shift: int) -> tuple[int, int, int]:
     places = {mark: place for place, mark in enumerate(marks) if mark[1] is not None}
     found = 0, 0, 0
     lengths = Counter(places[mark] - place for place, mark in enumerate(later) if mark in places)
-    always = sum(m is None for _, m in marks)
-    for length in sorted(length for length, times in lengths.items() if times + always >= (LEAST - 1) * length):
+    of_none = sum(m is None for _, m in marks)  # for which no length is found
+    for length in sorted(length for length, times in lengths.items() if times + of_none >= (LEAST - 1) * length):
         # The longest: in between, forwards may go on alone, or backwards.
         start, alike = _longest([mark == other for mark, other in zip(later, marks[length:], strict=False)])
         if (rounds := (alike + length) // length) >= LEAST:

@@ -62,7 +62,7 @@ def _every_rank(program: Program) -> tuple[dict[int, int], dict[int, Sequence[In
     return dict(zip(ranks, ranks, strict=True)), {rank: program[rank].step for rank in ranks}
 
 
-def _in_rounds(program: Program) -> _Proven | None:
+def _in_rounds(program: Program) -> _Parts | None:
     """What is proven of a program, made of that of one with fewer micro-batches; None where that cannot be."""
     plan, chunks = program.plan, [len(held) for held in program.layout.stages]
     for left in (LEAST, LEAST + plan.pipeline):
@@ -73,7 +73,7 @@ def _in_rounds(program: Program) -> _Proven | None:
         if few.rounds is not None and (plan.micro_batches * plan.chunks <= CHANNEL_MESSAGES or few.rounds.has_room):
             more = (plan.micro_batches - count) // of_a_round(plan)
             step = _known.get((few.rounds, more), partial(few.rounds.more, more))
-            return replace(few, parts={**few.parts, "step": step})
+            return _Parts({**few.parts, "step": step}, few.steps)
     return None
 
 
@@ -107,11 +107,17 @@ def _axes(program: Program) -> Iterator[Axis]:
 
 
 @dataclass(frozen=True)
-class _Proven:
-    """The parts of a program, and of one of each rank's lists that of a step. of_a_round: micro-batches."""
+class _Parts:
+    """Those of a program, and the steps of a `Structure`."""
 
     parts: dict[str, Graph]
     steps: dict[int, Sequence[Instruction]]
+
+
+@dataclass(frozen=True)
+class _Proven(_Parts):
+    """What was proven as it stands. of_a_round: micro-batches of a round."""
+
     of_a_round: int
 
     @cached_property

@@ -14,7 +14,7 @@ from simulator.compute.roofline import Roofline
 
 
 class Compute(Protocol):
-    """What prices kernel calls.
+    """What prices kernel calls. One object's prices never change: another device is another object.
 
     instruction_seconds: added to every instruction. dispatch_seconds: what the host takes to launch a kernel, for which
     a device waits whose kernels are shorter. device: of minidl, "cpu" or "cuda", whose calls are priced.

@@ -118,9 +118,9 @@ def _figures(sourced: Mapping[str, tuple[float, str]]) -> dict[str, dict]:
 def device(table: Mapping) -> Roofline:
     """What a [device] table, which fits DEVICE, says that kernels take.
 
-    Of equal tables it is the very same: all clusters of a device know what kernels on it were found to take.
+    Of equal tables it is the very same, so that what was found of kernels (stretches.py) holds for all clusters.
     """
-    return _device(json.dumps(described(table)))
+    return _device(json.dumps(described(table), sort_keys=True))
 
 
 @lru_cache(128)

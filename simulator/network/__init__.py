@@ -30,14 +30,16 @@ class Network(Protocol):
     def collective_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         """Time of a collective of the whole tensor's `nbytes` among `ranks`, once all have arrived.
 
-        workers: how many ranks there are in all: groups like this one, beside it, share its links.
+        workers: how many ranks there are in all: groups like this one, beside it, share its links. Of whole axes the
+        time is that of the slowest such group, whichever is given.
         """
         ...
 
     def layer_seconds(self, name: str, ranks: Sequence[int], nbytes: float, workers: int) -> float:
         """The same inside a layer, which brings and gets arrays that are its own; also of "send" and "recv" there.
 
-        These two are between neighbours, of whom the slowest count.
+        These two are between neighbours, of whom the slowest count. Here groups along parts of axes, rows of a grid for
+        one, are as alike as those of whole axes: the slowest counts.
         """
         ...
 

@@ -36,7 +36,8 @@ def otherwise_placed(ranks: Ranks, sizes: tuple[float, ...], workers: int) -> tu
     """Of the groups of a plan like this one, among so many workers, one of each that lies otherwise in units.
 
     Where strides and units divide one another, all lie alike: this one stands for them. Else a group of 6 in nodes of 8
-    lies in one node or in two, by its first rank's place in its node: groups of all places are given, or of 64 of them.
+    lies in one node or in two, by its first rank's place in its node: for each size groups of all places are given, or
+    of MOST_PLACES of them.
     """
     if ranks.listed or not ranks.dims:
         return (ranks,)

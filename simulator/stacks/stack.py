@@ -124,7 +124,8 @@ class Stack:
     def load(cls, name: str | Path) -> Stack:
         """A stack by its name, or from the TOML file at a path.
 
-        ValueError for an unknown name, and for an entry that is missing, unknown or not what it must be.
+        ValueError for an unknown name, and for an entry that is missing, unknown or not what it must be; TypeError for
+        what is neither a name nor a path.
         """
         check_name_or_path("stack", name)
         if str(name) in cls.names():

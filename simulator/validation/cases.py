@@ -32,8 +32,9 @@ from simulator.stacks import Stack
 from simulator.validation.rows import Row
 
 ONE_BUCKET = float(2**20)  # MiB: as large as any model
-SOME = 8  # micro-batches, of which each more takes as long with chunks on few stages
-MANY = 1024  # as above, with one chunk a stage: so many are simulated as they are
+# Micro-batches up to which they are simulated as they are: with several chunks a stage, which are dear to prove, and
+# with one.
+SOME, MANY = 8, 1024
 WHOLE_MATRICES = ("muon", "adafactor")  # optimizers that take them whole
 OPTIMIZER = {name: partial(make, lr=rate) for name, (rate, make) in OPTIMIZERS.items()}
 STORED = {  # precision of the large products -> that of activations and messages, and that of the products
@@ -97,8 +98,8 @@ def optimizer_of(row: Row) -> Callable:
 def counts(micro_batches: float, stages: int, multiple: int) -> tuple[tuple[int, float], ...]:
     """Numbers of micro-batches that are multiples, and by which weights their step times are that of `micro_batches`.
 
-    Weights are linear in the number, and sum to 1. From as many as there are stages on, and some more where chunks are
-    interleaved, each takes as long: two such numbers give the time of any, where that of all would be dear to prove.
+    Weights are linear in the number, and sum to 1. Up to SOME or MANY, or as many as there are stages, it is the number
+    itself if it fits. Beyond, each more takes as long: two numbers give the time of any.
     """
     steady = -(-max(stages, MANY if multiple == 1 else SOME) // multiple) * multiple
     low = min(max(int(micro_batches // multiple) * multiple, multiple), steady)

@@ -363,20 +363,27 @@ def test_an_update_is_priced_as_that_of_the_replica_that_has_most_to_do(data, ex
     assert priced == max(map(kernels, range(plan.workers)))
 
 
-@pytest.mark.parametrize("sharding", ["none", "optimizer", "parameters"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"sharding": "optimizer"}, {"sharding": "gradients"}, {"sharding": "parameters"},
+        {"schedule": "zero-bubble"}, {"schedule": "interleaved", "chunks": 2},
+    ],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize(
     ("model", "layers", "classes"),
     [("gpt-tiny", {"layers": 8}, 3), ("gpt-tiny", {"layers": 8, "tied": True}, 3), ("vgg16", {}, 4)],
 )
-def test_instructions_of_alike_chunks_cost_the_same(model, layers, classes, sharding):
-    plan = Plan(pipeline=4, data=2, micro_batches=4, sharding=sharding)
+def test_instructions_of_alike_chunks_cost_the_same(model, layers, classes, options):
+    plan = Plan(pipeline=4, data=2, micro_batches=4, **options)
     ready = prepare(models.builder(model, **layers), plan, 8)
     found = {}
     for rank in ready.training.representatives():
         for i in ready.training[rank]:
             cost = ready.costs.calls(i) if i.kind == "compute" else ready.costs.payload_bytes(i)
             assert found.setdefault(ready.costs.alike(i), cost) == cost
-    if sharding == "none":  # else some go forward bucket by bucket, or gather what they name
+    if not options:  # else chunks are smaller, and some go forward bucket by bucket, or gather what they name
         assert sum(key[0] is I.Forward for key in found) == classes
 
 

@@ -50,7 +50,7 @@ def test_a_timeline_is_what_the_events_of_an_engine_give(plan, seconds, buckets,
 
 @dataclass(frozen=True)
 class Pause(I.CustomInstruction):
-    """Computes something before a micro-batch is loaded."""
+    """Computes something, for which nobody waits but what follows on its lane."""
 
     label = "pause"
 
@@ -80,6 +80,22 @@ def test_who_is_late_holds_up_those_that_its_layers_communicate_with(plan):
     engine = Engine(found.program, found._run.prices)
     engine.run()
     assert found.step_seconds == pytest.approx(engine.step_seconds, rel=1e-9)
+    assert found.first_step_seconds == pytest.approx(engine.first_step_seconds, rel=1e-9)
+    assert found._run.busy_and_exposed() == pytest.approx(engine.busy_and_exposed(), rel=1e-6)
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_step_has_ended_when_the_slowest_of_a_stage_s_ranks_has_updated(slow):
+    def late(program):
+        own = program[slow]
+        at = next(n for n, i in enumerate(own.step) if isinstance(i, I.OptimizerStep))
+        return program.edit({slow: replace(own, step=(*own.step[:at], Pause(), *own.step[at:]))})
+
+    plan, where = Plan(data=2, micro_batches=2), Cluster.load("dgx-a100", devices=2)
+    found = simulate(models.builder("gpt-tiny"), plan, where, batch_size=8, edit=late)
+    assert isinstance(found._run, Timeline)
+    engine = Engine(found.program, found._run.prices)
+    engine.run()
     assert found.first_step_seconds == pytest.approx(engine.first_step_seconds, rel=1e-9)
     assert found._run.busy_and_exposed() == pytest.approx(engine.busy_and_exposed(), rel=1e-6)
 

@@ -57,7 +57,8 @@ class Instruction:
     It frees only what it reads. Within a lane instructions run first-in first-out. A new instruction is its class, its
     place in the lists (assembly.py), what the worker does (runtime/worker.py, runtime/communication.py), what that
     proves (rules.py), its colour (plots.py) and, if it computes, the calls by which it is priced (costs.py); a new kind
-    of buffer also has its bytes (buffer_bytes.py). One of a user's own says these itself (custom.py).
+    of buffer also has its bytes (buffer_bytes.py). One of a user's own says these itself (custom.py). Fields that hold
+    chunks or peers have the names in STAND_INS.
 
     uses_up: what it frees goes bit by bit while it works, and is gone when what it writes is there. slots: how long it
     takes where a program is drawn without clocks, all instructions of one micro-batch and chunk together.
@@ -89,8 +90,8 @@ class Instruction:
     def work_in(self, chunks: Mapping[int, int]) -> tuple:
         """`work`, but for its peers, with other chunks in place of those that are in `chunks`."""
         work = list(self.work)
-        for place, in_place_of in _places(type(self)):
-            work[place] = in_place_of(work[place], chunks)
+        for position, stand_in in _stand_ins(type(self)):
+            work[position] = stand_in(work[position], chunks)
         return tuple(work)
 
     @found_once
@@ -105,24 +106,26 @@ def _given(kind: type[Instruction]) -> list[str]:
     return [field.name for field in fields(kind) if field.init and field.name != "micro_batch"]
 
 
-def _in_place_of(places: Iterable[tuple[int, int]], chunks: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+def _in_chunks(places: Iterable[tuple[int, int]], chunks: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    """The same buckets of the chunks that stand in for theirs."""
     return tuple([(chunks.get(chunk, chunk), bucket) for chunk, bucket in places])
 
 
-# What is in place of the fields that name chunks or peers.
-OTHERS: dict[str, Callable[[object, Mapping[int, int]], object]] = {
+# By the name of a field that holds chunks or a peer, what stands in for its value. Slots stay as they are, with the
+# stage that they are of: what is done in them has no like on another.
+STAND_INS: dict[str, Callable[[object, Mapping[int, int]], object]] = {
     "chunk": lambda chunk, chunks: chunks.get(chunk, chunk),
-    "buckets": _in_place_of,
-    "sharded": _in_place_of,
+    "buckets": _in_chunks,
+    "sharded": _in_chunks,
     "to": lambda peer, chunks: None,
     "source": lambda peer, chunks: None,
 }
 
 
 @cache
-def _places(kind: type[Instruction]) -> list[tuple[int, Callable]]:
-    """Where these are in `work`."""
-    return [(place, OTHERS[name]) for place, name in enumerate(_given(kind), 1) if name in OTHERS]
+def _stand_ins(kind: type[Instruction]) -> list[tuple[int, Callable]]:
+    """Those of an instruction's fields, with their positions in `work`."""
+    return [(n, STAND_INS[name]) for n, name in enumerate(_given(kind), 1) if name in STAND_INS]
 
 
 @dataclass(frozen=True)

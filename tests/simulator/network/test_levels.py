@@ -1,6 +1,7 @@
 """network/levels.py: messages and collectives on nodes and what joins them, held to closed forms."""
 
 from dataclasses import replace
+from itertools import combinations
 from math import inf
 
 import pytest
@@ -227,13 +228,15 @@ def test_of_groups_that_lie_otherwise_in_nodes_the_slowest_counts_whoever_is_ask
         assert together == [max(alone)] * len(groups)
 
 
+@example(pipeline=2, data=4, tensor=6, node=8)  # a gap between stages, in which lie the ranks of others
 @example(pipeline=2, data=6, tensor=5, node=8)  # neither the first nor the last group of its block lies in most nodes
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 4, 6, 8]))
 def test_the_groups_that_are_looked_at_are_some_of_the_plan_s_and_reach_as_far_as_any(pipeline, data, tensor, node):
     plan = Plan(pipeline=pipeline, data=data, tensor=tensor)
-    for axis in ("pipeline", "data", "tensor"):
-        groups = {plan.mesh(rank).ranks(axis) for rank in range(plan.workers)}
-        chosen = otherwise_placed(plan.mesh(0).ranks(axis), (node, inf), plan.workers)
+    every = ("pipeline", "data", "tensor")
+    for axes in (*combinations(every, 1), *combinations(every, 2)):
+        groups = {plan.mesh(rank).ranks(*axes) for rank in range(plan.workers)}
+        chosen = otherwise_placed(plan.mesh(0).ranks(*axes), (node, inf), plan.workers)
         assert set(chosen) <= groups
 
         def reach(group):
