@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ def predicted(rows: Sequence[Row], processes: int) -> Iterator[Predicted]:
         yield from map(predict, rows)
         return
     others = set(active_children())
-    with ProcessPoolExecutor(processes, get_context("spawn"), begin_under, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (os.getpid(),)) as pool:
         try:
             # They begin with Ctrl-C held off, until they can say that they leave it to this process.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -66,6 +67,11 @@ def predicted(rows: Sequence[Row], processes: int) -> Iterator[Predicted]:
             for process in set(active_children()) - others:
                 process.kill()
             raise
+
+
+def _begin(parent: int) -> None:
+    begin_under(parent)
+    gc.disable()  # predictions leave next to no cycles of garbage, and to look for them takes a tenth of the time
 
 
 def _predict_all(rows: Sequence[Row]) -> list[Predicted]:
