@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from math import ulp
 
 from minidl.parallel.dependencies import Graph, Node
 from minidl.parallel.instructions import Instruction
@@ -31,11 +32,15 @@ class Timeline(StepTimes):
         self.structure, self.prices, self.steps = structure, prices, steps
         self.runs: dict[str, _Run] = {}
         now = 0.0
+        seconds = {part: [self._seconds(node) for node in graph.works] for part, graph in structure.parts.items()}
+        tick = _tick(
+            sum(steps * len(graph) * max(seconds[part], default=0.0) for part, graph in structure.parts.items())
+        )
         for part, graph in structure.parts.items():
-            seconds = [self._seconds(node) for node in graph.works]
-            self.runs[part] = run = _Run(graph, seconds, steps if part == "step" else 1, now)
-            now = max(run.ends, default=now)
-        self.prologue_seconds = max(self.runs["prologue"].ends, default=0.0)
+            ticks = [round(one / tick) * tick for one in seconds[part]]
+            self.runs[part] = run = _Run(graph, ticks, steps if part == "step" else 1, now)
+            now = max(run.condensed, default=now)
+        self.prologue_seconds = max(self.runs["prologue"].condensed, default=0.0)
 
     def _seconds(self, node: Node) -> float:
         """From when all that a node waits for has ended until it ends."""
@@ -59,10 +64,10 @@ class Timeline(StepTimes):
     def step_ends(self) -> list[float]:
         run = self.runs["step"]
         if self.steps == 1:
-            return [max(run.ends, default=0.0)]
-        last = {node.members[0][0]: n for n, node in enumerate(run.graph.nodes) if _computes(node)}.values()
-        steps = range(1, self.steps + 1)
-        return [max((run.ends[step * run.size + n] for n in last), default=0.0) for step in steps]
+            return [max(run.condensed, default=0.0)]
+        graph, ends = run.graph.condensed, run.condensed
+        starts = (step * len(graph) for step in range(1, self.steps + 1))
+        return [max((ends[start + n] for n in graph.last_computing.values()), default=0.0) for start in starts]
 
     def busy_and_exposed(self) -> tuple[float, float]:
         """Seconds of the last step in which a rank computes, and in which it communicates and does not: means.
@@ -94,7 +99,7 @@ class Timeline(StepTimes):
 
     def _kernels(self, node: Node) -> tuple[float | None, bool]:
         """The seconds of kernels, None where others are waited for; whether a collective goes on after the end."""
-        if not (node.members and node.ends) or node.inside or not _computes(node):
+        if not (node.members and node.ends) or node.inside or not node.computes:
             return None, node.inside
         (number, i), *_ = node.members
         found, end = self.prices.placed(self.structure.ranks[number], i)
@@ -132,11 +137,21 @@ class Timeline(StepTimes):
 
 
 class _Run:
-    """A part, so many times over, that begins at `start`. ends: of the nodes of a step before the first, and of all."""
+    """A part, so many times over, that begins at `start`. seconds: of the works of its graph.
+
+    condensed: when the nodes of its condensed graph end, in a step before the first and in all.
+    """
 
     def __init__(self, graph: Graph, seconds: list[float], steps: int, start: float):
-        self.graph, self.size = graph, len(graph)
-        self.ends = graph.ends([seconds[number] for number in graph.work], steps, start)
+        self.graph, self.size, self._seconds, self._steps, self._start = graph, len(graph), seconds, steps, start
+        self.condensed = graph.condensed_ends([seconds[number] for number in graph.condensed.work], steps, start)
+
+    @cached_property
+    def ends(self) -> list[float]:
+        """The same of all its nodes."""
+        if self.graph.condensed is self.graph:
+            return self.condensed
+        return self.graph.ends([self._seconds[number] for number in self.graph.work], self._steps, self._start)
 
     def node(self, here: int) -> Node:
         return self.graph.nodes[here % self.size]
@@ -158,8 +173,9 @@ class _Run:
         return range(len(self.ends) - self.size, len(self.ends))
 
 
-def _computes(node: Node) -> bool:
-    return bool(node.members) and node.ends and node.members[0][1].lane == COMPUTE
+def _tick(most: float) -> float:
+    """What times up to `most` are whole multiples of, so that sums of them are exact."""
+    return ulp(most) if most else 1.0
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

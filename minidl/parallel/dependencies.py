@@ -9,13 +9,15 @@ is a longest path.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.machine import Compiled, Entry
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Channel
 from minidl.parallel.mesh import Axis
+from minidl.trace import COMPUTE
 
 Member = tuple[int, Instruction]  # a rank, and what it does
 
@@ -34,6 +36,11 @@ class Node(NamedTuple):
     members: tuple[Member, ...]
     ends: bool = True
     inside: bool = False
+
+    @property
+    def computes(self) -> bool:
+        """Whether kernels of a rank end here."""
+        return bool(self.members) and self.ends and self.members[0][1].lane == COMPUTE
 
 
 class Graph:
@@ -57,19 +64,37 @@ class Graph:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def ends(self, seconds: Iterable[float], steps: int = 1, start: float = 0.0) -> list[float]:
+    def ends(self, seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
         """When nodes end in so many steps, one after the other, that begin at `start`.
 
         seconds: of each node, from when all that it waits for has ended. What ends in a step comes after what ended in
         the step before; before the first step, where all have ended at the start, there is one more.
         """
-        found, seconds = [start] * len(self), list(seconds)
-        append = found.append
+        found = [start] * len(self)
         for _ in range(steps):
-            for first, second, time in zip(self.first, self.second, seconds, strict=True):
-                one, other = found[first], found[second]
-                append((one if one > other else other) + time)
+            self.run(found, seconds, range(len(self)))
         return found
+
+    def run(self, ends: list[float], seconds: Sequence[float], nodes: range) -> None:
+        """Add when these nodes end to the `ends` of those before them."""
+        append, run = ends.append, slice(nodes.start, nodes.stop)
+        for first, second, time in zip(self.first[run], self.second[run], seconds[run], strict=True):
+            one, other = ends[first], ends[second]
+            append((one if one > other else other) + time)
+
+    @property
+    def condensed(self) -> Graph:
+        """The graph without the nodes of which one knows when they end if one knows it of the others; or itself."""
+        return self
+
+    def condensed_ends(self, seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
+        """`ends` of the nodes of the condensed graph, to whom `seconds` belong."""
+        return self.ends(seconds, steps, start)
+
+    @cached_property
+    def last_computing(self) -> dict[int, int]:
+        """Of each rank that computes the last node that does."""
+        return {node.members[0][0]: n for n, node in enumerate(self.nodes) if node.computes}
 
 
 def _work(node: Node) -> tuple | None:

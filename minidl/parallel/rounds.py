@@ -1,9 +1,10 @@
 """Rounds: in the middle of a step the same comes again and again, for other micro-batches.
 
 What waits for what in a step of many micro-batches is then that of a step of few, with more rounds in its middle. That
-a schedule goes on so is looked up in its orders; that the lists do, and all that their instructions wait for, is proven
-on the lists and the graph of the step of few, in which some rounds are there: each is the one before it, one round
-later. Where it is not so, nothing is said, and the step of many is run whole.
+a schedule goes on so is looked up in its orders (few_micro_batches.py); that the lists do, and all that their
+instructions wait for, is proven on the lists and the graph of the step of few (finding_rounds.py), in which some rounds
+are there: each is the one before it, one round later. Where it is not so, nothing is said, and the step of many is run
+whole.
 
 For example, with "1f1b" the first of two stages does
 
@@ -18,83 +19,17 @@ by 54 times the length of a round.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from math import inf, isfinite
+from functools import cached_property
+from math import inf
+from operator import sub
 
 from minidl.parallel.dependencies import Graph, Node
-from minidl.parallel.instructions import Instruction
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Channel
-from minidl.parallel.plan import Plan
-from minidl.parallel.schedules import Pass, schedule_of
 
 LEAST = 3  # rounds that are left: one may yet be unlike those that follow, and two must be alike
-
-
-def few_micro_batches(plan: Plan, chunks: Sequence[int], left: int) -> int | None:
-    """Micro-batches with which some rounds are `left` of the orders of all stages; None where no more are there.
-
-    chunks: how many each stage holds.
-    """
-    return _few(plan.schedule, plan.pipeline, plan.micro_batches, tuple(chunks), left)
-
-
-def of_a_round(plan: Plan) -> int:
-    """Micro-batches."""
-    return plan.pipeline if schedule_of(plan.schedule).whole_rounds else 1
-
-
-@lru_cache(1024)
-def _few(schedule: str, stages: int, micro_batches: int, chunks: tuple[int, ...], left: int) -> int | None:
-    kind = schedule_of(schedule)
-    shift = stages if kind.whole_rounds else 1
-
-    def order(stage: int, count: int) -> list[Pass]:
-        return list(kind.order(stage, stages, count, chunks[stage]))
-
-    whole = [order(stage, micro_batches) for stage in range(stages)]
-    found = [_steady(passes, shift, micro_batches) for passes in whole]
-    removed = min(rounds for _, _, rounds in found) - left
-    if removed <= 0:
-        return None
-    few = micro_batches - removed * shift
-    for stage, (passes, (start, length, _)) in enumerate(zip(whole, found, strict=True)):
-        rest = [Pass(k, m - removed * shift, chunk) for k, m, chunk in passes[start + removed * length :]]
-        if passes[:start] + rest != order(stage, few):
-            return None
-    return few
-
-
-def _steady(passes: list[Pass], shift: int, micro_batches: int) -> tuple[int, int, int]:
-    """Where the rounds of an order begin, how many passes one has, and how many there are.
-
-    Without the first and the last pass of each kind that a round has: of their instructions there are more.
-    """
-    length = len(passes) * shift // micro_batches
-    start, alike = _longest([(k, m + shift, c) == p for (k, m, c), p in zip(passes, passes[length:], strict=False)])
-    kinds = {(kind, chunk) for kind, _, chunk in passes[start : start + length]}
-    begin = max(start, _all_come(passes, kinds))
-    end = min(start + alike + length, len(passes) - _all_come(reversed(passes), kinds))
-    return begin, length, max(0, end - begin) // length
-
-
-def _all_come(passes: Iterable[Pass], kinds: set[tuple[str, int]]) -> int:
-    """How many passes it takes until each of these kinds, which all are among them, has come."""
-    missing = set(kinds)
-    for count, (kind, _, chunk) in enumerate(passes, 1):
-        missing.discard((kind, chunk))
-        if not missing:
-            return count
-    raise AssertionError("each kind is of one of the passes")
-
-
-def _longest(truths: Sequence[bool]) -> tuple[int, int]:
-    """Where the longest run of truths begins, and its length."""
-    marks = bytes(truths)
-    best = max(map(len, marks.split(b"\0")))
-    return marks.find(b"\1" * best), best
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +47,7 @@ class Rounds:
 
     def more(self, rounds: int) -> Graph:
         """The graph with so many more."""
-        graph, end, longer = self.graph, self.end, rounds * self.length
-        again = slice(end - self.length, end)
-        columns = []
-        for column, farther in zip((graph.first, graph.second), self._farther, strict=True):
-            moved = column.copy()
-            for n, times in farther:
-                moved[n] += times * longer
-            columns.append(moved[:end] + rounds * moved[again] + moved[end:])
-        nodes, work = (list(c[:end]) + rounds * list(c[again]) + list(c[end:]) for c in (graph.nodes, graph.work))
-        return Graph(nodes, *columns, work, graph.works)
+        return Longer(self, rounds)
 
     @cached_property
     def has_room(self) -> bool:
@@ -153,6 +79,22 @@ class Rounds:
         return inf
 
     @cached_property
+    def reach(self) -> int:
+        """Of how many nodes before a round decide when it ends, and those of the rounds that are there."""
+        last = slice(self.end - self.length, self.end)
+        return max(self.end - self.begin - self.length, *(-min(c[last]) for c in (self.graph.first, self.graph.second)))
+
+    @cached_property
+    def is_followed_by_itself(self) -> bool:
+        """Whether the next step waits for none of its rounds but the last, which is so where lanes go on in order."""
+        count = len(self.graph)
+        return not any(
+            n + back < 0 and self.begin <= (n + back) % count < self.end
+            for column in (self.graph.first, self.graph.second)
+            for n, back in enumerate(column[: self.end])
+        )
+
+    @cached_property
     def _farther(self) -> list[list[tuple[int, int]]]:
         """Of first and second, the nodes that wait for others across the rounds that are added.
 
@@ -170,6 +112,75 @@ class Rounds:
         return moves - before - (here >= self.end)
 
 
+class Longer(Graph):
+    """The graph of `rounds` with so many `more`. All its nodes are made when they are asked for.
+
+    Once a round ends as the one before it, so much later, all that follow do: each node is as much later as those that
+    it waits for. So ends of the rounds between are known without them (Baccelli et al. 1992, "Synchronization and
+    Linearity", theorem 3.28: such a system comes to a cycle).
+    """
+
+    def __init__(self, rounds: Rounds, more: int):
+        self.rounds, self.more, self.works = rounds, more, rounds.graph.works
+
+    @property
+    def condensed(self) -> Graph:
+        return self.rounds.graph if self.rounds.is_followed_by_itself else self
+
+    def __len__(self) -> int:
+        return len(self.rounds.graph) + self.more * self.rounds.length
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        return self._with_more(self.rounds.graph.nodes)
+
+    @cached_property
+    def work(self) -> list[int]:
+        return self._with_more(self.rounds.graph.work)
+
+    @cached_property
+    def first(self) -> list[int]:
+        return self._with_more(self._moved(0))
+
+    @cached_property
+    def second(self) -> list[int]:
+        return self._with_more(self._moved(1))
+
+    def _with_more(self, column: list) -> list:
+        end = self.rounds.end
+        return column[:end] + self.more * column[end - self.rounds.length : end] + column[end:]
+
+    def _moved(self, which: int) -> list[int]:
+        moved = (self.rounds.graph.first, self.rounds.graph.second)[which].copy()
+        for n, times in self.rounds._farther[which]:
+            moved[n] += times * self.more * self.rounds.length
+        return moved
+
+    def condensed_ends(self, seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
+        if self.condensed is self:
+            return self.ends(seconds, steps, start)
+        graph, begin, end = self.rounds.graph, self.rounds.begin, self.rounds.end
+        last_round = range(end - self.rounds.length, end)
+        found = [start] * len(graph)
+        for _ in range(steps):
+            base, left = len(found), self.more
+            graph.run(found, seconds, range(end))
+            while left and (shift := self._shift(found)) is None:
+                graph.run(found, seconds, last_round)
+                left -= 1
+            del found[base + begin : len(found) + begin - end]  # the last rounds stay
+            if left:
+                found[base + begin :] = [ended + left * shift for ended in found[base + begin :]]
+            graph.run(found, seconds, range(end, len(graph)))
+        return found
+
+    def _shift(self, ends: list[float]) -> float | None:
+        """By how much the last round ended after the one before it; None where not all of it by as much."""
+        length, count = self.rounds.length, self.rounds.reach
+        shifts = set(map(sub, ends[-count:], ends[-count - length : -length]))
+        return shifts.pop() if len(shifts) == 1 else None
+
+
 def _channel(node: Node, kind: str) -> Channel | None:
     """That of a send or a receive."""
     for rank, i in node.members:
@@ -180,137 +191,3 @@ def _channel(node: Node, kind: str) -> Channel | None:
 
 def _micro_batch(node: Node) -> int:
     return node.members[0][1].micro_batch
-
-
-def rounds_of(graph: Graph, lists: dict[int, Sequence[Instruction]], shift: int) -> Rounds | None:
-    """The rounds of a graph of the ranks that have these lists, each of `shift` micro-batches, or None."""
-    steady = _Steady(graph, lists, shift)
-    count = len(graph.nodes)
-    rounds = steady.rounds()
-    if rounds is None:
-        return None
-    first, last, of_node = rounds
-    if last - first < LEAST:
-        return None
-    head = [n for n in range(count) if of_node[n] < first]
-    tail = [n for n in range(count) if of_node[n] >= last]
-    keys = steady.keys
-    middle: list[dict[tuple, int]] = [{} for _ in range(first, last)]
-    for n in range(count):
-        if first <= of_node[n] < last:
-            middle[int(of_node[n]) - first][keys[n]] = n
-    pattern = list(middle[1])
-    if any(found.keys() != middle[1].keys() for found in middle):
-        return None
-    order = [*head, *(found[key] for found in middle for key in pattern), *tail]
-    ordered = _in_order(graph, order)
-    if ordered is None:
-        return None
-    length, end = len(pattern), len(head) + len(pattern) * (last - first)
-
-    def round_at(start: int) -> tuple:
-        return tuple(c[start : start + length] for c in (ordered.first, ordered.second, ordered.work))
-
-    alike = [start for start in range(len(head), end, length) if round_at(start) == round_at(end - length)]
-    if len(alike) < 2 or alike != list(range(alike[0], end, length)):
-        return None
-    return Rounds(ordered, alike[0], end, length, shift)
-
-
-def _in_order(graph: Graph, order: list[int]) -> Graph | None:
-    """The graph in another order; None if some node would come before one that it waits for."""
-    count = len(order)
-    places = [0] * count
-    for place, n in enumerate(order):
-        places[n] = place
-    columns = []
-    for column in (graph.first, graph.second):
-        moved = []
-        for place, n in enumerate(order):
-            there = n + column[n]
-            before = places[there % count] - (count if there < 0 else 0)
-            if before >= place:
-                return None
-            moved.append(before - place)
-        columns.append(moved)
-    return Graph([graph.nodes[n] for n in order], *columns, [graph.work[n] for n in order], graph.works)
-
-
-class _Steady:
-    """In the list of each rank the rounds, where one begins, how long it is and how many there are."""
-
-    def __init__(self, graph: Graph, lists: dict[int, Sequence[Instruction]], shift: int):
-        self.graph = graph
-        works = {id(i): work for node, work in zip(graph.nodes, graph.work, strict=True) for _, i in node.members}
-        self.found: dict[int, tuple[int, int, int]] = {}
-        self.places: dict[int, int] = {}
-        for rank, own in lists.items():
-            marks = [(works[id(i)], getattr(i, "micro_batch", None)) for i in own]
-            self.found[rank] = _rounds_in(marks, shift)
-            self.places |= {id(i): place for place, i in enumerate(own)}
-        self.keys: list[tuple] = []  # of each node the rank, its place in a round, and which of several nodes it is
-
-    def rounds(self) -> tuple[int, int, list[float]] | None:
-        """The rounds that all ranks have, from the first to before the last; and the round of each node.
-
-        Each instruction of a round counts its rounds so that it waits for no later one of another.
-        """
-        own = self._of_lists()
-        if own is None:
-            return None
-        later: dict[tuple[tuple, tuple], float] = {}
-        for column in (self.graph.first, self.graph.second):
-            for n, back in enumerate(column):
-                there = n + back
-                if there >= 0 and isfinite(more := own[there] - own[n]):
-                    pair = self.keys[n], self.keys[there]
-                    if more > later.get(pair, -inf):
-                        later[pair] = more
-        counts = dict.fromkeys((key for key, number in zip(self.keys, own, strict=True) if isfinite(number)), 0.0)
-        for _ in counts:
-            changed = False
-            for (key, other), more in later.items():
-                if counts[key] < counts[other] + more:
-                    counts[key], changed = counts[other] + more, True
-            if not changed:
-                break
-        else:
-            return None
-        first = max(counts.values())
-        last = min(count + self.found[rank][2] for (rank, *_), count in counts.items())
-        return int(first), int(last), [counts.get(key, 0) + number for key, number in zip(self.keys, own, strict=True)]
-
-    def _of_lists(self) -> list[float] | None:
-        """The round of each node in the list of its rank; infinity for none: before them below zero."""
-        found: list[float] = []
-        following, number, key = 0, 0.0, ()
-        for node in reversed(self.graph.nodes):
-            if node.members:  # what only joins others is part of what follows
-                (rank, i), *others = node.members
-                start, length, rounds = self.found[rank]
-                place, following = self.places[id(i)] - start, 0
-                number, offset = divmod(place, length) if length else (-1, 0)
-                number = -inf if number < 0 else number if number < rounds else inf
-                if others and isfinite(number):
-                    return None
-                key = rank, offset
-            found.append(number)
-            self.keys.append((*key, following))
-            following += 1
-        self.keys.reverse()
-        return found[::-1]
-
-
-def _rounds_in(marks: list[tuple], shift: int) -> tuple[int, int, int]:
-    """Where the rounds of a list begin, how many instructions one has, and how many rounds there are."""
-    later = [(work, None if m is None else m + shift) for work, m in marks]
-    places = {mark: place for place, mark in enumerate(marks) if mark[1] is not None}
-    found = 0, 0, 0
-    lengths = Counter(places[mark] - place for place, mark in enumerate(later) if mark in places)
-    of_none = sum(m is None for _, m in marks)  # for which no length is found
-    for length in sorted(length for length, times in lengths.items() if times + of_none >= (LEAST - 1) * length):
-        # The longest: in between, forwards may go on alone, or backwards.
-        start, alike = _longest([mark == other for mark, other in zip(later, marks[length:], strict=False)])
-        if (rounds := (alike + length) // length) >= LEAST:
-            found = start, length, rounds
-    return found

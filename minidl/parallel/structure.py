@@ -12,13 +12,15 @@ from functools import cached_property, partial
 
 from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
+from minidl.parallel.few_micro_batches import few_micro_batches, of_a_round
+from minidl.parallel.finding_rounds import rounds_of
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Members
 from minidl.parallel.mesh import AXES, Axis
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import PARTS, Program
 from minidl.parallel.remembered import Remembered
-from minidl.parallel.rounds import LEAST, Rounds, few_micro_batches, of_a_round, rounds_of
+from minidl.parallel.rounds import LEAST, Rounds
 
 FOLDED = 2  # ranks along an axis that stand for two or more
 EVERY_RANK = 16  # workers of a folded plan up to which all of them are proven

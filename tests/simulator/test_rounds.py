@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from minidl import models
 from minidl.parallel import Plan, ProgramError
 from minidl.parallel import instructions as I
+from minidl.parallel.few_micro_batches import _few_of, few_micro_batches
 from minidl.parallel.meetings import CHANNEL_MESSAGES
 from minidl.parallel.memory import memory_over_step, peak_memory
 from minidl.parallel.prepare import prepare
-from minidl.parallel.rounds import few_micro_batches
+from minidl.parallel.schedules import schedule_of
 from minidl.parallel.structure import run_whole, steps_of, structure_of
 from simulator import simulate
 from simulator.timeline import Timeline
@@ -70,6 +71,40 @@ def test_few_micro_batches_stand_for_many_where_a_round_follows_a_round(plan, fe
     )
     assert len(made) == len(whole)
     assert set(made) == set(range(plan.micro_batches if few is None else few))
+
+
+@pytest.mark.parametrize(
+    ("name", "chunks"), [*((name, 1) for name in ("naive", "gpipe", "1f1b", "zero-bubble")), ("interleaved", 2)]
+)
+@pytest.mark.parametrize("pipeline", [2, 3, 6])
+def test_two_numbers_of_micro_batches_show_how_an_order_goes_on_with_any(name, chunks, pipeline):
+    shift = pipeline if name == "interleaved" else 1
+    for count in range(shift, 30 * shift, shift):
+        plan = Plan(pipeline=pipeline, micro_batches=count, schedule=name, chunks=chunks)
+        looked_up = _few_of(schedule_of(name), pipeline, count, (chunks,) * pipeline, shift, 3)
+        assert few_micro_batches(plan, [chunks] * pipeline, 3) == looked_up
+
+
+@given(
+    st.sampled_from(["1f1b", "zero-bubble", "interleaved", "naive"]), st.integers(2, 4), st.integers(10, 40), SHARDINGS,
+    SECONDS,
+)  # fmt: skip
+@settings(max_examples=30)
+def test_the_rounds_between_end_when_they_do_if_all_of_them_are_run(name, pipeline, more, sharding, seconds):
+    interleaved = name == "interleaved"
+    plan = Plan(
+        data=2, pipeline=pipeline, micro_batches=more * (pipeline if interleaved else 1), schedule=name,
+        chunks=1 + interleaved, sharding=sharding,
+    )  # fmt: skip
+    run = Timeline(structure_of(program(plan)), FixedPrices(seconds)).runs["step"]
+    if run.graph.condensed is run.graph:
+        return
+    every, short, rounds = run.ends, run.condensed, run.graph.rounds
+    for step in (1, 2):
+        whole, few = every[step * len(run.graph) :], short[step * len(rounds.graph) :]
+        tail = len(rounds.graph) - rounds.begin
+        assert whole[: rounds.begin] == few[: rounds.begin]
+        assert whole[len(run.graph) - tail : len(run.graph)] == few[rounds.begin : len(rounds.graph)]
 
 
 def test_where_more_messages_are_sent_than_a_channel_holds_none_is_ever_full():
