@@ -1,6 +1,7 @@
 """What a builder is, and one with other arguments."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from inspect import signature
 
 from minidl.nn import Sequential
@@ -8,8 +9,22 @@ from minidl.nn import Sequential
 Builder = Callable[..., Sequential]
 
 
+@dataclass(frozen=True)
+class Changed:
+    """A builder `mesh -> Sequential` that gives `build` these arguments too; without a mesh nothing is split.
+
+    Two that are equal build alike.
+    """
+
+    build: Builder
+    changes: tuple[tuple[str, object], ...]
+
+    def __call__(self, mesh=None) -> Sequential:
+        return self.build(mesh=mesh, **dict(self.changes))
+
+
 def with_changes(name: str, build: Builder, changes: dict) -> Builder:
-    """The builder `mesh -> Sequential` that gives `build` these arguments too; without a mesh nothing is split.
+    """The builder that gives `build` these arguments too.
 
     ValueError, which lists what there is, for an argument that `build`, called `name`, does not have.
     """
@@ -17,4 +32,4 @@ def with_changes(name: str, build: Builder, changes: dict) -> Builder:
     for argument in changes:
         if argument not in known:
             raise ValueError(f"{name} has no {argument}: it has {', '.join(known)}")
-    return lambda mesh=None: build(mesh=mesh, **changes)
+    return Changed(build, tuple(changes.items()))

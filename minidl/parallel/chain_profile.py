@@ -157,10 +157,10 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32", 
     return model
 
 
-def whole_on_meta(model: Module, build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
-    """`model`, of which one block may stand for others, with all of them."""
-    stand_ins = any(distinct(block) is not block for block in chain_of(model))
-    return build_on_meta(build, mesh, dtype) if stand_ins else model
+def whole_on_meta(model: Module | None, build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32") -> Module:
+    """`model`, of which one block may stand for others, with all of them; built anew where there is none."""
+    whole = model is not None and all(distinct(block) is block for block in chain_of(model))
+    return model if whole else build_on_meta(build, mesh, dtype)
 
 
 def _with_one_of_each(build: Callable[[Mesh], Module], mesh: Mesh) -> Module:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,17 +17,27 @@ from minidl.kernels.meta import MetaArray
 from minidl.nn.module import Module
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
-from minidl.parallel.chain_profile import ChainProfile, build_on_meta, chain_of, loss_of, profile_chain, whole_on_meta
+from minidl.parallel.chain_profile import (
+    ChainProfile,
+    build_on_meta,
+    chain_of,
+    loss_of,
+    profile_chain,
+    whole_on_meta,
+)
 from minidl.parallel.costs import Costs
 from minidl.parallel.layout import Layout, layout
 from minidl.parallel.mesh import Mesh, axis_name
 from minidl.parallel.plan import Plan
 from minidl.parallel.program import Program
+from minidl.parallel.remembered import Remembered
 from minidl.parallel.sequence import part
 from minidl.tensor import Tensor
 
 Builder = Callable[[Mesh], Module]
+Value = TypeVar("Value")
 
+KNOWN = Remembered(256)  # chains, their profiles and layouts
 FLOPS_PER_BYTE = 20  # an AVX-512 core's 235 GFLOP/s over its 12 GB/s of memory
 
 
@@ -76,41 +87,88 @@ def prepare(
     Nothing is allocated. Raises ValueError for what does not fit together.
     """
     plan.check_batch(batch_size)
+    KNOWN.check()
     mesh = plan.mesh(_busiest_rank(plan))
-    model = build_on_meta(build, mesh, dtype, whole=False)
+    lasting = _is_lasting(build)
+    built = build, mesh.shape, mesh.rank, mesh.sequence_parallel, dtype
+    model = _known(lasting, ("model", *built), lambda: build_on_meta(build, mesh, dtype, whole=False))
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
-    if example is not None:
-        arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in example]
-        x, y = (MetaArray((samples, *a.shape[1:]), dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
-    elif hasattr(model, "example"):
-        with default_device("meta"):
-            x, y = (tensor.data for tensor in model.example(samples))
-    else:
-        raise ValueError("the model carries no example input: give one, as example=(x, y)")
-    x, y = _parts(plan, x, y)
     selective = plan.recompute == "selective"
-    with predicting(device) as kernels, attention_recomputed(model, True) if selective else nullcontext():
-        if selective and not recomputes_attention(model):
-            raise ValueError(
-                'recompute="selective", but the model has no attention whose weights could be computed again'
-            )
-        profile = profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
+
+    def profiled() -> ChainProfile:
+        x, y = _parts(plan, *_example(model, example, samples, dtype))
+        with attention_recomputed(model, True) if selective else nullcontext():
+            if selective and not recomputes_attention(model):
+                raise ValueError(
+                    'recompute="selective", but the model has no attention whose weights could be computed again'
+                )
+            return profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
+
+    with predicting(device) as kernels:
+        lasting_profile = lasting and example is None and loss is None and _is_our_class(optimizer or optim.Adam)
+        run = "profile", *built, samples, selective, kernels, optimizer, _code(model)
+        profile = _known(lasting_profile, run, profiled)
     if profile.whole and plan.sharding != "none":
         raise ValueError(
             f'sharding="{plan.sharding}" has each rank update shares of parameters, and {profile.optimizer} takes '
             "whole ones"
         )
-    weights = profile.each(lambda block: block.cost(flops_per_byte))
-    cuts = layout(
-        plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions
-    )
+    cut = "layout", id(profile), flops_per_byte, plan.pipeline, plan.chunks, plan.bucket_mb
+    cuts, _ = _known(lasting_profile, cut, lambda: (_layout(plan, profile, flops_per_byte), profile))
     if profile.statistics:
         _check_buffers(chain_of(model), cuts)
     costs = Costs(plan, cuts, profile)
     _check_communication(plan, model, costs)
     training = training_program(plan, cuts, clip, profile.norms, costs)
     evaluation = evaluation_program(plan, cuts, profile.statistics, costs)
-    return Prepared(costs, training, evaluation, cache(lambda: whole_on_meta(model, build, mesh, dtype)))
+    return Prepared(
+        costs, training, evaluation, cache(lambda: whole_on_meta(None if lasting else model, build, mesh, dtype))
+    )
+
+
+def _is_lasting(build: Builder) -> bool:
+    """Whether a builder says all that decides on what it builds, as `models.Changed` does.
+
+    A function, and code of a user's own, may build something else the next time.
+    """
+    try:
+        hash(build)
+    except TypeError:
+        return False
+    return _is_our_class(type(build)) and type(build).__hash__ is not object.__hash__
+
+
+def _is_our_class(kind: object) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith("minidl.")
+
+
+def _known(lasting: bool, key: Hashable, make: Callable[[], Value]) -> Value:
+    return KNOWN.get(key, make) if lasting else make()
+
+
+def _code(model: Module) -> tuple:
+    """What the modules of a chain run."""
+    return tuple({type(module).forward: None for module in model.modules()})
+
+
+def _layout(plan: Plan, profile: ChainProfile, flops_per_byte: float) -> Layout:
+    weights = profile.each(lambda block: block.cost(flops_per_byte))
+    return layout(
+        plan, weights, profile.parameter_bytes, profile.first_trained, profile.ties, profile.tuples, profile.reductions
+    )
+
+
+def _example(model: Module, given: Sequence | None, samples: int, dtype) -> tuple[MetaArray, MetaArray]:
+    """Input and target of so many samples, by default as the model carries them."""
+    if given is not None:
+        arrays = [e.data if isinstance(e, Tensor) else e if hasattr(e, "shape") else np.asarray(e) for e in given]
+        x, y = (MetaArray((samples, *a.shape[1:]), dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
+    elif hasattr(model, "example"):
+        with default_device("meta"):
+            x, y = (tensor.data for tensor in model.example(samples))
+    else:
+        raise ValueError("the model carries no example input: give one, as example=(x, y)")
+    return x, y
 
 
 def _busiest_rank(plan: Plan) -> int:

@@ -1,11 +1,15 @@
 """What is known of blocks from one prediction to the next: their runs on meta, and nothing that anybody has changed."""
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 
 from minidl import models, nn, optim
 from minidl.kernels import interposed, meta
 from minidl.kernels.meta import MetaArray
+from minidl.models.changes import Changed
 from minidl.models.feed_forward import FeedForward
 from minidl.parallel import Plan, chain_profile
 from minidl.parallel.block_profile import flops
@@ -26,6 +30,7 @@ def runs(monkeypatch):
 
     monkeypatch.setattr(chain_profile, "profile_block", counted)
     monkeypatch.setattr(chain_profile, "KNOWN", Remembered(1024))
+    monkeypatch.setattr(sys.modules["minidl.parallel.prepare"], "KNOWN", Remembered(256))
     return blocks
 
 
@@ -53,23 +58,47 @@ def test_blocks_of_another_plan_or_batch_are_not_run_again(runs):
     assert runs == [*kinds, *kinds, *kinds, "GPTBlock"]
 
 
-def test_a_block_with_another_forward_has_another_price_and_the_old_one_again_afterwards(monkeypatch):
-    before = total()
+def test_a_builder_by_name_is_asked_once_for_each_mesh_and_the_chain_run_once_for_each_micro_batch(runs):
+    asked = []
+
+    def counted(**options):
+        asked.append(options)
+        return models.gpt(**options)
+
+    builder = Changed(counted, tuple(SIZES.items()))
+    first = prepare(builder, Plan(data=2, micro_batches=2), 16)
+    for plan, batch in [(Plan(data=2, micro_batches=8), 64), (Plan(data=2, micro_batches=2, sharding="optimizer"), 16)]:
+        found = prepare(Changed(counted, tuple(SIZES.items())), plan, batch)
+        assert found.profile is first.profile
+        assert found.costs.layout is first.costs.layout
+    assert len(asked) == 1
+    assert prepare(builder, Plan(data=2, pipeline=2, micro_batches=2), 16).costs.layout != first.costs.layout
+    assert prepare(builder, Plan(data=2, micro_batches=2), 32).profile is not first.profile
+    assert prepare(builder, Plan(data=2, micro_batches=2), 16, optimizer=optim.LAMB).profile is not first.profile
+    assert prepare(builder, Plan(data=2, micro_batches=2), 16, device="cuda").profile is not first.profile
+    assert first.model is not prepare(builder, Plan(data=2, micro_batches=2), 16).model  # which a user may change
+
+
+@pytest.mark.parametrize("build", [gpt, models.builder("gpt-tiny", **SIZES)], ids=["function", "name"])
+def test_a_block_with_another_forward_has_another_price_and_the_old_one_again_afterwards(monkeypatch, build):
+    before = total(build)
     with monkeypatch.context() as patch:
         patch.setattr(FeedForward, "forward", lambda self, x: x)
-        assert total() < before
-    assert total() == before
+        assert total(build) < before
+    assert total(build) == before
 
 
-def test_a_kernel_that_somebody_replaces_is_priced_as_it_is(monkeypatch):
-    before, gelu = total(), meta.gelu
+@pytest.mark.parametrize("build", [gpt, models.builder("gpt-tiny", **SIZES)], ids=["function", "name"])
+def test_a_kernel_that_somebody_replaces_is_priced_as_it_is(monkeypatch, build):
+    cost = partial(total, build)
+    before, gelu = cost(), meta.gelu
     with monkeypatch.context() as patch:
         patch.setattr(meta, "gelu", lambda x, approximate: gelu(gelu(x, approximate), approximate))
-        assert total() == before + SIZES["layers"] * 16 * 8 * SIZES["sequence"] * 4 * SIZES["hidden"]
-    assert total() == before
+        assert cost() == before + SIZES["layers"] * 16 * 8 * SIZES["sequence"] * 4 * SIZES["hidden"]
+    assert cost() == before
     with interposed(MetaArray, lambda name, kernel: (lambda x, approximate: x) if name == "gelu" else kernel):
-        assert total() < before
-    assert total() == before
+        assert cost() < before
+    assert cost() == before
 
 
 def test_code_of_a_users_own_is_run_each_time_as_it_may_call_anything(runs):
