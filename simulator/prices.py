@@ -9,6 +9,7 @@ from minidl.events import Details
 from minidl.parallel import instructions as I
 from minidl.parallel.block_profile import Call
 from minidl.parallel.costs import Costs
+from minidl.parallel.dependencies import Node
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import Mesh
@@ -46,6 +47,10 @@ class Prices:
         self._moved: dict[tuple, float] = {}
         self._messages: dict[tuple, float] = {}
         self._collectives: dict[tuple, float] = {}
+
+    def alike(self, nodes: Sequence[Node]) -> list[int]:
+        """For each node the place of the first one that takes as long."""
+        return self.costs.alike_nodes(nodes)
 
     def segments(self, rank: int, instruction: Instruction) -> tuple[Segment, ...]:
         """The stretches of a compute instruction, in order; at least one."""
@@ -166,8 +171,7 @@ class Prices:
         network, nbytes = self.cluster.network, self.moved_bytes(i)
         if network.one_copy and i.one_copy:
             nbytes = 0.0
-        whole = all(isinstance(axis, str) for axis in i.axes)  # then the slowest of their groups counts, whoever asks
-        key = None if whole else rank, i.collective, i.axes, nbytes
+        key = None if i.is_whole else rank, i.collective, i.axes, nbytes
         if key not in self._collectives:
             ranks = self.mesh(rank).ranks(*i.axes)
             self._collectives[key] = network.collective_seconds(i.collective, ranks, nbytes, self.plan.workers)

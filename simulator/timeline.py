@@ -7,7 +7,7 @@ in several ways, that is not so (engine.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import ulp
 
@@ -32,7 +32,7 @@ class Timeline(StepTimes):
         self.structure, self.prices, self.steps = structure, prices, steps
         self.runs: dict[str, _Run] = {}
         now = 0.0
-        seconds = {part: [self._seconds(node) for node in graph.works] for part, graph in structure.parts.items()}
+        seconds = {part: self._seconds_of(graph.works) for part, graph in structure.parts.items()}
         tick = _tick(
             sum(steps * len(graph) * max(seconds[part], default=0.0) for part, graph in structure.parts.items())
         )
@@ -41,6 +41,12 @@ class Timeline(StepTimes):
             self.runs[part] = run = _Run(graph, ticks, steps if part == "step" else 1, now)
             now = max(run.condensed, default=now)
         self.prologue_seconds = max(self.runs["prologue"].condensed, default=0.0)
+
+    def _seconds_of(self, nodes: Sequence[Node]) -> list[float]:
+        found: list[float] = []
+        for n, first in enumerate(self.prices.alike(nodes)):
+            found.append(self._seconds(nodes[n]) if first == n else found[first])
+        return found
 
     def _seconds(self, node: Node) -> float:
         """From when all that a node waits for has ended until it ends."""

@@ -20,6 +20,7 @@ from minidl.parallel.block_profile import BlockProfile, Call
 from minidl.parallel.bucket_parameters import BucketParameters
 from minidl.parallel.buffer_bytes import BufferBytes
 from minidl.parallel.chain_profile import ChainProfile
+from minidl.parallel.dependencies import Node
 from minidl.parallel.handle import CollectiveCall
 from minidl.parallel.instructions import BufferName, Instruction
 from minidl.parallel.instructions.buffers import APART
@@ -29,7 +30,7 @@ from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 from minidl.parallel.remembered import Remembered
 
-KNOWN = Remembered(256)  # updates of a share, by the identity of those of its parameters, which are kept with them
+KNOWN = Remembered(512)  # by the identity of what decides on it, which is kept with it
 MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
 
 
@@ -47,9 +48,30 @@ class Costs:
         """Equal for instructions that cost the same, though they be of other chunks."""
         return i.work if isinstance(i, I.CustomInstruction) else i.work_in(self._alike)
 
+    def alike_nodes(self, nodes: Sequence[Node]) -> list[int]:
+        """For each the place of the first one whose instructions cost the same, whichever ranks do them.
+
+        What a message takes depends on its ends, so each is by itself; and some coordinates of an axis may lie apart.
+        """
+        key = "nodes", id(nodes), id(self._alike)
+        return KNOWN.get(key, lambda: (self._first_alike(nodes), nodes, self._alike))[0]
+
+    def _first_alike(self, nodes: Sequence[Node]) -> list[int]:
+        first: dict[tuple, int] = {}
+        return [
+            first.setdefault((node.ends, node.inside, *(self.alike(i) for _, i in node.members)), n)
+            if all(i.kind == "compute" or i.kind == "collective" and i.is_whole for _, i in node.members)
+            else n
+            for n, node in enumerate(nodes)
+        ]
+
     @cached_property
     def _alike(self) -> dict[int, int]:
         """For each chunk the first one with equal buckets, after an equal block, whose output it takes."""
+        key = "chunks", id(self.profile), id(self.layout)
+        return KNOWN.get(key, lambda: (self._found_alike(), self.profile, self.layout))[0]
+
+    def _found_alike(self) -> dict[int, int]:
         blocks, first = self.profile.blocks, {}
         found = {}
         for chunk, (start, _) in enumerate(self.layout.chunks):

@@ -1,5 +1,6 @@
 """timeline.py: one pass in the order of what waits for what finds what the events of an engine find."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -14,6 +15,7 @@ from minidl.parallel.instructions.instruction import Touched
 from minidl.parallel.structure import structure_of
 from simulator import Cluster, simulate
 from simulator.engine import Engine
+from simulator.prices import Prices
 from simulator.simulation import trace_of
 from simulator.timeline import Timeline
 from tests.parallel.plans import PLANS
@@ -113,3 +115,28 @@ def test_times_are_not_remembered_with_what_waits_for_what():
     slow, fast = (simulate(build, plan, cluster(PerCall(s)), batch_size=8).step_seconds for s in (2.0, 1.0))
     assert slow == pytest.approx(2 * fast)
     assert simulate(build, replace(plan, data=4), cluster(PerCall(1.0)), batch_size=16).step_seconds == fast
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("gpt-tiny", dict(pipeline=2, micro_batches=4, tensor=2, data=16)),
+        ("gpt-tiny", dict(pipeline=4, micro_batches=4, data=4, bucket_mb=0.1)),
+        ("gpt-tiny", dict(pipeline=4, micro_batches=4, data=4, sharding="parameters", recompute="full")),
+        ("gpt-tiny", dict(pipeline=2, chunks=2, schedule="interleaved", micro_batches=4, data=3, sharding="optimizer")),
+        ("gpt-tiny", dict(pipeline=4, micro_batches=8, schedule="zero-bubble")),
+        ("moe-tiny", dict(data=2, expert=4, pipeline=2, micro_batches=2)),
+    ],
+    ids=str,
+)
+def test_each_node_takes_as_long_as_the_first_that_is_alike(name, fields):
+    plan = Plan(**fields, precision="float16")
+    where, changes = Cluster.load("dgx-a100", devices=plan.workers), {"tied": True} if name == "gpt-tiny" else {}
+    found = simulate(models.builder(name, **changes), plan, where, batch_size=4 * plan.workers * plan.micro_batches)
+    by_itself = copy(found._run)  # each node at prices of which none has been asked for
+    for graph in found._run.structure.parts.values():
+        for node, seconds in zip(graph.works, found._run._seconds_of(graph.works), strict=True):
+            by_itself.prices = Prices(where, found._run.prices.costs, found.stack)
+            assert by_itself._seconds(node) == seconds
+    works = found._run.structure.parts["step"].works
+    assert len(set(found._run.prices.alike(works))) < len(works) or name == "moe-tiny"

@@ -186,6 +186,11 @@ class Collective(Instruction):
     collective: ClassVar[str]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all ranks along its axes come: then it takes as long as the slowest of its groups, whoever asks."""
+        return all(isinstance(axis, str) for axis in self.axes)
+
+    @property
     def one_copy(self) -> bool:
         """Whether ranks that share memory have what it gives once, for all: then they only meet, and move nothing."""
         return False
