@@ -131,8 +131,8 @@ def test_times_are_not_remembered_with_what_waits_for_what():
 )
 def test_each_node_takes_as_long_as_the_first_that_is_alike(name, fields):
     plan = Plan(**fields, precision="float16")
-    where, changes = Cluster.load("dgx-a100", devices=plan.workers), {"tied": True} if name == "gpt-tiny" else {}
-    found = simulate(models.builder(name, **changes), plan, where, batch_size=4 * plan.workers * plan.micro_batches)
+    where, build = Cluster.load("dgx-a100", devices=plan.workers), models.builder(name, tied=plan.tensor > 1)
+    found = simulate(build, plan, where, batch_size=4 * plan.workers * plan.micro_batches)
     by_itself = copy(found._run)  # each node at prices of which none has been asked for
     for graph in found._run.structure.parts.values():
         for node, seconds in zip(graph.works, found._run._seconds_of(graph.works), strict=True):
