@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import inf, isfinite
+from operator import eq
 
 from minidl.parallel.dependencies import Graph
 from minidl.parallel.few_micro_batches import longest
@@ -25,7 +26,7 @@ def rounds_of(graph: Graph, lists: dict[int, Sequence[Instruction]], shift: int)
     head = [n for n in range(count) if of_node[n] < first]
     tail = [n for n in range(count) if of_node[n] >= last]
     keys = steady.keys
-    middle: list[dict[tuple, int]] = [{} for _ in range(first, last)]
+    middle: list[dict[int, int]] = [{} for _ in range(first, last)]
     for n in range(count):
         if first <= of_node[n] < last:
             middle[int(of_node[n]) - first][keys[n]] = n
@@ -75,10 +76,11 @@ class _Steady:
         self.found: dict[int, tuple[int, int, int]] = {}
         self.places: dict[int, int] = {}
         for rank, own in lists.items():
-            marks = [(works[id(i)], getattr(i, "micro_batch", None)) for i in own]
-            self.found[rank] = _rounds_in(marks, shift)
-            self.places |= {id(i): place for place, i in enumerate(own)}
-        self.keys: list[tuple] = []  # of each node the rank, its place in a round, and which of several nodes it is
+            self.found[rank] = _rounds_in([(works[id(i)], vars(i).get("micro_batch")) for i in own], shift)
+            self.places.update(zip(map(id, own), range(len(own)), strict=True))
+        # Of each node a number for its rank, its place in a round, and which of several nodes it is.
+        self.keys: list[int] = []
+        self.ranks: list[int] = []  # of each of these numbers
 
     def rounds(self) -> tuple[int, int, list[float]] | None:
         """The rounds that all ranks have, from the first to before the last; and the round of each node.
@@ -88,59 +90,65 @@ class _Steady:
         own = self._of_lists()
         if own is None:
             return None
-        later: dict[tuple[tuple, tuple], float] = {}
+        keys, kinds, later = self.keys, len(self.ranks), {}
         for column in (self.graph.first, self.graph.second):
             for n, back in enumerate(column):
                 there = n + back
                 if there >= 0 and isfinite(more := own[there] - own[n]):
-                    pair = self.keys[n], self.keys[there]
+                    pair = keys[n] * kinds + keys[there]
                     if more > later.get(pair, -inf):
                         later[pair] = more
-        counts = dict.fromkeys((key for key, number in zip(self.keys, own, strict=True) if isfinite(number)), 0.0)
-        for _ in counts:
+        waits = [(*divmod(pair, kinds), more) for pair, more in later.items()]
+        counted = {key for key, number in zip(keys, own, strict=True) if isfinite(number)}
+        counts = [0.0] * kinds
+        for _ in counted:
             changed = False
-            for (key, other), more in later.items():
+            for key, other, more in waits:
                 if counts[key] < counts[other] + more:
                     counts[key], changed = counts[other] + more, True
             if not changed:
                 break
         else:
             return None
-        first = max(counts.values())
-        last = min(count + self.found[rank][2] for (rank, *_), count in counts.items())
-        return int(first), int(last), [counts.get(key, 0) + number for key, number in zip(self.keys, own, strict=True)]
+        first = max(counts[key] for key in counted)
+        last = min(counts[key] + self.found[self.ranks[key]][2] for key in counted)
+        return int(first), int(last), [counts[key] + number for key, number in zip(keys, own, strict=True)]
 
     def _of_lists(self) -> list[float] | None:
         """The round of each node in the list of its rank; infinity for none: before them below zero."""
         found: list[float] = []
-        following, number, key = 0, 0.0, ()
+        numbers: dict[tuple[int, int, int], int] = {}
+        rank, offset, following, number = 0, 0, 0, 0.0
         for node in reversed(self.graph.nodes):
             if node.members:  # what only joins others is part of what follows
                 (rank, i), *others = node.members
                 start, length, rounds = self.found[rank]
-                place, following = self.places[id(i)] - start, 0
-                number, offset = divmod(place, length) if length else (-1, 0)
-                number = -inf if number < 0 else number if number < rounds else inf
+                number, offset, following = -inf, 0, 0
+                if length and (place := self.places[id(i)] - start) >= 0:
+                    number, offset = divmod(place, length)
+                    number = number if number < rounds else inf
                 if others and isfinite(number):
                     return None
-                key = rank, offset
             found.append(number)
-            self.keys.append((*key, following))
+            self.keys.append(numbers.setdefault((rank, offset, following), len(numbers)))
             following += 1
         self.keys.reverse()
+        self.ranks = [rank for rank, *_ in numbers]
         return found[::-1]
 
 
-def _rounds_in(marks: list[tuple], shift: int) -> tuple[int, int, int]:
+def _rounds_in(marks: list[tuple[int, int | None]], shift: int) -> tuple[int, int, int]:
     """Where the rounds of a list begin, how many instructions one has, and how many rounds there are."""
-    later = [(work, None if m is None else m + shift) for work, m in marks]
-    places = {mark: place for place, mark in enumerate(marks) if mark[1] is not None}
+    works = 1 + max((work for work, _ in marks), default=0)
+    numbers = [-1 - work if m is None else m * works + work for work, m in marks]
+    later = [number if number < 0 else number + shift * works for number in numbers]
+    places = {number: place for place, number in enumerate(numbers) if number >= 0}
     found = 0, 0, 0
-    lengths = Counter(places[mark] - place for place, mark in enumerate(later) if mark in places)
-    of_none = sum(m is None for _, m in marks)  # for which no length is found
+    lengths = Counter(places[number] - place for place, number in enumerate(later) if number in places)
+    of_none = sum(number < 0 for number in numbers)  # for which no length is found
     for length in sorted(length for length, times in lengths.items() if times + of_none >= (LEAST - 1) * length):
         # The longest: in between, forwards may go on alone, or backwards.
-        start, alike = longest([mark == other for mark, other in zip(later, marks[length:], strict=False)])
+        start, alike = longest(list(map(eq, later, numbers[length:])))
         if (rounds := (alike + length) // length) >= LEAST:
             found = start, length, rounds
     return found

@@ -39,6 +39,8 @@ from minidl.parallel.tags import (
     Version,
 )
 
+NO_SUM = Sum(Samples())
+
 # Rules for what computes: of a rank and an instruction, to the tags of what is written
 
 
@@ -54,15 +56,15 @@ def _forward(facts: Facts, rank: RankTags, i: I.Forward | I.Infer) -> Tags:
     statistics = B.statistics(i.chunk)
     if isinstance(i, I.Infer) and facts.statistics and rank.tags[statistics] != 0:
         raise ProgramError(f"rank {rank.number}: {i} takes the {statistics} of replica {rank.tags[statistics]}, not 0")
-    versions, kept = whole_versions(rank, i), 0
+    versions, kept, first = whole_versions(rank, i), 0, i.first
     tags: Tags = {}
     for buffer in i.writes:
-        if buffer.holds == "activation":
-            tags[buffer] = Tag(tag.replica, tag.micro_batch, buckets[buffer.bucket][1])
-        elif buffer.holds == "saved":
-            before = Tag(tag.replica, tag.micro_batch, buckets[buffer.bucket][0])
-            tags[buffer] = before, versions[buffer.bucket - i.first]
+        holds, _, _, b = buffer
+        if holds == "saved":
+            tags[buffer] = Tag(tag.replica, tag.micro_batch, buckets[b][0]), versions[b - first]
             kept += 1
+        elif holds == "activation":
+            tags[buffer] = Tag(tag.replica, tag.micro_batch, buckets[b][1])
         elif buffer == statistics:
             tags[buffer] = rank.tags[buffer]
     if kept:
@@ -106,12 +108,13 @@ def _backward_weights(facts: Facts, rank: RankTags, i: I.BackwardWeights) -> Tag
 def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> Tags:
     """The gradient meets what forward kept, block after block."""
     buckets, (used_up, *kept) = facts.layout.buckets[i.chunk], i.frees
-    gradient, versions = rank.tags[used_up], whole_versions(rank, i)
-    for b in reversed(i.buckets):
-        saved, version = rank.tags[kept[b - i.first]]
-        if gradient != Tag(saved.replica, saved.micro_batch, buckets[b][1]):
+    gradient, versions, held = rank.tags[used_up], whole_versions(rank, i), rank.tags
+    back = i.buckets[::-1]
+    for b, buffer, taken in zip(back, kept[len(back) - 1 :: -1], reversed(versions), strict=True):
+        saved, version = held[buffer]
+        if gradient != (saved.replica, saved.micro_batch, buckets[b][1]):
             raise ProgramError(f"rank {rank.number}: {i} meets the gradient of {gradient} with what {saved} saved")
-        if version != versions[b - i.first]:
+        if version != taken:
             raise ProgramError(f"rank {rank.number}: {i} goes back by other parameters than forward took")
         gradient = saved
     return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
@@ -126,23 +129,21 @@ def _add_gradients(
     """
     check_apart(facts, rank, i)
     tags: Tags = {}
-    lie, slots = dict(zip(i.places, i.gradients, strict=True)), dict(i.local)
-    sums: dict[tuple, Sum] = {}  # most buckets have the same
-    for b in i.buckets:
+    lie, slots = i.gradients, dict(i.local)
+    known: tuple = None, None, None  # most buckets have the same
+    for b, place, gradients in zip(i.buckets, i.places, lie, strict=False):
         saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
-        place = i.chunk, b
-        gradients = lie[place]
-        before = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place if place in slots else None)
-        key = before, saved.samples
-        if key not in sums:
-            sums[key] = before._replace(samples=before.samples + facts.sample(saved.samples))
-        tags[gradients] = sums[key]
+        samples = saved.samples
+        before = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place) if place in slots else NO_SUM
+        if before is not known[0] or samples != known[1]:
+            known = before, samples, before._replace(samples=before.samples + facts.sample(samples))
+        tags[gradients] = known[2]
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True) if i.apart else ():
             place = APART, n
-            gradients = lie[place]
-            known = gradients in tags or n not in i.new_apart
+            gradients = lie[len(i.buckets) + i.apart.index(n)]
+            there = gradients in tags or n not in i.new_apart
             new = Sum(Samples(), place=place if place in slots else None)
-            so_far = tags.get(gradients, rank.tags.get(gradients)) if known else new
+            so_far = tags.get(gradients, rank.tags.get(gradients)) if there else new
             found = facts.found(n, rank.mesh, saved.samples, i.chunk, b)
             tags[gradients] = so_far._replace(samples=so_far.samples + found)
     rank.drop(i)
