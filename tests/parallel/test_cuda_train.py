@@ -12,6 +12,8 @@ from minidl.parallel import Plan, train
 from minidl.parallel.runtime import device
 from minidl.trace import COMPUTE, COPY
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 LOSS = nn.CrossEntropyLoss()
 
 
@@ -26,14 +28,14 @@ def convolutions(mesh):
 
 
 def transformer(mesh):
-    return models.gpt(layers=2, hidden=16, heads=2, vocabulary=16, sequence=8)
+    return models.gpt(layers=2, hidden=16, heads=2, vocabulary=8, sequence=4)
 
 
 class Text(data.Dataset):
-    """Sequences of 8 words, each to be followed by the next."""
+    """Sequences of 4 words, each to be followed by the next."""
 
     def __init__(self):
-        words = np.random.default_rng(0).integers(16, size=(24, 9))
+        words = np.random.default_rng(0).integers(8, size=(24, 5))
         self.x, self.y = words[:, :-1], words[:, 1:]
 
     def __len__(self):
