@@ -53,6 +53,7 @@ def attending(mesh):
     return nn.Sequential(nn.Embedding(12, 16), Attending(), nn.LayerNorm(16), Attending(), nn.Linear(16, 12))
 
 
+@cache
 def outcome(build, dataset, plan):
     options = dict(optimizer=lambda p: optim.SGD(p, lr=0.2, momentum=0.9), loss=nn.CrossEntropyLoss(), timeout=120)
     run = train(build, dataset, replace(plan, bucket_mb=0.001), batch_size=BATCH_SIZE, steps=STEPS, **options)
