@@ -1,10 +1,13 @@
 """What all tests share."""
 
 import contextlib
+import fcntl
 import gc
+import json
 import os
 import signal
 import time
+from dataclasses import asdict
 
 import cloudpickle
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import settings
 
 import tests
 from minidl.forkserver import ForkServer, serving
+from simulator.calibration import Calibration
 from simulator.measure import Effort, measure
 from tests.leftovers import alive, children, until
 
@@ -95,9 +99,27 @@ def cold_workers(warm_workers):
         yield
 
 
-@pytest.fixture(scope="session")
-def real_calibration(request):
-    """One calibration of this machine for all tests, no more thorough than they need, and what it said it was doing."""
+def calibrate_quickly(request):
     said = []
     with warm(request):
         return measure(said.append, Effort(contention=1, rounds=1, iterations=3, launches=1)), said
+
+
+@pytest.fixture(scope="session")
+def real_calibration(request, tmp_path_factory):
+    """One calibration of this machine for all tests, no more thorough than they need, and what it said it was doing.
+
+    Of processes that share the tests, the first that needs it measures, and leaves it to the others in a file.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return calibrate_quickly(request)
+    path = tmp_path_factory.getbasetemp().parent / "calibration.json"  # in the folder of this run of pytest
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if text := file.read():
+            table, said = json.loads(text)
+            return Calibration(**table), said
+        found, said = calibrate_quickly(request)
+        file.write(json.dumps([asdict(found), said]))
+    return found, said
