@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 import tests
+from minidl import get_num_threads
 from minidl.forkserver import ForkServer, serving
 from simulator.calibration import Calibration
 from simulator.measure import Effort, measure
@@ -35,6 +36,9 @@ os.environ.setdefault("MINIDL_CUDA", "emulated")
 # What a script begins in the background ignores Ctrl-C, and all that it starts does; the processes of tests shall not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# BLAS has one thread and large kernels are cut, as after the first that is: two pools would wait for each other.
+get_num_threads()
 
 CAN_FORK = hasattr(os, "pidfd_open")  # elsewhere, as on macOS, workers start as ever
 
