@@ -36,9 +36,10 @@ def calibrated(real_calibration, tmp_path, monkeypatch):
     cache_path().write_text(json.dumps(asdict(real_calibration[0])))
 
 
-FEWER = {  # what lesson 3 measures, and here: a busy machine once, as any other
+FEWER = {  # what lesson 3 measures and simulates, and here: a busy machine once, as any other
     "MEASURED_BATCHES = [4, 16, 64, 256, 1024]": "MEASURED_BATCHES = [4, 1024]",
     "PATIENCE = 20": "PATIENCE = 0",
+    "SIMULATED_BATCHES = [2**k for k in range(1, 11)]": "SIMULATED_BATCHES = [4, 64, 1024]",
 }
 RUNS = [
     *(pytest.param(lesson, FEWER if lesson.number == 3 else {}, id=lesson.name) for lesson in LESSONS),
