@@ -23,7 +23,6 @@ from minidl.parallel.remembered import Remembered
 from minidl.parallel.rounds import LEAST, Rounds
 
 FOLDED = 2  # ranks along an axis that stand for two or more
-EVERY_RANK = 16  # workers of a folded plan up to which all of them are proven
 _known = Remembered(64)
 
 
@@ -129,10 +128,8 @@ class _Proven(_Parts):
 
 
 def _proven(program: Program) -> _Proven:
-    report, ranks = check(program, EVERY_RANK), program.representatives()
-    parts = report.parts if len(report.peak_micro_batches) == len(ranks) else _graphs(program, ranks)
-    steps = {rank: program[rank].step for rank in ranks}
-    return _Proven(parts, steps, of_a_round(program.plan))
+    steps = {rank: program[rank].step for rank in program.representatives()}
+    return _Proven(check(program, every_rank=0).parts, steps, of_a_round(program.plan))
 
 
 def _graphs(program: Program, ranks: tuple[int, ...]) -> dict[str, Graph]:
