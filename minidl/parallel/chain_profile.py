@@ -34,6 +34,7 @@ from minidl.parallel.signature import signature
 from minidl.storage import placement
 
 KNOWN = Remembered(1024)  # a chain has few kinds of blocks, and a search tries some hundred plans of it
+LAYER_AXES = ("tensor", "context", "expert")  # along which builders may split layers
 Value = TypeVar("Value")
 
 
@@ -146,7 +147,7 @@ def build_on_meta(build: Callable[[Mesh], Module], mesh: Mesh, dtype="float32", 
     for buffer in model.buffers():
         if buffer.dtype.kind == "f":
             buffer.data = MetaArray(buffer.shape, dtype)
-    for axis in ("tensor", "context", "expert"):
+    for axis in LAYER_AXES:
         if mesh.size(axis) > 1 and not mesh.has_group(axis):
             raise ValueError(f"{axis}={mesh.size(axis)}, but the builder splits no layer over mesh.group({axis!r})")
     for module in model.modules():

@@ -18,6 +18,7 @@ from minidl.nn.module import Module
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.blocks import attention_recomputed, recomputes_attention
 from minidl.parallel.chain_profile import (
+    LAYER_AXES,
     ChainProfile,
     build_on_meta,
     chain_of,
@@ -90,7 +91,8 @@ def prepare(
     KNOWN.check()
     mesh = plan.mesh(_busiest_rank(plan))
     lasting = _is_lasting(build)
-    built = build, mesh.shape, mesh.rank, mesh.sequence_parallel, dtype
+    places = tuple((mesh.coordinate(axis), mesh.size(axis)) for axis in LAYER_AXES)
+    built = build, places, mesh.sequence_parallel, dtype
     model = _known(lasting, ("model", *built), lambda: build_on_meta(build, mesh, dtype, whole=False))
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
     selective = plan.recompute == "selective"
@@ -127,9 +129,9 @@ def prepare(
 
 
 def _is_lasting(build: Builder) -> bool:
-    """Whether a builder says all that decides on what it builds, as `models.Changed` does.
+    """Whether a builder says all that decides on what it builds but for what it splits, as `models.Changed` does.
 
-    A function, and code of a user's own, may build something else the next time.
+    A function, and code of a user's own, may build something else the next time, or for another number of replicas.
     """
     try:
         hash(build)

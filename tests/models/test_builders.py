@@ -11,6 +11,8 @@ from minidl import models, nn
 from minidl.models import BUILDERS
 from minidl.parallel import Plan
 from minidl.parallel.blocks import several
+from minidl.parallel.mesh import Mesh
+from minidl.parallel.signature import signature as built_alike
 from simulator import Cluster, simulate
 
 ON_CPU = [
@@ -129,3 +131,15 @@ def test_a_model_is_built_with_other_arguments_than_builders_has():
 def test_a_model_has_no_argument_that_its_function_does_not_have(name, argument, known):
     with pytest.raises(ValueError, match=f"{name} has no {argument}: it has {known}"):
         models.builder(name, **{argument: 8})
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_what_is_built_does_not_depend_on_how_many_replicas_and_stages_there_are(name):
+    """So a chain that was profiled once is that of all plans that split its layers alike."""
+    fewer = {"layers": 4} if {"layers", "heads"} <= set(signature(BUILDERS[name]).parameters) else {}
+    with minidl.device("meta"):
+        one, other = (
+            [built_alike(block) for block in models.builder(name, **fewer)(Mesh(sizes, rank=rank))]
+            for sizes, rank in (({}, 0), ({"data": 2, "pipeline": 3}, 5))
+        )
+    assert one == other

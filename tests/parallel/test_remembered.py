@@ -67,11 +67,16 @@ def test_a_builder_by_name_is_asked_once_for_each_mesh_and_the_chain_run_once_fo
 
     builder = Changed(counted, tuple(SIZES.items()))
     first = prepare(builder, Plan(data=2, micro_batches=2), 16)
-    for plan, batch in [(Plan(data=2, micro_batches=8), 64), (Plan(data=2, micro_batches=2, sharding="optimizer"), 16)]:
+    for plan, batch in [
+        (Plan(data=4, micro_batches=8), 128),
+        (Plan(data=2, micro_batches=2, sharding="optimizer"), 16),
+    ]:
         found = prepare(Changed(counted, tuple(SIZES.items())), plan, batch)
         assert found.profile is first.profile
         assert found.costs.layout is first.costs.layout
     assert len(asked) == 1
+    prepare(builder, Plan(data=2, tensor=2, micro_batches=2), 16)
+    assert len(asked) == 2
     assert prepare(builder, Plan(data=2, pipeline=2, micro_batches=2), 16).costs.layout != first.costs.layout
     assert prepare(builder, Plan(data=2, micro_batches=2), 32).profile is not first.profile
     assert prepare(builder, Plan(data=2, micro_batches=2), 16, optimizer=optim.LAMB).profile is not first.profile
