@@ -6,7 +6,7 @@ gradients that lack a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from minidl.parallel import instructions as I
 from minidl.parallel.demands import (
@@ -92,7 +92,7 @@ def _loss(facts: Facts, rank: RankTags, i: I.Loss | I.Score) -> Tags:
 
 def _backward(facts: Facts, rank: RankTags, i: I.Backward) -> Tags:
     tags = _go_back(facts, rank, i)
-    return tags | _add_gradients(facts, rank, i, B.saved)
+    return tags | _add_gradients(facts, rank, i, i.frees[1:])
 
 
 def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
@@ -102,7 +102,7 @@ def _backward_input(facts: Facts, rank: RankTags, i: I.BackwardInput) -> Tags:
 
 
 def _backward_weights(facts: Facts, rank: RankTags, i: I.BackwardWeights) -> Tags:
-    return _add_gradients(facts, rank, i, B.later)
+    return _add_gradients(facts, rank, i, i.frees)
 
 
 def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> Tags:
@@ -121,31 +121,30 @@ def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> T
 
 
 def _add_gradients(
-    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Callable[..., BufferName]
+    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Sequence[BufferName]
 ) -> Tags:
-    """The gradients of parameters, made of what was `kept` of a micro-batch, of which nothing is left.
+    """The gradients of parameters, made of what each bucket has `kept` of a micro-batch, of which nothing is left.
 
     Those of what is apart have each sample once for each of the blocks that give it a gradient.
     """
     check_apart(facts, rank, i)
     tags: Tags = {}
     lie, slots = i.gradients, dict(i.local)
-    known: tuple = None, None, None  # most buckets have the same
-    for b, place, gradients in zip(i.buckets, i.places, lie, strict=False):
-        saved, _ = rank.tags[kept(i.chunk, i.micro_batch, b)]
-        samples = saved.samples
-        before = rank.tags[gradients] if i.accumulates else Sum(Samples(), place=place) if place in slots else NO_SUM
-        if before is not known[0] or samples != known[1]:
-            known = before, samples, before._replace(samples=before.samples + facts.sample(samples))
-        tags[gradients] = known[2]
+    held, accumulates, of, to, found = rank.tags, i.accumulates, None, None, None  # most buckets have the same
+    for b, place, buffer, gradients in zip(i.buckets, i.places, kept, lie, strict=False):
+        samples = held[buffer][0].samples
+        before = held[gradients] if accumulates else Sum(Samples(), place=place) if place in slots else NO_SUM
+        if before is not to or samples != of:
+            of, to, found = samples, before, before._replace(samples=before.samples + facts.sample(samples))
+        tags[gradients] = found
         for n in facts.layout.apart_in(i.chunk, range(b, b + 1), trained=True) if i.apart else ():
             place = APART, n
             gradients = lie[len(i.buckets) + i.apart.index(n)]
             there = gradients in tags or n not in i.new_apart
             new = Sum(Samples(), place=place if place in slots else None)
             so_far = tags.get(gradients, rank.tags.get(gradients)) if there else new
-            found = facts.found(n, rank.mesh, saved.samples, i.chunk, b)
-            tags[gradients] = so_far._replace(samples=so_far.samples + found)
+            more = facts.found(n, rank.mesh, samples, i.chunk, b)
+            tags[gradients] = so_far._replace(samples=so_far.samples + more)
     rank.drop(i)
     return tags
 
