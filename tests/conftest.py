@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import asdict
 
@@ -44,7 +45,12 @@ CAN_FORK = hasattr(os, "pidfd_open")  # elsewhere, as on macOS, workers start as
 
 
 def pytest_collection_finish():
-    """What has been imported by now stays: the collector need not look at it again and again."""
+    """What has been imported by now stays: the collector need not look at it again and again.
+
+    PyTorch has one thread too: what an oracle computes is too little for more, which would spin for it.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
 
