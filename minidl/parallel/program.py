@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 PARTS = ("prologue", "step", "epilogue")  # of a list
+PEERS = {"send": "to", "receive": "source"}  # by the kind of a message, the field that says who is at its other end
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Program(Displayed):
         self._compiled: dict[tuple[int, str], Compiled] = {}
 
     @property
+    def original(self) -> Program:
+        """The program before any list was replaced."""
+        return self if self._original is None else self._original
+
+    @property
     def world_size(self) -> int:
         return self.plan.workers
 
@@ -94,7 +100,7 @@ class Program(Displayed):
         if rank == first:
             return self.make(self.plan, mesh)
         own, away = self[first], rank - first
-        return RankProgram(*(tuple([_moved(i, away) for i in getattr(own, part)]) for part in PARTS))
+        return RankProgram(*(tuple([moved(i, away) for i in getattr(own, part)]) for part in PARTS))
 
     def persistent(self, rank: int) -> frozenset[B.BufferName]:
         """The buffers of `rank` that stay from step to step."""
@@ -126,7 +132,7 @@ class Program(Displayed):
                 raise ValueError(f"there are the ranks 0 to {self.world_size - 1}: rank {rank!r} cannot be edited")
             if not (isinstance(own, RankProgram) and all(isinstance(i, Instruction) for i in own)):
                 raise TypeError(f"rank {rank} needs a RankProgram of instructions, not {own!r}")
-        return Program(self.plan, self.layout, self.make, self.trains, self.costs, self.edited | lists, self)
+        return Program(self.plan, self.layout, self.make, self.trains, self.costs, self.edited | lists, self.original)
 
     def under(self, plan: Plan) -> Program:
         """The program of another plan whose chunks and buckets are the same; unedited."""
@@ -185,14 +191,13 @@ class Program(Displayed):
         return listing(self)
 
 
-def _moved(i: Instruction, away: int) -> Instruction:
-    """The same on a rank so far away, whose peers are as far away; with the very same `work`."""
-    if i.lane != MESSAGES:
+def moved(i: Instruction, away: int) -> Instruction:
+    """The same for a peer so far away from its own, if it has one; with the very same `work`."""
+    if i.kind not in PEERS:
         return i
     work, made = i.work, object.__new__(type(i))
     vars(made).update(vars(i), work=work)
-    peer = "to" if i.kind == "send" else "source"
-    vars(made)[peer] += away
+    vars(made)[PEERS[i.kind]] += away
     return made
 
 
