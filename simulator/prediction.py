@@ -151,7 +151,7 @@ class Prediction(Throughput, Displayed):
 
     @cached_property
     def trace(self) -> Trace:
-        """The first two steps of the ranks that were run: all of them on shared cores, else one of each stage."""
+        """The first two steps of one rank of each stage; of all ranks on shared cores, and of an edited program."""
         return trace_of(self.program, self._run)
 
     @cached_property

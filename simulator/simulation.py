@@ -31,7 +31,7 @@ def in_one_pass(program: Program, prices: Prices) -> bool:
 
 
 def trace_of(program: Program, found: Timeline | Engine) -> Trace:
-    """What happened in the steps that were run: on one rank of each stage, or on all."""
-    if isinstance(found, Timeline) and not program.edited:
+    """What happened in the steps that were run: on one rank of each stage, or on all of an edited program."""
+    if isinstance(found, Timeline) and not (program.edited and len(found.structure.ranks) == len(program)):
         found = Timeline(run_whole(program), found.prices, found.steps)
     return found.trace()

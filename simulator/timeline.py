@@ -100,8 +100,10 @@ class Timeline(StepTimes):
                     if start < stop:
                         spans[rank].append((start, stop))
                         busy[rank] += stop - start if i.lane == COMPUTE and call is None else 0.0
-        computes = sum(busy.values())
-        return computes / len(busy), (sum(map(_covered, spans.values())) - computes) / len(busy)
+        counts = self.structure.counts
+        computes = sum(count * busy[rank] for rank, count in counts.items())
+        covered = sum(count * _covered(spans[rank]) for rank, count in counts.items())
+        return computes / sum(counts.values()), (covered - computes) / sum(counts.values())
 
     def _kernels(self, node: Node) -> tuple[float | None, bool]:
         """The seconds of kernels, None where others are waited for; whether a collective goes on after the end."""

@@ -1,12 +1,14 @@
 """Structure: what waits for what in a program, proven; found once for all programs that are alike.
 
 It depends neither on costs nor, as lists differ but for their peers, on how many ranks there are along an axis if there
-are several. So it is found under a plan that has two of them, and remembered. Times are not.
+are several. So it is found under a plan that has two of them (folding.py), and remembered. Times are not. Of an edited
+program it is found each time, on those ranks that the edits tell apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -14,53 +16,80 @@ from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
 from minidl.parallel.few_micro_batches import few_micro_batches, of_a_round
 from minidl.parallel.finding_rounds import rounds_of
+from minidl.parallel.folding import Folded, folded, folded_plan
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Members
-from minidl.parallel.mesh import AXES, Axis
-from minidl.parallel.plan import Plan
 from minidl.parallel.program import PARTS, Program
 from minidl.parallel.remembered import Remembered
 from minidl.parallel.rounds import LEAST, Rounds
+from minidl.parallel.tags import ProgramError
 
-FOLDED = 2  # ranks along an axis that stand for two or more
 _known = Remembered(64)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the ranks do that are run: one of each stage, or all of an edited program.
+    """What the ranks do that are run: one of each stage, or those that stand for all of an edited program.
 
-    parts: "prologue", "step" and "epilogue". ranks: for the ranks in these, the ranks of the program. steps: of a rank
-    of the program the list of a step, or one of fewer micro-batches of which as many are under way at once.
+    parts: "prologue", "step" and "epilogue". ranks: for the ranks in these, the ranks of the program. counts: for the
+    same ranks, of how many ranks of the program each stands. steps: of the first rank of each stage the list of a step,
+    or one of fewer micro-batches of which as many are under way at once.
     """
 
     parts: dict[str, Graph]
     ranks: dict[int, int]
+    counts: dict[int, int]
     steps: Mapping[int, Sequence[Instruction]]
 
 
 def structure_of(program: Program) -> Structure:
-    """The structure of a program. ProgramError if it is wrong: an edited one is proven as it stands, all of it."""
+    """The structure of a program. ProgramError says of its own ranks what is wrong with an edited one."""
     if program.edited:
-        return Structure(check(program).parts, *_every_rank(program))
-    folded = program.under(folded_plan(program))
+        few = folded(program)
+        if few is not None:
+            return _of_edited(program, few)
+        program = program.original
+    few = program.under(folded_plan(program))
     if callable(program.plan.schedule):  # of which nobody knows what its order depends on
-        proven = _proven(folded)
+        proven = _proven(few)
     else:
-        proven = _in_rounds(folded) or _remembered(folded)
-    ranks = dict(zip(folded.representatives(), program.representatives(), strict=True))
-    return Structure(proven.parts, ranks, {ranks[rank]: step for rank, step in proven.steps.items()})
+        proven = _in_rounds(few) or _remembered(few)
+    ranks = dict(zip(few.representatives(), program.representatives(), strict=True))
+    steps = {ranks[rank]: step for rank, step in proven.steps.items()}
+    return Structure(proven.parts, ranks, _counts(program, ranks), steps)
 
 
 def steps_of(program: Program) -> Mapping[int, Sequence[Instruction]]:
     """The `steps` of the structure of a program; of an edited one those that it has, unproven."""
-    return _every_rank(program)[1] if program.edited else structure_of(program).steps
+    return _steps(program) if program.edited else structure_of(program).steps
 
 
-def _every_rank(program: Program) -> tuple[dict[int, int], dict[int, Sequence[Instruction]]]:
-    """What a structure of a program as it stands says of ranks."""
+def run_whole(program: Program) -> Structure:
+    """The structure of a program as it stands: of one rank of each stage, unproven, or of all of an edited program.
+
+    ProgramError if that is wrong.
+    """
     ranks = program.representatives()
-    return dict(zip(ranks, ranks, strict=True)), {rank: program[rank].step for rank in ranks}
+    parts = check(program).parts if program.edited else _graphs(program, ranks)
+    return Structure(parts, dict(zip(ranks, ranks, strict=True)), _counts(program, ranks), _steps(program))
+
+
+def _of_edited(program: Program, few: Folded) -> Structure:
+    """The structure of an edited program, of the few ranks that stand for all; if these are wrong, of all."""
+    if few.program is not program:
+        with suppress(ProgramError):
+            return Structure(check(few.program).parts, few.ranks, few.counts, _steps(program))
+    return run_whole(program)
+
+
+def _counts(program: Program, ranks: Collection[int]) -> dict[int, int]:
+    """Of how many ranks each stands if all stand for equally many."""
+    return dict.fromkeys(ranks, len(program) // len(ranks))
+
+
+def _steps(program: Program) -> dict[int, Sequence[Instruction]]:
+    """Of the first rank of each stage the list of a step as it stands."""
+    return {rank: program[rank].step for rank in program.plan.mesh().ranks("pipeline")}
 
 
 def _in_rounds(program: Program) -> _Parts | None:
@@ -81,30 +110,6 @@ def _in_rounds(program: Program) -> _Parts | None:
 def _remembered(program: Program) -> _Proven:
     statistics = bool(program.costs and program.costs.profile.statistics)
     return _known.get((program.make, program.plan, program.trains, statistics), lambda: _proven(program))
-
-
-def run_whole(program: Program) -> Structure:
-    """The structure of a program whose peers are its own, unproven: of one rank of each stage, or all if edited."""
-    return Structure(_graphs(program, program.representatives()), *_every_rank(program))
-
-
-def folded_plan(program: Program) -> Plan:
-    """A plan with the same lists but for their peers, of two ranks along each axis that has more.
-
-    All of them remain along an axis of which instructions or layers name some coordinates.
-    """
-    plan = program.plan
-    named = {axis[0] for axis in _axes(program) if not isinstance(axis, str)}
-    sizes = {a: FOLDED for a in AXES if a not in ("pipeline", *named) and getattr(plan, a) > FOLDED}
-    return replace(plan, **sizes, precision="float32")
-
-
-def _axes(program: Program) -> Iterator[Axis]:
-    """Along which its ranks may meet."""
-    for apart in program.layout.apart:
-        yield from apart.reduction.also
-    for axes in program.costs.layer_axes() if program.costs else ():
-        yield from axes
 
 
 @dataclass(frozen=True)

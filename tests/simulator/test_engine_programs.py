@@ -12,8 +12,10 @@ from minidl.parallel import instructions as I
 from minidl.parallel.checker import ProgramError
 from minidl.parallel.machine import HazardError
 from minidl.parallel.program import Program, RankProgram
+from minidl.parallel.structure import run_whole
 from simulator import Cluster, simulate
 from simulator.engine import HANDLERS, Engine, SimulationError
+from simulator.timeline import Timeline
 from tests.simulator.hand_made import FixedPrices, PerCall, cluster, links, program
 
 WORK = {I.Forward: 2.0, I.Backward: 3.0}
@@ -23,7 +25,7 @@ WORK = {I.Forward: 2.0, I.Backward: 3.0}
 
 
 def all_ranks(program: Program) -> Program:
-    """The same program, one rank's list replaced by itself: so every rank is run."""
+    """The same program, one rank's list replaced by itself: so an engine runs every rank."""
     return program.edit({0: program[0]})
 
 
@@ -55,8 +57,10 @@ def test_a_rank_of_each_stage_gives_the_step_that_all_ranks_give(plan):
     every = simulate(gpt, plan, where, batch_size=64, edit=all_ranks)
     assert every.trace.ranks == list(range(plan.workers))
     assert few.trace.ranks == list(plan.mesh(0).ranks("pipeline"))
-    assert few.step_seconds == pytest.approx(every.step_seconds, rel=1e-12)
-    assert few.breakdown == pytest.approx(every.breakdown, rel=1e-9, abs=1e-15)
+    whole = Timeline(run_whole(every.program), every._run.prices)
+    assert few.step_seconds == every.step_seconds == pytest.approx(whole.step_seconds, rel=1e-11)
+    assert few.breakdown == every.breakdown
+    assert list(few.breakdown.values())[:2] == pytest.approx(whole.busy_and_exposed(), rel=1e-9, abs=1e-15)
     for rank in few.trace.ranks:
         mine, same = ([e for e in p.trace.events if e.rank == rank] for p in (few, every))
         key = lambda e: (e.lane, e.name)  # noqa: E731

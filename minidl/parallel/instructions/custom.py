@@ -20,7 +20,8 @@ class CustomInstruction(Instruction):
 
     A subclass is a frozen dataclass with a `label`, with `touches`, and with the methods below. `Program.edit` puts it
     into lists, `train(…, edit=…)` and `simulate(…, edit=…)` run these; the class goes to the workers with them. It
-    computes; one that communicates has `instruction.Collective` as a second base.
+    computes; one that communicates has `instruction.Collective` as a second base. Its fields say all that it does:
+    in the simulator ranks whose lists are equal stand for one another (folding.py).
     """
 
     def run(self, worker: Worker) -> Steps | None:
