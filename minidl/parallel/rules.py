@@ -120,9 +120,7 @@ def _go_back(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardInput) -> T
     return {buffer: gradient for buffer in i.writes if buffer.holds == "output gradient"}
 
 
-def _add_gradients(
-    facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Sequence[BufferName]
-) -> Tags:
+def _add_gradients(facts: Facts, rank: RankTags, i: I.Backward | I.BackwardWeights, kept: Sequence[BufferName]) -> Tags:
     """The gradients of parameters, made of what each bucket has `kept` of a micro-batch, of which nothing is left.
 
     Those of what is apart have each sample once for each of the blocks that give it a gradient.

@@ -1,6 +1,5 @@
 """What is known of blocks from one prediction to the next: their runs on meta, and nothing that anybody has changed."""
 
-import sys
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ from minidl.kernels import interposed, meta
 from minidl.kernels.meta import MetaArray
 from minidl.models.changes import Changed
 from minidl.models.feed_forward import FeedForward
-from minidl.parallel import Plan, chain_profile
+from minidl.parallel import Plan, chain, chain_profile
 from minidl.parallel.block_profile import flops
 from minidl.parallel.prepare import prepare
 from minidl.parallel.remembered import Remembered
@@ -30,7 +29,7 @@ def runs(monkeypatch):
 
     monkeypatch.setattr(chain_profile, "profile_block", counted)
     monkeypatch.setattr(chain_profile, "KNOWN", Remembered(1024))
-    monkeypatch.setattr(sys.modules["minidl.parallel.prepare"], "KNOWN", Remembered(256))
+    monkeypatch.setattr(chain, "KNOWN", Remembered(256))
     return blocks
 
 
