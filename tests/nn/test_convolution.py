@@ -36,15 +36,16 @@ def test_the_same_weights_give_the_values_and_gradients_of_pytorch(name, sizes, 
 
 
 @pytest.mark.parametrize(
-    ("layer", "fan_in"),
+    ("name", "sizes", "groups", "fan_in"),
     [
-        (nn.Conv1d(6, 30, 5, groups=2), 3 * 5),
-        (nn.Conv2d(6, 30, (3, 5), groups=3), 2 * 15),
-        (nn.ConvTranspose2d(30, 40, 3, groups=2), 20 * 9),
+        ("Conv1d", (6, 30, 5), 2, 3 * 5),
+        ("Conv2d", (6, 30, (3, 5)), 3, 2 * 15),
+        ("ConvTranspose2d", (30, 40, 3), 2, 20 * 9),
     ],
 )
-def test_weight_and_bias_start_within_the_bound_of_pytorch_and_fill_it(layer, fan_in):
-    bound = fan_in**-0.5
+def test_weight_and_bias_start_within_the_bound_of_pytorch_and_fill_it(name, sizes, groups, fan_in):
+    minidl.manual_seed(0)
+    layer, bound = getattr(nn, name)(*sizes, groups=groups), fan_in**-0.5
     for parameter in (layer.weight, layer.bias):
         values = np.abs(parameter.numpy())
         assert 0.9 * bound < values.max() <= bound
