@@ -48,7 +48,11 @@ class Training:
 
     def __call__(self, plan: Plan, mesh: Mesh) -> RankProgram:
         rank = _Rank(plan, self.layout, mesh)
-        passes = just_in_time(added_up(rank.passes()), rank.gather)
+        passes = rank.passes()
+        if rank.local:
+            passes = added_up(passes)
+        if rank.gathered:
+            passes = just_in_time(passes, rank.gather)
         ended = rank.reduce_tied(), rank.reduce_loss(), rank.update(self.clip, self.norms), rank.gather_updated()
         return RankProgram((), tuple(chain(passes, *ended)), ())
 

@@ -12,7 +12,8 @@ from minidl.parallel.schedules import Pass, Schedule, schedule_of
 def few_micro_batches(plan: Plan, chunks: Sequence[int], left: int) -> int | None:
     """Micro-batches with which some rounds are `left` of the orders of all stages; None where no more are there.
 
-    chunks: how many each stage holds. The schedule is one by name: two numbers of micro-batches show how it goes on.
+    chunks: how many each stage holds. The schedule is one by name: what it does with these few and with some more of
+    them shows how it goes on.
     """
     few = _few(plan.schedule, plan.pipeline, tuple(chunks), left)
     return few if few is not None and few < plan.micro_batches else None
@@ -27,9 +28,7 @@ def of_a_round(plan: Plan) -> int:
 def _few(schedule: str, stages: int, chunks: tuple[int, ...], left: int) -> int | None:
     kind = schedule_of(schedule)
     shift = stages if kind.whole_rounds else 1
-    many = 2 * stages + shift * (left + 4)  # more than lead in and out of the rounds
-    found = {_few_of(kind, stages, count, chunks, shift, left) for count in (many, many + shift)}
-    return found.pop() if len(found) == 1 else None
+    return _few_of(kind, stages, stages + shift * (left + 4), chunks, shift, left)  # lead in, the rounds, lead out
 
 
 def _few_of(

@@ -77,7 +77,7 @@ def test_few_micro_batches_stand_for_many_where_a_round_follows_a_round(plan, fe
     ("name", "chunks"), [*((name, 1) for name in ("naive", "gpipe", "1f1b", "zero-bubble")), ("interleaved", 2)]
 )
 @pytest.mark.parametrize("pipeline", [2, 3, 6])
-def test_two_numbers_of_micro_batches_show_how_an_order_goes_on_with_any(name, chunks, pipeline):
+def test_a_few_and_some_more_micro_batches_show_how_an_order_goes_on_with_any_number(name, chunks, pipeline):
     shift = pipeline if name == "interleaved" else 1
     for count in range(shift, 30 * shift, shift):
         plan = Plan(pipeline=pipeline, micro_batches=count, schedule=name, chunks=chunks)
