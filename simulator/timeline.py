@@ -33,20 +33,13 @@ class Timeline(StepTimes):
         self.runs: dict[str, _Run] = {}
         now = 0.0
         seconds = {part: self._seconds_of(graph.works) for part, graph in structure.parts.items()}
-        tick = _tick(
-            sum(steps * len(graph) * max(seconds[part], default=0.0) for part, graph in structure.parts.items())
-        )
+        most = sum(steps * len(structure.parts[part]) * max(own, default=0.0) for part, own in seconds.items())
+        tick = ulp(most) if most else 1.0  # of which all times are whole multiples, so that sums of them are exact
         for part, graph in structure.parts.items():
             ticks = [round(one / tick) * tick for one in seconds[part]]
             self.runs[part] = run = _Run(graph, ticks, steps if part == "step" else 1, now)
             now = max(run.condensed, default=now)
         self.prologue_seconds = max(self.runs["prologue"].condensed, default=0.0)
-
-    def _seconds_of(self, nodes: Sequence[Node]) -> list[float]:
-        found: list[float] = []
-        for n, first in enumerate(self.prices.alike(nodes)):
-            found.append(self._seconds(nodes[n]) if first == n else found[first])
-        return found
 
     def _seconds(self, node: Node) -> float:
         """From when all that a node waits for has ended until it ends."""
@@ -65,6 +58,13 @@ class Timeline(StepTimes):
             return prices.placed(rank, i)[1]
         kernels, after_all_began = apart(prices.segments(rank, i))
         return kernels if node.ends else after_all_began - kernels
+
+    def _seconds_of(self, nodes: Sequence[Node]) -> list[float]:
+        """The same of each of them, asked once for those that are alike."""
+        found: list[float] = []
+        for n, first in enumerate(self.prices.alike(nodes)):
+            found.append(self._seconds(nodes[n]) if first == n else found[first])
+        return found
 
     @cached_property
     def step_ends(self) -> list[float]:
@@ -179,11 +179,6 @@ class _Run:
     @property
     def last_step(self) -> range:
         return range(len(self.ends) - self.size, len(self.ends))
-
-
-def _tick(most: float) -> float:
-    """What times up to `most` are whole multiples of, so that sums of them are exact."""
-    return ulp(most) if most else 1.0
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

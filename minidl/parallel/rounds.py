@@ -95,7 +95,7 @@ class Rounds:
         )
 
     @cached_property
-    def _farther(self) -> list[list[tuple[int, int]]]:
+    def farther(self) -> list[list[tuple[int, int]]]:
         """Of first and second, the nodes that wait for others across the rounds that are added.
 
         With each, how many times farther back, as a number below zero, these are by the length of all that is added.
@@ -115,9 +115,10 @@ class Rounds:
 class Longer(Graph):
     """The graph of `rounds` with so many `more`. All its nodes are made when they are asked for.
 
-    Once a round ends as the one before it, so much later, all that follow do: each node is as much later as those that
-    it waits for. So ends of the rounds between are known without them (Baccelli et al. 1992, "Synchronization and
-    Linearity", theorem 3.28: such a system comes to a cycle).
+    Once all of a round ends so much later than the one before it, all that follow do: each node is as much later as
+    those that it waits for. So nothing has to be run of them (De Schutter 2000, "On the ultimate behavior of the
+    sequence of consecutive powers of a matrix in the max-plus algebra": such systems come to a cycle; if that has
+    several rounds, or parts with rates of their own, it is not looked for, and all rounds are run).
     """
 
     def __init__(self, rounds: Rounds, more: int):
@@ -152,7 +153,7 @@ class Longer(Graph):
 
     def _moved(self, which: int) -> list[int]:
         moved = (self.rounds.graph.first, self.rounds.graph.second)[which].copy()
-        for n, times in self.rounds._farther[which]:
+        for n, times in self.rounds.farther[which]:
             moved[n] += times * self.more * self.rounds.length
         return moved
 
