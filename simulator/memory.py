@@ -9,18 +9,40 @@ from minidl.parallel.blocks import several
 from minidl.parallel.memory import Memory, peak_memory
 from minidl.parallel.plan import PRECISIONS
 from minidl.parallel.program import Program
+from minidl.parallel.remembered import Remembered
 from minidl.parallel.structure import steps_of
 from simulator.stacks import Stack
+
+KNOWN = Remembered(256)  # peaks, by the identity of what decides on them, which is kept with them
 
 
 def stage_memories(program: Program, stack: Stack) -> tuple[Memory, ...]:
     """The arrays of a rank of each stage when it holds most, gradients and loss in the dtypes that the stack says."""
-    steps, plan, beside = steps_of(program), program.plan, _copies_for_loss(program, stack)
-    peaks = (peak_memory(program, rank, steps[rank], beside) for rank in plan.mesh(0).ranks("pipeline"))
+    plan, beside = program.plan, _copies_for_loss(program, stack)
+    peaks = _peaks(program, beside)
     if not stack.gradients:
-        return tuple(peaks)
+        return peaks
     wider = PRECISIONS[stack.gradients] / PRECISIONS[plan.precision]
     return tuple(replace(memory, gradients=wider * memory.gradients) for memory in peaks)
+
+
+def _peaks(program: Program, beside: float) -> tuple[Memory, ...]:
+    """What a rank of each stage holds when it holds most.
+
+    Of unedited programs it is found once for all plans with the same lists and chain that update shares of the same
+    sizes, however many micro-batches there are.
+    """
+    steps, plan, costs = steps_of(program), program.plan, program.costs
+
+    def found() -> tuple[Memory, ...]:
+        return tuple(peak_memory(program, rank, steps[rank], beside) for rank in plan.mesh(0).ranks("pipeline"))
+
+    if program.edited:
+        return found()
+    shards = (plan.sharding, *plan.axes.values()) if plan.sharding != "none" else ()
+    lists = tuple(map(id, steps.values()))
+    key = id(costs.profile), id(costs.layout), lists, plan.precision, shards, beside
+    return KNOWN.get(key, lambda: (found(), costs, steps))[0]
 
 
 def _copies_for_loss(program: Program, stack: Stack) -> float:

@@ -14,7 +14,7 @@ from minidl.kernels.meta import MetaArray
 from minidl.parallel import Plan
 from minidl.parallel import instructions as I
 from minidl.parallel.instructions import buffers as B
-from minidl.parallel.memory import memory_over_step
+from minidl.parallel.memory import memory_over_step, peak_memory
 from minidl.parallel.prepare import prepare
 from simulator import simulate
 from tests.simulator.hand_made import cluster, roofline
@@ -185,3 +185,22 @@ def test_gradients_of_parameters_stay_from_step_to_step():
         assert {(m.parameters, m.gradients) for m in rows} == {(scale * 4 * sum(PARAMETERS), scale * 4 * GRADIENTS)}
         master = 4 * sum(PARAMETERS) * (scale < 1)
         assert {m.optimizer for m in rows} == {2 * 4 * sum(PARAMETERS) + master}  # Adam
+
+
+def test_what_was_found_of_one_plan_is_said_of_another_only_where_it_holds():
+    build = models.builder("gpt-tiny", layers=2, hidden=32, heads=2, vocabulary=64, sequence=16)
+    for fields in (
+        dict(), dict(data=2), dict(data=4), dict(data=2, micro_batches=16), dict(data=2, precision="bfloat16"),
+        dict(data=2, sharding="optimizer"), dict(data=4, sharding="optimizer"), dict(data=4, sharding="parameters"),
+        dict(pipeline=2, micro_batches=16), dict(pipeline=2, micro_batches=17), dict(pipeline=2, micro_batches=2),
+        dict(pipeline=2, micro_batches=16, recompute="full"), dict(tensor=2), dict(tensor=2, data=2),
+    ):  # fmt: skip
+        plan = Plan(**fields)
+        found = simulate(build, plan, cluster(roofline(), devices=8), 4 * plan.data * plan.micro_batches)
+        ranks = plan.mesh(0).ranks("pipeline")
+        assert found.memory == tuple(peak_memory(found.program, rank) for rank in ranks)
+        adam = optim.LAMB if plan.data == 2 else optim.Adam
+        other = simulate(
+            build, plan, cluster(roofline(), devices=8), 8 * plan.data * plan.micro_batches, optimizer=adam
+        )
+        assert other.memory == tuple(peak_memory(other.program, rank) for rank in ranks) != found.memory
