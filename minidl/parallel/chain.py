@@ -5,10 +5,10 @@ So another plan or batch of the same model, as a search tries hundreds of them, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,12 +22,11 @@ from minidl.parallel.chain_profile import LAYER_AXES, ChainProfile, build_on_met
 from minidl.parallel.layout import Layout, layout
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
-from minidl.parallel.remembered import Remembered
+from minidl.parallel.remembered import Code, Remembered
 from minidl.parallel.sequence import part
 from minidl.tensor import Tensor
 
 Builder = Callable[[Mesh], Module]
-Value = TypeVar("Value")
 
 KNOWN = Remembered(256)
 
@@ -48,37 +47,44 @@ def chain_under(
 ) -> Chain:  # fmt: skip
     """The chain as a rank has it that stands for all. The arguments are those of `prepare`; so is what is raised."""
     KNOWN.check()
+    made = optimizer or optim.Adam
+    lasting = _is_lasting(build) and _is_our_class(made)  # which does nothing to the parameters of a model
     mesh = plan.mesh(_busiest_rank(plan))
     places = tuple((mesh.coordinate(axis), mesh.size(axis)) for axis in LAYER_AXES)
-    built, lasting = (build, places, mesh.sequence_parallel, dtype), _is_lasting(build)
-    model = _known(lasting, ("model", *built), lambda: build_on_meta(build, mesh, dtype, whole=False))
+
+    def built() -> tuple[Module, Code]:
+        model = build_on_meta(build, mesh, dtype, whole=False)
+        return model, _code(build, model) if lasting else Code()
+
+    model = _known(lasting, (build, places, mesh.sequence_parallel, dtype), built)
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
     selective = plan.recompute == "selective"
 
-    def profiled() -> ChainProfile:
+    def profiled() -> tuple[ChainProfile, Code, Module]:
         x, y = _parts(plan, *_example(model, example, samples, dtype))
         with attention_recomputed(model, True) if selective else nullcontext():
             if selective and not recomputes_attention(model):
                 raise ValueError(
                     'recompute="selective", but the model has no attention whose weights could be computed again'
                 )
-            return profile_chain(model, x, y, loss or loss_of(model), optimizer or optim.Adam, kernels)
+            profile = profile_chain(model, x, y, loss or loss_of(model), made, kernels)
+        return profile, Code(*made.__mro__) if lasting else Code(), model
 
-    says_all = lasting and example is None and loss is None and _is_our_class(optimizer or optim.Adam)
+    says_all = lasting and example is None and loss is None
     with predicting(device) as kernels:
-        profile = _known(says_all, (*built, samples, selective, kernels, optimizer, _code(model)), profiled)
+        profile = _known(says_all, (id(model), samples, selective, kernels, made), profiled)
     if profile.whole and plan.sharding != "none":
         raise ValueError(
             f'sharding="{plan.sharding}" has each rank update shares of parameters, and {profile.optimizer} takes '
             "whole ones"
         )
     cut = "layout", id(profile), flops_per_byte, plan.pipeline, plan.chunks, plan.bucket_mb
-    cuts, _ = _known(says_all, cut, lambda: (_layout(plan, profile, flops_per_byte), profile))
+    cuts = _known(says_all, cut, lambda: (_layout(plan, profile, flops_per_byte), Code(), profile))
     return Chain(model, profile, cuts, lambda: whole_on_meta(None if lasting else model, build, mesh, dtype))
 
 
 def _is_lasting(build: Builder) -> bool:
-    """Whether a builder says all that decides on what it builds but for what it splits, as `models.Changed` does.
+    """Whether a builder says all that decides on what it builds but for what it splits, as those of `models.builder` do.
 
     A function, and code of a user's own, may build something else the next time, or for another number of replicas.
     """
@@ -86,20 +92,24 @@ def _is_lasting(build: Builder) -> bool:
         hash(build)
     except TypeError:
         return False
-    return _is_our_class(type(build)) and type(build).__hash__ is not object.__hash__
+    function = getattr(build, "function", None)
+    return _is_our_class(type(build)) and function is not None and function.__module__.startswith("minidl.")
 
 
 def _is_our_class(kind: object) -> bool:
     return isinstance(kind, type) and kind.__module__.startswith("minidl.")
 
 
-def _known(lasting: bool, key: Hashable, make: Callable[[], Value]) -> Value:
-    return KNOWN.get(key, make) if lasting else make()
+def _known(lasting: bool, key: Hashable, make: Callable[[], tuple]):
+    """The first of what `make` gives; then come the code on which it depends, and that whose identity the key says."""
+    found = KNOWN.get(key, make, lambda found: found[1].as_it_was) if lasting else make()
+    return found[0]
 
 
-def _code(model: Module) -> tuple:
-    """What the modules of a chain run."""
-    return tuple({type(module).forward: None for module in model.modules()})
+def _code(build: Builder, model: Module) -> Code:
+    """What builds a model, and what its layers do."""
+    kinds = {kind: None for module in model.modules() for kind in type(module).__mro__}
+    return Code(sys.modules[build.function.__module__], *kinds)
 
 
 def _layout(plan: Plan, profile: ChainProfile, flops_per_byte: float) -> Layout:

@@ -20,7 +20,7 @@ def few_micro_batches(plan: Plan, chunks: Sequence[int], left: int) -> int | Non
 
 
 def of_a_round(plan: Plan) -> int:
-    """Micro-batches."""
+    """How many micro-batches a round of the plan's schedule has."""
     return plan.pipeline if schedule_of(plan.schedule).whole_rounds else 1
 
 
@@ -34,7 +34,7 @@ def _few(schedule: str, stages: int, chunks: tuple[int, ...], left: int) -> int 
 def _few_of(
     kind: Schedule, stages: int, micro_batches: int, chunks: tuple[int, ...], shift: int, left: int
 ) -> int | None:
-    """The same of a step of so many micro-batches."""
+    """The `few_micro_batches` of a step of so many, looked up in its orders. shift: micro-batches of a round."""
     whole = [list(kind.order(stage, stages, micro_batches, chunks[stage])) for stage in range(stages)]
     found = [_steady(passes, shift, micro_batches) for passes in whole]
     removed = min(rounds for _, _, rounds in found) - left

@@ -80,13 +80,16 @@ class Rounds:
 
     @cached_property
     def reach(self) -> int:
-        """Of how many nodes before a round decide when it ends, and those of the rounds that are there."""
+        """How many nodes before a round decide when it ends; at least those of all rounds that are there but one."""
         last = slice(self.end - self.length, self.end)
         return max(self.end - self.begin - self.length, *(-min(c[last]) for c in (self.graph.first, self.graph.second)))
 
     @cached_property
-    def is_followed_by_itself(self) -> bool:
-        """Whether the next step waits for none of its rounds but the last, which is so where lanes go on in order."""
+    def may_be_skipped(self) -> bool:
+        """Whether what comes before and in the rounds waits for no round of the step before.
+
+        It is so where a lane goes on where it ended. Then only what comes after them has to know when rounds end.
+        """
         count = len(self.graph)
         return not any(
             n + back < 0 and self.begin <= (n + back) % count < self.end
@@ -113,7 +116,7 @@ class Rounds:
 
 
 class Longer(Graph):
-    """The graph of `rounds` with so many `more`. All its nodes are made when they are asked for.
+    """The graph of `rounds` with so many `added`. All its nodes are made when they are asked for.
 
     Once all of a round ends so much later than the one before it, all that follow do: each node is as much later as
     those that it waits for. So nothing has to be run of them (De Schutter 2000, "On the ultimate behavior of the
@@ -121,15 +124,15 @@ class Longer(Graph):
     several rounds, or parts with rates of their own, it is not looked for, and all rounds are run).
     """
 
-    def __init__(self, rounds: Rounds, more: int):
-        self.rounds, self.more, self.works = rounds, more, rounds.graph.works
+    def __init__(self, rounds: Rounds, added: int):
+        self.rounds, self.added, self.works = rounds, added, rounds.graph.works
 
     @property
     def condensed(self) -> Graph:
-        return self.rounds.graph if self.rounds.is_followed_by_itself else self
+        return self.rounds.graph if self.rounds.may_be_skipped else self
 
     def __len__(self) -> int:
-        return len(self.rounds.graph) + self.more * self.rounds.length
+        return len(self.rounds.graph) + self.added * self.rounds.length
 
     @cached_property
     def nodes(self) -> list[Node]:
@@ -149,12 +152,12 @@ class Longer(Graph):
 
     def _with_more(self, column: list) -> list:
         end = self.rounds.end
-        return column[:end] + self.more * column[end - self.rounds.length : end] + column[end:]
+        return column[:end] + self.added * column[end - self.rounds.length : end] + column[end:]
 
     def _moved(self, which: int) -> list[int]:
         moved = (self.rounds.graph.first, self.rounds.graph.second)[which].copy()
         for n, times in self.rounds.farther[which]:
-            moved[n] += times * self.more * self.rounds.length
+            moved[n] += times * self.added * self.rounds.length
         return moved
 
     def condensed_ends(self, seconds: Sequence[float], steps: int = 1, start: float = 0.0) -> list[float]:
@@ -164,7 +167,7 @@ class Longer(Graph):
         last_round = range(end - self.rounds.length, end)
         found = [start] * len(graph)
         for _ in range(steps):
-            base, left = len(found), self.more
+            base, left = len(found), self.added
             graph.run(found, seconds, range(end))
             while left and (shift := self._shift(found)) is None:
                 graph.run(found, seconds, last_round)
@@ -176,7 +179,10 @@ class Longer(Graph):
         return found
 
     def _shift(self, ends: list[float]) -> float | None:
-        """By how much the last round ended after the one before it; None where not all of it by as much."""
+        """By how much the last nodes ended after those a round before; None where not all of them by as much.
+
+        They are as many as decide when a round ends, so the next one will, too, and the next.
+        """
         length, count = self.rounds.length, self.rounds.reach
         shifts = set(map(sub, ends[-count:], ends[-count - length : -length]))
         return shifts.pop() if len(shifts) == 1 else None

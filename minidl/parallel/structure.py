@@ -65,9 +65,9 @@ def steps_of(program: Program) -> Mapping[int, Sequence[Instruction]]:
 
 
 def run_whole(program: Program) -> Structure:
-    """The structure of a program as it stands: of one rank of each stage, unproven, or of all of an edited program.
+    """The structure of a program with all its micro-batches, and all ranks if it is edited; else one of each stage.
 
-    ProgramError if that is wrong.
+    That of an edited program is proven: ProgramError if it is wrong. The other is not.
     """
     ranks = program.representatives()
     parts = check(program).parts if program.edited else _graphs(program, ranks)

@@ -8,7 +8,6 @@ import pytest
 from minidl import models, nn, optim
 from minidl.kernels import interposed, meta
 from minidl.kernels.meta import MetaArray
-from minidl.models.changes import Changed
 from minidl.models.feed_forward import FeedForward
 from minidl.parallel import Plan, chain, chain_profile
 from minidl.parallel.block_profile import flops
@@ -57,33 +56,73 @@ def test_blocks_of_another_plan_or_batch_are_not_run_again(runs):
     assert runs == [*kinds, *kinds, *kinds, "GPTBlock"]
 
 
-def test_a_builder_by_name_is_asked_once_for_each_mesh_and_the_chain_run_once_for_each_micro_batch(runs):
-    asked = []
+NAMED = models.builder("gpt-tiny", **SIZES)
 
-    def counted(**options):
-        asked.append(options)
-        return models.gpt(**options)
 
-    builder = Changed(counted, tuple(SIZES.items()))
-    first = prepare(builder, Plan(data=2, micro_batches=2), 16)
-    for plan, batch in [
-        (Plan(data=4, micro_batches=8), 128),
-        (Plan(data=2, micro_batches=2, sharding="optimizer"), 16),
-    ]:
-        found = prepare(Changed(counted, tuple(SIZES.items())), plan, batch)
+def test_a_builder_by_name_is_asked_once_for_each_split_and_the_chain_run_once_for_each_micro_batch(runs, monkeypatch):
+    built, build = [], chain.build_on_meta
+    monkeypatch.setattr(
+        chain, "build_on_meta", lambda *given, **options: built.append(given) or build(*given, **options)
+    )
+    first = prepare(NAMED, Plan(data=2, micro_batches=2), 16)
+    plans = [(Plan(data=4, micro_batches=8), 128), (Plan(data=2, micro_batches=2, sharding="optimizer"), 16)]
+    for plan, batch in plans:
+        found = prepare(models.builder("gpt-tiny", **SIZES), plan, batch)
         assert found.profile is first.profile
         assert found.costs.layout is first.costs.layout
-    assert len(asked) == 1
-    prepare(builder, Plan(data=2, tensor=2, micro_batches=2), 16)
-    assert len(asked) == 2
-    assert prepare(builder, Plan(data=2, pipeline=2, micro_batches=2), 16).costs.layout != first.costs.layout
-    assert prepare(builder, Plan(data=2, micro_batches=2), 32).profile is not first.profile
-    assert prepare(builder, Plan(data=2, micro_batches=2), 16, optimizer=optim.LAMB).profile is not first.profile
-    assert prepare(builder, Plan(data=2, micro_batches=2), 16, device="cuda").profile is not first.profile
-    assert first.model is not prepare(builder, Plan(data=2, micro_batches=2), 16).model  # which a user may change
+    assert len(built) == 1
+    prepare(NAMED, Plan(data=2, tensor=2, micro_batches=2), 16)
+    assert len(built) == 2
+    assert prepare(NAMED, Plan(data=2, pipeline=2, micro_batches=2), 16).costs.layout != first.costs.layout
+    assert prepare(NAMED, Plan(data=2, micro_batches=2), 32).profile is not first.profile
+    assert prepare(NAMED, Plan(data=2, micro_batches=2), 16, optimizer=optim.LAMB).profile is not first.profile
+    assert prepare(NAMED, Plan(data=2, micro_batches=2), 16, device="cuda").profile is not first.profile
+    assert first.model is not prepare(NAMED, Plan(data=2, micro_batches=2), 16).model  # which a user may change
 
 
-@pytest.mark.parametrize("build", [gpt, models.builder("gpt-tiny", **SIZES)], ids=["function", "name"])
+def test_a_users_optimizer_that_changes_parameters_changes_those_of_no_other_prediction():
+    def frozen(parameters):
+        parameters = list(parameters)
+        for p in parameters:
+            p.requires_grad = False
+        return optim.SGD(parameters, lr=0.1)
+
+    before = total(NAMED)
+    prepare(NAMED, Plan(), 8, optimizer=frozen)
+    assert total(NAMED) == before
+
+
+def test_a_users_function_by_a_name_of_ours_is_asked_each_time(monkeypatch):
+    def own(mesh=None):
+        return models.mlp((8, 8 * mesh.size("data"), 2))
+
+    monkeypatch.setitem(models.BUILDERS, "own", own)
+    sizes = [prepare(models.builder("own"), Plan(data=data), 8).profile.parameter_bytes for data in (1, 2, 1)]
+    assert sizes[0] == sizes[2] < sizes[1]
+
+
+def test_what_is_refused_does_not_depend_on_what_was_asked_before():
+    prepare(models.builder("gpt-tiny", **SIZES), Plan(), 8)
+    with pytest.raises(TypeError):
+        prepare(models.builder("gpt-tiny", **SIZES | {"layers": 4.0}), Plan(), 8)
+
+
+@pytest.mark.parametrize("build", [lambda mesh: models.lenet(), models.builder("lenet")], ids=["function", "name"])
+def test_an_initializer_or_an_update_that_somebody_replaces_makes_another_model_or_another_price(monkeypatch, build):
+    def held():
+        return sum(prepare(build, Plan(), 8).profile.parameter_bytes)
+
+    before, bytes_before, update, linear = total(build), held(), optim.Adam.update, nn.Linear.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(optim.Adam, "update", lambda *given: (update(*given), update(*given))[1])
+        assert total(build) > before
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Linear, "__init__", lambda self, *sizes, **options: linear(self, *sizes, bias=False))
+        assert held() < bytes_before
+    assert (total(build), held()) == (before, bytes_before)
+
+
+@pytest.mark.parametrize("build", [gpt, NAMED], ids=["function", "name"])
 def test_a_block_with_another_forward_has_another_price_and_the_old_one_again_afterwards(monkeypatch, build):
     before = total(build)
     with monkeypatch.context() as patch:
@@ -92,7 +131,7 @@ def test_a_block_with_another_forward_has_another_price_and_the_old_one_again_af
     assert total(build) == before
 
 
-@pytest.mark.parametrize("build", [gpt, models.builder("gpt-tiny", **SIZES)], ids=["function", "name"])
+@pytest.mark.parametrize("build", [gpt, NAMED], ids=["function", "name"])
 def test_a_kernel_that_somebody_replaces_is_priced_as_it_is(monkeypatch, build):
     cost = partial(total, build)
     before, gelu = cost(), meta.gelu
