@@ -84,7 +84,7 @@ def chain_under(
 
 
 def _is_lasting(build: Builder) -> bool:
-    """Whether a builder says all that decides on what it builds but for what it splits, as those of `models.builder` do.
+    """Whether a builder says all that decides on what it builds but for the split, as those of `models.builder` do.
 
     A function, and code of a user's own, may build something else the next time, or for another number of replicas.
     """

@@ -8,6 +8,7 @@ here, whatever the numbers would have looked like. It also carries clocks that c
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def _whole(rank: int, i: Instruction) -> tuple:
     return rank, type(i), i.chunk, i.micro_batch
 
 
-def check(program: Program, every_rank: int = EVERY_RANK) -> Report:
+def check(program: Program, ranks: Iterable[int] | None = None) -> Report:
     """Prove that one step of `program` runs to its end and computes what its plan says.
 
     Proved: no buffer is read before it is written, overwritten or freed while in use, or left behind; no deadlock;
@@ -80,19 +81,19 @@ def check(program: Program, every_rank: int = EVERY_RANK) -> Report:
     contains each sample of the global batch exactly once, and every update happens, of each replica's share where the
     optimizer is sharded, whose parameters are then gathered. ProgramError says what is wrong, and where.
 
-    every_rank: workers up to which every rank is run; of more, one of each stage stands for those whose lists are equal
-    to its own but for their peers. Of an edited program all are run.
+    ranks: those that are run, and stand for all whose lists are equal to theirs but for their peers (folding.py). By
+    default all of an edited program, and of one with up to EVERY_RANK workers; of a larger one, one of each stage.
     """
     if not isinstance(program, Program):
         raise TypeError(f"check needs a Program, not a {type(program).__name__}")
-    return _Checker(program, every_rank).run()
+    return _Checker(program, ranks).run()
 
 
 class _Checker:
-    def __init__(self, program: Program, every_rank: int):
+    def __init__(self, program: Program, ranks: Iterable[int] | None):
         self.program = program
-        every = program.edited or program.world_size <= every_rank
-        chosen = range(program.world_size) if every else program.representatives()
+        every = program.edited or program.world_size <= EVERY_RANK
+        chosen = ranks or (range(program.world_size) if every else program.representatives())
         statistics = bool(program.costs and program.costs.profile.statistics)
         meshes = tuple(program.plan.mesh(rank) for rank in chosen)
         self.facts = Facts(program.plan, program.layout, meshes, statistics)

@@ -1,4 +1,4 @@
-"""Folding: many ranks of a program do alike, so a program of a few of them shows what all do.
+"""Folding: many ranks of a program do alike, so a few of them show what all do.
 
 Two coordinates along an axis are alike if each rank at the one has the list of the rank that is at the other and else
 in the same place, but for its peers, which lie the same way from it. To exchange the two then changes nothing: their
@@ -11,7 +11,7 @@ The lists that are made for a stage's ranks under a plan are alike by constructi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from itertools import chain
 
@@ -20,7 +20,7 @@ import numpy as np
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.mesh import AXES, Axis, axis_name
 from minidl.parallel.plan import Plan
-from minidl.parallel.program import PARTS, PEERS, Program, RankProgram, moved
+from minidl.parallel.program import PARTS, PEERS, Program, RankProgram
 
 FOLDED = 2  # coordinates of an axis that stand for two or more which are alike
 
@@ -28,56 +28,34 @@ FOLDED = 2  # coordinates of an axis that stand for two or more which are alike
 def folded_plan(program: Program) -> Plan:
     """Of an unedited program, a plan with the same lists but for their peers, of two ranks along each axis of more.
 
-    All of them remain along an axis of which instructions or layers name some coordinates.
+    All of them remain along an axis of which instructions or layers name some coordinates. In one precision, as lists
+    are the same in all.
     """
     plan, whole = program.plan, {"pipeline", *_named(_axes(program))}
-    return _of_sizes(plan, {a: FOLDED for a in AXES if a not in whole and getattr(plan, a) > FOLDED})
+    sizes = {a: FOLDED for a in AXES if a not in whole and getattr(plan, a) > FOLDED}
+    return replace(plan, **sizes, precision="float32")
 
 
-@dataclass(frozen=True)
-class Folded:
-    """A program of fewer ranks, or as many, that stands for another.
+def told_apart(program: Program) -> dict[int, int] | None:
+    """Of an edited program the ranks that stand for all, and for how many each.
 
-    ranks: for each of its ranks, the one of the other program whose list it has. counts: for how many ranks it stands.
+    None if no list is another than the one that was made for its rank.
     """
-
-    program: Program
-    ranks: dict[int, int]
-    counts: dict[int, int]
-
-
-def folded(program: Program) -> Folded | None:
-    """What stands for an edited program; None if no list is another than the one that was made for its rank."""
     everyone = range(len(program))
     messages = {(rank, _peer(i)) for rank, own in program.edited.items() for i in own if i.kind in PEERS}
-    if all(peer in everyone for _, peer in messages):
-        edited, lists = _told_apart(program)
-        if not edited:
-            return None
-        whole = _whole_axes(program, edited, messages)
-        groups = {
-            axis: [[n] for n in range(size)] if axis in whole else _alike(np.moveaxis(lists, dimension, 0))
-            for dimension, (axis, size) in enumerate(zip(AXES, lists.shape, strict=True))
-        }
-        if tuple(map(len, groups.values())) != lists.shape:
-            return _of_groups(program, edited, groups)
-    return Folded(program, {rank: rank for rank in everyone}, dict.fromkeys(everyone, 1))
-
-
-def _of_groups(program: Program, edited: Mapping[int, RankProgram], groups: Mapping[str, list[list[int]]]) -> Folded:
-    """Of each axis the first coordinate of each group, which stands for the group. edited: the lists that count."""
-    ranks = np.arange(len(program)).reshape(program.plan.mesh().shape)
-    ranks = ranks[np.ix_(*([group[0] for group in found] for found in groups.values()))].ravel().tolist()
-    counts = reduce(np.multiply.outer, ([len(group) for group in found] for found in groups.values())).ravel().tolist()
-    places = {rank: place for place, rank in enumerate(ranks)}
-    few = program.original.under(_of_sizes(program.plan, {axis: len(found) for axis, found in groups.items()}))
-    few = few.edit({places[rank]: _renumbered(own, places) for rank, own in edited.items() if rank in places})
-    return Folded(few, dict(enumerate(ranks)), dict(enumerate(counts)))
-
-
-def _of_sizes(plan: Plan, sizes: Mapping[str, int]) -> Plan:
-    """The plan with these sizes of axes; in one precision, as lists are the same in all."""
-    return replace(plan, **sizes, precision="float32")
+    if not all(peer in everyone for _, peer in messages):
+        return dict.fromkeys(everyone, 1)
+    edited, lists = _edited_lists(program)
+    if not edited:
+        return None
+    whole = _whole_axes(program, edited, messages)
+    groups = [
+        [[n] for n in range(size)] if axis in whole else _alike(np.moveaxis(lists, dimension, 0))
+        for dimension, (axis, size) in enumerate(zip(AXES, lists.shape, strict=True))
+    ]
+    ranks = np.arange(len(program)).reshape(lists.shape)[np.ix_(*([group[0] for group in found] for found in groups))]
+    counts = reduce(np.multiply.outer, ([len(group) for group in found] for found in groups))
+    return dict(zip(ranks.ravel().tolist(), counts.ravel().tolist(), strict=True))
 
 
 # What tells coordinates apart
@@ -110,7 +88,7 @@ def _whole_axes(program: Program, edited: Mapping[int, RankProgram], messages: I
     return {"pipeline"} | named | crossed
 
 
-def _told_apart(program: Program) -> tuple[dict[int, RankProgram], np.ndarray]:
+def _edited_lists(program: Program) -> tuple[dict[int, RankProgram], np.ndarray]:
     """The edited lists that are others than were made for their ranks; and for each rank a number for its list.
 
     These lie in an array with a dimension for each of the AXES.
@@ -156,12 +134,3 @@ def _alike(lists: np.ndarray) -> list[list[int]]:
     if len(groups) < FOLDED <= len(lists):
         groups = [groups[0][:1], groups[0][1:]]
     return groups
-
-
-def _renumbered(own: RankProgram, places: Mapping[int, int]) -> RankProgram:
-    """The same list with other numbers for its peers."""
-
-    def renumbered(i: Instruction) -> Instruction:
-        return moved(i, places[_peer(i)] - _peer(i)) if i.kind in PEERS else i
-
-    return RankProgram(*(tuple(map(renumbered, getattr(own, part))) for part in PARTS))

@@ -100,7 +100,7 @@ class Program(Displayed):
         if rank == first:
             return self.make(self.plan, mesh)
         own, away = self[first], rank - first
-        return RankProgram(*(tuple([moved(i, away) for i in getattr(own, part)]) for part in PARTS))
+        return RankProgram(*(tuple([_moved(i, away) for i in getattr(own, part)]) for part in PARTS))
 
     def persistent(self, rank: int) -> frozenset[B.BufferName]:
         """The buffers of `rank` that stay from step to step."""
@@ -191,7 +191,7 @@ class Program(Displayed):
         return listing(self)
 
 
-def moved(i: Instruction, away: int) -> Instruction:
+def _moved(i: Instruction, away: int) -> Instruction:
     """The same for a peer so far away from its own, if it has one; with the very same `work`."""
     if i.kind not in PEERS:
         return i

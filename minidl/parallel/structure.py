@@ -8,7 +8,6 @@ program it is found each time, on those ranks that the edits tell apart.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -16,13 +15,12 @@ from minidl.parallel.checker import check
 from minidl.parallel.dependencies import Dependencies, Graph
 from minidl.parallel.few_micro_batches import few_micro_batches, of_a_round
 from minidl.parallel.finding_rounds import rounds_of
-from minidl.parallel.folding import Folded, folded, folded_plan
+from minidl.parallel.folding import folded_plan, told_apart
 from minidl.parallel.instructions import Instruction
 from minidl.parallel.meetings import CHANNEL_MESSAGES, Members
 from minidl.parallel.program import PARTS, Program
 from minidl.parallel.remembered import Remembered
 from minidl.parallel.rounds import LEAST, Rounds
-from minidl.parallel.tags import ProgramError
 
 _known = Remembered(64)
 
@@ -45,9 +43,9 @@ class Structure:
 def structure_of(program: Program) -> Structure:
     """The structure of a program. ProgramError says of its own ranks what is wrong with an edited one."""
     if program.edited:
-        few = folded(program)
-        if few is not None:
-            return _of_edited(program, few)
+        counts = told_apart(program)
+        if counts is not None:
+            return Structure(check(program, counts).parts, {rank: rank for rank in counts}, counts, _steps(program))
         program = program.original
     few = program.under(folded_plan(program))
     if callable(program.plan.schedule):  # of which nobody knows what its order depends on
@@ -72,14 +70,6 @@ def run_whole(program: Program) -> Structure:
     ranks = program.representatives()
     parts = check(program).parts if program.edited else _graphs(program, ranks)
     return Structure(parts, dict(zip(ranks, ranks, strict=True)), _counts(program, ranks), _steps(program))
-
-
-def _of_edited(program: Program, few: Folded) -> Structure:
-    """The structure of an edited program, of the few ranks that stand for all; if these are wrong, of all."""
-    if few.program is not program:
-        with suppress(ProgramError):
-            return Structure(check(few.program).parts, few.ranks, few.counts, _steps(program))
-    return run_whole(program)
 
 
 def _counts(program: Program, ranks: Collection[int]) -> dict[int, int]:
@@ -133,8 +123,9 @@ class _Proven(_Parts):
 
 
 def _proven(program: Program) -> _Proven:
-    steps = {rank: program[rank].step for rank in program.representatives()}
-    return _Proven(check(program, every_rank=0).parts, steps, of_a_round(program.plan))
+    ranks = program.representatives()
+    steps = {rank: program[rank].step for rank in ranks}
+    return _Proven(check(program, ranks).parts, steps, of_a_round(program.plan))
 
 
 def _graphs(program: Program, ranks: tuple[int, ...]) -> dict[str, Graph]:

