@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minidl.collection import collection_paused
 from minidl.nn.module import Module
+from minidl.one_at_a_time import one_at_a_time
 from minidl.parallel.contracts import check_builder, check_loss
 from minidl.parallel.mesh import Mesh
 from minidl.parallel.plan import Plan
@@ -22,6 +23,7 @@ from simulator.stacks import Stack
 ATTENDS_AS = {"plain": "cpu", "flash": "flash"}  # a stack's attention -> for what `prepare` is told that it is
 
 
+@one_at_a_time
 @collection_paused()
 def simulate(
     model: Callable[[Mesh], Module],

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from minidl.display import Displayed, facts
+from minidl.one_at_a_time import one_at_a_time
 from minidl.parallel.block_profile import flops
 from minidl.parallel.chain_profile import ChainProfile, sequence_length
 from minidl.parallel.memory import Memory
@@ -64,6 +65,7 @@ class Prediction(Throughput, Displayed):
         return self._run.first_step_seconds
 
     @cached_property
+    @one_at_a_time
     def evaluation_seconds(self) -> float:
         run = simulation(self._evaluation, self._run.prices, steps=1)
         return run.step_seconds + run.prologue_seconds
@@ -85,6 +87,7 @@ class Prediction(Throughput, Displayed):
         return self._run.prices.pace
 
     @cached_property
+    @one_at_a_time
     def memory(self) -> tuple[Memory, ...]:
         return stage_memories(self.program, self.stack)
 
@@ -142,6 +145,7 @@ class Prediction(Throughput, Displayed):
         return self.memory_bytes <= self.cluster.memory_bytes
 
     @cached_property
+    @one_at_a_time
     def ways_to_fit(self) -> tuple[Way, ...]:
         """Changes of the plan with which it fits, on as many devices, each by itself or, if none is enough, together.
 

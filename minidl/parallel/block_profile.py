@@ -155,6 +155,8 @@ def _in_buffers(parameters: Sequence[Parameter]) -> Iterator[None]:
     """Gradients lie where the worker's do, and are gone afterwards."""
     for parameter in parameters:
         parameter.grad, parameter.gradient_buffer = None, MetaArray(parameter.shape, parameter.dtype)
+        if parameter.node:
+            parameter.node.lent = False  # as it is where a backward was broken off
     try:
         yield
     finally:

@@ -56,7 +56,8 @@ def chain_under(
         model = build_on_meta(build, mesh, dtype, whole=False)
         return model, _code(build, model) if lasting else Code()
 
-    model = _known(lasting, (build, places, mesh.sequence_parallel, dtype), built)
+    split = build, places, mesh.sequence_parallel, dtype
+    model = _known(lasting, split, built)
     samples = batch_size // (plan.sample_parts * plan.micro_batches)
     selective = plan.recompute == "selective"
 
@@ -71,8 +72,13 @@ def chain_under(
         return profile, Code(*made.__mro__) if lasting else Code(), model
 
     says_all = lasting and example is None and loss is None
-    with predicting(device) as kernels:
-        profile = _known(says_all, (id(model), samples, selective, kernels, made), profiled)
+    try:
+        with predicting(device) as kernels:
+            profile = _known(says_all, (id(model), samples, selective, kernels, made), profiled)
+    except BaseException:  # in whatever state that leaves the model, as Ctrl-C may
+        if lasting:
+            KNOWN.forget(split)
+        raise
     if profile.whole and plan.sharding != "none":
         raise ValueError(
             f'sharding="{plan.sharding}" has each rank update shares of parameters, and {profile.optimizer} takes '

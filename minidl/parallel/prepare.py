@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from minidl.nn.module import Module
+from minidl.one_at_a_time import one_at_a_time
 from minidl.parallel.assembly import evaluation_program, training_program
 from minidl.parallel.chain import Builder, chain_under
 from minidl.parallel.chain_profile import ChainProfile, chain_of
@@ -40,6 +41,7 @@ class Prepared:
         return self._build()
 
 
+@one_at_a_time
 def prepare(
     build: Builder,
     plan: Plan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from os import PathLike
@@ -127,6 +127,8 @@ class Program(Displayed):
 
     def edit(self, lists: dict[int, RankProgram]) -> Program:
         """The same program, but that these ranks have these lists."""
+        if not isinstance(lists, Mapping):
+            raise TypeError(f"edit needs a dict of ranks and their RankPrograms, not {lists!r}")
         for rank, own in lists.items():
             if rank not in range(self.world_size):
                 raise ValueError(f"there are the ranks 0 to {self.world_size - 1}: rank {rank!r} cannot be edited")
@@ -202,7 +204,10 @@ def _moved(i: Instruction, away: int) -> Instruction:
 
 
 def edited(program: Program, edit: Callable[[Program], Program] | None) -> Program:
-    """What a user's `edit` makes of a program; None leaves it as it is. TypeError unless it is a Program."""
+    """What a user's `edit` makes of a program; None leaves it as it is.
+
+    TypeError unless it is a Program, ValueError unless it is this one, edited.
+    """
     if edit is None:
         return program
     if not callable(edit):
@@ -210,4 +215,6 @@ def edited(program: Program, edit: Callable[[Program], Program] | None) -> Progr
     made = edit(program)
     if not isinstance(made, Program):
         raise TypeError(f"edit must be a function that returns the Program it changed, not a {type(made).__name__}")
+    if made.original is not program.original:
+        raise ValueError(f"edit must return the Program that it is given, edited: {made!r} is another one")
     return made

@@ -55,6 +55,10 @@ class Remembered:
             self._values.popitem(last=False)
         return made
 
+    def forget(self, key: Hashable) -> None:
+        """Whatever is there."""
+        self._values.pop(key, None)
+
     def check(self) -> None:
         """Forget all if other functions would run now than when it was found."""
         if not self._code.as_it_was:

@@ -226,6 +226,7 @@ def test_what_is_no_edit_is_refused():
     program = training(Plan(data=2))
     for lists, message in (
         ({2: program[0]}, "there are the ranks 0 to 1: rank 2 cannot be edited"),
+        ([program[0]], "edit needs a dict of ranks and their RankPrograms, not"),
         ({0: None}, "rank 0 needs a RankProgram of instructions, not None"),
         ({0: RankProgram((), ("Forward",), ())}, "rank 0 needs a RankProgram of instructions"),
     ):

@@ -1,11 +1,14 @@
 """What is known of blocks from one prediction to the next: their runs on meta, and nothing that anybody has changed."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pytest
 
 from minidl import models, nn, optim
+from minidl.grad_mode import is_grad_enabled
 from minidl.kernels import interposed, meta
 from minidl.kernels.meta import MetaArray
 from minidl.models.feed_forward import FeedForward
@@ -90,6 +93,43 @@ def test_a_users_optimizer_that_changes_parameters_changes_those_of_no_other_pre
     before = total(NAMED)
     prepare(NAMED, Plan(), 8, optimizer=frozen)
     assert total(NAMED) == before
+
+
+def calls(build, plan, batch) -> list[int]:
+    """How many there are in the backward of each block."""
+    return [len(block.backward) for block in prepare(build, plan, batch).profile.blocks]
+
+
+@pytest.mark.parametrize("where", ["gelu_grad", "layer_norm_grad", "split_heads"])
+def test_a_prediction_that_was_broken_off_changes_no_other(runs, where):
+    def break_off(frame, event, argument):  # as Ctrl-C would, where this function is called
+        if event == "call" and frame.f_code.co_name == where:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    plan = Plan(tensor=2)
+    before = calls(gpt, plan, 8)
+    calls(NAMED, plan, 16)  # now the model is remembered
+    with pytest.raises(KeyboardInterrupt):
+        sys.setprofile(break_off)
+        calls(NAMED, plan, 4)
+    assert calls(NAMED, plan, 4) == before
+
+
+@pytest.fixture
+def often_switched():
+    """Threads take turns a hundred times as often as usual."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 100)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_threads_predict_one_at_a_time(runs, often_switched):
+    plans = [Plan(data=data, tensor=tensor) for data in (1, 2, 3) for tensor in (1, 2)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda plan: calls(NAMED, plan, 6 * plan.data), plans))
+    assert found == [calls(gpt, plan, 6 * plan.data) for plan in plans] and is_grad_enabled()
 
 
 def test_a_users_function_by_a_name_of_ours_is_asked_each_time(monkeypatch):

@@ -308,6 +308,9 @@ def test_what_is_no_plan_no_cluster_or_no_example_is_refused():
         simulate(build, Plan(), "dgx-a100", 16)
     with pytest.raises(TypeError, match="edit must be a function that returns the Program it changed, not a NoneType"):
         simulate(build, Plan(), where, 16, edit=lambda program: None)
+    other = simulate(build, Plan(data=2, micro_batches=2), where, batch_size=8).program
+    with pytest.raises(ValueError, match="edit must return the Program that it is given, edited: <Program .* another"):
+        simulate(build, Plan(data=2), where, batch_size=8, edit=lambda program: other.without(0, 1))
     with pytest.raises(TypeError, match="edit must be a function of a Program, not 3"):
         simulate(build, Plan(), where, 16, edit=3)
     with pytest.raises(TypeError, match="example must be a pair"):
