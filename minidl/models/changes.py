@@ -11,7 +11,7 @@ Builder = Callable[..., Sequential]
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedBuilder:
     """A builder `mesh -> Sequential` that gives `build` these arguments too; without a mesh nothing is split.
 
     types: of these arguments: 4 and 4.0 are equal, and only one of them is a number of layers.
@@ -42,4 +42,4 @@ def with_changes(name: str, build: Builder, changes: dict) -> Builder:
     for argument in changes:
         if argument not in known:
             raise ValueError(f"{name} has no {argument}: it has {', '.join(known)}")
-    return Changed(build, tuple(changes.items()), tuple(map(type, changes.values())))
+    return ChangedBuilder(build, tuple(changes.items()), tuple(map(type, changes.values())))
