@@ -13,7 +13,7 @@ from minidl.parallel.remembered import Remembered
 from minidl.parallel.structure import steps_of
 from simulator.stacks import Stack
 
-KNOWN = Remembered(256)  # peaks, by the identity of what decides on them, which is kept with them
+KNOWN = Remembered(256)  # peaks
 
 
 def stage_memories(program: Program, stack: Stack) -> tuple[Memory, ...]:
@@ -40,9 +40,7 @@ def _peaks(program: Program, beside: float) -> tuple[Memory, ...]:
     if program.edited:
         return found()
     shards = (plan.sharding, *plan.axes.values()) if plan.sharding != "none" else ()
-    lists = tuple(map(id, steps.values()))
-    key = id(costs.profile), id(costs.layout), lists, plan.precision, shards, beside
-    return KNOWN.get(key, lambda: (found(), costs, steps))[0]
+    return KNOWN.get_for((costs.profile, costs.layout, *steps.values()), (plan.precision, shards, beside), found)
 
 
 def _copies_for_loss(program: Program, stack: Stack) -> float:

@@ -27,7 +27,7 @@ class Stretches(NamedTuple):
     launching: float
 
 
-_known = Remembered(1024)  # by the identity of calls, device and stack, which are kept with them
+_known = Remembered(1024)
 
 
 def stretches_of(calls: Sequence[Call], compute: Compute, stack: Stack, precision: str) -> Stretches:
@@ -35,8 +35,7 @@ def stretches_of(calls: Sequence[Call], compute: Compute, stack: Stack, precisio
 
     Neither of the two must change: what was found once is not looked at again.
     """
-    key = id(calls), id(compute), id(stack), precision
-    return _known.get(key, lambda: (_priced(calls, compute, stack, precision), calls, compute, stack))[0]
+    return _known.get_for((calls, compute, stack), precision, lambda: _priced(calls, compute, stack, precision))
 
 
 def _priced(calls: Sequence[Call], compute: Compute, stack: Stack, precision: str) -> Stretches:

@@ -30,7 +30,7 @@ from minidl.parallel.parameter_profile import ParameterProfile
 from minidl.parallel.plan import Plan
 from minidl.parallel.remembered import Remembered
 
-KNOWN = Remembered(512)  # by the identity of what decides on it, which is kept with it
+KNOWN = Remembered(512)  # what is alike, and updates of shares
 MEASURE, UPDATE = attrgetter("measure"), attrgetter("update")
 
 
@@ -53,8 +53,7 @@ class Costs:
 
         What a message takes depends on its ends, so each is by itself; and some coordinates of an axis may lie apart.
         """
-        key = "nodes", id(nodes), id(self._alike)
-        return KNOWN.get(key, lambda: (self._first_alike(nodes), nodes, self._alike))[0]
+        return KNOWN.get_for((nodes, self._alike), "nodes", lambda: self._first_alike(nodes))
 
     def _first_alike(self, nodes: Sequence[Node]) -> list[int]:
         first: dict[tuple, int] = {}
@@ -68,8 +67,7 @@ class Costs:
     @cached_property
     def _alike(self) -> dict[int, int]:
         """For each chunk the first one with equal buckets, after an equal block, whose output it takes."""
-        key = "chunks", id(self.profile), id(self.layout)
-        return KNOWN.get(key, lambda: (self._found_alike(), self.profile, self.layout))[0]
+        return KNOWN.get_for((self.profile, self.layout), "chunks", self._found_alike)
 
     def _found_alike(self) -> dict[int, int]:
         blocks, first = self.profile.blocks, {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from operator import is_
 from types import ModuleType
 from typing import TypeVar
@@ -54,6 +54,10 @@ class Remembered:
         if len(self._values) > self.most:
             self._values.popitem(last=False)
         return made
+
+    def get_for(self, things: Sequence[object], key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of `key` for these very things, which are kept with it; they must not change."""
+        return self.get((key, *map(id, things)), lambda: (make(), things))[0]
 
     def forget(self, key: Hashable) -> None:
         """Whatever is there."""
