@@ -18,6 +18,7 @@ from simulator.network.topologies import Switch
 from simulator.rooflines import rooflines
 
 COLOURS = BLUE, ORANGE, GREEN, PURPLE
+SQUARES = 256  # drawn of the devices in a node, rack or slice, at most
 DRAWN = 3  # units drawn of those that a larger one has
 CLOSE = 1.3  # two lines of which the lower one has its name below it
 INTENSITY = 1.0, 1e5  # FLOPs for each byte, the width of the rooflines
@@ -51,6 +52,8 @@ def _levels(axes: Axes, cluster: Cluster) -> None:
         _box(axes, left, bottom, width, height, colour)
         axes.text(left + 0.02, bottom + height - 0.02, text, fontsize=SMALL, va="top", color=colour)
         if number == 0:
+            many = f"{level.places:,} devices" + f", {SQUARES} drawn" * (level.places > SQUARES)
+            _how_many(axes, left + width, bottom + height, many, colour)
             _devices(axes, left + 0.02, bottom + 0.03, width - 0.04, height - 0.2, level.places)
             return
         count = DRAWN if level.size == inf else level.size / below
@@ -58,7 +61,7 @@ def _levels(axes: Axes, cluster: Cluster) -> None:
         for place in range(behind, 0, -1):
             _box(axes, left + 0.02 + 0.02 * place, bottom + 0.02 + 0.02 * place, width - 0.1, height - lower, "0.7")
         many = "" if level.size == inf else f"{count:,.0f} units"
-        axes.text(left + width - 0.02, bottom + height - 0.02, many, fontsize=SMALL, ha="right", va="top", color=colour)
+        _how_many(axes, left + width, bottom + height, many, colour)
         left, bottom, width, height = left + 0.02, bottom + 0.02, width - 0.1, height - lower
 
 
@@ -66,9 +69,14 @@ def _box(axes: Axes, left: float, bottom: float, width: float, height: float, co
     axes.add_patch(Rectangle((left, bottom), width, height, facecolor="white", edgecolor=colour, linewidth=1.4))
 
 
+def _how_many(axes: Axes, right: float, top: float, text: str, colour: str) -> None:
+    """In the upper right corner of a box."""
+    axes.text(right - 0.02, top - 0.02, text, fontsize=SMALL, ha="right", va="top", color=colour)
+
+
 def _devices(axes: Axes, left: float, bottom: float, width: float, height: float, count: int) -> None:
-    """So many squares, at most 64, in rows."""
-    shown = min(count, 64)
+    """So many squares, at most SQUARES, in rows."""
+    shown = min(count, SQUARES)
     columns = int(np.ceil(np.sqrt(shown * width / max(height, 0.05))))
     side = min(width / columns, height / int(np.ceil(shown / columns)))
     for number in range(shown):
